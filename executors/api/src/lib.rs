@@ -1,1 +1,58 @@
-//! Placeholder until the first real code lands.
+//! What every executor is: it takes attempts and says how they end.
+//!
+//! Owns: the [`Executor`] trait, its events, and (in `conformance`) the suite that every executor runs. Knows nothing of
+//! plans, schedulers or journals. An executor never retries, never reorders by itself and never decides where a node goes.
+
+#![forbid(unsafe_code)]
+
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, HostIx, Resources, WorkerIx};
+use tokio::sync::mpsc::UnboundedSender;
+
+/// Runs attempts on the workers that it announces.
+///
+/// Guarantees: every submitted attempt ends exactly once by [`ExecutorEvent::Ended`] (also when it is cancelled, or its worker
+/// is lost, or the executor is shut down); nothing that an attempt started is left running after it ended; blobs of a
+/// success are in the store of its host, though not yet durable.
+pub trait Executor: Send + Sync {
+    /// Begins to announce workers and ends of attempts to `events`. Called once, before anything else.
+    fn start(&self, events: UnboundedSender<ExecutorEvent>);
+
+    /// Takes attempts for a worker. Never blocks.
+    fn submit(&self, worker: WorkerIx, attempts: Vec<AttemptSpec>);
+
+    /// Stops attempts: TERM and, after the grace time, KILL; or KILL at once. Unknown attempts are ignored.
+    fn cancel(&self, attempts: &[AttemptId], kill: bool);
+
+    /// Ends all attempts (KILL) and frees what it holds. Returns when nothing is left running. May block.
+    fn shutdown(&self);
+}
+
+/// What an executor says.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ExecutorEvent {
+    /// A worker is there.
+    WorkerJoined(WorkerInfo),
+    /// A worker takes nothing new.
+    WorkerDraining(WorkerIx),
+    /// A worker is gone; its attempts end as lost.
+    WorkerLost(WorkerIx, String),
+    /// The process of an attempt runs.
+    Started(AttemptId),
+    /// An attempt ended.
+    Ended(AttemptId, Box<AttemptResult>),
+}
+
+/// A worker as it introduces itself.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerInfo {
+    /// Its id, unique in a run.
+    pub worker: WorkerIx,
+    /// Its host.
+    pub host: HostIx,
+    /// The host's name.
+    pub host_name: String,
+    /// What it has for nodes.
+    pub capacity: Resources,
+    /// The executor profile it serves; `None` for the default.
+    pub profile: Option<String>,
+}

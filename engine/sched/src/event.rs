@@ -1,0 +1,219 @@
+//! What the scheduler is told, and what it answers. Both are closed enums.
+
+use dagrun_model::{
+    ActionDigest, AttemptId, GroupIx, HostIx, NodeIx, PlanDelta, Resources, RetryCause, WorkerIx,
+};
+
+/// A moment, in microseconds since the run began, on a monotonic clock.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
+pub struct Time(pub u64);
+
+/// A timer that the scheduler asked for.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+pub struct TimerId(pub u64);
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// Nodes were added to the DAG.
+    PlanExtended(PlanDelta),
+    /// No more nodes will be added: the run finishes when all are terminal.
+    PlanComplete,
+    /// A worker is there.
+    WorkerJoined {
+        /// The worker; an id is never used again.
+        worker: WorkerIx,
+        /// Its host: workers of one host share a blob store.
+        host: HostIx,
+        /// What it has. `cpu_milli / 1000` is its number of slots.
+        capacity: Resources,
+        /// The executor profile it serves; nodes bound to a profile only go there.
+        profile: Option<String>,
+    },
+    /// A worker takes nothing new and finishes what it has.
+    WorkerDraining(WorkerIx),
+    /// A worker is gone; its attempts are lost.
+    WorkerLost(WorkerIx),
+    /// Answers to [`Action::LookUp`].
+    CacheAnswered(Vec<(NodeIx, CacheAnswer)>),
+    /// An attempt's process runs.
+    AttemptStarted(AttemptId),
+    /// An attempt ended. Its resources are free from now on; a success counts only when it is [`Event::Committed`].
+    AttemptEnded {
+        /// The attempt.
+        attempt: AttemptId,
+        /// How it ended.
+        end: AttemptEnd,
+    },
+    /// The result of a node is durable.
+    Committed(NodeIx),
+    /// The outputs of a node are now also on a host.
+    ReplicaAdded {
+        /// The producer.
+        node: NodeIx,
+        /// The host.
+        host: HostIx,
+    },
+    /// The outputs of a node are no longer on a host.
+    ReplicaDropped {
+        /// The producer.
+        node: NodeIx,
+        /// The host.
+        host: HostIx,
+    },
+    /// A timer is due.
+    TimerFired(TimerId),
+    /// The run is to end early.
+    StopRequested(Stop),
+}
+
+/// How a run ends early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stop {
+    /// Start nothing new, let running attempts finish.
+    Drain,
+    /// Start nothing new, TERM running attempts (the worker KILLs after the grace time).
+    Terminate,
+    /// KILL running attempts now.
+    Kill,
+}
+
+/// What the action cache says of a node whose needs are decided.
+#[derive(Clone, Debug, PartialEq)]
+pub enum CacheAnswer {
+    /// Its result is there; `bytes` is the size of its outputs.
+    Hit {
+        /// Bytes of its outputs.
+        bytes: u64,
+    },
+    /// It has to run. Nodes with equal action digests run once: the others wait and become cached.
+    Miss {
+        /// Its action digest; `None` where it must not be shared (`cache: never`).
+        action: Option<ActionDigest>,
+    },
+    /// Its `if` is false.
+    ConditionFalse,
+    /// It cannot be made into an action (an expression failed, a secret is missing): it fails without an attempt.
+    Unrunnable,
+}
+
+/// How an attempt ended, as far as the scheduler cares.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AttemptEnd {
+    /// Its outputs are there; `bytes` is their size.
+    Succeeded {
+        /// Bytes of its outputs.
+        bytes: u64,
+    },
+    /// It failed; `None` where another try cannot help.
+    Failed(Option<RetryCause>),
+    /// Its worker or host failed it: never counted against its retries.
+    Lost,
+    /// It was cancelled.
+    Cancelled,
+    /// Blobs of these producers are gone: they run again, and then this node.
+    InputsMissing(Vec<NodeIx>),
+}
+
+/// What the driver has to do, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Action {
+    /// Ask the action cache (and, where a node has one, its `if`) about these nodes.
+    LookUp(Vec<NodeIx>),
+    /// Start an attempt: journal it, then submit it.
+    Start {
+        /// A fresh id.
+        attempt: AttemptId,
+        /// The node.
+        node: NodeIx,
+        /// The number of this attempt at the node, from 1.
+        number: u32,
+        /// Where.
+        worker: WorkerIx,
+        /// What it takes there; more memory than declared after an out-of-memory kill.
+        resources: Resources,
+        /// The fused group it is started for.
+        group: Option<GroupIx>,
+    },
+    /// Stop an attempt; it still ends by [`Event::AttemptEnded`].
+    Cancel {
+        /// The attempt.
+        attempt: AttemptId,
+        /// KILL now instead of TERM and a grace time.
+        kill: bool,
+    },
+    /// Make the result of this attempt durable, then say [`Event::Committed`].
+    Commit {
+        /// The node.
+        node: NodeIx,
+        /// The attempt whose result it is.
+        attempt: AttemptId,
+    },
+    /// Say [`Event::TimerFired`] at this time.
+    SetTimer {
+        /// The timer.
+        id: TimerId,
+        /// When.
+        at: Time,
+    },
+    /// Tell the journal and the subscribers.
+    Emit(Notice),
+    /// Nothing is left to do: every node is terminal.
+    Finish,
+}
+
+/// A fact for the journal and the screen.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Notice {
+    /// A node is terminal.
+    NodeDone {
+        /// The node.
+        node: NodeIx,
+        /// How it ended.
+        end: NodeEnd,
+    },
+    /// A failed or lost attempt will be followed by another.
+    WillRetry {
+        /// The node.
+        node: NodeIx,
+        /// When.
+        at: Time,
+        /// Whether the attempt was lost rather than failed.
+        lost: bool,
+    },
+    /// A second attempt of the same node was started because the first straggles.
+    Speculated {
+        /// The node.
+        node: NodeIx,
+    },
+    /// A node that had succeeded must run again because its outputs are gone.
+    Rewound {
+        /// The node.
+        node: NodeIx,
+    },
+    /// Nothing runs, nothing can start, and nodes are left: they ask for more than any worker has.
+    Stuck {
+        /// Some of them.
+        nodes: Vec<NodeIx>,
+    },
+}
+
+/// How a node ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NodeEnd {
+    /// Its result came from the action cache, or from an equal action of this run.
+    Cached,
+    /// It ran and its result is durable.
+    Succeeded,
+    /// It failed and has no tries left.
+    Failed,
+    /// It was not run because `because` failed or was skipped itself.
+    Skipped {
+        /// The nearest node that is to blame.
+        because: NodeIx,
+    },
+    /// Its own `if` is false.
+    ConditionFalse,
+    /// The run was stopped before it ended.
+    Cancelled,
+}
