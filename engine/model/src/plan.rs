@@ -13,7 +13,7 @@ pub type ActionDigest = Digest;
 /// Nodes, sets and groups to add to a scheduler. Indices go on from what it already has.
 ///
 /// Nodes come in an order in which everything that a node reads stands before it.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct PlanDelta {
     /// The first new node's index.
     pub first_node: u32,
