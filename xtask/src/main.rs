@@ -1,2 +1,49 @@
-//! Placeholder until the first real code lands.
-fn main() {}
+//! The project's own build steps: `cargo xtask ci`, `tidy`, `schema`, `bench`.
+//!
+//! Everything that CI does is here, so that it runs the same on a laptop.
+
+#![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "a build tool talks to a terminal"
+)]
+
+mod ci;
+mod schema;
+mod tidy;
+mod tools;
+
+use std::process::ExitCode;
+
+const HELP: &str = "\
+usage: cargo xtask COMMAND
+
+  ci [--quick]     all that has to pass before a change lands: format, lints, tidy, docs, tests, simulation, examples
+                   (--quick: without the 100,000-seed simulation and the release build)
+  tidy             crate directions, generated files, purity of the core, no machine paths
+  schema           writes docs/reference/schema.json
+";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    let done = match args.as_slice() {
+        ["ci"] => ci::run(false),
+        ["ci", "--quick"] => ci::run(true),
+        ["tidy"] => tidy::run(),
+        ["schema"] => schema::write(),
+        [] | ["help" | "--help" | "-h"] => {
+            print!("{HELP}");
+            return ExitCode::SUCCESS;
+        }
+        other => Err(format!("unknown command `{}`\n\n{HELP}", other.join(" "))),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,198 @@
+//! All that has to pass before a change lands, in the order in which it fails fastest.
+
+use std::{path::Path, process::Command, time::Instant};
+
+use crate::{
+    tidy,
+    tools::{has, root, run},
+};
+
+/// Debian packages that tests use, and the program by which one sees that they are there.
+const DEBIAN: &[(&str, &str)] = &[
+    ("strace", "strace"),
+    ("mkfs.xfs", "xfsprogs"),
+    ("mkfs.ext4", "e2fsprogs"),
+    ("python3", "python3"),
+    ("bash", "bash"),
+    ("git", "git"),
+];
+
+/// Runs everything; `quick` leaves out what needs a release build.
+pub(crate) fn run(quick: bool) -> Result<(), String> {
+    let started = Instant::now();
+    install();
+    run_step("cargo", &["fmt", "--all", "--check"])?;
+    run_step(
+        "cargo",
+        &[
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    )?;
+    tidy::run()?;
+    run_step("cargo", &["test", "--workspace"])?;
+    if !quick {
+        run_step("cargo", &["doc", "--workspace", "--no-deps", "--quiet"])?;
+        simulate()?;
+        examples()?;
+    }
+    println!("\nci: passed in {} s", started.elapsed().as_secs());
+    Ok(())
+}
+
+fn run_step(program: &str, args: &[&str]) -> Result<(), String> {
+    let started = Instant::now();
+    run(program, args)?;
+    println!("  ({} s)", started.elapsed().as_secs());
+    Ok(())
+}
+
+/// Installs what tests use, where this is a Debian machine and the user may. What stays missing makes tests skip, loudly.
+fn install() {
+    let sbin = |program: &str| {
+        Path::new("/usr/sbin").join(program).is_file() || Path::new("/sbin").join(program).is_file()
+    };
+    let missing: Vec<&str> = DEBIAN
+        .iter()
+        .filter(|(program, _)| !has(program) && !sbin(program))
+        .map(|(_, package)| *package)
+        .collect();
+    if !missing.is_empty() && has("apt-get") && is_root() {
+        let quiet = ["-qq", "-y", "--no-install-recommends", "install"];
+        let installed = run("apt-get", &["-qq", "update"]).and_then(|()| {
+            run(
+                "apt-get",
+                &quiet
+                    .iter()
+                    .copied()
+                    .chain(missing.iter().copied())
+                    .collect::<Vec<_>>(),
+            )
+        });
+        if let Err(error) = installed {
+            println!("SKIPPED installing {}: {error}", missing.join(", "));
+        }
+    } else if !missing.is_empty() {
+        println!(
+            "SKIPPED installing {}: needs Debian and root; tests that use them are skipped",
+            missing.join(", ")
+        );
+    }
+    if !has("cargo-nextest") {
+        // The example `ci` runs its tests by nextest.
+        if let Err(error) = run(
+            "cargo",
+            &["install", "--locked", "--quiet", "cargo-nextest"],
+        ) {
+            println!("SKIPPED installing cargo-nextest: {error}");
+        }
+    }
+}
+
+fn is_root() -> bool {
+    Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0")
+}
+
+/// The scheduler under 100,000 seeds of losses, delays, duplicates and crashes.
+fn simulate() -> Result<(), String> {
+    run_step(
+        "cargo",
+        &[
+            "run",
+            "--release",
+            "--quiet",
+            "-p",
+            "dagrun-sched",
+            "--features",
+            "sim",
+            "--example",
+            "simulate",
+            "--",
+            "--seeds",
+            "100000",
+        ],
+    )
+}
+
+/// Every example from an empty cache, and again: the second time nothing runs but what says `cache: never`.
+fn examples() -> Result<(), String> {
+    run_step("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
+    let scratch = root().join("target/ci-examples");
+    for (name, again) in [("sweep", 0), ("flu-1978", 0), ("ci", 1)] {
+        let folder = scratch.join(name);
+        if scratch.exists() && folder.exists() {
+            std::fs::remove_dir_all(&folder)
+                .map_err(|error| format!("cannot clear {}: {error}", folder.display()))?;
+        }
+        copy_tree(
+            &root().join("examples/pipelines").join(name),
+            &folder.join("work"),
+        )?;
+        dagrun(&folder, &["pipeline.yaml", "--color", "never"])?;
+        dagrun(&folder, &["pipeline.yaml", "--color", "never"])?;
+        let shown = dagrun(&folder, &["show", "--json"])?;
+        let shown: serde_json::Value = serde_json::from_str(&shown)
+            .map_err(|error| format!("`dagrun show --json` printed bad JSON: {error}"))?;
+        if shown["executed"] != again {
+            return Err(format!(
+                "example {name}: the second run executed {}, expected {again}",
+                shown["executed"]
+            ));
+        }
+        println!(
+            "example {name}: second run executed {again}, cached {}",
+            shown["counts"]["cached"]
+        );
+    }
+    Ok(())
+}
+
+fn dagrun(folder: &Path, args: &[&str]) -> Result<String, String> {
+    println!("\n$ dagrun {}", args.join(" "));
+    let output = Command::new(root().join("target/release/dagrun"))
+        .args(args)
+        .current_dir(folder.join("work"))
+        .env("DAGRUN_CACHE", folder.join("cache"))
+        .env("REGISTRY_TOKEN", "none-needed-to-package")
+        .stderr(std::process::Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot start dagrun: {error}"))?;
+    if !output.status.success() {
+        return Err(format!(
+            "`dagrun {}` in {} failed: {}",
+            args.join(" "),
+            folder.display(),
+            output.status
+        ));
+    }
+    String::from_utf8(output.stdout)
+        .map_err(|_| "dagrun printed something that is not UTF-8".into())
+}
+
+fn copy_tree(from: &Path, to: &Path) -> Result<(), String> {
+    let trouble = |error: std::io::Error| format!("cannot copy {}: {error}", from.display());
+    std::fs::create_dir_all(to).map_err(trouble)?;
+    for entry in std::fs::read_dir(from).map_err(trouble)? {
+        let entry = entry.map_err(trouble)?;
+        let name = entry.file_name();
+        if [".dagrun", "target", "results", "__pycache__"]
+            .iter()
+            .any(|skip| name == *skip)
+        {
+            continue;
+        }
+        if entry.file_type().map_err(trouble)?.is_dir() {
+            copy_tree(&entry.path(), &to.join(name))?;
+        } else {
+            std::fs::copy(entry.path(), to.join(name)).map_err(trouble)?;
+        }
+    }
+    Ok(())
+}
