@@ -1,0 +1,399 @@
+//! The command line, as clap sees it. Words only: no behaviour.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs simulation studies and other pipelines that are declared in one YAML file.
+///
+/// `dagrun FILE` is short for `dagrun run FILE`.
+#[derive(Debug, Parser)]
+#[command(name = "dagrun", version, disable_help_subcommand = true, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    #[command(flatten)]
+    pub(crate) global: Global,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command takes.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Global {
+    /// When to use colour; `NO_COLOR` is respected
+    #[arg(long, value_enum, default_value_t = When::Auto, global = true, value_name = "WHEN")]
+    pub(crate) color: When,
+    /// Say less: only failures and the end
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// Say more; twice for the engine's own log
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// The cache folder
+    #[arg(long, env = "DAGRUN_CACHE", global = true, value_name = "DIR", hide_env_values = true)]
+    pub(crate) cache: Option<PathBuf>,
+}
+
+/// When to do something that a terminal may want and a file may not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum When {
+    Auto,
+    Always,
+    Never,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Run a pipeline (also `dagrun FILE`)
+    Run(RunArgs),
+    /// Show what would run, what is a hit, and why
+    Plan(PlanArgs),
+    /// Say why a node ran or would run, or why it does not start
+    Explain(ExplainArgs),
+    /// Draw the graph
+    Graph(GraphArgs),
+    /// Print what a node wrote
+    Log(LogArgs),
+    /// List the runs of this workspace
+    Runs(RunsArgs),
+    /// Report on a run (the last one by default)
+    Show(ShowArgs),
+    /// Copy an output of a node out of the cache
+    Get(GetArgs),
+    /// Open a shell in a node's folder with its inputs and environment
+    Shell(ShellArgs),
+    /// Run a node several times and compare what it makes
+    Check(CheckArgs),
+    /// Delete old results from the cache
+    Gc(GcArgs),
+    /// Look after the cache
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// Look after the journals of runs
+    #[command(subcommand)]
+    Journal(JournalCommand),
+    /// Give a pipeline file its one spelling
+    Fmt(FmtArgs),
+    /// Print the JSON Schema of the pipeline language
+    Schema,
+    /// Start a pipeline from a template
+    Init(InitArgs),
+    /// Print every setting and where it comes from
+    Settings(SettingsArgs),
+    /// Print the completion script of a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+    /// Write man pages
+    Man {
+        /// The folder to write them to
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+}
+
+/// Which pipeline, and with which parameters.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Pipeline {
+    /// Set a parameter: NAME=VALUE
+    #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
+    pub(crate) params: Vec<String>,
+    /// Read parameters from a YAML or JSON file; `-p` wins
+    #[arg(long, value_name = "FILE")]
+    pub(crate) params_file: Vec<PathBuf>,
+}
+
+/// Which part of the graph.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct Selection {
+    /// Only these jobs or nodes, and what they need that is not cached
+    #[arg(long, value_name = "NODE")]
+    pub(crate) only: Vec<String>,
+    /// These jobs or nodes and all that they need
+    #[arg(long, value_name = "NODE")]
+    pub(crate) until: Vec<String>,
+    /// These jobs or nodes and all that comes after them
+    #[arg(long, value_name = "NODE")]
+    pub(crate) from: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    /// The pipeline file
+    #[arg(default_value = "pipeline.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// How many nodes run at once; default: the number of CPUs
+    #[arg(short, long, value_name = "N")]
+    pub(crate) jobs: Option<usize>,
+    /// Run again although cached: all nodes, or these jobs or nodes
+    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true, value_delimiter = ',')]
+    pub(crate) force: Option<Vec<String>>,
+    /// Stop at the first failure; default: go on with what does not depend on it
+    #[arg(long)]
+    pub(crate) fail_fast: bool,
+    /// Keep the folders of failed nodes, for `dagrun shell`
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
+    /// Print the report of the run as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write every event to a file as JSON lines; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) events: Option<PathBuf>,
+    /// Write a Chrome trace of the run, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) profile: Option<PathBuf>,
+    /// Overwrite files at export targets that dagrun did not write
+    #[arg(long)]
+    pub(crate) overwrite: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PlanArgs {
+    /// The pipeline file
+    #[arg(default_value = "pipeline.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    #[command(flatten)]
+    pub(crate) selection: Selection,
+    /// As if all nodes, or these jobs or nodes, were forced
+    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true, value_delimiter = ',')]
+    pub(crate) force: Option<Vec<String>>,
+    /// Print the plan as JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Only count: nothing is looked up
+    #[arg(long)]
+    pub(crate) counts: bool,
+}
+
+/// A node of a pipeline.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct NodeOf {
+    /// The node's logical id, such as `score[target=curve]`
+    pub(crate) node: String,
+    /// The pipeline file
+    #[arg(short, long, default_value = "pipeline.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeOf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GraphArgs {
+    /// The pipeline file
+    #[arg(default_value = "pipeline.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// How to write it
+    #[arg(long, value_enum, default_value_t = GraphFormat::Dot)]
+    pub(crate) format: GraphFormat,
+    /// A box for each node instead of each job
+    #[arg(long)]
+    pub(crate) nodes: bool,
+    /// Where to write it; default: standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GraphFormat {
+    Dot,
+    Mermaid,
+    Svg,
+    Json,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct LogArgs {
+    /// The node's logical id
+    pub(crate) node: String,
+    /// The run; default: the last one in which the node ran
+    #[arg(long, value_name = "RUN")]
+    pub(crate) run: Option<String>,
+    /// The pipeline file, or the folder with `.dagrun` in it
+    #[arg(short, long, default_value = ".", value_name = "PATH")]
+    pub(crate) file: PathBuf,
+    /// Standard output only
+    #[arg(long, conflicts_with = "stderr")]
+    pub(crate) stdout: bool,
+    /// Standard error only
+    #[arg(long)]
+    pub(crate) stderr: bool,
+    /// The bytes as they are, also control characters, also to a terminal
+    #[arg(long)]
+    pub(crate) raw: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    /// The pipeline file, or the folder with `.dagrun` in it
+    #[arg(default_value = ".")]
+    pub(crate) file: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShowArgs {
+    /// The run: its id or the start of it; default: the last one
+    pub(crate) run: Option<String>,
+    /// The pipeline file, or the folder with `.dagrun` in it
+    #[arg(short, long, default_value = ".", value_name = "PATH")]
+    pub(crate) file: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Write a Chrome trace, for ui.perfetto.dev
+    #[arg(long, value_name = "FILE")]
+    pub(crate) trace: Option<PathBuf>,
+    /// Write a JUnit file
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// NODE or NODE:OUTPUT
+    pub(crate) what: String,
+    /// Where to put it
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+    /// The pipeline file
+    #[arg(short, long, default_value = "pipeline.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) pipeline: Pipeline,
+    /// Overwrite what is there
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ShellArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeOf,
+    /// Use the folder that a failed attempt of the last run left behind (`dagrun run --keep-failed`)
+    #[arg(long)]
+    pub(crate) keep_failed: bool,
+    /// A command instead of an interactive shell
+    #[arg(last = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeOf,
+    /// How many times
+    #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) repeat: usize,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct GcArgs {
+    /// Delete what was not used for this long, such as `30d`
+    #[arg(long, value_name = "AGE")]
+    pub(crate) max_age: Option<String>,
+    /// Delete what was used longest ago until the cache is at most this large, such as `20GiB`
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) max_size: Option<String>,
+    /// Delete nothing; say what would go and who made it
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum CacheCommand {
+    /// Hash every blob and look at every entry
+    Verify {
+        /// Move corrupt blobs to quarantine and drop what refers to them
+        #[arg(long)]
+        fix: bool,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Sizes and counts
+    Stat {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print where the cache is
+    Dir,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum JournalCommand {
+    /// Cut a damaged journal before its first bad record; a copy is kept beside it
+    Repair {
+        /// The run; default: the last one
+        run: Option<String>,
+        /// The pipeline file, or the folder with `.dagrun` in it
+        #[arg(short, long, default_value = ".", value_name = "PATH")]
+        file: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct FmtArgs {
+    /// The files
+    #[arg(default_value = "pipeline.yaml")]
+    pub(crate) files: Vec<PathBuf>,
+    /// Change nothing; exit 1 where something would change
+    #[arg(long)]
+    pub(crate) check: bool,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InitArgs {
+    /// The template
+    #[arg(value_enum, default_value_t = Template::Sweep)]
+    pub(crate) template: Template,
+    /// The folder to start in
+    #[arg(default_value = ".")]
+    pub(crate) dir: PathBuf,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Template {
+    /// One job
+    Hello,
+    /// A parameter sweep with replicates, scores and a figure
+    Sweep,
+    /// Continuous integration
+    Ci,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct SettingsArgs {
+    /// The pipeline file, or the project folder
+    #[arg(default_value = ".")]
+    pub(crate) file: PathBuf,
+    /// As JSON
+    #[arg(long)]
+    pub(crate) json: bool,
+}

@@ -1,0 +1,222 @@
+//! Settings from `dagrun.toml` (user, then project), the environment and flags. Every value knows where it came from.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use dagrun_model::{did_you_mean, parse_bytes, parse_duration};
+
+use crate::error::{CliError, Context};
+
+/// A value and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct From<T> {
+    pub(crate) value: T,
+    pub(crate) origin: String,
+}
+
+impl<T> From<T> {
+    fn new(value: T, origin: impl Into<String>) -> Self {
+        Self { value, origin: origin.into() }
+    }
+}
+
+/// All settings.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// The cache folder.
+    pub(crate) cache: From<PathBuf>,
+    /// Slots of the local executor.
+    pub(crate) jobs: From<usize>,
+    /// Bytes of memory for nodes; 0: what the machine has.
+    pub(crate) memory: From<u64>,
+    /// How blobs are staged: by reflink or copy, or by hard link with a check after the node.
+    pub(crate) hard_links: From<bool>,
+    /// The time between TERM and KILL.
+    pub(crate) grace: From<Duration>,
+    /// Bytes kept of each log.
+    pub(crate) log_cap: From<u64>,
+    /// Named resources of this machine.
+    pub(crate) resources: From<BTreeMap<String, u64>>,
+    /// Files that hold secrets, by name.
+    pub(crate) secrets: From<BTreeMap<String, PathBuf>>,
+    /// What `dagrun gc` goes by when no flag says it.
+    pub(crate) gc_max_age: From<Option<Duration>>,
+    /// Likewise.
+    pub(crate) gc_max_size: From<Option<u64>>,
+}
+
+const KEYS: &[&str] = &["cache", "jobs", "memory", "staging", "grace", "log_cap", "resources", "secrets", "gc"];
+
+impl Settings {
+    /// Reads the user's and the project's `dagrun.toml`, then the environment, then `flag_cache`.
+    pub(crate) fn load(project: &Path, flag_cache: Option<&Path>) -> Result<Self, CliError> {
+        let mut settings = Self::defaults();
+        for file in [user_file(), Some(project.join("dagrun.toml"))].into_iter().flatten() {
+            if file.is_file() {
+                settings.apply_file(&file)?;
+            }
+        }
+        if let Some(jobs) = std::env::var_os("DAGRUN_JOBS") {
+            let text = jobs.to_string_lossy();
+            let jobs = text
+                .parse()
+                .ok()
+                .filter(|jobs| *jobs > 0)
+                .ok_or_else(|| CliError::environment(format!("DAGRUN_JOBS is `{text}`; write a number above 0")))?;
+            settings.jobs = From::new(jobs, "environment DAGRUN_JOBS");
+        }
+        if let Some(cache) = flag_cache {
+            let from_env = std::env::var_os("DAGRUN_CACHE").is_some_and(|value| Path::new(&value) == cache);
+            let origin = if from_env { "environment DAGRUN_CACHE" } else { "flag --cache" };
+            settings.cache = From::new(cache.to_path_buf(), origin);
+        }
+        if settings.cache.value.is_relative() {
+            let here = std::env::current_dir().doing(|| "find the current folder".into())?;
+            settings.cache.value = here.join(&settings.cache.value);
+        }
+        Ok(settings)
+    }
+
+    fn defaults() -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            cache: From::new(default_cache(), "default"),
+            jobs: From::new(cpus, "default: the number of CPUs"),
+            memory: From::new(0, "default: what the machine has"),
+            hard_links: From::new(false, "default"),
+            grace: From::new(Duration::from_secs(5), "default"),
+            log_cap: From::new(16 << 20, "default"),
+            resources: From::new(BTreeMap::new(), "default"),
+            secrets: From::new(BTreeMap::new(), "default"),
+            gc_max_age: From::new(None, "default"),
+            gc_max_size: From::new(None, "default"),
+        }
+    }
+
+    fn apply_file(&mut self, file: &Path) -> Result<(), CliError> {
+        let text = std::fs::read_to_string(file).doing(|| format!("read {}", file.display()))?;
+        let table: toml::Table = text
+            .parse()
+            .map_err(|error| CliError::environment(format!("{} is not valid TOML: {error}", file.display())))?;
+        for (key, value) in &table {
+            self.apply(file, key, value).map_err(|message| {
+                CliError::environment(format!("{}: {message}", file.display()))
+            })?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, file: &Path, key: &str, value: &toml::Value) -> Result<(), String> {
+        let origin = file.display().to_string();
+        let text = || value.as_str().map(str::to_owned).ok_or_else(|| format!("`{key}` must be a string"));
+        let size = |value: &toml::Value| match value {
+            toml::Value::Integer(bytes) => u64::try_from(*bytes).map_err(|_| format!("`{key}` must not be negative")),
+            toml::Value::String(text) => parse_bytes(text),
+            _ => Err(format!("`{key}` must be a size such as \"8GiB\"")),
+        };
+        let beside = |path: &str| file.parent().unwrap_or(Path::new(".")).join(expand_home(path));
+        match key {
+            "cache" => self.cache = From::new(beside(&text()?), origin),
+            "jobs" => {
+                let jobs = value.as_integer().and_then(|jobs| usize::try_from(jobs).ok()).filter(|jobs| *jobs > 0);
+                self.jobs = From::new(jobs.ok_or("`jobs` must be a number above 0")?, origin);
+            }
+            "memory" => self.memory = From::new(size(value)?, origin),
+            "log_cap" => self.log_cap = From::new(size(value)?, origin),
+            "grace" => self.grace = From::new(parse_duration(&text()?)?, origin),
+            "staging" => {
+                let hard = match text()?.as_str() {
+                    "auto" => false,
+                    "hardlink" => true,
+                    other => return Err(format!("`staging` is `{other}`; write `auto` or `hardlink`")),
+                };
+                self.hard_links = From::new(hard, origin);
+            }
+            "resources" => {
+                let table = value.as_table().ok_or("`resources` must be a table of amounts")?;
+                let amounts = table.iter().map(|(name, amount)| {
+                    let amount = amount.as_float().or_else(|| amount.as_integer().map(|n| n as f64));
+                    let amount = amount.filter(|n| *n >= 0.0).ok_or(format!("resource `{name}` must be a number"))?;
+                    Ok((name.clone(), (amount * 1000.0).round() as u64))
+                });
+                self.resources = From::new(amounts.collect::<Result<_, String>>()?, origin);
+            }
+            "secrets" => {
+                let table = value.as_table().ok_or("`secrets` must be a table of files")?;
+                let files = table.iter().map(|(name, file)| {
+                    let file = file.as_str().ok_or(format!("secret `{name}` must be the path of a file"))?;
+                    Ok((name.clone(), beside(file)))
+                });
+                self.secrets = From::new(files.collect::<Result<_, String>>()?, origin);
+            }
+            "gc" => {
+                let table = value.as_table().ok_or("`gc` must be a table with max_age and max_size")?;
+                for (key, value) in table {
+                    match (key.as_str(), value.as_str()) {
+                        ("max_age", Some(age)) => self.gc_max_age = From::new(Some(parse_duration(age)?), origin.clone()),
+                        ("max_size", Some(size)) => self.gc_max_size = From::new(Some(parse_bytes(size)?), origin.clone()),
+                        _ => return Err(format!("unknown key `gc.{key}`; write max_age or max_size, as strings")),
+                    }
+                }
+            }
+            unknown => {
+                let meant = did_you_mean(unknown, KEYS.iter().copied())
+                    .map_or_else(|| format!("known keys: {}", KEYS.join(", ")), |near| format!("did you mean `{near}`?"));
+                return Err(format!("unknown key `{unknown}`; {meant}"));
+            }
+        }
+        Ok(())
+    }
+
+    /// Rows of (name, value, origin), for people.
+    pub(crate) fn rows(&self) -> Vec<(&'static str, String, &str)> {
+        let age = |age: Option<Duration>| age.map_or("none".into(), |age| humantime::format_duration(age).to_string());
+        vec![
+            ("cache", self.cache.value.display().to_string(), &self.cache.origin),
+            ("jobs", self.jobs.value.to_string(), &self.jobs.origin),
+            ("memory", self.memory.value.to_string(), &self.memory.origin),
+            ("staging", if self.hard_links.value { "hardlink".into() } else { "auto".into() }, &self.hard_links.origin),
+            ("grace", humantime::format_duration(self.grace.value).to_string(), &self.grace.origin),
+            ("log_cap", self.log_cap.value.to_string(), &self.log_cap.origin),
+            (
+                "resources",
+                self.resources.value.iter().map(|(n, a)| format!("{n}={}", *a as f64 / 1000.0)).collect::<Vec<_>>().join(" "),
+                &self.resources.origin,
+            ),
+            ("secrets", self.secrets.value.keys().cloned().collect::<Vec<_>>().join(" "), &self.secrets.origin),
+            ("gc.max_age", age(self.gc_max_age.value), &self.gc_max_age.origin),
+            (
+                "gc.max_size",
+                self.gc_max_size.value.map_or("none".into(), |bytes| bytes.to_string()),
+                &self.gc_max_size.origin,
+            ),
+        ]
+    }
+}
+
+fn user_file() -> Option<PathBuf> {
+    let folder = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".config")))?;
+    Some(folder.join("dagrun/dagrun.toml"))
+}
+
+fn default_cache() -> PathBuf {
+    std::env::var_os("XDG_CACHE_HOME")
+        .map(PathBuf::from)
+        .filter(|path| path.is_absolute())
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache")))
+        .unwrap_or_else(std::env::temp_dir)
+        .join("dagrun")
+}
+
+fn expand_home(path: &str) -> PathBuf {
+    match (path.strip_prefix("~/"), std::env::var_os("HOME")) {
+        (Some(rest), Some(home)) => PathBuf::from(home).join(rest),
+        _ => PathBuf::from(path),
+    }
+}
