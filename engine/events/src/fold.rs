@@ -1,0 +1,452 @@
+//! A run as the fold of its events.
+
+use std::collections::BTreeMap;
+
+use dagrun_model::{Digest, FailureCause, Phases, Usage};
+
+use crate::{
+    AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, OutputRows, PlanCounts, Record,
+    RunEvent, RunStarted, StopKind,
+};
+
+/// A run, as far as its events tell.
+#[derive(Clone, Debug, Default)]
+pub struct RunState {
+    /// What it is; none before its first record.
+    pub started: Option<RunStarted>,
+    /// When it began, in seconds since the epoch.
+    pub started_at: f64,
+    /// When the last event happened.
+    pub last_at: f64,
+    /// How many nodes its plan has.
+    pub plan: PlanCounts,
+    /// Warnings in order.
+    pub warnings: Vec<String>,
+    /// Ids of nodes whose `if` was false before anything ran.
+    pub skipped: Vec<String>,
+    /// Workers by id.
+    pub workers: BTreeMap<u32, WorkerRow>,
+    /// Nodes in the order in which they were first heard of.
+    pub nodes: Vec<NodeRow>,
+    /// How nodes ended so far.
+    pub counts: NodeCounts,
+    /// Attempts started.
+    pub executed: u64,
+    /// Attempts in the order in which they were started.
+    pub attempts: Vec<AttemptRow>,
+    /// Exports done: target, node, output.
+    pub exported: Vec<(String, String, String)>,
+    /// Exports not done: target and reason.
+    pub kept_back: Vec<(String, String)>,
+    /// Non-determinism that was seen: node and output.
+    pub non_determinism: Vec<(String, String)>,
+    /// How it was told to stop.
+    pub stop: Option<StopKind>,
+    /// Its exit code; none where it did not end by itself.
+    pub exit_code: Option<i32>,
+    /// Wall seconds; to the last event where it did not end by itself.
+    pub wall: f64,
+    by_id: BTreeMap<String, usize>,
+    by_attempt: BTreeMap<u64, usize>,
+}
+
+/// A worker of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct WorkerRow {
+    /// The name of its host.
+    pub host: String,
+    /// Its slots.
+    pub slots: f64,
+    /// When it joined.
+    pub joined: f64,
+}
+
+/// A node of a run.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct NodeRow {
+    /// Its first logical id.
+    pub id: String,
+    /// Its other logical ids.
+    pub also: Vec<String>,
+    /// How it ended; none while it has not.
+    pub outcome: Option<NodeOutcome>,
+    /// The node to blame for its skip.
+    pub because: Option<String>,
+    /// Why it failed.
+    pub cause: Option<FailureCause>,
+    /// Its outputs.
+    pub outputs: OutputRows,
+    /// Positions of its attempts in [`RunState::attempts`].
+    pub attempts: Vec<usize>,
+    /// Failures charged against its retries, those of an interrupted run among them.
+    pub charged: u32,
+    /// Its key, where it was attempted.
+    pub key: Option<Digest>,
+    /// When it ended, in seconds since the epoch.
+    pub done_at: f64,
+}
+
+/// An attempt of a run.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptRow {
+    /// The position of its node in [`RunState::nodes`].
+    pub node: usize,
+    /// Its id.
+    pub attempt: u64,
+    /// Its number at the node, from 1.
+    pub number: u32,
+    /// Where it ran.
+    pub worker: u32,
+    /// When it was handed to the worker.
+    pub started: f64,
+    /// When its end was known.
+    pub ended: Option<f64>,
+    /// How it ended.
+    pub result: Option<AttemptSummary>,
+}
+
+impl RunState {
+    /// Folds records in order.
+    pub fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {
+        let mut state = Self::default();
+        for record in records {
+            state.apply(record);
+        }
+        state
+    }
+
+    /// Takes one more event.
+    pub fn apply(&mut self, record: &Record) {
+        let at = record.at;
+        self.last_at = at;
+        if self.exit_code.is_none() && self.started.is_some() {
+            self.wall = (at - self.started_at).max(0.0);
+        }
+        match &record.event {
+            RunEvent::RunStarted(started) => {
+                self.started_at = at;
+                self.started = Some((**started).clone());
+            }
+            RunEvent::Planned {
+                counts,
+                warnings,
+                skipped,
+            } => {
+                self.plan = *counts;
+                self.warnings.extend(warnings.iter().cloned());
+                self.skipped.clone_from(skipped);
+            }
+            RunEvent::WorkerJoined {
+                worker,
+                host,
+                slots,
+                ..
+            } => {
+                let row = WorkerRow {
+                    host: host.clone(),
+                    slots: *slots,
+                    joined: at,
+                };
+                self.workers.insert(*worker, row);
+            }
+            RunEvent::NodesCached { nodes } => {
+                for node in nodes {
+                    let ix = self.node_ix(&node.node);
+                    self.nodes[ix].also.clone_from(&node.also);
+                    self.nodes[ix].outputs.clone_from(&node.outputs);
+                    self.end_node(ix, NodeOutcome::Cached, at);
+                }
+            }
+            RunEvent::AttemptStarted {
+                node,
+                key,
+                attempt,
+                number,
+                worker,
+            } => self.start_attempt(at, node, *key, *attempt, *number, *worker),
+            RunEvent::AttemptEnded {
+                node,
+                key,
+                attempt,
+                result,
+            } => self.end_attempt(at, node, *key, *attempt, result),
+            RunEvent::NodeDone {
+                node,
+                also,
+                end,
+                because,
+                cause,
+                outputs,
+            } => {
+                let ix = self.node_ix(node);
+                let row = &mut self.nodes[ix];
+                row.also.clone_from(also);
+                row.because.clone_from(because);
+                row.cause.clone_from(cause);
+                row.outputs.clone_from(outputs);
+                self.end_node(ix, *end, at);
+            }
+            RunEvent::Restored {
+                node,
+                key,
+                failures,
+            } => {
+                let ix = self.node_ix(node);
+                self.nodes[ix].key = Some(*key);
+                self.nodes[ix].charged = *failures;
+            }
+            RunEvent::Rewound { node } => {
+                let ix = self.node_ix(node);
+                if let Some(end) = self.nodes[ix].outcome.take() {
+                    self.counts.remove(end);
+                }
+            }
+            RunEvent::NonDeterminism { node, output, .. } => {
+                self.non_determinism.push((node.clone(), output.clone()));
+            }
+            RunEvent::Exported {
+                target,
+                node,
+                output,
+            } => self
+                .exported
+                .push((target.clone(), node.clone(), output.clone())),
+            RunEvent::ExportKept { target, reason } => {
+                self.kept_back.push((target.clone(), reason.clone()));
+            }
+            RunEvent::Warning { message } => self.warnings.push(message.clone()),
+            RunEvent::StopRequested { stop } => self.stop = Some(*stop),
+            RunEvent::RunEnded {
+                exit_code, wall, ..
+            } => {
+                self.exit_code = Some(*exit_code);
+                self.wall = *wall;
+            }
+            RunEvent::WorkerLost { .. }
+            | RunEvent::Retrying { .. }
+            | RunEvent::Speculated { .. }
+            | RunEvent::InputMissing { .. }
+            | RunEvent::Leaked { .. }
+            | RunEvent::Stuck { .. }
+            | RunEvent::Unknown => {}
+        }
+    }
+
+    /// The node of a logical id, also of one that is not its first.
+    pub fn find(&self, id: &str) -> Option<&NodeRow> {
+        match self.by_id.get(id) {
+            Some(ix) => Some(&self.nodes[*ix]),
+            None => self
+                .nodes
+                .iter()
+                .find(|node| node.also.iter().any(|also| also == id)),
+        }
+    }
+
+    /// The last attempt of a node that ended.
+    pub fn last_attempt(&self, node: &NodeRow) -> Option<&AttemptRow> {
+        node.attempts
+            .iter()
+            .rev()
+            .map(|ix| &self.attempts[*ix])
+            .find(|attempt| attempt.result.is_some())
+    }
+
+    /// The phases of the attempt whose result a node has; zeros for a hit.
+    pub fn phases(&self, node: &NodeRow) -> Phases {
+        self.last_result(node)
+            .map_or_else(Phases::default, |r| r.phases)
+    }
+
+    /// What the attempt whose result a node has used; zeros for a hit.
+    pub fn usage(&self, node: &NodeRow) -> Usage {
+        self.last_result(node)
+            .map_or_else(Usage::default, |r| r.usage)
+    }
+
+    fn last_result(&self, node: &NodeRow) -> Option<&AttemptSummary> {
+        self.last_attempt(node).and_then(|a| a.result.as_ref())
+    }
+
+    fn node_ix(&mut self, id: &str) -> usize {
+        if let Some(ix) = self.by_id.get(id) {
+            return *ix;
+        }
+        let ix = self.nodes.len();
+        self.nodes.push(NodeRow {
+            id: id.into(),
+            ..NodeRow::default()
+        });
+        self.by_id.insert(id.into(), ix);
+        ix
+    }
+
+    fn end_node(&mut self, ix: usize, end: NodeOutcome, at: f64) {
+        let row = &mut self.nodes[ix];
+        row.done_at = at;
+        if let Some(former) = row.outcome.replace(end) {
+            self.counts.remove(former);
+        }
+        self.counts.add(end);
+    }
+
+    fn start_attempt(
+        &mut self,
+        at: f64,
+        node: &str,
+        key: Digest,
+        attempt: u64,
+        number: u32,
+        worker: u32,
+    ) {
+        let node = self.node_ix(node);
+        let ix = self.attempts.len();
+        self.attempts.push(AttemptRow {
+            node,
+            attempt,
+            number,
+            worker,
+            started: at,
+            ended: None,
+            result: None,
+        });
+        self.by_attempt.insert(attempt, ix);
+        self.nodes[node].attempts.push(ix);
+        self.nodes[node].key = Some(key);
+        self.executed += 1;
+    }
+
+    fn end_attempt(
+        &mut self,
+        at: f64,
+        node: &str,
+        key: Digest,
+        attempt: u64,
+        result: &AttemptSummary,
+    ) {
+        let node = self.node_ix(node);
+        self.nodes[node].key = Some(key);
+        if result.is_charged() {
+            self.nodes[node].charged += 1;
+        }
+        if result.outcome == AttemptOutcome::Failed {
+            self.nodes[node].cause.clone_from(&result.cause);
+        }
+        if let Some(ix) = self.by_attempt.get(&attempt) {
+            self.attempts[*ix].ended = Some(at);
+            self.attempts[*ix].result = Some(result.clone());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagrun_model::{AttemptResult, Outcome};
+
+    use super::*;
+
+    fn fold(events: Vec<RunEvent>) -> RunState {
+        let records: Vec<Record> = events
+            .into_iter()
+            .enumerate()
+            .map(|(i, event)| Record {
+                at: 100.0 + i as f64,
+                event,
+            })
+            .collect();
+        RunState::fold(&records)
+    }
+
+    fn started(node: &str, attempt: u64, number: u32) -> RunEvent {
+        RunEvent::AttemptStarted {
+            node: node.into(),
+            key: Digest::of(node.as_bytes()),
+            attempt,
+            number,
+            worker: 0,
+        }
+    }
+
+    fn ended(node: &str, attempt: u64, outcome: Outcome) -> RunEvent {
+        RunEvent::AttemptEnded {
+            node: node.into(),
+            key: Digest::of(node.as_bytes()),
+            attempt,
+            result: Box::new(AttemptSummary::from(&AttemptResult::bare(outcome))),
+        }
+    }
+
+    fn done(node: &str, end: NodeOutcome) -> RunEvent {
+        RunEvent::NodeDone {
+            node: node.into(),
+            also: Vec::new(),
+            end,
+            because: None,
+            cause: None,
+            outputs: OutputRows::new(),
+        }
+    }
+
+    fn exit(code: i32) -> Outcome {
+        Outcome::Failed(FailureCause::Exit {
+            code,
+            step: String::new(),
+        })
+    }
+
+    #[test]
+    fn counts_follow_the_ends_of_nodes() {
+        let state = fold(vec![
+            RunEvent::RunStarted(Box::default()),
+            started("a", 1, 1),
+            ended("a", 1, exit(1)),
+            started("a", 2, 2),
+            ended("a", 2, Outcome::Succeeded(Default::default())),
+            done("a", NodeOutcome::Succeeded),
+            done("b", NodeOutcome::Skipped),
+            done("c", NodeOutcome::ConditionFalse),
+        ]);
+        assert_eq!(state.executed, 2);
+        assert_eq!((state.counts.succeeded, state.counts.skipped), (1, 2));
+        assert_eq!(state.find("a").unwrap().charged, 1);
+        assert_eq!(state.exit_code, None);
+        assert_eq!(state.wall, 7.0);
+    }
+
+    #[test]
+    fn a_rewound_node_is_counted_once() {
+        let state = fold(vec![
+            RunEvent::RunStarted(Box::default()),
+            RunEvent::NodesCached {
+                nodes: vec![crate::CachedNode {
+                    node: "a".into(),
+                    also: vec!["also-a".into()],
+                    outputs: OutputRows::new(),
+                }],
+            },
+            RunEvent::Rewound { node: "a".into() },
+            started("a", 1, 1),
+            ended("a", 1, Outcome::Succeeded(Default::default())),
+            done("a", NodeOutcome::Succeeded),
+        ]);
+        assert_eq!(state.counts.total(), 1);
+        assert_eq!(state.counts.succeeded, 1);
+    }
+
+    #[test]
+    fn a_loss_is_not_charged_but_a_restored_failure_is() {
+        let state = fold(vec![
+            RunEvent::RunStarted(Box::default()),
+            RunEvent::Restored {
+                node: "a".into(),
+                key: Digest::empty(),
+                failures: 2,
+            },
+            started("a", 1, 3),
+            ended("a", 1, Outcome::Lost("gone".into())),
+            started("a", 2, 3),
+            ended("a", 2, exit(1)),
+        ]);
+        assert_eq!(state.find("a").unwrap().charged, 3);
+    }
+}
