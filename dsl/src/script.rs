@@ -7,7 +7,7 @@ use dagrun_model::{Diagnostic, Script, ScriptPart, Shell};
 use crate::text::SourceText;
 
 /// Reads a script and finds where in the shell's syntax each template stands.
-pub fn parse_script(text: &SourceText, shell: Shell, out: &mut Vec<Diagnostic>) -> Script {
+pub(crate) fn parse_script(text: &SourceText, shell: Shell, out: &mut Vec<Diagnostic>) -> Script {
     let _ = out;
     Script {
         shell,

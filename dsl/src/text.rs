@@ -9,7 +9,7 @@ use dagrun_model::{FileIx, Span};
 
 /// The decoded text of a scalar with a map from its byte offsets to source spans.
 #[derive(Clone, Debug)]
-pub struct SourceText {
+pub(crate) struct SourceText {
     file: FileIx,
     text: String,
     /// Pairs of (offset in the text, offset in the source), ascending; between two pairs both advance together.
@@ -19,7 +19,7 @@ pub struct SourceText {
 
 impl SourceText {
     /// A text that stands in the source byte for byte, from `source_start`.
-    pub fn plain(file: FileIx, text: impl Into<String>, source_start: usize) -> Self {
+    pub(crate) fn plain(file: FileIx, text: impl Into<String>, source_start: usize) -> Self {
         let text = text.into();
         let span = Span::new(file, source_start, source_start.saturating_add(text.len()));
         Self {
@@ -33,7 +33,7 @@ impl SourceText {
     /// A text whose parts stand in the source as `segments` say: pairs of (text offset, source offset), ascending.
     ///
     /// `span` is the whole scalar with its quotes; what no segment covers is pointed at with its start.
-    pub fn mapped(
+    pub(crate) fn mapped(
         file: FileIx,
         text: impl Into<String>,
         segments: Vec<(u32, u32)>,
@@ -48,17 +48,17 @@ impl SourceText {
     }
 
     /// The decoded text.
-    pub fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// The whole scalar in the source.
-    pub fn span(&self) -> Span {
+    pub(crate) fn span(&self) -> Span {
         self.span
     }
 
     /// The place in the source of a byte range of the text.
-    pub fn span_of(&self, range: Range<usize>) -> Span {
+    pub(crate) fn span_of(&self, range: Range<usize>) -> Span {
         let start = self.source_offset(range.start);
         let end = if range.is_empty() {
             start
