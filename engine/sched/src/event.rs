@@ -47,6 +47,20 @@ pub enum Event {
     },
     /// The result of a node is durable.
     Committed(NodeIx),
+    /// The result of a node could not be made durable: the node fails and is not tried again.
+    CommitFailed(NodeIx),
+    /// What earlier attempts at a node were charged, from the journal of the run that is being resumed.
+    ///
+    /// Told between [`Event::PlanExtended`] and the answer of the cache. A node whose tries are used up fails without
+    /// an attempt, unless the cache has its result.
+    Restore {
+        /// The node.
+        node: NodeIx,
+        /// Failed attempts so far.
+        failures: u32,
+        /// Lost attempts so far.
+        losses: u32,
+    },
     /// The outputs of a node are now also on a host.
     ReplicaAdded {
         /// The producer.
@@ -118,7 +132,9 @@ pub enum AttemptEnd {
 /// What the driver has to do, in order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Ask the action cache (and, where a node has one, its `if`) about these nodes.
+    /// Ask the action cache (and, where a node has one, its `if`) about these nodes, each of which gets one answer.
+    ///
+    /// A node that was [`Notice::Rewound`] is a hit only if every blob of its outputs is really there.
     LookUp(Vec<NodeIx>),
     /// Start an attempt: journal it, then submit it.
     Start {

@@ -1,0 +1,163 @@
+//! The ready nodes, in one queue for each demand and host.
+//!
+//! Nodes of a lane ask for the same resources and profile, so when its oldest does not fit anywhere, none does: a freed
+//! worker is offered to a few lanes instead of a million nodes. Entries are removed lazily: one counts only while its
+//! node is ready with the entry's number, in this lane.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use dagrun_model::{HostIx, NodeClass, NodeIx, Resources, WorkerIx};
+
+use crate::{NodeState, Time, graph::NONE};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Shape {
+    pub(crate) demand: Resources,
+    pub(crate) profile: Option<String>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Lane {
+    pub(crate) shape: u32,
+    /// The host of the fused groups whose members are here.
+    pub(crate) host: Option<HostIx>,
+    pub(crate) queue: VecDeque<(u64, NodeIx)>,
+    /// Entries that count.
+    pub(crate) live: u32,
+    /// It may fit on a worker that has not changed.
+    pub(crate) dirty: bool,
+    /// All nodes of its window wait for other hosts until then.
+    pub(crate) held: Option<Time>,
+    /// Starts of younger nodes while its oldest waited.
+    pub(crate) overtaken: u32,
+    pub(crate) reserved: Option<WorkerIx>,
+    /// The dispatch in which it last could not be placed.
+    pub(crate) exhausted: u64,
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Lanes {
+    pub(crate) shapes: Vec<Shape>,
+    pub(crate) lanes: Vec<Lane>,
+    by_shape_and_host: BTreeMap<(u32, Option<HostIx>), u32>,
+    class_shapes: Vec<u32>,
+    /// Nodes that ask for more than their class.
+    grown: BTreeMap<NodeIx, u32>,
+    /// By node: its lane.
+    pub(crate) at: Vec<u32>,
+}
+
+impl Lanes {
+    pub(crate) fn add_classes(&mut self, classes: &[NodeClass]) {
+        for class in &classes[self.class_shapes.len()..] {
+            let shape = self.shape(class.resources.clone(), class.executor.clone());
+            self.class_shapes.push(shape);
+        }
+    }
+
+    fn shape(&mut self, demand: Resources, profile: Option<String>) -> u32 {
+        let known = self
+            .shapes
+            .iter()
+            .position(|s| s.demand == demand && s.profile == profile);
+        known.unwrap_or_else(|| {
+            self.shapes.push(Shape { demand, profile });
+            self.shapes.len() - 1
+        }) as u32
+    }
+
+    pub(crate) fn demand(&self, shape: u32) -> &Resources {
+        &self.shapes[shape as usize].demand
+    }
+
+    pub(crate) fn class_shape(&self, class: u32) -> &Shape {
+        &self.shapes[self.class_shapes[class as usize] as usize]
+    }
+
+    pub(crate) fn shape_of(&self, node: NodeIx, class: u32, grown: bool) -> u32 {
+        match grown {
+            true => self.grown[&node],
+            false => self.class_shapes[class as usize],
+        }
+    }
+
+    pub(crate) fn grow(&mut self, node: NodeIx, demand: Resources, profile: Option<String>) {
+        let shape = self.shape(demand, profile);
+        self.grown.insert(node, shape);
+    }
+
+    pub(crate) fn lane(&mut self, shape: u32, host: Option<HostIx>) -> u32 {
+        *self
+            .by_shape_and_host
+            .entry((shape, host))
+            .or_insert_with(|| {
+                self.lanes.push(Lane {
+                    shape,
+                    host,
+                    queue: VecDeque::new(),
+                    live: 0,
+                    dirty: false,
+                    held: None,
+                    overtaken: 0,
+                    reserved: None,
+                    exhausted: 0,
+                });
+                self.lanes.len() as u32 - 1
+            })
+    }
+
+    pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64) {
+        if self.at.len() <= node.index() {
+            self.at.resize(node.index() + 1, NONE);
+        }
+        self.at[node.index()] = lane;
+        let lane = &mut self.lanes[lane as usize];
+        // A lane that has waiting nodes was tried before: what its oldest could not have, this one cannot have.
+        lane.dirty |= lane.live == 0 || lane.held.is_some();
+        lane.live += 1;
+        lane.queue.push_back((seq, node));
+    }
+
+    /// A node is no longer ready; its entry stays until it is met.
+    pub(crate) fn left(&mut self, node: NodeIx) {
+        let lane = std::mem::replace(&mut self.at[node.index()], NONE);
+        let lane = &mut self.lanes[lane as usize];
+        lane.live -= 1;
+        if lane.live == 0 {
+            lane.queue.clear();
+            lane.overtaken = 0;
+        }
+    }
+
+    pub(crate) fn release_held(&mut self, lane: u32) {
+        let lane = &mut self.lanes[lane as usize];
+        lane.held = None;
+        lane.dirty = true;
+    }
+
+    pub(crate) fn any_held(&self) -> bool {
+        self.lanes
+            .iter()
+            .any(|lane| lane.live > 0 && lane.held.is_some())
+    }
+
+    /// Whether an entry of a lane counts.
+    pub(crate) fn counts(&self, lane: u32, entry: (u64, NodeIx), state: NodeState) -> bool {
+        matches!(state, NodeState::Ready { seq, .. } if seq == entry.0)
+            && self.at[entry.1.index()] == lane
+    }
+
+    pub(crate) fn some_ready(
+        &self,
+        most: usize,
+        state: impl Fn(NodeIx) -> NodeState,
+    ) -> Vec<NodeIx> {
+        let mut nodes = Vec::new();
+        for (ix, lane) in self.lanes.iter().enumerate() {
+            let entries = lane.queue.iter().copied();
+            let live = entries.filter(|entry| self.counts(ix as u32, *entry, state(entry.1)));
+            nodes.extend(live.map(|(_, node)| node).take(most - nodes.len()));
+        }
+        nodes
+    }
+}

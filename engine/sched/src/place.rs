@@ -1,0 +1,465 @@
+//! Which ready node starts where.
+//!
+//! With one host the oldest node takes the worker with the most room. With several, each free slot is compared with a
+//! window of the oldest nodes, by the bytes that would have to move; siblings that one gather will collect are drawn to
+//! the host where the first of them went. No node waits longer than a bounded time for a better host.
+
+use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, WorkerIx};
+
+use crate::{
+    Action, Mutant, NodeState, Scheduler, Time,
+    flow::{Attempt, Timer},
+    graph::NONE,
+    workers::Worker,
+};
+
+/// A worker with room, the best of its host.
+#[derive(Clone, Copy, Debug)]
+struct Room {
+    host: HostIx,
+    worker: WorkerIx,
+    free: u64,
+}
+
+/// A node and where it would go.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    cost: u64,
+    at: usize,
+    node: NodeIx,
+    worker: WorkerIx,
+}
+
+impl Scheduler {
+    /// Starts what can be started.
+    pub(crate) fn dispatch(&mut self) {
+        if self.stopped() {
+            return;
+        }
+        self.free_needless_reservations();
+        let round = self.next_attempt + self.next_seq + self.story_len + 1;
+        while let Some(lane) = self.oldest_lane(round) {
+            if !self.place_one(lane) {
+                self.lanes.lanes[lane as usize].exhausted = round;
+            }
+        }
+        for lane in &mut self.lanes.lanes {
+            lane.dirty = false;
+            lane.exhausted = 0;
+        }
+        self.hosts.clear_marks();
+        self.start_seconds();
+    }
+
+    /// The lane with the oldest node, among those that may fit somewhere.
+    fn oldest_lane(&mut self, round: u64) -> Option<u32> {
+        let changed = !self.hosts.dirty.is_empty() && !self.mutant(Mutant::FreeForgotten);
+        let mut oldest = None;
+        for ix in 0..self.lanes.lanes.len() {
+            let lane = &self.lanes.lanes[ix];
+            if lane.live > 0
+                && lane.exhausted != round
+                && (lane.dirty || changed)
+                && let Some(seq) = self.head(ix as u32)
+                && oldest.is_none_or(|(best, _)| seq < best)
+            {
+                oldest = Some((seq, ix as u32));
+            }
+        }
+        oldest.map(|(_, lane)| lane)
+    }
+
+    /// The number of a lane's oldest node; drops entries before it that no longer count.
+    fn head(&mut self, lane: u32) -> Option<u64> {
+        loop {
+            let entry = *self.lanes.lanes[lane as usize].queue.front()?;
+            if self.entry_counts(lane, entry) {
+                return Some(entry.0);
+            }
+            self.lanes.lanes[lane as usize].queue.pop_front();
+        }
+    }
+
+    fn entry_counts(&self, lane: u32, entry: (u64, NodeIx)) -> bool {
+        self.lanes
+            .counts(lane, entry, self.graph.node(entry.1).state)
+    }
+
+    fn place_one(&mut self, lane: u32) -> bool {
+        let rooms = self.rooms(lane);
+        if rooms.is_empty() {
+            return false;
+        }
+        let pair = if self.hosts.many() {
+            self.best_pair(lane, &rooms)
+        } else {
+            let (_, node) = self.lanes.lanes[lane as usize].queue[0];
+            Some(Pair {
+                cost: 0,
+                at: 0,
+                node,
+                worker: rooms[0].worker,
+            })
+        };
+        let Some(pair) = pair else { return false };
+        self.lanes.lanes[lane as usize].queue.remove(pair.at);
+        self.count_overtaken(lane, pair.node);
+        self.start(pair.node, pair.worker, true);
+        true
+    }
+
+    /// For each host the worker with the most room that can take a node of this lane, the roomiest first.
+    fn rooms(&self, ix: u32) -> Vec<Room> {
+        let lane = &self.lanes.lanes[ix as usize];
+        let workers = if lane.dirty {
+            &self.hosts.alive
+        } else {
+            &self.hosts.dirty
+        };
+        let mut rooms: Vec<Room> = Vec::new();
+        for worker in workers.iter().copied() {
+            let known = self.hosts.known(worker);
+            if !self.takes(known, ix) {
+                continue;
+            }
+            let room = Room {
+                host: known.host,
+                worker,
+                free: known.free.cpu_milli,
+            };
+            match rooms.iter_mut().find(|other| other.host == room.host) {
+                Some(other) if (other.free, worker) < (room.free, other.worker) => *other = room,
+                Some(_) => {}
+                None => rooms.push(room),
+            }
+        }
+        rooms.sort_unstable_by_key(|room| (u64::MAX - room.free, room.host));
+        rooms
+    }
+
+    /// Whether a worker has room for a node of a lane now.
+    pub(crate) fn takes(&self, worker: &Worker, ix: u32) -> bool {
+        let lane = &self.lanes.lanes[ix as usize];
+        let shape = &self.lanes.shapes[lane.shape as usize];
+        let profile = shape.profile.as_deref();
+        let fits = if self.mutant(Mutant::MemoryIgnored) {
+            shape.demand.cpu_milli <= worker.free.cpu_milli
+        } else {
+            shape.demand.fits(&worker.free)
+        };
+        let serves = worker.serves(profile)
+            || worker.alive && self.mutant(Mutant::DrainIgnored) && worker.draining
+            || worker.alive && self.mutant(Mutant::ProfileIgnored) && !worker.draining;
+        fits && serves
+            && worker.reserved.is_none_or(|reserved| reserved == ix)
+            && lane.host.is_none_or(|host| host == worker.host)
+    }
+
+    fn best_pair(&mut self, lane: u32, rooms: &[Room]) -> Option<Pair> {
+        let mut best: Option<Pair> = None;
+        let mut held: Option<Time> = None;
+        let (mut at, mut seen) = (0, 0);
+        while seen < self.config.window {
+            let Some(entry) = self.lanes.lanes[lane as usize].queue.get(at).copied() else {
+                break;
+            };
+            if !self.entry_counts(lane, entry) {
+                self.lanes.lanes[lane as usize].queue.remove(at);
+                continue;
+            }
+            if self.move_to_its_group(lane, at, entry) {
+                continue;
+            }
+            seen += 1;
+            for room in rooms {
+                let node = entry.1;
+                if !self.group_may_go(node, room.host) {
+                    continue;
+                }
+                let cost = self.cost(node, room.host);
+                let pair = Pair {
+                    cost,
+                    at,
+                    node,
+                    worker: room.worker,
+                };
+                if cost == 0 {
+                    return Some(pair);
+                }
+                if let Some(until) = self.worth_waiting(node, room.host, cost) {
+                    held = Some(held.map_or(until, |other| other.min(until)));
+                } else if best.is_none_or(|best| cost < best.cost) {
+                    best = Some(pair);
+                }
+            }
+            at += 1;
+        }
+        if let (None, Some(until)) = (best, held) {
+            self.hold(lane, until);
+        }
+        best
+    }
+
+    fn hold(&mut self, lane: u32, until: Time) {
+        if self.lanes.lanes[lane as usize].held.is_none() {
+            self.lanes.lanes[lane as usize].held = Some(until);
+            self.set_timer(until, Timer::Held(lane));
+        }
+    }
+
+    /// Bytes that would have to move, and those that a gather would have to move later for this node.
+    fn cost(&self, node: NodeIx, host: HostIx) -> u64 {
+        let sets = self.graph.sets_of(node).iter();
+        let missing = |set: u64, here: u64| set.saturating_sub(here);
+        let inputs: u64 = sets
+            .map(|set| {
+                missing(
+                    self.graph.sets[set.index()].bytes,
+                    self.hosts.bytes_at(*set, host),
+                )
+            })
+            .sum();
+        let kin = self.graph.node(node).kin;
+        if kin == NONE {
+            return inputs;
+        }
+        let kin = &self.graph.sets[kin as usize];
+        let away = kin.home != NONE && kin.home != host.0;
+        let each = kin.bytes / u64::from(kin.good.max(1));
+        inputs + if away { each.max(1) } else { 0 }
+    }
+
+    /// Until when a node should wait for a host that has much more of its inputs, if it should.
+    fn worth_waiting(&self, node: NodeIx, host: HostIx, cost: u64) -> Option<Time> {
+        let least = self.config.locality_bytes;
+        let NodeState::Ready { since, .. } = self.graph.node(node).state else {
+            return None;
+        };
+        let delay = u64::try_from(self.config.locality_delay.as_micros()).unwrap_or(u64::MAX);
+        let until = Time(since.0.saturating_add(delay));
+        if cost < least || until <= self.now {
+            return None;
+        }
+        let shape = &self.lanes.shapes[self.shape_of(node) as usize];
+        let better = (0..self.hosts.count).map(HostIx::from_index).any(|other| {
+            other != host
+                && self.cost(node, other).saturating_add(least) <= cost
+                && self.hosts.could_take(other, shape)
+        });
+        better.then_some(until)
+    }
+
+    // --- groups -------------------------------------------------------------------------------
+
+    /// The host that a node's group is bound to, where that matters.
+    pub(crate) fn bound_host(&self, node: NodeIx) -> Option<HostIx> {
+        let group = self.graph.node(node).group?;
+        self.graph.groups[group.index()]
+            .host
+            .filter(|_| self.hosts.many() && !self.mutant(Mutant::GroupSplit))
+    }
+
+    pub(crate) fn push_ready(&mut self, node: NodeIx, seq: u64) {
+        let shape = self.shape_of(node);
+        let lane = self.lanes.lane(shape, self.bound_host(node));
+        self.lanes.push(lane, node, seq);
+    }
+
+    /// Moves an entry whose group was bound since it came here.
+    fn move_to_its_group(&mut self, lane: u32, at: usize, entry: (u64, NodeIx)) -> bool {
+        let from = &self.lanes.lanes[lane as usize];
+        let Some(host) = self
+            .bound_host(entry.1)
+            .filter(|host| from.host != Some(*host))
+        else {
+            return false;
+        };
+        self.move_entry(lane, at, entry, Some(host));
+        true
+    }
+
+    fn move_entry(&mut self, lane: u32, at: usize, entry: (u64, NodeIx), host: Option<HostIx>) {
+        let from = &mut self.lanes.lanes[lane as usize];
+        from.queue.remove(at);
+        let shape = from.shape;
+        self.lanes.left(entry.1);
+        let to = self.lanes.lane(shape, host);
+        self.lanes.push(to, entry.1, entry.0);
+        let to = &mut self.lanes.lanes[to as usize];
+        to.dirty = true;
+        to.exhausted = 0;
+    }
+
+    /// A group is only bound to a host that could run all its members, if there is one.
+    fn group_may_go(&self, node: NodeIx, host: HostIx) -> bool {
+        let Some(group) = self.graph.node(node).group else {
+            return true;
+        };
+        if self.graph.groups[group.index()].host.is_some() || self.group_fits(group, host) {
+            return true;
+        }
+        !(0..self.hosts.count).any(|other| self.group_fits(group, HostIx::from_index(other)))
+    }
+
+    pub(crate) fn group_fits(&self, group: GroupIx, host: HostIx) -> bool {
+        let classes = &self.graph.groups[group.index()].classes;
+        classes
+            .iter()
+            .all(|class| self.hosts.could_take(host, self.lanes.class_shape(*class)))
+    }
+
+    /// Frees groups from a host that lost a worker and can no longer run all their members.
+    pub(crate) fn host_weakened(&mut self, worker: WorkerIx) {
+        let host = self.hosts.host_of(worker);
+        for lane in &mut self.lanes.lanes {
+            lane.reserved = lane.reserved.filter(|reserved| *reserved != worker);
+        }
+        for ix in 0..self.graph.groups.len() {
+            let bound = self.graph.groups[ix].host == Some(host);
+            if bound && !self.group_fits(GroupIx::from_index(ix), host) {
+                self.graph.groups[ix].host = None;
+            }
+        }
+        for lane in 0..self.lanes.lanes.len() as u32 {
+            if self.lanes.lanes[lane as usize].host == Some(host) {
+                self.free_lane(lane, host);
+            }
+        }
+    }
+
+    fn free_lane(&mut self, lane: u32, host: HostIx) {
+        let mut at = 0;
+        while let Some(entry) = self.lanes.lanes[lane as usize].queue.get(at).copied() {
+            if !self.entry_counts(lane, entry) {
+                self.lanes.lanes[lane as usize].queue.remove(at);
+            } else if self.bound_host(entry.1) != Some(host) {
+                self.move_entry(lane, at, entry, None);
+            } else {
+                at += 1;
+            }
+        }
+    }
+
+    // --- starvation ---------------------------------------------------------------------------
+
+    /// Younger nodes that fit where an old one does not may pass it, but not for ever.
+    fn count_overtaken(&mut self, lane: u32, node: NodeIx) {
+        let NodeState::Ready { seq, .. } = self.graph.node(node).state else {
+            return;
+        };
+        self.lanes.lanes[lane as usize].overtaken = 0;
+        if let Some(worker) = self.lanes.lanes[lane as usize].reserved.take() {
+            self.unreserve(worker);
+        }
+        for ix in 0..self.lanes.lanes.len() as u32 {
+            if ix == lane || self.lanes.lanes[ix as usize].live == 0 {
+                continue;
+            }
+            if self.head(ix).is_some_and(|head| head < seq) {
+                self.lanes.lanes[ix as usize].overtaken += 1;
+                self.reserve_if_starved(ix);
+            }
+        }
+    }
+
+    fn reserve_if_starved(&mut self, ix: u32) {
+        let lane = &self.lanes.lanes[ix as usize];
+        let limit = 16 + 4 * self.hosts.alive.len();
+        if lane.reserved.is_some() || (lane.overtaken as usize) < limit {
+            return;
+        }
+        let shape = &self.lanes.shapes[lane.shape as usize];
+        let able = self.hosts.live().filter(|(_, worker)| {
+            worker.serves(shape.profile.as_deref())
+                && shape.demand.fits(&worker.capacity)
+                && lane.host.is_none_or(|host| host == worker.host)
+                && worker.reserved.is_none()
+        });
+        let roomiest = able.max_by_key(|(ix, worker)| (worker.free.cpu_milli, u32::MAX - ix.0));
+        if let Some((worker, _)) = roomiest {
+            self.lanes.lanes[ix as usize].reserved = Some(worker);
+            if let Some(worker) = self.hosts.get_mut(worker) {
+                worker.reserved = Some(ix);
+            }
+        }
+    }
+
+    fn unreserve(&mut self, worker: WorkerIx) {
+        if let Some(known) = self.hosts.get_mut(worker) {
+            known.reserved = None;
+            self.hosts.mark(worker);
+        }
+    }
+
+    fn free_needless_reservations(&mut self) {
+        for ix in 0..self.lanes.lanes.len() {
+            if self.lanes.lanes[ix].live == 0
+                && let Some(worker) = self.lanes.lanes[ix].reserved.take()
+            {
+                self.unreserve(worker);
+            }
+        }
+    }
+
+    // --- start --------------------------------------------------------------------------------
+
+    /// Starts an attempt; the first one of a pair binds its group and its siblings to the host.
+    pub(crate) fn start(&mut self, node: NodeIx, worker: WorkerIx, first: bool) -> AttemptId {
+        let id = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        let shape = self.shape_of(node);
+        let mut resources = self.lanes.demand(shape).clone();
+        if self.mutant(Mutant::MemoryIgnored) {
+            resources.memory = resources.memory.min(self.hosts.known(worker).free.memory);
+        }
+        self.hosts.take(worker, id, &resources);
+        let host = self.hosts.host_of(worker);
+        let n = &mut self.graph.nodes[node.index()];
+        n.attempts += 1;
+        let (number, mut group, kin) = (n.attempts, n.group, n.kin);
+        if first {
+            self.bind(group, kin, host);
+            self.set_state(
+                node,
+                NodeState::Running {
+                    attempt: id,
+                    second: None,
+                },
+            );
+        } else {
+            group = None;
+        }
+        let since = self.now;
+        self.attempts.insert(
+            id.0,
+            Attempt {
+                node,
+                worker,
+                shape,
+                since,
+                started: false,
+                cancelled: None,
+            },
+        );
+        self.stuck_told = false;
+        let resources = self.lanes.demand(shape).clone();
+        self.out.push(Action::Start {
+            attempt: id,
+            node,
+            number,
+            worker,
+            resources,
+            group,
+        });
+        id
+    }
+
+    fn bind(&mut self, group: Option<GroupIx>, kin: u32, host: HostIx) {
+        if let Some(group) = group {
+            self.graph.groups[group.index()].host.get_or_insert(host);
+        }
+        if kin != NONE && self.graph.sets[kin as usize].home == NONE {
+            self.graph.sets[kin as usize].home = host.0;
+        }
+    }
+}

@@ -1,0 +1,5 @@
+//! Seeded simulation of the scheduler.
+
+mod build;
+
+pub use build::PlanBuilder;

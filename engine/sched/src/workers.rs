@@ -1,0 +1,273 @@
+//! Workers, their free resources, and how many bytes of each set are on which host.
+
+use dagrun_model::{AttemptId, HostIx, Resources, SetIx, WorkerIx};
+
+use crate::{
+    flow::bit,
+    graph::{Graph, Node},
+    lanes::Shape,
+    stop::sorted,
+};
+
+#[derive(Clone, Debug)]
+pub(crate) struct Worker {
+    pub(crate) host: HostIx,
+    pub(crate) capacity: Resources,
+    pub(crate) free: Resources,
+    pub(crate) profile: Option<String>,
+    pub(crate) alive: bool,
+    pub(crate) draining: bool,
+    pub(crate) attempts: Vec<AttemptId>,
+    /// The lane that it is kept for.
+    pub(crate) reserved: Option<u32>,
+    pub(crate) dirty: bool,
+}
+
+impl Worker {
+    /// Whether it may get nodes of this profile at all.
+    pub(crate) fn serves(&self, profile: Option<&str>) -> bool {
+        self.alive && !self.draining && (profile.is_none() || self.profile.as_deref() == profile)
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Hosts {
+    pub(crate) workers: Vec<Option<Worker>>,
+    /// Live workers in order of their ids.
+    pub(crate) alive: Vec<WorkerIx>,
+    /// Workers with room that they did not have before.
+    pub(crate) dirty: Vec<WorkerIx>,
+    /// Workers that ever joined.
+    pub(crate) joined: u32,
+    /// One more than the highest host.
+    pub(crate) count: usize,
+    /// Bytes of sets by host: `stride` hosts to a set. Empty while there is only one host.
+    bytes: Vec<u64>,
+    stride: usize,
+}
+
+impl Hosts {
+    pub(crate) fn join(
+        &mut self,
+        worker: WorkerIx,
+        host: HostIx,
+        capacity: Resources,
+        profile: Option<String>,
+        graph: &Graph,
+    ) {
+        if self.workers.len() <= worker.index() {
+            self.workers.resize(worker.index() + 1, None);
+        }
+        if self.workers[worker.index()].is_some() {
+            return;
+        }
+        self.workers[worker.index()] = Some(Worker {
+            host,
+            free: capacity.clone(),
+            capacity,
+            profile,
+            alive: true,
+            draining: false,
+            attempts: Vec::new(),
+            reserved: None,
+            dirty: false,
+        });
+        let at = self.alive.partition_point(|other| *other < worker);
+        self.alive.insert(at, worker);
+        self.joined += 1;
+        self.count = self.count.max(host.index() + 1);
+        self.mark(worker);
+        self.resize(graph);
+    }
+
+    /// Whether it matters where nodes run.
+    pub(crate) fn many(&self) -> bool {
+        self.count > 1
+    }
+
+    pub(crate) fn get(&self, worker: WorkerIx) -> Option<&Worker> {
+        self.workers.get(worker.index()).and_then(Option::as_ref)
+    }
+
+    pub(crate) fn get_mut(&mut self, worker: WorkerIx) -> Option<&mut Worker> {
+        self.workers
+            .get_mut(worker.index())
+            .and_then(Option::as_mut)
+    }
+
+    pub(crate) fn known(&self, worker: WorkerIx) -> &Worker {
+        self.get(worker)
+            .expect("workers are kept for the whole run")
+    }
+
+    pub(crate) fn live(&self) -> impl Iterator<Item = (WorkerIx, &Worker)> {
+        self.alive
+            .iter()
+            .map(|worker| (*worker, self.known(*worker)))
+    }
+
+    pub(crate) fn host_of(&self, worker: WorkerIx) -> HostIx {
+        self.known(worker).host
+    }
+
+    pub(crate) fn mark(&mut self, worker: WorkerIx) {
+        let dirty = &mut self.dirty;
+        if let Some(Some(known)) = self.workers.get_mut(worker.index())
+            && !known.dirty
+        {
+            known.dirty = true;
+            dirty.push(worker);
+        }
+    }
+
+    pub(crate) fn clear_marks(&mut self) {
+        while let Some(worker) = self.dirty.pop() {
+            if let Some(known) = self.get_mut(worker) {
+                known.dirty = false;
+            }
+        }
+    }
+
+    pub(crate) fn take(&mut self, worker: WorkerIx, attempt: AttemptId, demand: &Resources) {
+        let known = self.get_mut(worker).expect("a chosen worker is known");
+        known.free.take(demand);
+        known.attempts.push(attempt);
+    }
+
+    pub(crate) fn release(&mut self, worker: WorkerIx, attempt: AttemptId, demand: &Resources) {
+        let Some(known) = self.get_mut(worker).filter(|known| known.alive) else {
+            return;
+        };
+        if let Some(at) = known.attempts.iter().position(|other| *other == attempt) {
+            known.attempts.swap_remove(at);
+            known.free.give(demand);
+            self.mark(worker);
+        }
+    }
+
+    /// Takes a worker out; its attempts in order of their starts, or nothing if it was not there.
+    pub(crate) fn lose(&mut self, worker: WorkerIx) -> Option<Vec<AttemptId>> {
+        let known = self.get_mut(worker).filter(|known| known.alive)?;
+        known.alive = false;
+        known.reserved = None;
+        let attempts = std::mem::take(&mut known.attempts);
+        self.alive.retain(|other| *other != worker);
+        Some(sorted(attempts))
+    }
+
+    pub(crate) fn drain(&mut self, worker: WorkerIx) -> bool {
+        match self.get_mut(worker) {
+            Some(known) if known.alive && !known.draining => {
+                known.draining = true;
+                known.reserved = None;
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(crate) fn live_attempts(&self) -> Vec<AttemptId> {
+        sorted(
+            self.live()
+                .flat_map(|(_, worker)| worker.attempts.iter().copied())
+                .collect(),
+        )
+    }
+
+    /// The most memory of a worker that could otherwise take a demand.
+    pub(crate) fn largest_memory(
+        &self,
+        demand: &Resources,
+        profile: Option<&str>,
+        host: Option<HostIx>,
+    ) -> u64 {
+        let without = Resources {
+            memory: 0,
+            ..demand.clone()
+        };
+        let able = self.live().filter(|(_, worker)| {
+            worker.serves(profile)
+                && host.is_none_or(|host| worker.host == host)
+                && without.fits(&worker.capacity)
+        });
+        able.map(|(_, worker)| worker.capacity.memory)
+            .max()
+            .unwrap_or(0)
+    }
+
+    /// Whether an idle worker of a host could take this.
+    pub(crate) fn could_take(&self, host: HostIx, shape: &Shape) -> bool {
+        self.live().any(|(_, worker)| {
+            worker.host == host
+                && worker.serves(shape.profile.as_deref())
+                && shape.demand.fits(&worker.capacity)
+        })
+    }
+
+    // --- bytes ---------------------------------------------------------------------------------
+
+    /// Makes room for all sets and hosts; the sums are made anew when hosts were added.
+    pub(crate) fn resize(&mut self, graph: &Graph) {
+        if !self.many() {
+            return;
+        }
+        let stride = self.count.min(64).next_power_of_two();
+        if stride == self.stride {
+            self.bytes.resize(graph.sets.len() * stride, 0);
+            // New sets may have members that are done.
+            return self.sum_up(graph);
+        }
+        self.stride = stride;
+        self.bytes = vec![0; graph.sets.len() * stride];
+        self.sum_up(graph);
+    }
+
+    fn sum_up(&mut self, graph: &Graph) {
+        for (ix, set) in graph.sets.iter().enumerate() {
+            let row = ix * self.stride..(ix + 1) * self.stride;
+            self.bytes[row.clone()].fill(0);
+            if set.bytes > 0 {
+                for member in graph.members(SetIx::from_index(ix)) {
+                    let node = graph.node(*member);
+                    if node.fate == crate::graph::Fate::Good {
+                        add_replicas(&mut self.bytes[row.clone()], node, true);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Adds (or takes off) what a member of a set has on each host.
+    pub(crate) fn count_bytes(&mut self, set: SetIx, node: &Node, add: bool) {
+        if self.many() && node.bytes > 0 && node.fate == crate::graph::Fate::Good {
+            let row = set.index() * self.stride..(set.index() + 1) * self.stride;
+            add_replicas(&mut self.bytes[row], node, add);
+        }
+    }
+
+    pub(crate) fn replica_bytes(&mut self, set: SetIx, host: HostIx, bytes: u64, add: bool) {
+        if self.many() && host.index() < self.stride {
+            let cell = &mut self.bytes[set.index() * self.stride + host.index()];
+            *cell = if add { *cell + bytes } else { *cell - bytes };
+        }
+    }
+
+    pub(crate) fn bytes_at(&self, set: SetIx, host: HostIx) -> u64 {
+        match host.index() < self.stride {
+            true => self.bytes[set.index() * self.stride + host.index()],
+            false => 0,
+        }
+    }
+}
+
+fn add_replicas(row: &mut [u64], node: &Node, add: bool) {
+    for (host, cell) in row.iter_mut().enumerate() {
+        if node.replicas & bit(HostIx::from_index(host)) != 0 {
+            *cell = if add {
+                *cell + node.bytes
+            } else {
+                *cell - node.bytes
+            };
+        }
+    }
+}

@@ -1,0 +1,958 @@
+//! Stories of single runs: events in, the exact actions out.
+
+use std::time::Duration;
+
+use dagrun_model::{
+    AttemptId, Digest, GroupIx, HostIx, NodeClass, NodeIx, Resources, RetryCause, WorkerIx,
+};
+use dagrun_sched::{
+    Action, AttemptEnd, CacheAnswer, Config, Event, NodeEnd, NodeState, Notice, Obstacle,
+    Scheduler, Stop, Time, TimerId, WhyWaiting, sim::PlanBuilder,
+};
+
+/// A scheduler whose invariants are checked after each event.
+struct Story {
+    scheduler: Scheduler,
+    now: u64,
+}
+
+impl Story {
+    fn new(config: Config) -> Self {
+        Self {
+            scheduler: Scheduler::new(config),
+            now: 0,
+        }
+    }
+
+    /// A plan, and `hosts` workers of `slots` slots, each on its own host.
+    fn of(config: Config, plan: &mut PlanBuilder, hosts: u32, slots: u64) -> Self {
+        let mut story = Self::new(config);
+        for host in 0..hosts {
+            story.join(host, host, slots, 0);
+        }
+        story.tell(Event::PlanExtended(plan.delta()));
+        story
+    }
+
+    fn tell(&mut self, event: Event) -> Vec<Action> {
+        let mut actions = Vec::new();
+        self.scheduler.handle(Time(self.now), event, &mut actions);
+        self.scheduler.check_invariants().unwrap();
+        actions
+    }
+
+    #[track_caller]
+    fn expect(&mut self, event: Event, actions: &[Action]) {
+        assert_eq!(self.tell(event), actions);
+    }
+
+    fn join(&mut self, worker: u32, host: u32, slots: u64, memory: u64) -> Vec<Action> {
+        self.tell(Event::WorkerJoined {
+            worker: WorkerIx(worker),
+            host: HostIx(host),
+            capacity: Resources {
+                cpu_milli: slots * 1000,
+                memory,
+                ..Resources::none()
+            },
+            profile: None,
+        })
+    }
+
+    fn miss(&mut self, nodes: &[NodeIx]) -> Vec<Action> {
+        self.tell(misses(nodes))
+    }
+
+    /// Lets an attempt succeed and its result become durable.
+    fn succeed(&mut self, attempt: u64, node: NodeIx, bytes: u64) -> Vec<Action> {
+        self.expect(
+            ended(attempt, AttemptEnd::Succeeded { bytes }),
+            &[commit(node, attempt)],
+        );
+        self.tell(Event::Committed(node))
+    }
+
+    #[track_caller]
+    fn state(&self, node: NodeIx) -> NodeState {
+        self.scheduler.state(node).unwrap()
+    }
+}
+
+fn digest(text: &str) -> Digest {
+    Digest::of(text.as_bytes())
+}
+
+fn misses(nodes: &[NodeIx]) -> Event {
+    let miss = |n: &NodeIx| {
+        (
+            *n,
+            CacheAnswer::Miss {
+                action: Some(digest(&n.0.to_string())),
+            },
+        )
+    };
+    Event::CacheAnswered(nodes.iter().map(miss).collect())
+}
+
+fn answer(node: NodeIx, answer: CacheAnswer) -> Event {
+    Event::CacheAnswered(vec![(node, answer)])
+}
+
+fn ended(attempt: u64, end: AttemptEnd) -> Event {
+    Event::AttemptEnded {
+        attempt: AttemptId(attempt),
+        end,
+    }
+}
+
+fn failed(attempt: u64) -> Event {
+    ended(attempt, AttemptEnd::Failed(Some(RetryCause::Exit)))
+}
+
+fn commit(node: NodeIx, attempt: u64) -> Action {
+    Action::Commit {
+        node,
+        attempt: AttemptId(attempt),
+    }
+}
+
+fn look_up(nodes: &[NodeIx]) -> Action {
+    Action::LookUp(nodes.to_vec())
+}
+
+fn done(node: NodeIx, end: NodeEnd) -> Action {
+    Action::Emit(Notice::NodeDone { node, end })
+}
+
+fn start(attempt: u64, node: NodeIx, number: u32, worker: u32) -> Action {
+    Action::Start {
+        attempt: AttemptId(attempt),
+        node,
+        number,
+        worker: WorkerIx(worker),
+        resources: Resources::default(),
+        group: None,
+    }
+}
+
+fn in_group(mut action: Action, of: u32) -> Action {
+    if let Action::Start { group, .. } = &mut action {
+        *group = Some(GroupIx(of));
+    }
+    action
+}
+
+fn cancel(attempt: u64, kill: bool) -> Action {
+    Action::Cancel {
+        attempt: AttemptId(attempt),
+        kill,
+    }
+}
+
+/// Nodes of the starts in a list of actions, with their workers.
+fn starts(actions: &[Action]) -> Vec<(NodeIx, u32)> {
+    let start = |action: &Action| match action {
+        Action::Start { node, worker, .. } => Some((*node, worker.0)),
+        _ => None,
+    };
+    actions.iter().filter_map(start).collect()
+}
+
+#[test]
+fn a_chain_runs_node_by_node_and_waits_for_durability() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let need = plan.one(a);
+    let b = plan.node(&[need]);
+    let mut story = Story::new(Config::default());
+    story.expect(Event::PlanExtended(plan.delta()), &[look_up(&[a])]);
+    story.expect(Event::PlanComplete, &[]);
+    story.expect(misses(&[a]), &[]);
+    assert_eq!(story.join(0, 0, 1, 0), [start(1, a, 1, 0)]);
+    story.expect(Event::AttemptStarted(AttemptId(1)), &[]);
+    story.expect(
+        ended(1, AttemptEnd::Succeeded { bytes: 9 }),
+        &[commit(a, 1)],
+    );
+    story.expect(
+        Event::Committed(a),
+        &[done(a, NodeEnd::Succeeded), look_up(&[b])],
+    );
+    story.expect(
+        answer(b, CacheAnswer::Hit { bytes: 1 }),
+        &[done(b, NodeEnd::Cached), Action::Finish],
+    );
+    let states: Vec<_> = story
+        .scheduler
+        .story(a)
+        .iter()
+        .map(|step| step.state)
+        .collect();
+    assert_eq!(states.len(), 5, "{states:?}");
+    assert_eq!(states[4], NodeState::Done(NodeEnd::Succeeded));
+}
+
+#[test]
+fn an_empty_plan_finishes_once() {
+    let mut story = Story::new(Config::default());
+    story.expect(Event::PlanComplete, &[Action::Finish]);
+    story.expect(Event::PlanComplete, &[]);
+}
+
+#[test]
+fn ready_nodes_take_slots_in_plan_order() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..5).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 1, 2);
+    assert_eq!(
+        story.miss(&nodes),
+        [start(1, nodes[0], 1, 0), start(2, nodes[1], 1, 0)]
+    );
+    story.expect(
+        ended(1, AttemptEnd::Succeeded { bytes: 0 }),
+        &[commit(nodes[0], 1), start(3, nodes[2], 1, 0)],
+    );
+}
+
+#[test]
+fn retries_wait_and_double_and_end() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass {
+        max_retries: 2,
+        backoff: Duration::from_secs(1),
+        ..NodeClass::default()
+    });
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.miss(&[a]);
+    let mut wait = |attempt| {
+        let actions = story.tell(failed(attempt));
+        let [
+            Action::Emit(Notice::WillRetry { lost: false, .. }),
+            Action::SetTimer { id, at },
+        ] = actions[..]
+        else {
+            panic!("{actions:?}")
+        };
+        let waited = at.0 - story.now;
+        story.now = at.0;
+        story.expect(
+            Event::TimerFired(id),
+            &[start(attempt + 1, a, attempt as u32 + 1, 0)],
+        );
+        waited
+    };
+    let (first, second) = (wait(1), wait(2));
+    assert!((1_000_000..1_250_000).contains(&first), "{first}");
+    assert!((2_000_000..2_500_000).contains(&second), "{second}");
+    story.expect(failed(3), &[done(a, NodeEnd::Failed)]);
+}
+
+#[test]
+fn only_named_causes_are_tried_again() {
+    for (cause, again) in [
+        (Some(RetryCause::Timeout), true),
+        (Some(RetryCause::Exit), false),
+        (None, false),
+    ] {
+        let mut plan = PlanBuilder::new();
+        let retry_when = vec![RetryCause::Timeout];
+        plan.class(NodeClass {
+            max_retries: 9,
+            retry_when,
+            ..NodeClass::default()
+        });
+        let a = plan.node(&[]);
+        let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+        story.miss(&[a]);
+        story.tell(ended(1, AttemptEnd::Failed(cause)));
+        let backs_off = matches!(story.state(a), NodeState::BackingOff { .. });
+        assert_eq!(backs_off, again, "{cause:?}");
+    }
+}
+
+#[test]
+fn more_memory_after_an_out_of_memory_kill_but_not_more_than_there_is() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass {
+        max_retries: 5,
+        backoff: Duration::ZERO,
+        memory_percent: 200,
+        resources: Resources {
+            memory: 100,
+            ..Resources::default()
+        },
+        ..NodeClass::default()
+    });
+    let a = plan.node(&[]);
+    let mut story = Story::new(Config::default());
+    story.join(0, 0, 1, 300);
+    story.tell(Event::PlanExtended(plan.delta()));
+    story.miss(&[a]);
+    for (attempt, memory) in [(1, 200), (2, 300), (3, 300)] {
+        let actions = story.tell(ended(
+            attempt,
+            AttemptEnd::Failed(Some(RetryCause::OutOfMemory)),
+        ));
+        let Some(Action::Start { resources, .. }) = actions.last() else {
+            panic!("{actions:?}")
+        };
+        assert_eq!(resources.memory, memory);
+    }
+}
+
+#[test]
+fn losses_are_no_failures_but_the_third_is_blamed_on_the_node() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 4, 1);
+    story.miss(&[a]);
+    for attempt in 1..3 {
+        let again = Action::Emit(Notice::WillRetry {
+            node: a,
+            at: Time(0),
+            lost: true,
+        });
+        let worker = attempt as u32;
+        story.expect(
+            Event::WorkerLost(WorkerIx(worker - 1)),
+            &[again, start(attempt + 1, a, worker + 1, worker)],
+        );
+    }
+    story.expect(ended(3, AttemptEnd::Lost), &[done(a, NodeEnd::Failed)]);
+    assert_eq!(story.scheduler.charged(a), (0, 3));
+}
+
+#[test]
+fn late_and_stale_events_change_nothing() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    story.miss(&[a]);
+    story.tell(Event::WorkerLost(WorkerIx(0)));
+    let before = story.state(a);
+    for stale in [
+        ended(1, AttemptEnd::Succeeded { bytes: 1 }),
+        ended(77, AttemptEnd::Lost),
+        Event::AttemptStarted(AttemptId(1)),
+        Event::Committed(a),
+        Event::Committed(NodeIx(9)),
+        Event::CommitFailed(a),
+        Event::WorkerLost(WorkerIx(0)),
+        Event::WorkerLost(WorkerIx(9)),
+        Event::WorkerDraining(WorkerIx(0)),
+        Event::TimerFired(TimerId(3)),
+        Event::ReplicaDropped {
+            node: NodeIx(9),
+            host: HostIx(0),
+        },
+        answer(a, CacheAnswer::ConditionFalse),
+        answer(NodeIx(9), CacheAnswer::Unrunnable),
+    ] {
+        story.expect(stale, &[]);
+        assert_eq!(story.state(a), before);
+    }
+}
+
+#[test]
+fn failures_skip_what_depends_on_them_with_the_nearest_cause() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let of_a = plan.one(a);
+    let b = plan.node(&[of_a]);
+    let of_b = plan.one(b);
+    let c = plan.node(&[of_b]);
+    let d = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.tell(Event::PlanComplete);
+    story.miss(&[a, d]);
+    story.expect(
+        failed(1),
+        &[
+            done(a, NodeEnd::Failed),
+            done(b, NodeEnd::Skipped { because: a }),
+            done(c, NodeEnd::Skipped { because: b }),
+            start(2, d, 1, 0),
+        ],
+    );
+    assert_eq!(
+        story.succeed(2, d, 0),
+        [done(d, NodeEnd::Succeeded), Action::Finish]
+    );
+    assert_eq!(story.scheduler.counts().skipped, 2);
+}
+
+#[test]
+fn a_failure_that_may_happen_counts_as_success_for_dependents() {
+    let mut plan = PlanBuilder::new();
+    let lenient = NodeClass {
+        continue_on_error: true,
+        ..NodeClass::default()
+    };
+    plan.class(lenient);
+    let a = plan.node(&[]);
+    let need = plan.one(a);
+    let b = plan.node(&[need]);
+    let config = Config {
+        fail_fast: true,
+        ..Config::default()
+    };
+    let mut story = Story::of(config, &mut plan, 1, 1);
+    story.miss(&[a]);
+    story.expect(failed(1), &[done(a, NodeEnd::Failed), look_up(&[b])]);
+}
+
+#[test]
+fn gathers_take_what_their_min_allows_when_all_have_ended() {
+    let mut plan = PlanBuilder::new();
+    let cells: Vec<_> = (0..4).map(|_| plan.node(&[])).collect();
+    let two = plan.set(&cells, true, Some(2));
+    let three = plan.set(&cells, true, Some(3));
+    let strict = plan.gather(&cells[2..]);
+    let enough = plan.node(&[two]);
+    let scarce = plan.node(&[three]);
+    let all = plan.node(&[strict]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 4);
+    story.miss(&cells);
+    story.expect(failed(1), &[done(cells[0], NodeEnd::Failed)]);
+    story.expect(
+        failed(2),
+        &[
+            done(cells[1], NodeEnd::Failed),
+            done(scarce, NodeEnd::Skipped { because: cells[0] }),
+        ],
+    );
+    story.succeed(3, cells[2], 0);
+    assert_eq!(story.state(enough), NodeState::Waiting);
+    let actions = story.succeed(4, cells[3], 0);
+    assert_eq!(
+        actions,
+        [done(cells[3], NodeEnd::Succeeded), look_up(&[enough, all])]
+    );
+}
+
+#[test]
+fn cells_whose_if_is_false_drop_out_of_gathers_with_what_follows_them() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let b = plan.node(&[]);
+    let of_a = plan.one(a);
+    let next = plan.node(&[of_a]);
+    let gather = plan.gather(&[a, b]);
+    let scores = plan.gather(&[next, b]);
+    let figure = plan.node(&[gather]);
+    let table = plan.node(&[scores]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.expect(
+        answer(a, CacheAnswer::ConditionFalse),
+        &[
+            done(a, NodeEnd::ConditionFalse),
+            done(next, NodeEnd::Skipped { because: a }),
+        ],
+    );
+    story.expect(
+        answer(b, CacheAnswer::Hit { bytes: 0 }),
+        &[done(b, NodeEnd::Cached), look_up(&[figure, table])],
+    );
+}
+
+#[test]
+fn nodes_with_a_condition_on_needs_wait_until_all_have_ended() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let b = plan.node(&[]);
+    let (of_a, of_b) = (plan.one(a), plan.one(b));
+    let notify = plan.node(&[of_a, of_b]);
+    let check = plan.node(&[of_a, of_b]);
+    plan.terminal(notify);
+    plan.terminal(check);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 2);
+    story.miss(&[a, b]);
+    story.expect(failed(1), &[done(a, NodeEnd::Failed)]);
+    let actions = story.succeed(2, b, 0);
+    assert_eq!(
+        actions,
+        [done(b, NodeEnd::Succeeded), look_up(&[notify, check])]
+    );
+    story.expect(
+        answer(check, CacheAnswer::ConditionFalse),
+        &[done(check, NodeEnd::Skipped { because: a })],
+    );
+    assert_eq!(story.miss(&[notify]), [start(3, notify, 1, 0)]);
+}
+
+#[test]
+fn equal_actions_run_once() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..3).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 1, 3);
+    let miss = |n: &NodeIx| {
+        (
+            *n,
+            CacheAnswer::Miss {
+                action: Some(digest("same")),
+            },
+        )
+    };
+    story.expect(
+        Event::CacheAnswered(nodes.iter().map(miss).collect()),
+        &[start(1, nodes[0], 1, 0)],
+    );
+    assert_eq!(
+        story.scheduler.explain(nodes[2]),
+        WhyWaiting::SharesWith(nodes[0])
+    );
+    // The first fails: the next one tries.
+    story.expect(
+        failed(1),
+        &[done(nodes[0], NodeEnd::Failed), start(2, nodes[1], 1, 0)],
+    );
+    assert_eq!(
+        story.succeed(2, nodes[1], 5),
+        [
+            done(nodes[1], NodeEnd::Succeeded),
+            done(nodes[2], NodeEnd::Cached)
+        ]
+    );
+}
+
+#[test]
+fn what_cannot_be_run_fails_without_an_attempt() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.expect(
+        answer(a, CacheAnswer::Unrunnable),
+        &[done(a, NodeEnd::Failed)],
+    );
+}
+
+#[test]
+fn missing_inputs_rewind_their_producers_a_bounded_number_of_times() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let need = plan.one(a);
+    let b = plan.node(&[need]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.tell(answer(a, CacheAnswer::Hit { bytes: 3 }));
+    story.expect(misses(&[b]), &[start(1, b, 1, 0)]);
+    for round in 0..3 {
+        let attempt = 1 + 2 * round;
+        story.expect(
+            ended(attempt, AttemptEnd::InputsMissing(vec![a])),
+            &[Action::Emit(Notice::Rewound { node: a }), look_up(&[a])],
+        );
+        let WhyWaiting::Needs(open) = story.scheduler.explain(b) else {
+            panic!("b runs")
+        };
+        assert_eq!((open[0].pending, &open[0].first[..]), (1, &[a][..]));
+        assert_eq!(starts(&story.miss(&[a])), [(a, 0)]);
+        assert_eq!(
+            story.succeed(attempt + 1, a, 3),
+            [done(a, NodeEnd::Succeeded), look_up(&[b])]
+        );
+        assert_eq!(starts(&story.miss(&[b])), [(b, 0)]);
+    }
+    story.expect(
+        ended(7, AttemptEnd::InputsMissing(vec![a])),
+        &[done(b, NodeEnd::Failed)],
+    );
+}
+
+#[test]
+fn inputs_that_nobody_made_are_asked_for_a_bounded_number_of_times() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.miss(&[a]);
+    for attempt in 1..=3 {
+        let actions = story.tell(ended(attempt, AttemptEnd::InputsMissing(vec![NodeIx(5)])));
+        assert_eq!(starts(&actions), [(a, 0)]);
+    }
+    story.expect(
+        ended(4, AttemptEnd::InputsMissing(vec![])),
+        &[done(a, NodeEnd::Failed)],
+    );
+}
+
+#[test]
+fn a_result_that_cannot_be_made_durable_fails_its_node() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.miss(&[a]);
+    story.tell(ended(1, AttemptEnd::Succeeded { bytes: 0 }));
+    story.expect(Event::CommitFailed(a), &[done(a, NodeEnd::Failed)]);
+}
+
+#[test]
+fn the_first_failure_drains_where_that_is_wanted() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..3).map(|_| plan.node(&[])).collect();
+    let of = plan.one(nodes[0]);
+    let after = plan.node(&[of]);
+    let config = Config {
+        fail_fast: true,
+        ..Config::default()
+    };
+    let mut story = Story::of(config, &mut plan, 1, 2);
+    story.tell(Event::PlanComplete);
+    story.miss(&nodes);
+    story.expect(
+        failed(1),
+        &[
+            done(nodes[0], NodeEnd::Failed),
+            done(after, NodeEnd::Skipped { because: nodes[0] }),
+            done(nodes[2], NodeEnd::Cancelled),
+        ],
+    );
+    assert_eq!(
+        story.succeed(2, nodes[1], 0),
+        [done(nodes[1], NodeEnd::Succeeded), Action::Finish]
+    );
+}
+
+#[test]
+fn a_stop_starts_nothing_and_keeps_what_succeeds() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass {
+        max_retries: 3,
+        ..NodeClass::default()
+    });
+    let nodes: Vec<_> = (0..4).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 1, 3);
+    story.tell(Event::PlanComplete);
+    story.miss(&nodes);
+    story.expect(
+        Event::StopRequested(Stop::Drain),
+        &[done(nodes[3], NodeEnd::Cancelled)],
+    );
+    story.expect(
+        Event::StopRequested(Stop::Terminate),
+        &[cancel(1, false), cancel(2, false), cancel(3, false)],
+    );
+    story.expect(Event::StopRequested(Stop::Terminate), &[]);
+    assert_eq!(
+        story.succeed(1, nodes[0], 0),
+        [done(nodes[0], NodeEnd::Succeeded)]
+    );
+    story.expect(
+        Event::StopRequested(Stop::Kill),
+        &[cancel(2, true), cancel(3, true)],
+    );
+    story.expect(
+        ended(2, AttemptEnd::Cancelled),
+        &[done(nodes[1], NodeEnd::Cancelled)],
+    );
+    story.expect(
+        ended(3, AttemptEnd::Lost),
+        &[done(nodes[2], NodeEnd::Cancelled), Action::Finish],
+    );
+}
+
+#[test]
+fn plans_grow_while_they_run() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.miss(&[a]);
+    let of_a = plan.one(a);
+    let b = plan.node(&[of_a]);
+    story.expect(Event::PlanExtended(plan.delta()), &[]);
+    assert_eq!(
+        story.succeed(1, a, 0),
+        [done(a, NodeEnd::Succeeded), look_up(&[b])]
+    );
+    let c = plan.node(&[of_a]);
+    story.expect(Event::PlanExtended(plan.delta()), &[look_up(&[c])]);
+    story.expect(
+        Event::StopRequested(Stop::Drain),
+        &[done(b, NodeEnd::Cancelled), done(c, NodeEnd::Cancelled)],
+    );
+    let d = plan.node(&[]);
+    story.expect(
+        Event::PlanExtended(plan.delta()),
+        &[done(d, NodeEnd::Cancelled)],
+    );
+    story.expect(Event::PlanComplete, &[Action::Finish]);
+}
+
+#[test]
+fn charges_of_earlier_runs_count() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass {
+        max_retries: 1,
+        ..NodeClass::default()
+    });
+    let nodes: Vec<_> = (0..4).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 1, 4);
+    for (node, failures, losses) in [(0, 1, 0), (1, 2, 0), (2, 0, 3), (3, 2, 3)] {
+        story.expect(
+            Event::Restore {
+                node: nodes[node],
+                failures,
+                losses,
+            },
+            &[],
+        );
+    }
+    story.expect(
+        misses(&nodes[..3]),
+        &[
+            done(nodes[1], NodeEnd::Failed),
+            done(nodes[2], NodeEnd::Failed),
+            start(1, nodes[0], 1, 0),
+        ],
+    );
+    story.expect(
+        answer(nodes[3], CacheAnswer::Hit { bytes: 0 }),
+        &[done(nodes[3], NodeEnd::Cached)],
+    );
+    story.expect(failed(1), &[done(nodes[0], NodeEnd::Failed)]);
+}
+
+#[test]
+fn nodes_larger_than_any_worker_are_reported() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass::default());
+    let big = plan.class(NodeClass {
+        resources: Resources {
+            cpu_milli: 8000,
+            ..Resources::default()
+        },
+        ..NodeClass::default()
+    });
+    let a = plan.node_of(big, 0, &[]);
+    let b = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 2);
+    story.miss(&[a, b]);
+    story.expect(
+        ended(1, AttemptEnd::Succeeded { bytes: 0 }),
+        &[commit(b, 1)],
+    );
+    story.expect(
+        Event::Committed(b),
+        &[
+            done(b, NodeEnd::Succeeded),
+            Action::Emit(Notice::Stuck { nodes: vec![a] }),
+        ],
+    );
+    let WhyWaiting::NoWorker(unfit) = story.scheduler.explain(a) else {
+        panic!("it waits for no worker")
+    };
+    let too_small = Obstacle::TooSmall {
+        resource: "cpu".into(),
+        needed: 8000,
+        has: 2000,
+    };
+    assert_eq!(unfit[0].obstacle, too_small);
+    assert_eq!(starts(&story.join(5, 0, 8, 0)), [(a, 5)]);
+}
+
+#[test]
+fn nodes_go_only_where_their_profile_is_served() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass {
+        executor: Some("gpu".into()),
+        ..NodeClass::default()
+    });
+    let a = plan.node(&[]);
+    let mut story = Story::of(
+        Config {
+            expected_workers: 2,
+            ..Config::default()
+        },
+        &mut plan,
+        1,
+        1,
+    );
+    story.expect(misses(&[a]), &[]);
+    let gpu = Event::WorkerJoined {
+        worker: WorkerIx(1),
+        host: HostIx(0),
+        capacity: Resources::default(),
+        profile: Some("gpu".into()),
+    };
+    story.expect(gpu, &[start(1, a, 1, 1)]);
+}
+
+#[test]
+fn draining_workers_get_nothing_new() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..3).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    story.miss(&nodes);
+    story.expect(Event::WorkerDraining(WorkerIx(0)), &[]);
+    story.expect(
+        ended(1, AttemptEnd::Succeeded { bytes: 0 }),
+        &[commit(nodes[0], 1)],
+    );
+    story.expect(
+        ended(2, AttemptEnd::Succeeded { bytes: 0 }),
+        &[commit(nodes[1], 2), start(3, nodes[2], 1, 1)],
+    );
+}
+
+#[test]
+fn nodes_go_where_their_inputs_are() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let b = plan.node(&[]);
+    let (of_a, of_b) = (plan.one(a), plan.one(b));
+    let next_a = plan.node(&[of_a]);
+    let next_b = plan.node(&[of_b]);
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    assert_eq!(starts(&story.miss(&[a, b])), [(a, 0), (b, 1)]);
+    story.succeed(1, a, 1 << 20);
+    story.succeed(2, b, 1 << 20);
+    // Asked in the other order: each still goes to its input.
+    let actions = story.miss(&[next_b, next_a]);
+    let mut placed = starts(&actions);
+    placed.sort();
+    assert_eq!(placed, [(next_a, 0), (next_b, 1)]);
+}
+
+#[test]
+fn a_node_waits_a_bounded_time_for_the_host_of_large_inputs() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let of_a = plan.one(a);
+    let first = plan.node(&[of_a]);
+    let second = plan.node(&[of_a]);
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    story.miss(&[a]);
+    story.succeed(1, a, 1 << 30);
+    let actions = story.miss(&[first, second]);
+    assert_eq!(
+        actions,
+        [
+            start(2, first, 1, 0),
+            Action::SetTimer {
+                id: TimerId(0),
+                at: Time(100_000)
+            }
+        ]
+    );
+    assert!(matches!(
+        story.scheduler.explain(second),
+        WhyWaiting::NoWorker(_)
+    ));
+    story.now = 100_000;
+    story.expect(Event::TimerFired(TimerId(0)), &[start(3, second, 1, 1)]);
+}
+
+#[test]
+fn a_group_stays_on_one_host() {
+    let mut plan = PlanBuilder::new();
+    let cell = plan.node(&[]);
+    let cells = plan.gather(&[cell]);
+    let members: Vec<_> = (0..3).map(|_| plan.node(&[cells])).collect();
+    let other = plan.node(&[]);
+    plan.group(&members);
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    story.tell(answer(cell, CacheAnswer::Hit { bytes: 0 }));
+    assert_eq!(
+        story.miss(&members),
+        [in_group(start(1, members[0], 1, 0), 0)]
+    );
+    assert_eq!(starts(&story.miss(&[other])), [(other, 1)]);
+    story.expect(
+        ended(2, AttemptEnd::Succeeded { bytes: 0 }),
+        &[commit(other, 2)],
+    );
+    let WhyWaiting::NoWorker(unfit) = story.scheduler.explain(members[1]) else {
+        panic!("no wait")
+    };
+    assert_eq!(unfit[1].obstacle, Obstacle::Group(HostIx(0)));
+    story.expect(
+        ended(1, AttemptEnd::Succeeded { bytes: 0 }),
+        &[
+            commit(members[0], 1),
+            in_group(start(3, members[1], 1, 0), 0),
+        ],
+    );
+    // Its host goes: the rest moves together.
+    let actions = story.tell(Event::WorkerLost(WorkerIx(0)));
+    assert_eq!(starts(&actions).len(), 1);
+    assert_eq!(starts(&actions)[0].1, 1);
+}
+
+#[test]
+fn a_large_node_is_not_passed_by_small_ones_for_ever() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass::default());
+    let big = plan.class(NodeClass {
+        resources: Resources {
+            cpu_milli: 2000,
+            ..Resources::default()
+        },
+        ..NodeClass::default()
+    });
+    let small: Vec<_> = (0..100).map(|_| plan.node(&[])).collect();
+    let large = plan.node_of(big, 0, &[]);
+    let mut story = Story::of(Config::default(), &mut plan, 1, 2);
+    story.miss(&small[..2]);
+    story.miss(&[large]);
+    story.miss(&small[2..]);
+    let mut ended_small = 0;
+    for attempt in 1.. {
+        if story.state(large) != NodeState::Waiting
+            && matches!(story.state(large), NodeState::Running { .. })
+        {
+            break;
+        }
+        story.tell(ended(attempt, AttemptEnd::Succeeded { bytes: 0 }));
+        ended_small += 1;
+    }
+    assert!(ended_small < 40, "{ended_small} small nodes went first");
+}
+
+#[test]
+fn stragglers_get_a_second_attempt_and_the_first_result_counts() {
+    let mut plan = PlanBuilder::new();
+    plan.class(NodeClass {
+        speculate: true,
+        ..NodeClass::default()
+    });
+    let nodes: Vec<_> = (0..6).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 2, 3);
+    story.tell(Event::PlanComplete);
+    story.miss(&nodes);
+    for attempt in 1..=6 {
+        story.expect(Event::AttemptStarted(AttemptId(attempt)), &[]);
+    }
+    story.now = 10_000_000;
+    let mut timer = None;
+    for attempt in 1..=5 {
+        let actions = story.tell(ended(attempt, AttemptEnd::Succeeded { bytes: 0 }));
+        for action in actions {
+            match action {
+                Action::SetTimer { id, at } => timer = Some((id, at)),
+                Action::Commit { node, .. } => {
+                    story.tell(Event::Committed(node));
+                }
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    let (id, at) = timer.expect("the last one is watched");
+    assert_eq!(at, Time(20_000_000));
+    story.now = at.0;
+    let slow = nodes
+        .iter()
+        .copied()
+        .find(|n| matches!(story.state(*n), NodeState::Running { .. }));
+    let slow = slow.expect("one is left");
+    let actions = story.tell(Event::TimerFired(id));
+    assert_eq!(actions[0], Action::Emit(Notice::Speculated { node: slow }));
+    assert_eq!(starts(&actions).len(), 1);
+    story.expect(
+        ended(7, AttemptEnd::Succeeded { bytes: 0 }),
+        &[cancel(6, true), commit(slow, 7)],
+    );
+    story.expect(Event::Committed(slow), &[done(slow, NodeEnd::Succeeded)]);
+    story.expect(
+        ended(6, AttemptEnd::Succeeded { bytes: 0 }),
+        &[Action::Finish],
+    );
+}
