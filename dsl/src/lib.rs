@@ -17,6 +17,7 @@ mod schema;
 mod script;
 mod template;
 mod text;
+mod values;
 mod yaml;
 
 use dagrun_model::{Diagnostic, Pipeline, RelPath, Sources, Span};
@@ -25,6 +26,7 @@ pub use decode::check_param;
 pub use fmt::fmt;
 pub use render::render;
 pub use schema::json_schema;
+pub use values::{parse_scalar, parse_value};
 pub use yaml::{MAX_BYTES, MAX_DEPTH, MAX_NODES};
 
 /// Gives the text of the files that a pipeline uses.
