@@ -1,1 +1,288 @@
-//! Placeholder until the first real code lands.
+//! The store: blobs by digest, the action cache, and the hashes of workspace files, in a local folder.
+//!
+//! Owns the folder that it is opened on:
+//! ```text
+//! VERSION            the version of the layout
+//! blobs/ab/REST      blobs, read-only
+//! actions/           segments and tables of the action cache
+//! leases/, gc.lock   what live runs may use
+//! uses.log           when things were last used
+//! verified/BOOT      which blobs were hashed since boot
+//! quarantine/        damaged blobs and files
+//! ```
+//! Promises: bytes under a digest are verified before anybody gets them; what [`Store::commit`] returned for survives a
+//! power cut; several processes may use one store at once and never wait for each other's work; nothing that a live
+//! [`Lease`] covers is collected. Knows nothing of plans, schedules or executors. Synchronous and thread-safe; [`Store`] is
+//! a cheap clone.
+
+#![forbid(unsafe_code)]
+
+mod actions;
+mod blob;
+mod codec;
+mod commit;
+mod compact;
+mod error;
+mod fsx;
+mod glob;
+mod hashes;
+mod lease;
+mod log;
+mod stage;
+mod table;
+mod tree;
+mod verified;
+
+use std::{
+    fs::File,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, atomic::AtomicBool},
+};
+
+use dagrun_model::{ActionDigest, Digest};
+use rustc_hash::FxHashSet;
+
+use crate::{
+    actions::Actions,
+    commit::Poison,
+    error::At,
+    fsx::{Temp, lock},
+    lease::{LeaseState, Use},
+    verified::Verified,
+};
+pub use crate::{
+    blob::PutMode,
+    codec::{ActionEntry, MadeBy},
+    commit::{CommitReport, Differing},
+    error::StoreError,
+    hashes::{FileError, FileHashes},
+    lease::Lease,
+    stage::{Altered, Staged, Staging},
+    tree::{TreeEntry, TreeKind},
+};
+
+/// The version of the layout of the folder.
+const LAYOUT: &str = "dagrun store 1\n";
+
+/// How to open a store.
+#[derive(Clone, Debug)]
+pub struct StoreOptions {
+    /// Sync to disk. Without it a commit returns sooner and promises nothing for a power cut: for measurements only.
+    pub durable: bool,
+}
+
+impl Default for StoreOptions {
+    fn default() -> Self {
+        Self { durable: true }
+    }
+}
+
+/// An open store. A clone is the same store.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    root: PathBuf,
+    blobs: PathBuf,
+    options: StoreOptions,
+    verified: Verified,
+    actions: Actions,
+    poison: Poison,
+    /// Blobs that this process has synced.
+    durable: Mutex<FxHashSet<Digest>>,
+    committing: Mutex<()>,
+    leases: Mutex<Vec<Arc<LeaseState>>>,
+    gc_lock: Mutex<Option<File>>,
+    no_reflink: AtomicBool,
+    warnings: Mutex<Vec<String>>,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Store").field(&self.inner.root).finish()
+    }
+}
+
+impl Store {
+    /// Opens the store in a folder, or makes one where the folder is missing or empty. Reads next to nothing.
+    ///
+    /// # Errors
+    /// When the folder cannot be made, or holds something else or a store of another version.
+    pub fn open(root: &Path, options: StoreOptions) -> Result<Self, StoreError> {
+        let version = root.join("VERSION");
+        match std::fs::read_to_string(&version) {
+            Ok(text) if text == LAYOUT => {}
+            Ok(text) => {
+                return Err(StoreError::NotAStore {
+                    path: root.into(),
+                    why: format!(
+                        "is a store of another version ({:?}); choose another folder with DAGRUN_CACHE",
+                        text.trim()
+                    ),
+                });
+            }
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => create(root, &version)?,
+            Err(error) => return Err(StoreError::io("read", &version, error)),
+        }
+        // A relative root would follow a change of the working folder.
+        let root = root.canonicalize().at("resolve", root)?;
+        Ok(Self {
+            inner: Arc::new(Inner {
+                blobs: root.join("blobs"),
+                verified: Verified::new(root.join("verified"), true),
+                actions: Actions::new(&root),
+                root,
+                options,
+                poison: Poison::default(),
+                durable: Mutex::default(),
+                committing: Mutex::default(),
+                leases: Mutex::default(),
+                gc_lock: Mutex::default(),
+                no_reflink: AtomicBool::new(false),
+                warnings: Mutex::default(),
+            }),
+        })
+    }
+
+    /// The folder of the store, absolute.
+    pub fn root(&self) -> &Path {
+        &self.inner.root
+    }
+
+    /// Looks up actions; entries come in the order of `actions`. What other processes commit is seen within 20 ms.
+    ///
+    /// That an entry is there says nothing of its blobs: they are verified when they are staged, exported or read.
+    ///
+    /// # Errors
+    /// When the files of the action cache cannot be read. Damaged entries are misses with a warning.
+    pub fn lookup(&self, actions: &[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, StoreError> {
+        let found = self.inner.actions.lookup(actions)?;
+        if !lock(&self.inner.leases).is_empty() {
+            self.note_hits(actions, &found)?;
+        }
+        Ok(found)
+    }
+
+    /// Looks at once for what other processes have committed.
+    ///
+    /// # Errors
+    /// When the files of the action cache cannot be read.
+    pub fn refresh(&self) -> Result<(), StoreError> {
+        let mut state = lock(&self.inner.actions.state);
+        self.inner.actions.refresh(&mut state).map(|_| ())
+    }
+
+    /// What went wrong without stopping anything, since the last call: damaged blobs and files, torn tails.
+    pub fn take_warnings(&self) -> Vec<String> {
+        let mut warnings = std::mem::take(&mut *lock(&self.inner.warnings));
+        warnings.append(&mut lock(&self.inner.actions.state).warnings);
+        warnings
+    }
+
+    /// Guards what hits name, since their blobs may be read much later.
+    fn note_hits(
+        &self,
+        actions: &[ActionDigest],
+        found: &[Option<ActionEntry>],
+    ) -> Result<(), StoreError> {
+        let mut uses = Vec::new();
+        for (action, entry) in actions.iter().zip(found) {
+            let Some(entry) = entry else { continue };
+            uses.push((Use::Entry, *action));
+            for artifact in entry.outputs.values() {
+                let Some(digest) = artifact.blob_digest() else {
+                    continue;
+                };
+                uses.push(match artifact {
+                    dagrun_model::Artifact::Tree { .. } => (Use::Tree, digest),
+                    _ => (Use::Blob, digest),
+                });
+            }
+            for log in [&entry.stdout, &entry.stderr].into_iter().flatten() {
+                uses.push((Use::Blob, log.blob.digest));
+            }
+        }
+        self.note(&uses)
+    }
+
+    fn warn(&self, text: String) {
+        tracing::warn!("{text}");
+        lock(&self.inner.warnings).push(text);
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.verified.flush();
+        if self.actions.close() {
+            // Only saves work for others; it is tried again by the next writer.
+            let merged = self
+                .actions
+                .compact(compact::Extent::Worthwhile, &|_, _| true);
+            if let Err(error) = merged {
+                tracing::debug!("the action cache was not merged: {error}");
+            }
+        }
+    }
+}
+
+/// Lays out a new store. Several processes may do so at once.
+fn create(root: &Path, version: &Path) -> Result<(), StoreError> {
+    let existed = root.is_dir();
+    if existed && !may_become_a_store(root)? {
+        return Err(StoreError::NotAStore {
+            path: root.into(),
+            why: "is not empty and not a store; choose another folder with DAGRUN_CACHE".into(),
+        });
+    }
+    let blobs = root.join("blobs");
+    for folder in [
+        root.to_path_buf(),
+        blobs.clone(),
+        root.join("actions"),
+        root.join("leases"),
+    ] {
+        std::fs::create_dir_all(&folder).at("create", &folder)?;
+    }
+    for prefix in 0..=255_u8 {
+        let folder = blobs.join(format!("{prefix:02x}"));
+        match std::fs::create_dir(&folder) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("create", &folder, error));
+            }
+            _ => {}
+        }
+    }
+    let mut temp = Temp::new(root)?;
+    temp.file
+        .write_all(LAYOUT.as_bytes())
+        .at("write", temp.path())?;
+    temp.file.sync_all().at("sync", temp.path())?;
+    sync_folder(&blobs)?;
+    sync_folder(&root.join("actions"))?;
+    temp.persist(version)?;
+    sync_folder(root)?;
+    // The folder itself, and those above it that were just made, have to survive as well.
+    for above in root.ancestors().skip(1).take(3) {
+        if !above.as_os_str().is_empty() {
+            let _ = sync_folder(above);
+        }
+    }
+    Ok(())
+}
+
+fn sync_folder(path: &Path) -> Result<(), StoreError> {
+    File::open(path).and_then(|f| f.sync_all()).at("sync", path)
+}
+
+/// Whether a folder without a version is empty, or a store that is just being made.
+fn may_become_a_store(root: &Path) -> Result<bool, StoreError> {
+    Ok(fsx::names(root)?.iter().all(|name| {
+        matches!(name.as_str(), "blobs" | "actions" | "leases" | "VERSION")
+            || name.starts_with(fsx::TEMP_PREFIX)
+            || name == "lost+found"
+    }))
+}

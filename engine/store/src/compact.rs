@@ -1,0 +1,351 @@
+//! Merging: segments of dead writers, and tables that have become as large together as the next one, become one table.
+//!
+//! Under `compact.lock`, which nobody waits for but the collector. The new table is on disk and named before what it
+//! replaces is removed, and readers prefer newer tables, so that a crash in between changes no answer.
+
+use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+
+use dagrun_model::{ActionDigest, Digest};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    actions::{Actions, Known, SEGMENT, TABLE, damaged, is, is_dead, number_of},
+    codec::{self, ActionEntry},
+    error::{At, StoreError},
+    fsx::{lock, names, open_plain},
+    lease::open_lock,
+    log::{self, End, Kind, RECORD_HEAD, Record, SEGMENT_MAGIC},
+    table::{Place, Table, TableWriter},
+};
+
+/// Dead segments from which a merge is worth it: this many, or this many bytes.
+const SEGMENTS: usize = 8;
+const BYTES: u64 = 1 << 20;
+
+/// How much to merge.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Extent {
+    /// Only where it is worth it.
+    Worthwhile,
+    /// All dead segments and all tables; waits for the lock.
+    Everything,
+}
+
+/// A file that is merged.
+enum Source {
+    Segment(Arc<File>),
+    Table(Arc<Table>),
+}
+
+impl Source {
+    fn read(&self, place: Place) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::Table(table) => table.at(place),
+            Self::Segment(file) => {
+                let mut bytes = vec![0; place.len];
+                file.read_exact_at(&mut bytes, place.at)?;
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// What is to be merged, and what stays.
+struct Inputs {
+    sources: Vec<Source>,
+    /// Of the sources; removed in the end.
+    paths: Vec<PathBuf>,
+    /// Tables that stay, all older than what is merged; newest first.
+    older: Vec<Arc<Table>>,
+    /// Nothing is left beside the sources, so that evictions need not be remembered.
+    complete: bool,
+    next_seq: u64,
+}
+
+type Spot = (usize, Place);
+
+impl Actions {
+    /// Merges; leaves out what `keep` refuses. Gives how many entries were left out.
+    pub(crate) fn compact(
+        &self,
+        extent: Extent,
+        keep: &dyn Fn(&ActionDigest, &ActionEntry) -> bool,
+    ) -> Result<u64, StoreError> {
+        let path = self.folder.join("compact.lock");
+        let guard = open_lock(&path)?;
+        if extent == Extent::Everything {
+            guard.lock().at("lock", &path)?;
+        } else if guard.try_lock().is_err() {
+            return Ok(0);
+        }
+        let Some(inputs) = self.inputs(extent)? else {
+            return Ok(0);
+        };
+        let dropped = self.merge(&inputs, extent, keep)?;
+        for path in &inputs.paths {
+            let _ = std::fs::remove_file(path);
+        }
+        let mut state = lock(&self.state);
+        self.refresh(&mut state)?;
+        Ok(dropped)
+    }
+
+    fn inputs(&self, extent: Extent) -> Result<Option<Inputs>, StoreError> {
+        let names = names(&self.folder)?;
+        let mut tables = self.open_tables(&names)?;
+        let next_seq = tables.first().map_or(0, |t| t.seq) + 1;
+        let (mut sources, mut paths, mut bytes, mut live) = (Vec::new(), Vec::new(), 0, 0);
+        for name in names.iter().filter(|n| is(n, SEGMENT)) {
+            let path = self.folder.join(name);
+            let Ok(file) = open_plain(&path) else {
+                continue;
+            };
+            if is_dead(&file) {
+                bytes += file.metadata().at("read", &path)?.len();
+                sources.push(Source::Segment(Arc::new(file)));
+                paths.push(path);
+            } else {
+                live += 1;
+            }
+        }
+        if extent == Extent::Worthwhile && sources.len() < SEGMENTS && bytes < BYTES {
+            return Ok(None);
+        }
+        let mut older = Vec::new();
+        for table in tables.drain(..) {
+            // As soon as one stays, all older ones stay: newer tables hide older ones.
+            if extent == Extent::Everything || (older.is_empty() && table.bytes <= 2 * bytes) {
+                bytes += table.bytes;
+                paths.push(table.path.clone());
+                sources.push(Source::Table(table));
+            } else {
+                older.push(table);
+            }
+        }
+        let complete = older.is_empty() && live == 0;
+        Ok((!sources.is_empty()).then_some(Inputs {
+            sources,
+            paths,
+            older,
+            complete,
+            next_seq,
+        }))
+    }
+
+    /// All sound tables, newest first.
+    fn open_tables(&self, names: &[String]) -> Result<Vec<Arc<Table>>, StoreError> {
+        let mut tables = Vec::new();
+        for name in names.iter().filter(|n| is(n, TABLE)) {
+            let path = self.folder.join(name);
+            let seq = number_of(name, TABLE).unwrap_or(0);
+            if let Some(table) = Table::open(&path, seq).at("open", &path)? {
+                tables.push(Arc::new(table));
+            }
+        }
+        tables.sort_by_key(|t| std::cmp::Reverse(t.seq));
+        Ok(tables)
+    }
+
+    fn merge(
+        &self,
+        inputs: &Inputs,
+        extent: Extent,
+        keep: &dyn Fn(&ActionDigest, &ActionEntry) -> bool,
+    ) -> Result<u64, StoreError> {
+        let mut merged = Merged::default();
+        // Tables first, oldest first: where times are equal, what was there first holds.
+        for (ix, source) in inputs.sources.iter().enumerate().rev() {
+            self.gather(ix, source, &inputs.paths[ix], &mut merged)?;
+        }
+        let mut actions: Vec<_> = merged.known.into_iter().collect();
+        actions.sort_unstable_by_key(|(action, _)| *action);
+        let mut writer = TableWriter::new(&self.folder)?;
+        let mut dropped = 0;
+        let mut evidence = merged.evidence;
+        for (action, known) in actions {
+            let older = older_result(&inputs.older, &action);
+            let Some(found) = known.best else {
+                if let Some(time) = known.evicted.filter(|_| !inputs.complete) {
+                    writer.push(&evict_record(action, time), &action, true)?;
+                }
+                continue;
+            };
+            let bytes = read(&inputs.sources, &inputs.paths, found.place)?;
+            let Some(entry) = entry_of(&bytes) else {
+                continue;
+            };
+            if !keep(&action, &entry) {
+                dropped += 1;
+                continue;
+            }
+            // An older table has a result already, and the first one holds.
+            let evicted = known
+                .evicted
+                .is_some_and(|t| older.as_ref().is_some_and(|(at, _)| *at <= t));
+            if found.kind == Kind::Normal && older.is_some() && !evicted {
+                evidence.entry(action).or_default().push(found.place);
+                continue;
+            }
+            writer.push(&bytes, &action, true)?;
+        }
+        let mut evidence: Vec<_> = evidence.into_iter().collect();
+        evidence.sort_unstable_by_key(|(action, _)| *action);
+        for (action, places) in evidence {
+            let mut seen = Vec::new();
+            if let Some(winner) = lock(&self.state).get(&action) {
+                seen.push(winner);
+            }
+            for place in places {
+                let bytes = read(&inputs.sources, &inputs.paths, place)?;
+                let Some(entry) = entry_of(&bytes) else {
+                    continue;
+                };
+                if seen.iter().any(|s| same_outputs(s, &entry)) || !keep(&action, &entry) {
+                    continue;
+                }
+                writer.push(&as_alternate(&bytes), &action, false)?;
+                seen.push(entry);
+            }
+        }
+        let dest = self
+            .folder
+            .join(format!("{}{:016x}{}", TABLE.0, inputs.next_seq, TABLE.1));
+        writer.finish(&dest)?;
+        File::open(&self.folder)
+            .and_then(|f| f.sync_all())
+            .at("sync", &self.folder)?;
+        tracing::debug!(
+            files = inputs.paths.len(),
+            ?extent,
+            "merged the action cache"
+        );
+        Ok(dropped)
+    }
+
+    fn gather(
+        &self,
+        ix: usize,
+        source: &Source,
+        path: &std::path::Path,
+        merged: &mut Merged,
+    ) -> Result<(), StoreError> {
+        match source {
+            Source::Table(table) => {
+                let bad = table
+                    .each(|place, record| merged.take(record, (ix, place)))
+                    .at("read", path)?;
+                if let Some(at) = bad.first() {
+                    lock(&self.state).warnings.push(damaged(path, *at));
+                    self.keep_copy(path);
+                }
+            }
+            Source::Segment(file) => {
+                let len = file.metadata().at("read", path)?.len();
+                let start = SEGMENT_MAGIC.len() as u64;
+                let mut bytes = vec![0; len.saturating_sub(start) as usize];
+                file.read_exact_at(&mut bytes, start.min(len))
+                    .at("read", path)?;
+                let mut records = Vec::new();
+                let (_, end) = log::scan(&bytes, |offset, record| {
+                    let place = Place {
+                        at: start + offset as u64,
+                        len: RECORD_HEAD + 41 + record.entry.len(),
+                    };
+                    records.push((record.kind, record.time, record.action, place));
+                });
+                if matches!(end, End::Damaged { .. }) {
+                    self.keep_copy(path);
+                    return Ok(());
+                }
+                for (kind, time, action, place) in records {
+                    merged.insert(action, kind, time, (ix, place));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Keeps a damaged file for `verify`, as its sound part is merged and the file removed.
+    fn keep_copy(&self, path: &std::path::Path) {
+        let _ = std::fs::create_dir_all(&self.quarantine);
+        if let Some(name) = path.file_name() {
+            let _ = std::fs::hard_link(path, self.quarantine.join(name));
+        }
+    }
+}
+
+#[derive(Default)]
+struct Merged {
+    known: FxHashMap<ActionDigest, Known<Spot>>,
+    /// Results that do not hold but are kept.
+    evidence: FxHashMap<ActionDigest, Vec<Spot>>,
+}
+
+impl Merged {
+    fn take(&mut self, record: Record<'_>, spot: Spot) {
+        self.insert(record.action, record.kind, record.time, spot);
+    }
+
+    fn insert(&mut self, action: Digest, kind: Kind, time: u64, spot: Spot) {
+        let known = self.known.entry(action).or_default();
+        let evicts = kind == Kind::Evict;
+        if let Some(lost) = known.merge(kind, time, spot)
+            && !evicts
+            && known.evicted.is_none_or(|t| lost.time > t)
+        {
+            self.evidence.entry(action).or_default().push(lost.place);
+        }
+    }
+}
+
+fn read(sources: &[Source], paths: &[PathBuf], (ix, place): Spot) -> Result<Vec<u8>, StoreError> {
+    sources[ix].read(place).at("read", &paths[ix])
+}
+
+fn older_result(older: &[Arc<Table>], action: &ActionDigest) -> Option<(u64, Kind)> {
+    for table in older {
+        if let Ok(Some(bytes)) = table.get(action) {
+            let (record, _) = Record::read(&bytes)?;
+            return (record.kind != Kind::Evict).then_some((record.time, record.kind));
+        }
+    }
+    None
+}
+
+fn entry_of(bytes: &[u8]) -> Option<ActionEntry> {
+    codec::decode(Record::read(bytes)?.0.entry)
+}
+
+fn evict_record(action: ActionDigest, time: u64) -> Vec<u8> {
+    let mut out = Vec::new();
+    Record {
+        kind: Kind::Evict,
+        time,
+        action,
+        entry: &[],
+    }
+    .write(&mut out);
+    out
+}
+
+fn as_alternate(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    if let Some((record, _)) = Record::read(bytes) {
+        Record {
+            kind: Kind::Alternate,
+            ..record
+        }
+        .write(&mut out);
+    }
+    out
+}
+
+/// Whether two results of an action are the same for whoever reads them.
+pub(crate) fn same_outputs(a: &ActionEntry, b: &ActionEntry) -> bool {
+    a.outputs.len() == b.outputs.len()
+        && a.outputs.iter().all(|(name, artifact)| {
+            b.outputs
+                .get(name)
+                .is_some_and(|other| artifact.content_digest() == other.content_digest())
+        })
+}

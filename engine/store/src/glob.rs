@@ -1,0 +1,516 @@
+//! Glob patterns over the workspace: `*`, `**`, `?`, `[..]`, `{a,b}`.
+//!
+//! Wildcards match neither a leading dot nor `.git`. A last name without wildcards may be a folder and stands for all files
+//! below it; a last name with wildcards stands for files, and for folders only with a `/` after it. Knows nothing of
+//! hashes.
+
+use std::path::{Component, Path, PathBuf};
+
+use rustc_hash::FxHashMap;
+
+use crate::hashes::FileError;
+
+/// Patterns that one with braces stands for.
+const MAX_ALTERNATIVES: usize = 1000;
+/// Folders inside each other, against endless chains of symlinks.
+const MAX_DEPTH: usize = 200;
+
+/// The files that a pattern stands for: the name each is known by, and where it is; sorted, each once.
+pub(crate) fn expand(
+    root: &Path,
+    pattern: &str,
+    external: bool,
+) -> Result<Vec<(String, PathBuf)>, FileError> {
+    let alternatives = braces(pattern).map_err(|why| FileError::Pattern {
+        pattern: pattern.into(),
+        why,
+    })?;
+    let plain = alternatives.len() == 1 && !has_wildcard(pattern);
+    let mut walk = Walk::new(root, external)?;
+    for alternative in &alternatives {
+        walk.pattern(alternative, plain)?;
+    }
+    let mut found = walk.found;
+    found.sort_unstable();
+    found.dedup();
+    Ok(found)
+}
+
+/// Whether a text is a pattern rather than a plain path.
+pub(crate) fn has_wildcard(text: &str) -> bool {
+    text.contains(['*', '?', '[', '{'])
+}
+
+struct Walk {
+    root: PathBuf,
+    external: bool,
+    found: Vec<(String, PathBuf)>,
+    /// Whether a folder really lies in the root, by its path.
+    inside: FxHashMap<PathBuf, bool>,
+}
+
+impl Walk {
+    fn new(root: &Path, external: bool) -> Result<Self, FileError> {
+        let root = root.canonicalize().map_err(|e| FileError::io(root, e))?;
+        Ok(Self {
+            root,
+            external,
+            found: Vec::new(),
+            inside: FxHashMap::default(),
+        })
+    }
+
+    fn pattern(&mut self, pattern: &str, plain: bool) -> Result<(), FileError> {
+        let folders = pattern.ends_with('/');
+        let pattern = self.normal(pattern)?;
+        let names: Vec<&str> = pattern.split('/').filter(|n| !n.is_empty()).collect();
+        let (start, known_as) = if pattern.starts_with('/') {
+            (PathBuf::from("/"), String::from("/"))
+        } else {
+            (self.root.clone(), String::new())
+        };
+        let before = self.found.len();
+        self.step(&start, &known_as, &names, folders, 0)?;
+        if plain && self.found.len() == before {
+            let path = start.join(names.join("/"));
+            // An empty folder is a folder all the same.
+            if !path.is_dir() {
+                return Err(FileError::Missing { path: pattern });
+            }
+        }
+        Ok(())
+    }
+
+    /// The pattern without `.` and `..`, relative to the root or absolute.
+    fn normal(&self, pattern: &str) -> Result<String, FileError> {
+        let escapes = || FileError::Outside {
+            path: pattern.into(),
+        };
+        let mut path = PathBuf::new();
+        let mut outside = false;
+        if pattern.starts_with('/') {
+            outside = true;
+        }
+        for component in Path::new(pattern).components() {
+            match component {
+                Component::CurDir => {}
+                Component::RootDir | Component::Prefix(_) => path.push("/"),
+                Component::Normal(name) => path.push(name),
+                Component::ParentDir => {
+                    if !outside && path.as_os_str().is_empty() {
+                        outside = true;
+                        path = self.root.clone();
+                    }
+                    path.pop();
+                }
+            }
+        }
+        if outside && !self.external {
+            return Err(escapes());
+        }
+        path.into_os_string().into_string().map_err(|_| escapes())
+    }
+
+    fn step(
+        &mut self,
+        folder: &Path,
+        known_as: &str,
+        names: &[&str],
+        folders: bool,
+        depth: usize,
+    ) -> Result<(), FileError> {
+        let Some((name, rest)) = names.split_first() else {
+            return self.below(folder, known_as, depth);
+        };
+        if depth > MAX_DEPTH {
+            return Err(FileError::Pattern {
+                pattern: known_as.into(),
+                why: "is a chain of folders without end; remove the symlink".into(),
+            });
+        }
+        if *name == "**" {
+            self.step_or_files(folder, known_as, rest, folders, depth)?;
+            for (child, is_folder, is_link) in self.children(folder)? {
+                if is_folder && !is_link && !child.starts_with('.') {
+                    let next = join(known_as, &child);
+                    self.step(&folder.join(&child), &next, names, folders, depth + 1)?;
+                }
+            }
+            return Ok(());
+        }
+        if !has_wildcard(name) {
+            let path = folder.join(name);
+            let next = join(known_as, name);
+            return match std::fs::metadata(&path) {
+                Ok(meta) if meta.is_dir() => {
+                    self.check(&path)?;
+                    self.step(&path, &next, rest, folders, depth + 1)
+                }
+                Ok(_) if rest.is_empty() && !folders => self.file(&path, next),
+                Ok(_) => Ok(()),
+                Err(error) if missing(&error) => Ok(()),
+                Err(error) => Err(FileError::io(&path, error)),
+            };
+        }
+        for (child, is_folder, _) in self.children(folder)? {
+            let hidden = child.starts_with('.') && !name.starts_with('.');
+            if hidden || child == ".git" || !matches(name, &child) {
+                continue;
+            }
+            let path = folder.join(&child);
+            let next = join(known_as, &child);
+            if is_folder {
+                if !rest.is_empty() || folders {
+                    self.check(&path)?;
+                    self.step(&path, &next, rest, folders, depth + 1)?;
+                }
+            } else if rest.is_empty() && !folders {
+                self.file(&path, next)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// What `**` matches without going deeper.
+    fn step_or_files(
+        &mut self,
+        folder: &Path,
+        known_as: &str,
+        rest: &[&str],
+        folders: bool,
+        depth: usize,
+    ) -> Result<(), FileError> {
+        if !rest.is_empty() {
+            return self.step(folder, known_as, rest, folders, depth);
+        }
+        for (child, is_folder, _) in self.children(folder)? {
+            if !is_folder && !child.starts_with('.') {
+                self.file(&folder.join(&child), join(known_as, &child))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// All files below a folder that was named itself: dotfiles too, but not `.git`.
+    fn below(&mut self, folder: &Path, known_as: &str, depth: usize) -> Result<(), FileError> {
+        for (child, is_folder, is_link) in self.children(folder)? {
+            let path = folder.join(&child);
+            let next = join(known_as, &child);
+            if child == ".git" || child == ".dagrun" {
+                continue;
+            }
+            if !is_folder {
+                self.file(&path, next)?;
+            } else if depth > MAX_DEPTH {
+                return Err(FileError::Pattern {
+                    pattern: next,
+                    why: "is a chain of folders without end; remove the symlink".into(),
+                });
+            } else {
+                if is_link {
+                    self.check(&path)?;
+                }
+                self.below(&path, &next, depth + 1)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn file(&mut self, path: &Path, known_as: String) -> Result<(), FileError> {
+        let meta = std::fs::symlink_metadata(path).map_err(|e| FileError::io(path, e))?;
+        if meta.file_type().is_symlink() {
+            self.check(path)?;
+        }
+        self.found.push((known_as, path.to_path_buf()));
+        Ok(())
+    }
+
+    /// Refuses what leads out of the root by a symlink.
+    fn check(&mut self, path: &Path) -> Result<(), FileError> {
+        if self.external {
+            return Ok(());
+        }
+        let root = &self.root;
+        let inside = *self
+            .inside
+            .entry(path.to_path_buf())
+            .or_insert_with(|| path.canonicalize().is_ok_and(|real| real.starts_with(root)));
+        if inside {
+            return Ok(());
+        }
+        Err(FileError::Outside {
+            path: path.display().to_string(),
+        })
+    }
+
+    /// Names in a folder, sorted: whether each is a folder, and whether it is a symlink.
+    fn children(&self, folder: &Path) -> Result<Vec<(String, bool, bool)>, FileError> {
+        let mut children = Vec::new();
+        let entries = match std::fs::read_dir(folder) {
+            Ok(entries) => entries,
+            Err(error) if missing(&error) => return Ok(children),
+            Err(error) => return Err(FileError::io(folder, error)),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|e| FileError::io(folder, e))?;
+            let path = entry.path();
+            let Ok(name) = entry.file_name().into_string() else {
+                return Err(FileError::Name { path });
+            };
+            if name.chars().any(char::is_control) {
+                return Err(FileError::Name { path });
+            }
+            let kind = entry.file_type().map_err(|e| FileError::io(&path, e))?;
+            let is_link = kind.is_symlink();
+            // A symlink that leads nowhere is a file, and fails when it is hashed.
+            let is_folder = kind.is_dir() || (is_link && path.is_dir());
+            children.push((name, is_folder, is_link));
+        }
+        children.sort_unstable();
+        Ok(children)
+    }
+}
+
+fn missing(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind as Kind;
+    matches!(error.kind(), Kind::NotFound | Kind::NotADirectory)
+}
+
+fn join(known_as: &str, name: &str) -> String {
+    if known_as.is_empty() || known_as.ends_with('/') {
+        format!("{known_as}{name}")
+    } else {
+        format!("{known_as}/{name}")
+    }
+}
+
+/// The patterns without braces that one stands for.
+fn braces(pattern: &str) -> Result<Vec<String>, String> {
+    let mut done = Vec::new();
+    let mut open = vec![pattern.to_owned()];
+    while let Some(text) = open.pop() {
+        let Some((before, parts, after)) = first_braces(&text)? else {
+            done.push(text);
+            continue;
+        };
+        for part in parts {
+            open.push(format!("{before}{part}{after}"));
+        }
+        if open.len() + done.len() > MAX_ALTERNATIVES {
+            return Err(format!(
+                "stands for more than {MAX_ALTERNATIVES} patterns; use a wildcard"
+            ));
+        }
+    }
+    Ok(done)
+}
+
+type Braces<'a> = (&'a str, Vec<&'a str>, &'a str);
+
+/// The outermost first pair of braces: what is before it, its parts, what is after it.
+fn first_braces(text: &str) -> Result<Option<Braces<'_>>, String> {
+    let Some(start) = text.find('{') else {
+        return Ok(None);
+    };
+    let mut depth = 0;
+    let mut part = start + 1;
+    let mut parts = Vec::new();
+    for (at, c) in text[start..].char_indices() {
+        let at = at + start;
+        match c {
+            '{' => depth += 1,
+            ',' if depth == 1 => {
+                parts.push(&text[part..at]);
+                part = at + 1;
+            }
+            '}' => {
+                depth -= 1;
+                if depth == 0 {
+                    parts.push(&text[part..at]);
+                    return Ok(Some((&text[..start], parts, &text[at + 1..])));
+                }
+            }
+            _ => {}
+        }
+    }
+    Err("has a `{` without its `}`; close it".into())
+}
+
+/// Whether a name matches a pattern without braces and slashes.
+pub(crate) fn matches(pattern: &str, name: &str) -> bool {
+    let pattern: Vec<char> = pattern.chars().collect();
+    let name: Vec<char> = name.chars().collect();
+    let (mut p, mut n) = (0, 0);
+    // Where to go on when a star has to take one more character.
+    let mut star = None;
+    while n < name.len() {
+        if pattern.get(p) == Some(&'*') {
+            star = Some((p, n));
+            p += 1;
+            continue;
+        }
+        match one(&pattern[p..], name[n]) {
+            Some(used) => {
+                p += used;
+                n += 1;
+            }
+            None => match star {
+                Some((at, taken)) => {
+                    star = Some((at, taken + 1));
+                    p = at + 1;
+                    n = taken + 1;
+                }
+                None => return false,
+            },
+        }
+    }
+    pattern[p..].iter().all(|c| *c == '*')
+}
+
+/// How many characters of the pattern match one character of the name, if they do.
+fn one(pattern: &[char], c: char) -> Option<usize> {
+    match pattern.first()? {
+        '?' => Some(1),
+        '[' => match set(pattern, c) {
+            Some((hit, used)) => hit.then_some(used),
+            // Without its end it is an ordinary character.
+            None => (c == '[').then_some(1),
+        },
+        plain => (*plain == c).then_some(1),
+    }
+}
+
+/// Whether `c` is in the set at the start of the pattern, and how long the set is.
+fn set(pattern: &[char], c: char) -> Option<(bool, usize)> {
+    let negated = matches!(pattern.get(1), Some('!' | '^'));
+    let first = 1 + usize::from(negated);
+    let end = first + 1 + pattern.get(first + 1..)?.iter().position(|c| *c == ']')?;
+    let (mut at, mut hit) = (first, false);
+    while at < end {
+        if at + 2 < end && pattern[at + 1] == '-' {
+            hit |= (pattern[at]..=pattern[at + 2]).contains(&c);
+            at += 3;
+        } else {
+            hit |= pattern[at] == c;
+            at += 1;
+        }
+    }
+    Some((hit != negated, end + 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_match_patterns() {
+        for (pattern, yes, no) in [
+            ("*", &["a", "a.b"][..], &[][..]),
+            ("*.rs", &["a.rs", ".rs"], &["a.r", "a.rsx"]),
+            ("a?c", &["abc", "aüc"], &["ac", "abbc"]),
+            ("[a-c]x", &["ax", "cx"], &["dx", "x"]),
+            ("[!a]x", &["bx"], &["ax"]),
+            ("[]]", &["]"], &["a"]),
+            ("[a", &["[a"], &["a"]),
+            ("*a*b*", &["ab", "xaxbx", "aab"], &["ba"]),
+            (
+                "a*a*a*a*a*b",
+                &[],
+                &["aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"],
+            ),
+        ] {
+            for name in yes {
+                assert!(matches(pattern, name), "{pattern} {name}");
+            }
+            for name in no {
+                assert!(!matches(pattern, name), "{pattern} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn braces_stand_for_alternatives() {
+        let mut found = braces("a{b,c{d,e}}f{,g}").unwrap();
+        found.sort_unstable();
+        assert_eq!(found, ["abf", "abfg", "acdf", "acdfg", "acef", "acefg"]);
+        assert!(braces("a{b").is_err());
+        assert!(braces(&"{a,b}".repeat(11)).is_err());
+    }
+
+    fn check(pattern: &str, expected: &[&str]) {
+        let folder = tempfile::tempdir().unwrap();
+        for file in [
+            "Cargo.toml",
+            "Cargo.lock",
+            ".env",
+            ".git/config",
+            "a/Cargo.toml",
+            "a/src/lib.rs",
+            "a/src/.hidden",
+            "a/src/deep/x.rs",
+            "b/Cargo.toml",
+            ".github/ci.yml",
+        ] {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "x").unwrap();
+        }
+        let found = expand(folder.path(), pattern, false).unwrap();
+        let names: Vec<_> = found.iter().map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, expected, "{pattern}");
+    }
+
+    #[test]
+    fn patterns_find_files() {
+        check("Cargo.{toml,lock}", &["Cargo.lock", "Cargo.toml"]);
+        check("*/Cargo.toml", &["a/Cargo.toml", "b/Cargo.toml"]);
+        check("a/src/**", &["a/src/deep/x.rs", "a/src/lib.rs"]);
+        check("**/*.rs", &["a/src/deep/x.rs", "a/src/lib.rs"]);
+        check(
+            "**/Cargo.toml",
+            &["Cargo.toml", "a/Cargo.toml", "b/Cargo.toml"],
+        );
+        check("*", &["Cargo.lock", "Cargo.toml"]);
+        check(
+            "a/src",
+            &["a/src/.hidden", "a/src/deep/x.rs", "a/src/lib.rs"],
+        );
+        check("./a//src/lib.rs", &["a/src/lib.rs"]);
+        check("b/../a/src/lib.rs", &["a/src/lib.rs"]);
+        check(".github/*", &[".github/ci.yml"]);
+        check(".e*", &[".env"]);
+        check("*.none", &[]);
+        check("{a,none}/Cargo.toml", &["a/Cargo.toml"]);
+        check(
+            "?/",
+            &[
+                "a/Cargo.toml",
+                "a/src/.hidden",
+                "a/src/deep/x.rs",
+                "a/src/lib.rs",
+                "b/Cargo.toml",
+            ],
+        );
+    }
+
+    #[test]
+    fn what_is_missing_or_outside_is_an_error() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(outer.path().join("secret"), "x").unwrap();
+        std::os::unix::fs::symlink("../secret", root.join("link")).unwrap();
+        std::os::unix::fs::symlink("..", root.join("up")).unwrap();
+        let fails = |pattern: &str| expand(&root, pattern, false).unwrap_err();
+        assert!(matches!(fails("nothing"), FileError::Missing { .. }));
+        for outside in ["../secret", "/etc/passwd", "link", "up/secret", "l*", "up"] {
+            assert!(
+                matches!(fails(outside), FileError::Outside { .. }),
+                "{outside}"
+            );
+        }
+        let real = outer.path().canonicalize().unwrap().join("secret");
+        let found = expand(&root, "../secret", true).unwrap();
+        assert_eq!(found, [(real.display().to_string(), real)]);
+    }
+}
