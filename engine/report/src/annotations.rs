@@ -1,0 +1,63 @@
+//! Workflow commands that GitHub Actions shows beside a run.
+
+use dagrun_events::{NodeOutcome, RunState};
+
+/// Annotations are cut here: GitHub shows ten of each kind for a step.
+const MOST: usize = 10;
+
+/// A line for each failed node, of the form `::error title=...::...`.
+///
+/// Reference: GitHub's "Workflow commands for GitHub Actions"; `%`, CR and LF are percent-encoded, and `:` and `,` in properties.
+pub fn annotations(state: &RunState) -> Vec<String> {
+    let path = state
+        .started
+        .as_ref()
+        .map_or("", |started| started.path.as_str());
+    state
+        .nodes
+        .iter()
+        .filter(|node| node.outcome == Some(NodeOutcome::Failed))
+        .take(MOST)
+        .map(|node| {
+            let result = state
+                .last_attempt(node)
+                .and_then(|attempt| attempt.result.as_ref());
+            let mut message = match (result, &node.cause) {
+                (Some(result), _) => result.describe(),
+                (None, Some(cause)) => cause.to_string(),
+                (None, None) => "failed".into(),
+            };
+            if let Some(log) = result.and_then(|result| result.stderr.as_ref()) {
+                message.push('\n');
+                message.push_str(&log.tail);
+            }
+            format!(
+                "::error file={},title={}::{}",
+                property(path),
+                property(&format!("{} failed", node.id)),
+                data(&message)
+            )
+        })
+        .collect()
+}
+
+fn data(text: &str) -> String {
+    text.replace('%', "%25")
+        .replace('\r', "%0D")
+        .replace('\n', "%0A")
+}
+
+fn property(text: &str) -> String {
+    data(text).replace(':', "%3A").replace(',', "%2C")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_ends_an_annotation_early() {
+        assert_eq!(data("a%\n::b"), "a%25%0A::b");
+        assert_eq!(property("a[b=1,c=2]: x"), "a[b=1%2Cc=2]%3A x");
+    }
+}

@@ -1,0 +1,95 @@
+//! The JSON of `dagrun show --json`: names that scripts depend on.
+
+use dagrun_events::{NodeRow, RunState};
+use serde_json::{Value, json};
+
+/// A run as JSON: `counts`, `executed`, `wall` seconds, and `nodes`, a row for each distinct node with `id`, `ids`, `outcome`,
+/// `outputs` (name -> digest, size) and `phases` in seconds.
+pub fn show(state: &RunState) -> Value {
+    let started = state.started.as_ref();
+    let text = |get: fn(&dagrun_events::RunStarted) -> &str| started.map(get);
+    json!({
+        "run": text(|s| &s.run),
+        "pipeline": text(|s| &s.pipeline),
+        "path": text(|s| &s.path),
+        "dagrun": text(|s| &s.dagrun),
+        "host": text(|s| &s.host),
+        "slots": started.map(|s| s.slots),
+        "params": started.map(|s| &s.params),
+        "resumes": started.and_then(|s| s.resumes.as_deref()),
+        "started": state.started_at,
+        "wall": state.wall,
+        "finished": state.exit_code.is_some(),
+        "exit_code": state.exit_code,
+        "plan": state.plan,
+        "counts": state.counts,
+        "executed": state.executed,
+        "nodes": nodes(state),
+        "exported": state.exported.iter().map(|(target, node, output)| json!({"target": target, "node": node, "output": output})).collect::<Vec<_>>(),
+        "kept_back": state.kept_back.iter().map(|(target, reason)| json!({"target": target, "reason": reason})).collect::<Vec<_>>(),
+        "warnings": state.warnings,
+    })
+}
+
+fn nodes(state: &RunState) -> Vec<Value> {
+    let skipped = state.skipped.iter().map(
+        |id| json!({"id": id, "ids": [id], "outcome": "skipped", "outputs": {}, "phases": {}}),
+    );
+    state
+        .nodes
+        .iter()
+        .map(|node| row(state, node))
+        .chain(skipped)
+        .collect()
+}
+
+fn row(state: &RunState, node: &NodeRow) -> Value {
+    let mut ids = vec![node.id.as_str()];
+    ids.extend(node.also.iter().map(String::as_str));
+    let last = state
+        .last_attempt(node)
+        .and_then(|attempt| attempt.result.as_ref());
+    json!({
+        "id": node.id,
+        "ids": ids,
+        "outcome": node.outcome.map(|outcome| outcome.word()),
+        "because": node.because,
+        "cause": node.cause.as_ref().or(last.and_then(|result| result.cause.as_ref())).map(|cause| cause.code()),
+        "message": last.filter(|_| node.cause.is_some() || last.is_some_and(|r| r.cause.is_some())).map(|result| result.describe()),
+        "outputs": node.outputs,
+        "attempts": node.attempts.len(),
+        "phases": state.phases(node),
+        "usage": state.usage(node),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use dagrun_events::{NodeOutcome, Record, RunEvent};
+
+    use super::*;
+
+    #[test]
+    fn names_of_the_contract() {
+        let done = RunEvent::NodeDone {
+            node: "a".into(),
+            also: vec!["b".into()],
+            end: NodeOutcome::Succeeded,
+            because: None,
+            cause: None,
+            outputs: Default::default(),
+        };
+        let state = RunState::fold([&Record {
+            at: 1.0,
+            event: done,
+        }]);
+        let shown = show(&state);
+        assert_eq!(
+            shown["counts"],
+            json!({"succeeded": 1, "cached": 0, "failed": 0, "skipped": 0, "cancelled": 0})
+        );
+        assert_eq!(shown["executed"], 0);
+        assert_eq!(shown["nodes"][0]["ids"], json!(["a", "b"]));
+        assert_eq!(shown["nodes"][0]["outcome"], "succeeded");
+    }
+}

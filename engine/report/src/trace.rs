@@ -1,0 +1,135 @@
+//! A Chrome trace (the JSON array format): a row for each slot, a bar for each attempt, its phases below it.
+//!
+//! Opens in `ui.perfetto.dev` and `chrome://tracing`. Format: "Trace Event Format", complete events (`ph: "X"`), times in
+//! microseconds.
+
+use dagrun_events::RunState;
+use serde_json::{Value, json};
+
+/// The run as a Chrome trace.
+pub fn chrome_trace(state: &RunState) -> Value {
+    let mut events =
+        vec![json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "dagrun"}})];
+    // When each row of the picture is free again.
+    let mut rows: Vec<f64> = Vec::new();
+    for attempt in &state.attempts {
+        let Some(result) = &attempt.result else {
+            continue;
+        };
+        let phases = &result.phases;
+        let end = attempt.ended.unwrap_or(state.last_at);
+        let start = (end - (phases.total() - phases.queue)).max(attempt.started);
+        let row = match rows.iter().position(|free| *free <= start + 1e-6) {
+            Some(row) => row,
+            None => {
+                rows.push(0.0);
+                rows.len() - 1
+            }
+        };
+        rows[row] = end;
+        let id = &state.nodes[attempt.node].id;
+        events.push(bar(
+            state,
+            id,
+            row,
+            start,
+            end - start,
+            json!({
+                "outcome": result.outcome,
+                "attempt": attempt.number,
+                "cpu_s": result.usage.cpu,
+                "peak_bytes": result.usage.peak_memory,
+                "bytes_in": result.usage.bytes_in,
+                "bytes_out": result.usage.bytes_out,
+            }),
+        ));
+        let mut at = start;
+        for (name, seconds) in [
+            ("fetch", phases.fetch),
+            ("start", phases.start),
+            ("decode", phases.decode),
+            ("compute", phases.compute),
+            ("encode", phases.encode),
+            ("store", phases.store),
+        ] {
+            if seconds > 0.0 {
+                events.push(bar(state, name, row, at, seconds, Value::Null));
+                at += seconds;
+            }
+        }
+    }
+    for row in 0..rows.len() {
+        events.push(json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": row, "args": {"name": format!("slot {}", row + 1)}}));
+    }
+    json!({"traceEvents": events, "displayTimeUnit": "ms"})
+}
+
+fn bar(state: &RunState, name: &str, row: usize, start: f64, seconds: f64, args: Value) -> Value {
+    json!({
+        "ph": "X",
+        "name": name,
+        "cat": name.split('[').next(),
+        "pid": 1,
+        "tid": row,
+        "ts": ((start - state.started_at) * 1e6).max(0.0),
+        "dur": seconds.max(0.0) * 1e6,
+        "args": args,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use dagrun_events::{AttemptSummary, Record, RunEvent};
+    use dagrun_model::{AttemptResult, Digest, Outcome, Phases};
+
+    use super::*;
+
+    #[test]
+    fn attempts_at_the_same_time_are_in_rows_of_their_own() {
+        let mut events = Vec::new();
+        for attempt in [1, 2, 3] {
+            let node = format!("a[i={attempt}]");
+            let begin: f64 = if attempt == 3 { 12.0 } else { 10.0 };
+            let mut result = AttemptResult::bare(Outcome::Succeeded(Default::default()));
+            result.phases = Phases {
+                compute: 1.0,
+                ..Phases::default()
+            };
+            let key = Digest::empty();
+            events.push((
+                begin,
+                RunEvent::AttemptStarted {
+                    node: node.clone(),
+                    key,
+                    attempt,
+                    number: 1,
+                    worker: 0,
+                },
+            ));
+            let result = Box::new(AttemptSummary::from(&result));
+            events.push((
+                begin + 1.0,
+                RunEvent::AttemptEnded {
+                    node,
+                    key,
+                    attempt,
+                    result,
+                },
+            ));
+        }
+        events.sort_by(|a, b| a.0.total_cmp(&b.0));
+        let records: Vec<Record> = events
+            .into_iter()
+            .map(|(at, event)| Record { at, event })
+            .collect();
+        let trace = chrome_trace(&RunState::fold(&records));
+        let rows: Vec<_> = trace["traceEvents"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .filter(|event| event["ph"] == "X" && event["name"] != "compute")
+            .map(|event| event["tid"].as_u64().unwrap())
+            .collect();
+        assert_eq!(rows, [0, 1, 0]);
+    }
+}
