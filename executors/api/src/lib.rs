@@ -5,6 +5,8 @@
 
 #![forbid(unsafe_code)]
 
+pub mod conformance;
+
 use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, HostIx, Resources, WorkerIx};
 use tokio::sync::mpsc::UnboundedSender;
 

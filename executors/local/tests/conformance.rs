@@ -1,0 +1,5 @@
+//! The suite that every executor passes, on the local executor.
+
+mod common;
+
+dagrun_executor_api::conformance_tests!(common::fixture);

@@ -1,0 +1,276 @@
+//! From the end of an attempt's processes to its result: logs, outputs, measurements, and the folder's removal.
+
+use std::time::{Duration, Instant};
+
+use dagrun_model::{
+    Artifact, AttemptResult, FailureCause, LogRef, Outcome, OutputSpec, Outputs, Phases, RelPath,
+    Usage,
+};
+use dagrun_store::{PutMode, StoreError};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    Finished, Prepared, Worker, folder, json, logs,
+    spawner::wire::{End, How},
+    worker::store_failure,
+};
+
+/// Files that are named where an output is missing.
+const FOUND: usize = 20;
+
+/// When an attempt came and went, as its executor saw it.
+#[derive(Clone, Copy, Debug)]
+pub struct Timing {
+    /// From being given to the worker to being started, without the time in which it was prepared.
+    pub queue: Duration,
+}
+
+impl Worker {
+    /// Makes the result of an attempt whose processes have ended, and removes its folder.
+    pub fn collect(&self, prepared: Prepared, finished: Finished, timing: Timing) -> AttemptResult {
+        let began = Instant::now();
+        let End {
+            how,
+            stdout,
+            stderr,
+            ..
+        } = &finished.0;
+        let (out, out_error) = self.log(stdout);
+        let (err, err_error) = self.log(stderr);
+        let outcome = match out_error.or(err_error) {
+            Some(cause) => Outcome::Failed(cause),
+            None => self.outcome(&prepared, how),
+        };
+        let kept_folder = self.leave(&prepared, &outcome);
+        let mut result = AttemptResult {
+            stdout: out,
+            stderr: err,
+            leaked: finished.0.leaked,
+            kept_folder,
+            ..AttemptResult::bare(outcome)
+        };
+        measure(&mut result, &prepared, &finished.0, timing);
+        result.phases.store = began.elapsed().as_secs_f64();
+        result
+    }
+
+    /// The result of an attempt that ended without its processes having been seen to end.
+    pub fn give_up(&self, prepared: Prepared, outcome: Outcome) -> AttemptResult {
+        let _ = folder::remove(&prepared.folder);
+        AttemptResult::bare(outcome)
+    }
+
+    fn log(&self, log: &crate::spawner::wire::Log) -> (Option<LogRef>, Option<FailureCause>) {
+        match logs::store(&self.options.store, log) {
+            Ok(log) => (log, None),
+            Err(error) => (None, Some(store_failure(&error))),
+        }
+    }
+
+    fn outcome(&self, prepared: &Prepared, how: &How) -> Outcome {
+        if let Err(cause) = self.check_blobs(&prepared.inputs) {
+            return Outcome::Failed(cause);
+        }
+        match how {
+            How::Exit { code: 0, .. } => match self.outputs(prepared) {
+                Ok(outputs) => Outcome::Succeeded(outputs),
+                Err(cause) => Outcome::Failed(cause),
+            },
+            How::Cancelled => Outcome::Cancelled,
+            How::TimedOut(seconds) => Outcome::TimedOut(*seconds),
+            how => Outcome::Failed(self.failure(prepared, how)),
+        }
+    }
+
+    fn failure(&self, prepared: &Prepared, how: &How) -> FailureCause {
+        match how.clone() {
+            // A program that meets a full disk says so in its own words; ours are clearer.
+            How::Exit { .. } | How::Signal { .. } if folder::is_full(&prepared.folder) => {
+                FailureCause::DiskFull {
+                    path: prepared.folder.display().to_string(),
+                }
+            }
+            How::Exit { code, step } => FailureCause::Exit { code, step },
+            How::Signal { signal, core, step } => FailureCause::Signal { signal, core, step },
+            How::OutOfMemory { limit, peak } => FailureCause::OutOfMemory { limit, peak },
+            How::Exec {
+                program,
+                errno,
+                reason,
+            } => FailureCause::Exec {
+                program,
+                errno,
+                reason,
+            },
+            How::DiskFull(path) => FailureCause::DiskFull { path },
+            How::Trouble(message) => FailureCause::Engine { message },
+            How::TimedOut(_) | How::Cancelled => FailureCause::Engine {
+                message: "an end that is no failure was taken for one".into(),
+            },
+        }
+    }
+
+    fn outputs(&self, prepared: &Prepared) -> Result<Outputs, FailureCause> {
+        self.recheck(&prepared.inputs)?;
+        let specs = &prepared.spec.action.outputs;
+        let mut found = self.take_all(prepared, specs)?;
+        let missing: Vec<String> = specs
+            .iter()
+            .filter(|spec| !spec.optional && !found.contains_key(&spec.path))
+            .map(|spec| {
+                if spec.name == spec.path.as_str() {
+                    spec.name.clone()
+                } else {
+                    format!("{} ({})", spec.name, spec.path)
+                }
+            })
+            .collect();
+        if !missing.is_empty() {
+            let inputs: Vec<&RelPath> = prepared
+                .spec
+                .action
+                .inputs
+                .iter()
+                .map(|input| &input.path)
+                .collect();
+            return Err(FailureCause::MissingOutput {
+                missing,
+                found: folder::list(&prepared.folder, &inputs, FOUND),
+            });
+        }
+        let mut outputs = Outputs::with_capacity(specs.len());
+        for spec in specs {
+            let artifact = match (found.get_mut(&spec.path), &spec.json) {
+                (None, _) => Artifact::Absent,
+                (Some(artifact), None) => artifact.clone(),
+                (Some(artifact), Some((pointer, ty))) => {
+                    let value = self.value(artifact, pointer, *ty);
+                    value.map_err(|reason| bad(spec, reason))?
+                }
+            };
+            outputs.insert(spec.name.clone(), artifact);
+        }
+        Ok(outputs)
+    }
+
+    /// Puts what is there into the store, each path once.
+    fn take_all(
+        &self,
+        prepared: &Prepared,
+        specs: &[OutputSpec],
+    ) -> Result<FxHashMap<RelPath, Artifact>, FailureCause> {
+        let mut found = FxHashMap::default();
+        // All must be there before the first is moved away, so that a failed node's folder is whole for those who look.
+        let is_missing = |spec: &&OutputSpec| {
+            !spec.optional && std::fs::symlink_metadata(prepared.folder.join(&spec.path)).is_err()
+        };
+        if specs.iter().any(|spec| is_missing(&spec)) {
+            found.extend(
+                specs
+                    .iter()
+                    .filter(|spec| !is_missing(spec))
+                    .map(|spec| (spec.path.clone(), Artifact::Absent)),
+            );
+            return Ok(found);
+        }
+        // What lies in a folder that is an output too is copied before the folder is moved.
+        let mut order: Vec<&OutputSpec> = specs.iter().collect();
+        order.sort_by_key(|spec| std::cmp::Reverse(spec.path.as_str().len()));
+        for spec in order {
+            if found.contains_key(&spec.path) {
+                continue;
+            }
+            let is_inside =
+                |other: &OutputSpec| other.path != spec.path && spec.path.starts_with(&other.path);
+            let mode = if specs.iter().any(is_inside) {
+                PutMode::Copy
+            } else {
+                PutMode::Move
+            };
+            let artifact = self
+                .options
+                .store
+                .put_output(&prepared.folder, &spec.path, mode)
+                .map_err(|error| put_failure(spec, &error))?;
+            if let Some(artifact) = artifact {
+                found.insert(spec.path.clone(), artifact);
+            }
+        }
+        Ok(found)
+    }
+
+    fn value(
+        &self,
+        artifact: &Artifact,
+        pointer: &str,
+        ty: dagrun_model::JsonType,
+    ) -> Result<Artifact, String> {
+        let Artifact::File(file) = artifact else {
+            return Err("it is a folder, not a JSON file".into());
+        };
+        if file.size > json::MAX_SIZE {
+            return Err(format!(
+                "the file has {}, more than the {} that are read for a value; make it an output of its own",
+                dagrun_model::format_bytes(file.size),
+                dagrun_model::format_bytes(json::MAX_SIZE)
+            ));
+        }
+        let bytes = self
+            .options
+            .store
+            .read(&file.digest)
+            .map_err(|error| error.to_string())?;
+        let value = json::extract(&bytes, pointer, ty)?;
+        Ok(Artifact::Value { value, file: *file })
+    }
+
+    fn leave(&self, prepared: &Prepared, outcome: &Outcome) -> Option<String> {
+        let failed = matches!(outcome, Outcome::Failed(_) | Outcome::TimedOut(_));
+        if failed && prepared.spec.keep_failed {
+            return Some(prepared.folder.display().to_string());
+        }
+        if let Err(error) = folder::remove(&prepared.folder) {
+            tracing::warn!("cannot remove {}: {error}", prepared.folder.display());
+        }
+        None
+    }
+}
+
+fn bad(spec: &OutputSpec, reason: String) -> FailureCause {
+    FailureCause::BadOutput {
+        name: spec.name.clone(),
+        reason,
+    }
+}
+
+fn put_failure(spec: &OutputSpec, error: &StoreError) -> FailureCause {
+    match error {
+        StoreError::Refused { why, .. } => bad(spec, format!("`{}` {why}", spec.path)),
+        StoreError::Changed { .. } | StoreError::Denied { .. } | StoreError::Io { .. } => {
+            bad(spec, error.to_string())
+        }
+        error => store_failure(error),
+    }
+}
+
+fn measure(result: &mut AttemptResult, prepared: &Prepared, end: &End, timing: Timing) {
+    result.phases = Phases {
+        queue: timing.queue.as_secs_f64(),
+        start: prepared.start + end.spawn,
+        fetch: prepared.fetch,
+        compute: (end.wall - end.spawn).max(0.0),
+        ..Phases::default()
+    };
+    let bytes_out = match &result.outcome {
+        Outcome::Succeeded(outputs) => outputs.values().map(Artifact::size).sum(),
+        _ => 0,
+    };
+    result.usage = Usage {
+        cpu: end.cpu,
+        peak_memory: end.peak_memory,
+        read: end.read,
+        written: end.written,
+        bytes_in: prepared.inputs.bytes,
+        bytes_out,
+    };
+}

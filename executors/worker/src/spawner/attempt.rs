@@ -1,0 +1,597 @@
+//! One attempt inside the spawner: its commands in order, its pipes, its clocks.
+//!
+//! Knows nothing of other attempts and nothing of the socket. It never blocks: the loop in `serve` calls it when something is ready.
+
+use std::{
+    fs::File,
+    io::{self, Read},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::process::{CommandExt, ExitStatusExt},
+    },
+    path::Path,
+    process::{Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use dagrun_sys::Reaped;
+use rustix::{io::Errno, process::Signal};
+
+use super::{
+    cgroup::{ENTER, Group, Hierarchy, NOT_STARTED},
+    exec::{self, Programs},
+    log::Capture,
+    tree,
+    wire::{Cmd, End, How, Start},
+};
+
+/// How often the memory of a long-lived tree is looked at.
+const SAMPLE: Duration = Duration::from_millis(500);
+/// The same where looking is all that enforces a limit.
+const WATCH: Duration = Duration::from_millis(50);
+/// The first and the greatest pause before another try to start a process.
+const PAUSE: Duration = Duration::from_millis(5);
+const MAX_PAUSE: Duration = Duration::from_millis(500);
+/// Tries before an error that may pass is taken as final: about half a second, where nothing else runs.
+const TRIES: u32 = 12;
+/// How long a killed process may take to die before it is given up.
+const DYING: Duration = Duration::from_secs(10);
+/// What is read of one pipe at once.
+pub(crate) const CHUNK: usize = 64 << 10;
+
+/// What all attempts share.
+pub(crate) struct Tools {
+    pub(crate) programs: Programs,
+    /// The environment that every node gets.
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) leak_timeout: Duration,
+    pub(crate) buffer: Box<[u8; CHUNK]>,
+    /// `None` until it was looked for.
+    hierarchy: Option<Option<Hierarchy>>,
+}
+
+impl Tools {
+    pub(crate) fn new() -> Self {
+        Self {
+            programs: Programs::default(),
+            env: Vec::new(),
+            leak_timeout: Duration::from_millis(200),
+            buffer: Box::new([0; CHUNK]),
+            hierarchy: None,
+        }
+    }
+
+    fn group(&mut self, id: u64, limit: u64) -> Option<Group> {
+        self.hierarchy
+            .get_or_insert_with(Hierarchy::find)
+            .as_ref()?
+            .make(&id.to_string(), limit)
+    }
+}
+
+/// An attempt that was started and has not been reported as ended.
+pub(crate) struct Attempt {
+    pub(crate) order: Start,
+    /// The process that runs, with a handle that is readable when it has ended.
+    pub(crate) main: Option<Main>,
+    pub(crate) pipes: Vec<Pipe>,
+    /// Set when no further process will be started and the main one is gone.
+    pub(crate) how: Option<How>,
+    /// Processes killed after the end.
+    pub(crate) leaked: u32,
+    pub(crate) stop: Option<Stop>,
+    step: usize,
+    stdout: Capture,
+    stderr: Capture,
+    began: Option<Instant>,
+    ended: Option<Instant>,
+    spawning: Duration,
+    used: Used,
+    sample_at: Option<Instant>,
+    /// When to try again to start the step.
+    retry_at: Option<Instant>,
+    tries: u32,
+    group: Option<Group>,
+}
+
+pub(crate) struct Main {
+    pub(crate) pid: i32,
+    /// Missing on systems without pidfds, where exits are found by asking.
+    pub(crate) handle: Option<OwnedFd>,
+}
+
+pub(crate) struct Pipe {
+    file: Option<File>,
+    stderr: bool,
+}
+
+impl Pipe {
+    pub(crate) fn fd(&self) -> Option<BorrowedFd<'_>> {
+        self.file.as_ref().map(AsFd::as_fd)
+    }
+}
+
+/// Why and how far an attempt is being stopped.
+pub(crate) struct Stop {
+    why: Why,
+    /// When KILL follows TERM; `None` once it was sent.
+    kill_at: Option<Instant>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Why {
+    TimedOut,
+    Cancelled,
+    Memory { peak: u64 },
+}
+
+#[derive(Default)]
+struct Used {
+    cpu: Duration,
+    peak: u64,
+    read: u64,
+    written: u64,
+}
+
+impl Attempt {
+    pub(crate) fn new(order: Start) -> Self {
+        let log = |name: &str| {
+            Capture::new(
+                format!("{}{name}", order.scratch),
+                order.log_cap,
+                &order.mask,
+            )
+        };
+        Self {
+            stdout: log("out"),
+            stderr: log("err"),
+            main: None,
+            pipes: Vec::new(),
+            how: None,
+            leaked: 0,
+            stop: None,
+            step: 0,
+            began: None,
+            ended: None,
+            spawning: Duration::ZERO,
+            used: Used::default(),
+            sample_at: None,
+            retry_at: None,
+            tries: 0,
+            group: None,
+            order,
+        }
+    }
+
+    /// Starts the command whose turn it is. Errors become the attempt's end, or another try later.
+    pub(crate) fn start(&mut self, tools: &mut Tools, now: Instant, alone: bool) {
+        self.retry_at = None;
+        let Some(cmd) = self.order.commands.get(self.step).cloned() else {
+            self.end(
+                How::Exit {
+                    code: 0,
+                    step: String::new(),
+                },
+                now,
+            );
+            return;
+        };
+        if self.order.memory > 0 && self.group.is_none() {
+            self.group = tools.group(self.order.id, self.order.memory);
+        }
+        match self.spawn(&cmd, tools) {
+            Ok(()) => self.started(now),
+            Err(Refusal::Final(how)) => self.end(how, now),
+            // While others run their ends give back what is short, so there is no bound on waiting for them.
+            Err(Refusal::Passing(how)) if alone && self.tries >= TRIES => self.end(how, now),
+            Err(Refusal::Passing(_)) => {
+                let pause = (PAUSE * 2_u32.pow(self.tries.min(8))).min(MAX_PAUSE);
+                self.tries += 1;
+                self.retry_at = Some(now + pause);
+            }
+        }
+    }
+
+    fn started(&mut self, began: Instant) {
+        let now = Instant::now();
+        self.spawning += now - began;
+        self.tries = 0;
+        self.began.get_or_insert(began);
+        self.sample_at = Some(now + self.sample_period());
+    }
+
+    fn sample_period(&self) -> Duration {
+        if self.order.memory > 0 && self.group.is_none() {
+            WATCH
+        } else {
+            SAMPLE
+        }
+    }
+
+    fn spawn(&mut self, cmd: &Cmd, tools: &mut Tools) -> Result<(), Refusal> {
+        let program = cmd.argv.first().map_or("", String::as_str);
+        let path = [&cmd.env, &self.order.env, &tools.env]
+            .into_iter()
+            .find_map(|env| env.iter().rev().find(|(name, _)| name == "PATH"))
+            .map_or("/usr/local/bin:/usr/bin:/bin", |(_, value)| value);
+        let file = tools.programs.find(program, path).map_err(Refusal::Final)?;
+        let mut command = match &self.group {
+            None => Command::new(&file),
+            Some(group) => self.through(group, &file),
+        };
+        match &self.group {
+            None => command.arg0(program),
+            Some(_) => command.arg(program),
+        };
+        command
+            .args(cmd.argv.iter().skip(1))
+            .env_clear()
+            .envs(pairs(&tools.env))
+            .envs(pairs(&self.order.env))
+            .envs(pairs(&cmd.env))
+            .current_dir(&self.order.folder)
+            .process_group(0)
+            .stdin(Stdio::inherit())
+            .stdout(self.stdout_target()?)
+            .stderr(Stdio::piped());
+        let mut child = command.spawn().map_err(|error| {
+            if error.kind() == io::ErrorKind::NotFound {
+                tools.programs.forget();
+            }
+            let how = exec::explain(&error, program, &file, Path::new(&self.order.folder));
+            if exec::is_passing(&error) {
+                Refusal::Passing(how)
+            } else {
+                Refusal::Final(how)
+            }
+        })?;
+        self.watch(child.stdout.take().map(OwnedFd::from), false);
+        self.watch(child.stderr.take().map(OwnedFd::from), true);
+        let pid = child.id() as i32;
+        self.main = Some(Main {
+            pid,
+            handle: handle(pid),
+        });
+        Ok(())
+    }
+
+    /// This program, told to enter the group and become `file`.
+    fn through(&self, group: &Group, file: &Path) -> Command {
+        let mut command = Command::new("/proc/self/exe");
+        command.args(["__spawner", ENTER]).arg(group.procs());
+        command.arg(self.exec_error_file()).arg(file);
+        command
+    }
+
+    fn exec_error_file(&self) -> String {
+        format!("{}exec", self.order.scratch)
+    }
+
+    fn stdout_target(&self) -> Result<Stdio, Refusal> {
+        let Some(path) = &self.order.stdout else {
+            return Ok(Stdio::piped());
+        };
+        let file = File::options().append(true).create(true).open(path);
+        file.map(Stdio::from)
+            .map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::NOSPC | Errno::DQUOT) => Refusal::Final(How::DiskFull(path.clone())),
+                Some(Errno::MFILE | Errno::NFILE) => Refusal::Passing(How::Trouble(format!(
+                    "cannot open `{path}`: {error}; raise `ulimit -n`"
+                ))),
+                _ => Refusal::Final(How::Trouble(format!(
+                    "cannot open `{path}` for the standard output: {error}"
+                ))),
+            })
+    }
+
+    fn watch(&mut self, fd: Option<OwnedFd>, stderr: bool) {
+        let Some(fd) = fd else { return };
+        // A pipe that stays blocking would only cost a late answer, so the error does not matter.
+        let _ = rustix::fs::fcntl_setfl(&fd, rustix::fs::OFlags::NONBLOCK);
+        self.pipes.push(Pipe {
+            file: Some(fd.into()),
+            stderr,
+        });
+    }
+
+    /// Reads what a pipe has, at most `rounds` chunks.
+    pub(crate) fn read_pipe(&mut self, pipe: usize, rounds: usize, buffer: &mut [u8; CHUNK]) {
+        let Pipe { file, stderr } = &mut self.pipes[pipe];
+        let capture = if *stderr {
+            &mut self.stderr
+        } else {
+            &mut self.stdout
+        };
+        for _ in 0..rounds {
+            let Some(open) = file else { return };
+            match open.read(&mut buffer[..]) {
+                Ok(0) => *file = None,
+                Ok(read) => capture.push(&buffer[..read]),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => *file = None,
+            }
+        }
+    }
+
+    /// Reads what is left in all pipes, up to a bound: a process that floods them must not hold up the others.
+    pub(crate) fn drain(&mut self, buffer: &mut [u8; CHUNK]) {
+        for pipe in 0..self.pipes.len() {
+            self.read_pipe(pipe, 64, buffer);
+        }
+    }
+
+    pub(crate) fn has_open_pipes(&self) -> bool {
+        self.pipes.iter().any(|pipe| pipe.file.is_some())
+    }
+
+    /// Takes what a process of the tree used.
+    pub(crate) fn account(&mut self, reaped: &Reaped) {
+        self.used.cpu += reaped.cpu;
+        self.used.peak = self.used.peak.max(reaped.peak_memory);
+        self.used.read += reaped.read;
+        self.used.written += reaped.written;
+    }
+
+    /// The main process is gone: the next command begins, or the attempt is over but for its leftovers.
+    pub(crate) fn exited(&mut self, reaped: &Reaped, tools: &mut Tools, now: Instant) {
+        self.main = None;
+        self.account(reaped);
+        let how = self.judge(reaped.status, now);
+        let more = self.step + 1 < self.order.commands.len();
+        if more && matches!(how, How::Exit { code: 0, .. }) {
+            self.step += 1;
+            self.start(tools, Instant::now(), false);
+        } else {
+            self.end(how, now);
+        }
+    }
+
+    fn judge(&mut self, status: ExitStatus, now: Instant) -> How {
+        let step = self.order.commands[self.step].name.clone();
+        if let Some(stop) = &self.stop {
+            return self.stopped(stop.why, now);
+        }
+        if let Some(how) = self.refused_in_group(status) {
+            return how;
+        }
+        if let Some(group) = &self.group
+            && !status.success()
+            && group.oom_killed()
+        {
+            return How::OutOfMemory {
+                limit: self.order.memory,
+                peak: group.peak(),
+            };
+        }
+        match status.code() {
+            Some(code) => How::Exit { code, step },
+            None => How::Signal {
+                signal: status.signal().unwrap_or(0),
+                core: status.core_dumped(),
+                step,
+            },
+        }
+    }
+
+    fn stopped(&self, why: Why, now: Instant) -> How {
+        match why {
+            Why::TimedOut => How::TimedOut(self.wall(now)),
+            Why::Cancelled => How::Cancelled,
+            Why::Memory { peak } => How::OutOfMemory {
+                limit: self.order.memory,
+                peak,
+            },
+        }
+    }
+
+    /// The error that the first program in a group left when it could not become the node's.
+    fn refused_in_group(&self, status: ExitStatus) -> Option<How> {
+        if self.group.is_none() || status.code() != Some(NOT_STARTED) {
+            return None;
+        }
+        let file = self.exec_error_file();
+        let number = std::fs::read_to_string(&file).ok()?.parse().ok()?;
+        let _ = std::fs::remove_file(&file);
+        let program = self.order.commands[self.step].argv.first()?;
+        let error = io::Error::from_raw_os_error(number);
+        Some(exec::explain(
+            &error,
+            program,
+            Path::new(program),
+            Path::new(&self.order.folder),
+        ))
+    }
+
+    fn end(&mut self, how: How, now: Instant) {
+        self.sample_at = None;
+        self.retry_at = None;
+        self.ended = Some(now);
+        self.how = Some(how);
+    }
+
+    fn wall(&self, now: Instant) -> f64 {
+        self.began.map_or(0.0, |began| (now - began).as_secs_f64())
+    }
+
+    /// Stops it: TERM first, or KILL at once. `strays` are processes of it that are children of ours.
+    pub(crate) fn stop(&mut self, why: Why, kill: bool, strays: &[i32], now: Instant) {
+        if self.how.is_some() {
+            return;
+        }
+        let why = self.stop.as_ref().map_or(why, |stop| stop.why);
+        let kill_at = (!kill).then(|| now + self.order.grace);
+        let earlier = self.stop.as_ref().map(|stop| stop.kill_at);
+        if matches!(
+            (earlier, kill_at),
+            (Some(None), _) | (Some(Some(_)), Some(_))
+        ) {
+            return;
+        }
+        self.stop = Some(Stop { why, kill_at });
+        match &self.main {
+            Some(main) => signal_tree(
+                main.pid,
+                strays,
+                if kill { Signal::KILL } else { Signal::TERM },
+            ),
+            // It waits for another try to start, so there is nothing to signal.
+            None => self.end(self.stopped(why, now), now),
+        }
+    }
+
+    /// Does what is due: the timeout, KILL after the grace time, a look at the memory, another try.
+    pub(crate) fn tick(
+        &mut self,
+        tools: &mut Tools,
+        strays: impl Fn() -> Vec<i32>,
+        now: Instant,
+        alone: bool,
+    ) {
+        if self.how.is_some() {
+            return;
+        }
+        if self.timeout_at().is_some_and(|at| at <= now) {
+            self.stop(Why::TimedOut, false, &strays(), now);
+        }
+        if self.kill_at().is_some_and(|at| at <= now) {
+            self.stop(Why::Cancelled, true, &strays(), now);
+        }
+        if self.retry_at.is_some_and(|at| at <= now) {
+            self.start(tools, now, alone);
+        }
+        if self.sample_at.is_some_and(|at| at <= now) {
+            self.sample(&strays(), now);
+        }
+    }
+
+    fn timeout_at(&self) -> Option<Instant> {
+        if self.stop.is_some() {
+            return None;
+        }
+        Some(self.began? + self.order.timeout?)
+    }
+
+    fn kill_at(&self) -> Option<Instant> {
+        self.stop.as_ref()?.kill_at
+    }
+
+    fn sample(&mut self, strays: &[i32], now: Instant) {
+        let Some(main) = &self.main else { return };
+        let roots = strays.iter().copied().chain([main.pid]);
+        let pids = roots.flat_map(|root| tree::descendants(root).into_iter().chain([root]));
+        let resident = tree::resident(pids);
+        self.used.peak = self.used.peak.max(resident);
+        self.sample_at = Some(now + self.sample_period());
+        if self.group.is_none() && self.order.memory > 0 && resident > self.order.memory {
+            self.stop(Why::Memory { peak: resident }, true, strays, now);
+        }
+    }
+
+    /// When something is due next.
+    pub(crate) fn due(&self, tools: &Tools) -> Option<Instant> {
+        let drained = self.ended.map(|ended| {
+            ended
+                + if self.has_open_pipes() {
+                    tools.leak_timeout
+                } else {
+                    DYING
+                }
+        });
+        [
+            self.timeout_at(),
+            self.kill_at(),
+            self.retry_at,
+            self.sample_at,
+            drained,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+    }
+
+    /// Whether it can be reported: it is over, and nothing of it is left or worth waiting for.
+    pub(crate) fn is_done(&self, has_strays: bool, tools: &Tools, now: Instant) -> bool {
+        let Some(ended) = self.ended else {
+            return false;
+        };
+        if has_strays {
+            return now >= ended + DYING;
+        }
+        !self.has_open_pipes() || now >= ended + tools.leak_timeout
+    }
+
+    /// What there is to report.
+    pub(crate) fn report(mut self) -> End {
+        let ended = self.ended.unwrap_or_else(Instant::now);
+        let (stdout, out_error) = self.stdout.finish();
+        let (stderr, err_error) = self.stderr.finish();
+        let mut how = self
+            .how
+            .take()
+            .unwrap_or_else(|| How::Trouble("it ended without an end".into()));
+        if let Some(error) = out_error.or(err_error) {
+            let place = &self.order.scratch;
+            how = match Errno::from_io_error(&error) {
+                Some(Errno::NOSPC | Errno::DQUOT) => How::DiskFull(place.clone()),
+                _ => How::Trouble(format!("cannot keep its log at `{place}`: {error}")),
+            };
+        }
+        let peak_memory = match how {
+            How::OutOfMemory { peak, .. } => self.used.peak.max(peak),
+            _ => self.used.peak,
+        };
+        End {
+            id: self.order.id,
+            how,
+            wall: self.wall(ended),
+            spawn: self.spawning.as_secs_f64(),
+            cpu: self.used.cpu.as_secs_f64(),
+            peak_memory,
+            read: self.used.read,
+            written: self.used.written,
+            stdout,
+            stderr,
+            leaked: self.leaked,
+        }
+    }
+}
+
+enum Refusal {
+    /// It will not be better by itself.
+    Final(How),
+    /// It may be better in a moment.
+    Passing(How),
+}
+
+fn pairs(env: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
+    env.iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+}
+
+#[cfg(target_os = "linux")]
+fn handle(pid: i32) -> Option<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, pidfd_open};
+    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn handle(_: i32) -> Option<OwnedFd> {
+    None
+}
+
+/// Signals a process that was not reaped yet, its group, and all below it and below its strays.
+fn signal_tree(main: i32, strays: &[i32], signal: Signal) {
+    use rustix::process::{Pid, kill_process, kill_process_group};
+    // Both the main process and the strays are unreaped children of this process, so their pids are theirs.
+    tree::signal_descendants(main, signal);
+    if let Some(group) = Pid::from_raw(main) {
+        let _ = kill_process_group(group, signal);
+    }
+    for stray in strays {
+        tree::signal_descendants(*stray, signal);
+        if let Some(pid) = Pid::from_raw(*stray) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+}

@@ -1,0 +1,490 @@
+//! The spawner's loop: one thread, one `poll` over the socket, the pipes and the ends of processes.
+//!
+//! Owns all attempts that run, and the strays: children of this process that it did not start itself, which came to it because
+//! their parents ended. It never blocks on anything but `poll`.
+
+use std::{
+    io::{self, Read, Write},
+    os::{fd::OwnedFd, unix::net::UnixStream},
+    time::{Duration, Instant},
+};
+
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    process::{Pid, Signal},
+};
+
+use super::{
+    attempt::{Attempt, Tools, Why},
+    tree::{self, Children},
+    wire::{Order, Report, decode, encode},
+};
+
+/// How long a report that nobody waits for may be held back to travel with others.
+const LAZY: Duration = Duration::from_millis(5);
+/// How often exits are asked for where no handle tells of them.
+const ASK: Duration = Duration::from_millis(5);
+
+pub(crate) struct Server {
+    socket: UnixStream,
+    input: Vec<u8>,
+    output: Vec<u8>,
+    reports: Vec<Report>,
+    /// When the held reports must go.
+    flush_at: Option<Instant>,
+    session: String,
+    live: Vec<Attempt>,
+    strays: Vec<Stray>,
+    children: Children,
+    pids: Vec<i32>,
+    tools: Tools,
+    /// The engine is gone: everything is killed, nothing is reported.
+    closing: bool,
+}
+
+/// A child that this process did not start.
+struct Stray {
+    pid: i32,
+    owner: Owner,
+    /// Set once it was killed; readable when it is dead.
+    killed: Option<Option<OwnedFd>>,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Owner {
+    /// An attempt, by its id.
+    Known(u64),
+    /// It hides where it comes from; it may be of any of these, all that ran when it was seen first.
+    OneOf(Vec<u64>),
+}
+
+/// What became ready.
+enum Ready {
+    Socket,
+    Exit(usize),
+    Pipe(usize, usize),
+    Stray,
+}
+
+impl Server {
+    pub(crate) fn new(socket: UnixStream) -> Self {
+        Self {
+            socket,
+            input: Vec::new(),
+            output: super::wire::GREETING.to_vec(),
+            reports: Vec::new(),
+            flush_at: None,
+            session: String::new(),
+            live: Vec::new(),
+            strays: Vec::new(),
+            children: Children::new(),
+            pids: Vec::new(),
+            tools: Tools::new(),
+            closing: false,
+        }
+    }
+
+    /// Serves until the engine is gone and nothing is left.
+    pub(crate) fn run(mut self) -> io::Result<()> {
+        self.socket.set_nonblocking(true)?;
+        self.flush();
+        while !(self.closing && self.live.is_empty() && self.strays.is_empty()) {
+            for ready in self.wait()? {
+                self.handle(ready);
+            }
+            let now = Instant::now();
+            self.tick(now);
+            self.finish(now);
+            self.send(now);
+        }
+        Ok(())
+    }
+
+    fn wait(&self) -> io::Result<Vec<Ready>> {
+        let mut fds = Vec::with_capacity(1 + 3 * self.live.len());
+        let mut what = Vec::with_capacity(1 + 3 * self.live.len());
+        if !self.closing {
+            let out = if self.output.is_empty() {
+                PollFlags::empty()
+            } else {
+                PollFlags::OUT
+            };
+            fds.push(PollFd::new(&self.socket, PollFlags::IN | out));
+            what.push(Ready::Socket);
+        }
+        let mut ask = false;
+        for (at, attempt) in self.live.iter().enumerate() {
+            if let Some(main) = &attempt.main {
+                match &main.handle {
+                    Some(handle) => {
+                        fds.push(PollFd::new(handle, PollFlags::IN));
+                        what.push(Ready::Exit(at));
+                    }
+                    None => ask = true,
+                }
+            }
+            for (pipe, source) in attempt.pipes.iter().enumerate() {
+                if let Some(fd) = source.fd() {
+                    fds.push(PollFd::from_borrowed_fd(fd, PollFlags::IN));
+                    what.push(Ready::Pipe(at, pipe));
+                }
+            }
+        }
+        for stray in &self.strays {
+            match &stray.killed {
+                Some(Some(handle)) => {
+                    fds.push(PollFd::new(handle, PollFlags::IN));
+                    what.push(Ready::Stray);
+                }
+                Some(None) => ask = true,
+                None => {}
+            }
+        }
+        let mut timeout = self.timeout(Instant::now());
+        if ask {
+            timeout = Some(timeout.map_or(ASK, |timeout| timeout.min(ASK)));
+        }
+        let timeout = timeout.map(|time| Timespec {
+            tv_sec: time.as_secs().min(3600) as _,
+            tv_nsec: time.subsec_nanos() as _,
+        });
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let mut ready: Vec<Ready> = what
+            .into_iter()
+            .zip(&fds)
+            .filter(|(_, fd)| !fd.revents().is_empty())
+            .map(|(what, _)| what)
+            .collect();
+        if ask {
+            let asked = self
+                .live
+                .iter()
+                .enumerate()
+                .filter(|(_, attempt)| attempt.main.is_some());
+            ready.extend(asked.map(|(at, _)| Ready::Exit(at)));
+            ready.push(Ready::Stray);
+        }
+        // Bytes come before the exit that follows them.
+        ready.sort_by_key(|ready| matches!(ready, Ready::Exit(_)));
+        Ok(ready)
+    }
+
+    fn timeout(&self, now: Instant) -> Option<Duration> {
+        let due = self
+            .live
+            .iter()
+            .filter_map(|attempt| attempt.due(&self.tools));
+        due.chain(self.flush_at)
+            .min()
+            .map(|at| at.saturating_duration_since(now))
+    }
+
+    fn handle(&mut self, ready: Ready) {
+        match ready {
+            Ready::Socket => self.receive(),
+            Ready::Exit(at) => self.exited(at),
+            Ready::Pipe(at, pipe) => self.live[at].read_pipe(pipe, 1, &mut self.tools.buffer),
+            Ready::Stray => self.sweep(),
+        }
+    }
+
+    fn receive(&mut self) {
+        self.flush();
+        loop {
+            match self.socket.read(&mut self.tools.buffer[..]) {
+                Ok(0) => return self.close(),
+                Ok(read) => {
+                    self.input.extend_from_slice(&self.tools.buffer[..read]);
+                    if read < self.tools.buffer.len() {
+                        break;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(_) => return self.close(),
+            }
+        }
+        loop {
+            match decode(&mut self.input) {
+                Ok(Some(orders)) => orders.into_iter().for_each(|order| self.obey(order)),
+                Ok(None) => return,
+                Err(_) => return self.close(),
+            }
+        }
+    }
+
+    fn obey(&mut self, order: Order) {
+        let now = Instant::now();
+        match order {
+            Order::Hello(hello) => {
+                self.session = hello.session;
+                self.tools.env = hello.env;
+                self.tools.leak_timeout = hello.leak_timeout;
+            }
+            Order::Start(order) => {
+                let mut attempt = Attempt::new(*order);
+                let alone = self.live.is_empty();
+                attempt.start(&mut self.tools, now, alone);
+                self.report_started(&attempt, now);
+                self.live.push(attempt);
+            }
+            Order::Stop { id, kill } => {
+                let strays = strays_of(&self.strays, id);
+                if let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) {
+                    attempt.stop(Why::Cancelled, kill, &strays, now);
+                }
+            }
+        }
+    }
+
+    fn report_started(&mut self, attempt: &Attempt, now: Instant) {
+        if attempt.main.is_some() {
+            self.reports.push(Report::Started(attempt.order.id));
+            self.flush_at.get_or_insert(now + LAZY);
+        }
+    }
+
+    /// The engine is gone, by its own will or not: nothing of it may go on.
+    fn close(&mut self) {
+        self.closing = true;
+        self.output.clear();
+        let now = Instant::now();
+        for attempt in &mut self.live {
+            let strays = strays_of(&self.strays, attempt.order.id);
+            attempt.stop(Why::Cancelled, true, &strays, now);
+        }
+        self.sweep();
+    }
+
+    fn exited(&mut self, at: usize) {
+        let attempt = &mut self.live[at];
+        let Some(pid) = attempt.main.as_ref().map(|main| main.pid) else {
+            return;
+        };
+        let Ok(Some(reaped)) = dagrun_sys::reap(pid) else {
+            return;
+        };
+        attempt.drain(&mut self.tools.buffer);
+        attempt.exited(&reaped, &mut self.tools, Instant::now());
+        if attempt.how.is_some() {
+            self.sweep();
+        }
+    }
+
+    fn tick(&mut self, now: Instant) {
+        if self.timeout(now) != Some(Duration::ZERO) {
+            return;
+        }
+        let alone = self.live.len() == 1;
+        for attempt in &mut self.live {
+            let id = attempt.order.id;
+            let waited = attempt.main.is_none();
+            attempt.tick(&mut self.tools, || strays_of(&self.strays, id), now, alone);
+            if waited && attempt.main.is_some() {
+                self.reports.push(Report::Started(id));
+                self.flush_at.get_or_insert(now + LAZY);
+            }
+        }
+        // Daemons that nobody asked for yet become known while their attempt still runs.
+        self.sweep();
+    }
+
+    /// Finds new strays, kills those whose attempt has ended, and reaps the dead.
+    fn sweep(&mut self) {
+        loop {
+            let mut pids = std::mem::take(&mut self.pids);
+            self.children.list(&mut pids);
+            for pid in pids.drain(..) {
+                if !self.is_known(pid) {
+                    self.adopt(pid);
+                }
+            }
+            self.pids = pids;
+            self.kill_leftovers();
+            // The children of a dead stray are ours now, so look again.
+            if !self.reap_strays() {
+                return;
+            }
+        }
+    }
+
+    fn is_known(&self, pid: i32) -> bool {
+        let is_main = |attempt: &Attempt| attempt.main.as_ref().is_some_and(|main| main.pid == pid);
+        self.live.iter().any(is_main) || self.strays.iter().any(|stray| stray.pid == pid)
+    }
+
+    fn adopt(&mut self, pid: i32) {
+        let owner = self.owner(pid);
+        self.strays.push(Stray {
+            pid,
+            owner,
+            killed: None,
+        });
+    }
+
+    fn owner(&self, pid: i32) -> Owner {
+        let token = tree::token(pid);
+        if let Some(token) = token.filter(|token| token.starts_with(&self.session)) {
+            let of = self
+                .live
+                .iter()
+                .find(|attempt| attempt.order.token == token);
+            return match of {
+                Some(attempt) => Owner::Known(attempt.order.id),
+                None => Owner::OneOf(Vec::new()),
+            };
+        }
+        let group = tree::stat(pid).map(|stat| stat.group);
+        let leads = |attempt: &&Attempt| attempt.main.as_ref().map(|main| main.pid) == group;
+        match self.live.iter().find(leads) {
+            Some(attempt) => Owner::Known(attempt.order.id),
+            None => Owner::OneOf(self.live.iter().map(|attempt| attempt.order.id).collect()),
+        }
+    }
+
+    fn kill_leftovers(&mut self) {
+        let runs = |id: &u64| {
+            let attempt = self.live.iter().find(|attempt| attempt.order.id == *id);
+            attempt.is_some_and(|attempt| attempt.how.is_none())
+        };
+        let mut killed = Vec::new();
+        for (at, stray) in self.strays.iter().enumerate() {
+            let wanted = match &stray.owner {
+                Owner::Known(id) => runs(id),
+                Owner::OneOf(ids) => ids.iter().any(runs),
+            };
+            if !wanted && stray.killed.is_none() {
+                killed.push(at);
+            }
+        }
+        for at in killed {
+            self.kill_stray(at);
+        }
+    }
+
+    fn kill_stray(&mut self, at: usize) {
+        let stray = &mut self.strays[at];
+        let Some(pid) = Pid::from_raw(stray.pid) else {
+            return;
+        };
+        stray.killed = Some(open_handle(pid));
+        let was_dead = tree::stat(stray.pid).is_none_or(|stat| stat.zombie);
+        // It is an unreaped child of this process, so the pid is still its own.
+        let _ = rustix::process::kill_process(pid, Signal::KILL);
+        if was_dead {
+            return;
+        }
+        let blamed = match &stray.owner {
+            Owner::Known(id) => Some(*id),
+            Owner::OneOf(ids) => ids.last().copied(),
+        };
+        let attempt = self
+            .live
+            .iter_mut()
+            .find(|attempt| Some(attempt.order.id) == blamed);
+        if let Some(attempt) = attempt.filter(|attempt| attempt.stop.is_none()) {
+            attempt.leaked += 1;
+        }
+    }
+
+    /// Whether any was reaped.
+    fn reap_strays(&mut self) -> bool {
+        let before = self.strays.len();
+        let live = &mut self.live;
+        self.strays
+            .retain(|stray| match dagrun_sys::reap(stray.pid) {
+                Ok(None) => true,
+                Ok(Some(reaped)) => {
+                    if let Owner::Known(id) = stray.owner
+                        && let Some(attempt) =
+                            live.iter_mut().find(|attempt| attempt.order.id == id)
+                    {
+                        attempt.account(&reaped);
+                    }
+                    false
+                }
+                Err(_) => false,
+            });
+        self.strays.len() < before
+    }
+
+    fn finish(&mut self, now: Instant) {
+        let mut at = 0;
+        while at < self.live.len() {
+            let attempt = &self.live[at];
+            let id = attempt.order.id;
+            let has_strays = attempt.how.is_some()
+                && self.strays.iter().any(|stray| match &stray.owner {
+                    Owner::Known(owner) => *owner == id,
+                    Owner::OneOf(ids) => stray.killed.is_some() && ids.contains(&id),
+                });
+            if !attempt.is_done(has_strays, &self.tools, now) {
+                at += 1;
+                continue;
+            }
+            let mut attempt = self.live.swap_remove(at);
+            attempt.drain(&mut self.tools.buffer);
+            if self.closing {
+                remove_traces(&attempt);
+            } else {
+                self.reports.push(Report::Ended(Box::new(attempt.report())));
+                self.flush_at = Some(now);
+            }
+        }
+    }
+
+    fn send(&mut self, now: Instant) {
+        if self.closing || self.flush_at.is_none_or(|at| at > now) {
+            return;
+        }
+        self.flush_at = None;
+        encode(&self.reports, &mut self.output);
+        self.reports.clear();
+        self.flush();
+    }
+
+    fn flush(&mut self) {
+        while !self.output.is_empty() && !self.closing {
+            match self.socket.write(&self.output) {
+                Ok(written) => {
+                    self.output.drain(..written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.close(),
+            }
+        }
+    }
+}
+
+fn strays_of(strays: &[Stray], id: u64) -> Vec<i32> {
+    strays
+        .iter()
+        .filter(|stray| match &stray.owner {
+            Owner::Known(owner) => *owner == id,
+            Owner::OneOf(ids) => *ids == [id],
+        })
+        .map(|stray| stray.pid)
+        .collect()
+}
+
+/// Where nobody will look at them any more, an attempt's files are only in the way.
+fn remove_traces(attempt: &Attempt) {
+    let _ = std::fs::remove_dir_all(&attempt.order.folder);
+    for name in ["out", "err", "exec"] {
+        let _ = std::fs::remove_file(format!("{}{name}", attempt.order.scratch));
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn open_handle(pid: Pid) -> Option<OwnedFd> {
+    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
+}
+
+#[cfg(not(target_os = "linux"))]
+fn open_handle(_: Pid) -> Option<OwnedFd> {
+    None
+}

@@ -1,0 +1,135 @@
+//! What a worker knows for the length of a run.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    path::{Path, PathBuf},
+    sync::Mutex,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use dagrun_model::{Digest, FailureCause};
+use dagrun_store::{Staging, Store, StoreError};
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{env, inputs::Stat};
+
+/// What a worker is made of.
+#[derive(Clone, Debug)]
+pub struct WorkerOptions {
+    /// Where blobs come from and go to.
+    pub store: Store,
+    /// The folder that workspace inputs are relative to.
+    pub project: PathBuf,
+    /// Where folders of nodes are made, in a folder for the run. Best on the file system of the store.
+    pub work_dir: PathBuf,
+    /// The id of the run; safe as a file name.
+    pub run: String,
+    /// Values of secrets; others are taken from environment variables of the same name.
+    pub secrets: BTreeMap<String, String>,
+    /// How blobs are laid into folders of nodes. Hard links only where nodes are trusted to leave their inputs alone: an
+    /// alteration is noticed, but only after the node.
+    pub staging: Staging,
+}
+
+/// Turns attempts into results on this machine, for one run.
+#[derive(Debug)]
+pub struct Worker {
+    pub(crate) options: WorkerOptions,
+    /// The folder of the run.
+    pub(crate) folder: PathBuf,
+    /// Scripts and logs on their way, beside the folders of nodes.
+    pub(crate) scratch: PathBuf,
+    /// What attempt tokens of this worker begin with, unique on this machine.
+    pub(crate) session: String,
+    /// What every node's environment holds.
+    pub(crate) inherited: Vec<(String, String)>,
+    /// Workspace files whose content was compared with a digest, and as what they were seen then.
+    pub(crate) compared: Mutex<FxHashMap<PathBuf, (Stat, Digest)>>,
+    /// Scripts that were written.
+    pub(crate) scripts: Mutex<FxHashSet<Digest>>,
+}
+
+impl Worker {
+    /// Makes the folder of the run.
+    ///
+    /// # Errors
+    /// When it cannot be made, or its path is not UTF-8.
+    pub fn new(options: WorkerOptions) -> io::Result<Self> {
+        let folder = options.work_dir.join(&options.run);
+        let scratch = folder.join(".dagrun");
+        std::fs::create_dir_all(&scratch).map_err(|error| named(error, &scratch))?;
+        // Nodes get absolute paths whatever the caller gave, and messages to the spawner are text.
+        let folder = folder
+            .canonicalize()
+            .map_err(|error| named(error, &folder))?;
+        if folder.to_str().is_none() {
+            return Err(io::Error::other(format!(
+                "the work folder {} is not UTF-8; choose another",
+                folder.display()
+            )));
+        }
+        let since = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Ok(Self {
+            session: format!(
+                "{}.{}.{:x}.",
+                options.run,
+                std::process::id(),
+                since.as_nanos()
+            ),
+            scratch: folder.join(".dagrun"),
+            folder,
+            inherited: env::inherited(std::env::vars_os()),
+            compared: Mutex::default(),
+            scripts: Mutex::default(),
+            options,
+        })
+    }
+
+    /// The folder of the run, in which the folders of nodes are.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// Removes what is left of the run's folder: scripts, and the folder itself unless folders of failed nodes were kept in it.
+    pub fn clean(&self) {
+        let _ = std::fs::remove_dir_all(&self.scratch);
+        let _ = std::fs::remove_dir(&self.folder);
+    }
+
+    /// Kills whatever carries a token of this worker, for when its spawner is gone. Gives how many processes there were.
+    pub fn kill_leftovers(&self) -> u32 {
+        crate::spawner::tree::kill_marked(&self.session)
+    }
+}
+
+/// The error with the path it is about.
+pub(crate) fn named(error: io::Error, path: &Path) -> io::Error {
+    io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// What an error of the file system means for a node.
+pub(crate) fn io_failure(what: &str, path: &Path, error: &io::Error) -> FailureCause {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureCause::DiskFull {
+            path: path.display().to_string(),
+        },
+        _ => FailureCause::Engine {
+            message: format!("cannot {what} {}: {error}", path.display()),
+        },
+    }
+}
+
+/// What an error of the store means for a node, where neither an input nor an output is to blame.
+pub(crate) fn store_failure(error: &StoreError) -> FailureCause {
+    match error {
+        StoreError::DiskFull { path, .. } => FailureCause::DiskFull {
+            path: path.display().to_string(),
+        },
+        error => FailureCause::Engine {
+            message: error.to_string(),
+        },
+    }
+}
