@@ -18,7 +18,7 @@ const DEBIAN: &[(&str, &str)] = &[
 ];
 
 /// Runs everything; `quick` leaves out what needs a release build.
-pub(crate) fn run(quick: bool) -> Result<(), String> {
+pub(crate) fn ci(quick: bool) -> Result<(), String> {
     let started = Instant::now();
     install();
     run_step("cargo", &["fmt", "--all", "--check"])?;

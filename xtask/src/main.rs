@@ -9,6 +9,7 @@
     reason = "a build tool talks to a terminal"
 )]
 
+mod bench;
 mod ci;
 mod schema;
 mod tidy;
@@ -23,16 +24,20 @@ usage: cargo xtask COMMAND
                    (--quick: without the 100,000-seed simulation and the release build)
   tidy             crate directions, generated files, purity of the core, no machine paths
   schema           writes docs/reference/schema.json
+  bench [NAME ...] [--peers] [--quick]
+                   dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first)
 ";
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let done = match args.as_slice() {
-        ["ci"] => ci::run(false),
-        ["ci", "--quick"] => ci::run(true),
+        ["ci"] => ci::ci(false),
+        ["ci", "--quick"] => ci::ci(true),
         ["tidy"] => tidy::run(),
         ["schema"] => schema::write(),
+        ["bench", names @ ..] => bench::bench(names),
+        ["bench-spawn", n] => bench::bare_spawn_loop(n),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");
             return ExitCode::SUCCESS;

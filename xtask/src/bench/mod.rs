@@ -1,0 +1,125 @@
+//! `cargo xtask bench`: dagrun beside its peers and bounds, as ratios in one run.
+//!
+//! Every comparison runs its sides in turn (A B A B ...), so that a machine whose speed drifts slows both. Figures are medians
+//! of whole processes: wall seconds and CPU seconds of the process tree. Nothing here judges; goals stand beside the figures.
+
+mod cases;
+mod graphs;
+mod measure;
+mod peers;
+mod report;
+
+use std::path::PathBuf;
+
+use crate::tools::{root, run};
+
+/// What a bench measured: rows beside dagrun's own.
+pub(crate) struct Table {
+    /// A short name, such as `noop`.
+    pub(crate) name: &'static str,
+    /// What is done, in one sentence.
+    pub(crate) what: &'static str,
+    /// The goal as the project states it.
+    pub(crate) goal: &'static str,
+    /// Rows; the first is dagrun, or the thing that the others are compared with.
+    pub(crate) rows: Vec<Row>,
+}
+
+/// A side of a comparison.
+pub(crate) struct Row {
+    /// Who.
+    pub(crate) side: String,
+    /// How many nodes, files or bytes this side worked on.
+    pub(crate) size: u64,
+    /// The figures; `None` where the peer cannot be had here.
+    pub(crate) figures: Option<Figures>,
+    /// dagrun's wall time per unit of size divided by this side's; below 1 dagrun is faster.
+    pub(crate) ratio: Option<f64>,
+    /// Whatever else is worth saying.
+    pub(crate) note: String,
+}
+
+/// Medians over the counted runs.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Figures {
+    /// Wall seconds.
+    pub(crate) wall: f64,
+    /// CPU seconds of the process and all it waited for.
+    pub(crate) cpu: f64,
+    /// The fastest and the slowest run, in wall seconds.
+    pub(crate) range: (f64, f64),
+    /// Counted runs.
+    pub(crate) runs: usize,
+}
+
+/// Runs the benches whose names are given, or all.
+pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
+    let with_peers = args.contains(&"--peers");
+    let quick = args.contains(&"--quick");
+    let names: Vec<&str> = args
+        .iter()
+        .copied()
+        .filter(|arg| !arg.starts_with('-'))
+        .collect();
+    for name in &names {
+        if !cases::NAMES.contains(name) {
+            return Err(format!(
+                "unknown bench `{name}`; there are {}",
+                cases::NAMES.join(", ")
+            ));
+        }
+    }
+    run("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
+    if with_peers {
+        peers::install();
+    }
+    let bench = Bench {
+        dagrun: root().join("target/release/dagrun"),
+        scratch: root().join("target/bench"),
+        quick,
+    };
+    std::fs::create_dir_all(&bench.scratch)
+        .map_err(|error| format!("cannot make {}: {error}", bench.scratch.display()))?;
+    let mut tables = Vec::new();
+    for name in cases::NAMES {
+        if names.is_empty() || names.contains(name) {
+            println!("\n== {name}");
+            let table = cases::run(&bench, name)?;
+            print!("{}", report::markdown(&table));
+            tables.push(table);
+        }
+    }
+    report::write(&tables)
+}
+
+/// The bare loop that `trues` compares with: `cargo xtask bench-spawn N`.
+pub(crate) fn bare_spawn_loop(n: &str) -> Result<(), String> {
+    cases::bare_spawn_loop(n.parse().map_err(|_| format!("`{n}` is not a number"))?)
+}
+
+/// Where things are, and how much is wanted.
+pub(crate) struct Bench {
+    pub(crate) dagrun: PathBuf,
+    pub(crate) scratch: PathBuf,
+    /// A tenth of the size: to see that it works, not to quote.
+    pub(crate) quick: bool,
+}
+
+impl Bench {
+    /// An empty folder for a side of a bench.
+    pub(crate) fn folder(&self, name: &str) -> Result<PathBuf, String> {
+        let folder = self.scratch.join(name);
+        if folder.exists() {
+            std::fs::remove_dir_all(&folder)
+                .map_err(|error| format!("cannot clear {}: {error}", folder.display()))?;
+        }
+        std::fs::create_dir_all(&folder)
+            .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        Ok(folder)
+    }
+
+    /// `full`, or a tenth of it in a quick bench.
+    pub(crate) fn size(&self, full: u64) -> u64 {
+        if self.quick { full / 10 } else { full }
+    }
+}
