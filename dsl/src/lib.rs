@@ -91,12 +91,15 @@ pub fn decode_utf8(path: &str, bytes: Vec<u8>) -> Result<String, (Box<Diagnostic
     // What comes after the bad byte is of no use, and a lossy text keeps the offsets before it.
     let valid = String::from_utf8_lossy(&error.as_bytes()[..at]).into_owned();
     let file = sources.add(path, format!("{valid}\u{fffd}"));
-    let words = if error.as_bytes().starts_with(&[0xff, 0xfe]) || error.as_bytes().starts_with(&[0xfe, 0xff]) {
+    let words = if error.as_bytes().starts_with(&[0xff, 0xfe])
+        || error.as_bytes().starts_with(&[0xfe, 0xff])
+    {
         "the file is UTF-16"
     } else {
         "the file is not UTF-8"
     };
-    let diagnostic = Diagnostic::error("not-utf8", Span::new(file, at, at + 3), words).help("save it as UTF-8");
+    let diagnostic =
+        Diagnostic::error("not-utf8", Span::new(file, at, at + 3), words).help("save it as UTF-8");
     Err((Box::new(diagnostic), sources))
 }
 

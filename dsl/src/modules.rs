@@ -5,8 +5,8 @@
 //! of modules.
 
 use dagrun_model::{
-    Diagnostic, Export, Expr, ExprKind, FileIx, Function, Job, Param, Pipeline, RelPath, Report, Sources, Span, Spanned,
-    Template, TemplatePart, Value, ValueTemplate, did_you_mean,
+    Diagnostic, Export, Expr, ExprKind, FileIx, Function, Job, Param, Pipeline, RelPath, Report,
+    Sources, Span, Spanned, Template, TemplatePart, Value, ValueTemplate, did_you_mean,
 };
 use indexmap::IndexMap;
 
@@ -66,8 +66,12 @@ impl<'l> Assembler<'l> {
         self.stack.extend(RelPath::new(file_name).ok());
         let ix = self.sources.add(path, text);
         let file = self.read(ix, text)?;
-        let stem = file_name.rsplit_once('.').map_or(file_name, |(stem, _)| stem);
-        let name = file.name.unwrap_or_else(|| Spanned::new(stem.to_owned(), Span::new(ix, 0, 0)));
+        let stem = file_name
+            .rsplit_once('.')
+            .map_or(file_name, |(stem, _)| stem);
+        let name = file
+            .name
+            .unwrap_or_else(|| Spanned::new(stem.to_owned(), Span::new(ix, 0, 0)));
         let jobs = self.indexed(file.jobs);
         Some(Pipeline {
             name,
@@ -82,8 +86,15 @@ impl<'l> Assembler<'l> {
 
     /// Jobs by name; needs count in the map from now on. A need of a job that could not be read is dropped.
     fn indexed(&self, jobs: Vec<Job>) -> IndexMap<String, Job> {
-        let mut map: IndexMap<String, Job> = jobs.into_iter().map(|job| (job.name.value.clone(), job)).collect();
-        let index: Vec<Option<usize>> = self.symbols.iter().map(|name| map.get_index_of(name)).collect();
+        let mut map: IndexMap<String, Job> = jobs
+            .into_iter()
+            .map(|job| (job.name.value.clone(), job))
+            .collect();
+        let index: Vec<Option<usize>> = self
+            .symbols
+            .iter()
+            .map(|name| map.get_index_of(name))
+            .collect();
         for job in map.values_mut() {
             job.needs.retain_mut(|need| match index[need.job.index()] {
                 Some(ix) => {
@@ -101,8 +112,9 @@ impl<'l> Assembler<'l> {
         let tree = match yaml::read(ix, text) {
             Ok(Some(tree)) => tree,
             Ok(None) => {
-                let diagnostic = Diagnostic::error("empty-file", Span::new(ix, 0, 0), "the file is empty")
-                    .help("a pipeline has at least `jobs:`");
+                let diagnostic =
+                    Diagnostic::error("empty-file", Span::new(ix, 0, 0), "the file is empty")
+                        .help("a pipeline has at least `jobs:`");
                 self.shared.push(diagnostic);
                 return None;
             }
@@ -126,7 +138,10 @@ impl<'l> Assembler<'l> {
         let mut names = Names::default();
         let mut modules = Vec::new();
         for raw in &head.jobs {
-            let module = raw.uses.as_ref().map(|uses| self.module(&raw.name, uses, head).unwrap_or_default());
+            let module = raw
+                .uses
+                .as_ref()
+                .map(|uses| self.module(&raw.name, uses, head).unwrap_or_default());
             let stands_for = match &module {
                 Some(jobs) => jobs.iter().map(|job| job.name.value.clone()).collect(),
                 None => vec![raw.name.clone()],
@@ -137,7 +152,14 @@ impl<'l> Assembler<'l> {
         (names, modules)
     }
 
-    fn jobs(&mut self, tree: &yaml::Tree, text: &str, head: Head<'_>, names: &Names, modules: Vec<Option<Vec<Job>>>) -> File {
+    fn jobs(
+        &mut self,
+        tree: &yaml::Tree,
+        text: &str,
+        head: Head<'_>,
+        names: &Names,
+        modules: Vec<Option<Vec<Job>>>,
+    ) -> File {
         let mut jobs = Vec::new();
         let mut decoder = Decoder {
             tree,
@@ -160,9 +182,13 @@ impl<'l> Assembler<'l> {
                         continue;
                     };
                     let needs = decoder.needs(fields, &raw.name, names, &mut self.symbols);
-                    let condition = fields.get("if").and_then(|at| decoder.expression(at, "`if`"));
+                    let condition = fields
+                        .get("if")
+                        .and_then(|at| decoder.expression(at, "`if`"));
                     for mut job in module {
-                        let new = needs.iter().filter(|n| !job.needs.iter().any(|own| own.job == n.job));
+                        let new = needs
+                            .iter()
+                            .filter(|n| !job.needs.iter().any(|own| own.job == n.job));
                         let new: Vec<_> = new.cloned().collect();
                         job.needs.extend(new);
                         rewrite::add_condition(&mut job, condition.as_ref());
@@ -187,7 +213,8 @@ impl<'l> Assembler<'l> {
         let file = self.load(&path, &uses.path)?;
         self.check_secrets(&file, head, uses);
         let given = self.given(&file.params, uses);
-        let module_names: Vec<String> = file.jobs.iter().map(|job| job.name.value.clone()).collect();
+        let module_names: Vec<String> =
+            file.jobs.iter().map(|job| job.name.value.clone()).collect();
         let mut rewrite = Rewrite {
             prefix: name,
             jobs: &module_names,
@@ -220,8 +247,14 @@ impl<'l> Assembler<'l> {
         match resolved {
             Ok(resolved) if !outside => Some(resolved),
             _ => {
-                let words = format!("`{}` is not inside the project folder", path.value.escape_debug());
-                self.shared.push(Diagnostic::error("bad-path", path.span, words).help("a pipeline uses files of its own project only"));
+                let words = format!(
+                    "`{}` is not inside the project folder",
+                    path.value.escape_debug()
+                );
+                self.shared.push(
+                    Diagnostic::error("bad-path", path.span, words)
+                        .help("a pipeline uses files of its own project only"),
+                );
                 None
             }
         }
@@ -232,19 +265,28 @@ impl<'l> Assembler<'l> {
             let mut chain: Vec<&str> = self.stack[at..].iter().map(RelPath::as_str).collect();
             chain.push(path.as_str());
             let words = format!("`{path}` uses itself: {}", chain.join(" -> "));
-            self.shared.push(Diagnostic::error("include-cycle", uses.span, words).help("remove one `uses` of this circle"));
+            self.shared.push(
+                Diagnostic::error("include-cycle", uses.span, words)
+                    .help("remove one `uses` of this circle"),
+            );
             return None;
         }
         if self.files >= MAX_FILES {
             let words = format!("this pipeline uses more than {MAX_FILES} files");
-            self.shared.push(Diagnostic::error("too-many-files", uses.span, words).help("bring jobs that differ in parameters alone together in a matrix"));
+            self.shared.push(
+                Diagnostic::error("too-many-files", uses.span, words)
+                    .help("bring jobs that differ in parameters alone together in a matrix"),
+            );
             return None;
         }
         let text = match self.loader.load(path) {
             Ok(text) => text,
             Err(words) => {
                 let words = format!("cannot read `{path}`: {words}");
-                self.shared.push(Diagnostic::error("cannot-read", uses.span, words).help("`uses` takes the path of a file from the file it stands in"));
+                self.shared.push(
+                    Diagnostic::error("cannot-read", uses.span, words)
+                        .help("`uses` takes the path of a file from the file it stands in"),
+                );
                 return None;
             }
         };
@@ -263,10 +305,16 @@ impl<'l> Assembler<'l> {
     fn check_secrets(&mut self, file: &File, head: &Head<'_>, uses: &Uses) {
         for secret in &file.secrets {
             if !head.secrets.iter().any(|s| s.value == secret.value) {
-                let words = format!("`{}` asks for the secret `{}`, which is not declared here", uses.path.value, secret.value);
+                let words = format!(
+                    "`{}` asks for the secret `{}`, which is not declared here",
+                    uses.path.value, secret.value
+                );
                 let diagnostic = Diagnostic::error("unknown-secret", uses.path.span, words)
                     .related(secret.span, "asked for here")
-                    .help(format!("add `secrets: [{}]` at the top level", secret.value));
+                    .help(format!(
+                        "add `secrets: [{}]` at the top level",
+                        secret.value
+                    ));
                 self.shared.push(diagnostic);
             }
         }
@@ -283,19 +331,21 @@ impl<'l> Assembler<'l> {
             if let ValueTemplate::Value(value) = value
                 && let Err(reason) = check_param(param, &value.value)
             {
-                let diagnostic = Diagnostic::error("wrong-type", value.span, format!("`{name}` {reason}"))
-                    .related(param.span, "declared here");
+                let diagnostic =
+                    Diagnostic::error("wrong-type", value.span, format!("`{name}` {reason}"))
+                        .related(param.span, "declared here");
                 self.shared.push(diagnostic);
             }
-            match as_expr(value) {
-                Some(expr) => {
-                    given.insert(name.clone(), expr);
-                }
-                None => {
-                    let diagnostic = Diagnostic::error("template-not-allowed", value.span(), "templates inside a map cannot be given to a module")
-                        .help("give each of them as a parameter of its own");
-                    self.shared.push(diagnostic);
-                }
+            let null = || Expr::new(ExprKind::Literal(Value::Null), value.span());
+            given.insert(name.clone(), as_expr(value).unwrap_or_else(null));
+            if as_expr(value).is_none() {
+                let diagnostic = Diagnostic::error(
+                    "template-not-allowed",
+                    value.span(),
+                    "templates inside a map cannot be given to a module",
+                )
+                .help("give each of them as a parameter of its own");
+                self.shared.push(diagnostic);
             }
         }
         for (name, param) in params {
@@ -306,11 +356,18 @@ impl<'l> Assembler<'l> {
                     given.insert(name.clone(), Expr::new(literal, default.span));
                 }
                 None if wanted => {
-                    let words = format!("`{}` needs a value for its parameter `{name}`", uses.path.value);
+                    let words = format!(
+                        "`{}` needs a value for its parameter `{name}`",
+                        uses.path.value
+                    );
                     let diagnostic = Diagnostic::error("missing-param", uses.path.span, words)
                         .related(param.span, "declared here")
                         .help(format!("add `with: {{{name}: ...}}`"));
                     self.shared.push(diagnostic);
+                    given.insert(
+                        name.clone(),
+                        Expr::new(ExprKind::Literal(Value::Null), param.span),
+                    );
                 }
                 _ => {}
             }
@@ -318,16 +375,34 @@ impl<'l> Assembler<'l> {
         given
     }
 
-    fn unknown_param(&mut self, name: &str, span: Span, params: &IndexMap<String, Param>, uses: &Uses) {
-        let words = format!("`{}` has no parameter `{}`", uses.path.value, name.escape_debug());
+    fn unknown_param(
+        &mut self,
+        name: &str,
+        span: Span,
+        params: &IndexMap<String, Param>,
+        uses: &Uses,
+    ) {
+        let words = format!(
+            "`{}` has no parameter `{}`",
+            uses.path.value,
+            name.escape_debug()
+        );
         let diagnostic = Diagnostic::error("unknown-param", span, words);
-        self.shared.push(match did_you_mean(name, params.keys().map(String::as_str)) {
-            Some(near) => diagnostic.help(format!("did you mean `{near}`?")).fix(span, near),
-            None => diagnostic.help(format!(
-                "its parameters are: {}",
-                params.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
-            )),
-        });
+        self.shared.push(
+            match did_you_mean(name, params.keys().map(String::as_str)) {
+                Some(near) => diagnostic
+                    .help(format!("did you mean `{near}`?"))
+                    .fix(span, near),
+                None => diagnostic.help(format!(
+                    "its parameters are: {}",
+                    params
+                        .keys()
+                        .map(String::as_str)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                )),
+            },
+        );
     }
 }
 
@@ -337,7 +412,9 @@ fn as_expr(value: &ValueTemplate) -> Option<Expr> {
     let kind = match value {
         ValueTemplate::Value(value) => ExprKind::Literal(value.value.clone()),
         ValueTemplate::Template(template) => return Some(template_expr(template)),
-        ValueTemplate::List(items, _) => ExprKind::List(items.iter().map(as_expr).collect::<Option<_>>()?),
+        ValueTemplate::List(items, _) => {
+            ExprKind::List(items.iter().map(as_expr).collect::<Option<_>>()?)
+        }
         ValueTemplate::Map(..) => return None,
     };
     Some(Expr::new(kind, span))
@@ -352,7 +429,9 @@ fn template_expr(template: &Template) -> Expr {
     let mut arguments = Vec::new();
     for part in &template.parts {
         match part {
-            TemplatePart::Text(text) => format.push_str(&text.replace('{', "{{").replace('}', "}}")),
+            TemplatePart::Text(text) => {
+                format.push_str(&text.replace('{', "{{").replace('}', "}}"))
+            }
             TemplatePart::Expr(expr) => {
                 format.push_str(&format!("{{{}}}", arguments.len()));
                 arguments.push(expr.clone());

@@ -27,7 +27,12 @@ pub fn render(diagnostics: &[Diagnostic], sources: &Sources, color: bool) -> Str
         text.push_str(&one(diagnostic, sources, &renderer));
         text.push_str("\n\n");
     }
-    let count = |severity| diagnostics.iter().filter(|d| d.severity == severity).count();
+    let count = |severity| {
+        diagnostics
+            .iter()
+            .filter(|d| d.severity == severity)
+            .count()
+    };
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
     if sorted.len() > SHOWN {
         text.push_str(&format!("and {} more\n", sorted.len() - SHOWN));
@@ -56,19 +61,27 @@ fn one(diagnostic: &Diagnostic, sources: &Sources, renderer: &Renderer) -> Strin
         Severity::Warning => Level::WARNING,
     };
     let message = clean(&diagnostic.message);
-    let mut group = level.primary_title(message).id(diagnostic.code).elements(Vec::<Snippet<'_, annotate_snippets::Annotation<'_>>>::new());
+    let mut group = level
+        .primary_title(message)
+        .id(diagnostic.code)
+        .elements(Vec::<Snippet<'_, annotate_snippets::Annotation<'_>>>::new());
     for excerpt in excerpts(diagnostic, sources) {
         group = group.element(excerpt);
     }
-    for help in &diagnostic.help {
+    let patch = diagnostic
+        .fix
+        .as_ref()
+        .and_then(|(span, replacement)| patch(*span, replacement, sources));
+    // The last help is the title of the mend, where there is one.
+    let (help, title) = match (diagnostic.help.split_last(), &patch) {
+        (Some((last, others)), Some(_)) => (others, last.as_str()),
+        _ => (diagnostic.help.as_slice(), "write it so"),
+    };
+    for help in help {
         group = group.element(Level::HELP.message(clean(help)));
     }
     let mut report: Vec<Group<'_>> = vec![group];
-    if let Some((span, replacement)) = &diagnostic.fix
-        && let Some(patch) = patch(*span, replacement, sources)
-    {
-        report.push(Level::HELP.secondary_title("the mended line").element(patch));
-    }
+    report.extend(patch.map(|patch| Level::HELP.secondary_title(clean(title)).element(patch)));
     renderer.render(&report)
 }
 
@@ -84,7 +97,9 @@ struct Excerpt {
 impl Excerpt {
     fn new(source: &Source, range: Range<usize>) -> Self {
         let text = &source.text;
-        let start = text[..floor(text, range.start)].rfind('\n').map_or(0, |n| n + 1);
+        let start = text[..floor(text, range.start)]
+            .rfind('\n')
+            .map_or(0, |n| n + 1);
         // A line that is longer than anybody reads is cut around the place.
         let start = floor(text, start.max(range.start.saturating_sub(LINE_WINDOW)));
         let from = floor(text, range.end.max(start));
@@ -102,7 +117,9 @@ impl Excerpt {
 
     fn place(&self, range: Range<usize>) -> Range<usize> {
         let at = |offset: usize| {
-            let ix = offset.saturating_sub(self.start).min(self.offsets.len() - 1);
+            let ix = offset
+                .saturating_sub(self.start)
+                .min(self.offsets.len() - 1);
             self.offsets[ix] as usize
         };
         at(range.start)..at(range.end).max(at(range.start))
@@ -154,7 +171,11 @@ type Annotated<'a> = Snippet<'a, annotate_snippets::Annotation<'a>>;
 /// One excerpt for the place itself with its neighbours, and one for each place that is far from it.
 fn excerpts<'a>(diagnostic: &'a Diagnostic, sources: &'a Sources) -> Vec<Annotated<'a>> {
     let mut snippets = Vec::new();
-    let primary = (diagnostic.span, diagnostic.label.as_str(), AnnotationKind::Primary);
+    let primary = (
+        diagnostic.span,
+        diagnostic.label.as_str(),
+        AnnotationKind::Primary,
+    );
     let related = diagnostic
         .related
         .iter()
@@ -184,10 +205,16 @@ fn is_near(a: Span, b: Span, sources: &Sources) -> bool {
     between.len() < 4000 && between.bytes().filter(|b| *b == b'\n').count() < 30
 }
 
-fn excerpt<'a>(places: &[(Span, &'a str, AnnotationKind)], sources: &'a Sources) -> Option<Annotated<'a>> {
+fn excerpt<'a>(
+    places: &[(Span, &'a str, AnnotationKind)],
+    sources: &'a Sources,
+) -> Option<Annotated<'a>> {
     let file = places.first()?.0.file;
     let source = sources.get(file)?;
-    let ranges: Vec<Range<usize>> = places.iter().map(|(span, ..)| shown(&source.text, *span)).collect();
+    let ranges: Vec<Range<usize>> = places
+        .iter()
+        .map(|(span, ..)| shown(&source.text, *span))
+        .collect();
     let start = ranges.iter().map(|r| r.start).min()?;
     let end = ranges.iter().map(|r| r.end).max()?;
     let excerpt = Excerpt::new(source, start..end);
@@ -217,7 +244,11 @@ fn shown(text: &str, span: Span) -> Range<usize> {
     start..line_end
 }
 
-fn patch<'a>(span: Span, replacement: &'a str, sources: &'a Sources) -> Option<Snippet<'a, Patch<'a>>> {
+fn patch<'a>(
+    span: Span,
+    replacement: &'a str,
+    sources: &'a Sources,
+) -> Option<Snippet<'a, Patch<'a>>> {
     let source = sources.get(span.file)?;
     let range = floor(&source.text, span.start as usize)..floor(&source.text, span.end as usize);
     if source.text[range.clone()].contains('\n') || range.len() > LINE_WINDOW {

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use dagrun_model::{
-    BinaryOp, Command, Diagnostic, Expr, ExprKind, Job, JobIx, Recipe, Script, ScriptPart, Seeds, Template, TemplatePart,
-    ValueTemplate,
+    BinaryOp, Command, Diagnostic, Expr, ExprKind, Job, JobIx, Recipe, Script, ScriptPart, Seeds,
+    Template, TemplatePart, Value, ValueTemplate,
 };
 use indexmap::IndexMap;
 
@@ -44,11 +44,16 @@ impl Rewrite<'_> {
                 "params" => {
                     match self.params.get(&**name) {
                         Some(value) => *expr = value.clone(),
-                        None => self.out.push(Diagnostic::error(
-                            "unknown-param",
-                            expr.span,
-                            format!("this file has no parameter `{name}`, or no value is given for it"),
-                        )),
+                        None => {
+                            let words = format!("this file has no parameter `{name}`");
+                            let help = format!(
+                                "declare it at the top of the file: `params: {{{name}: ...}}`"
+                            );
+                            self.out.push(
+                                Diagnostic::error("unknown-param", expr.span, words).help(help),
+                            );
+                            expr.kind = ExprKind::Literal(Value::Null);
+                        }
                     }
                     return;
                 }
@@ -57,8 +62,12 @@ impl Rewrite<'_> {
         }
         match &mut expr.kind {
             ExprKind::Context(context) if &**context == "params" => self.out.push(
-                Diagnostic::error("unknown-param", expr.span, "a file that is used by another names its parameters one by one")
-                    .help("write `params.NAME`"),
+                Diagnostic::error(
+                    "unknown-param",
+                    expr.span,
+                    "a file that is used by another names its parameters one by one",
+                )
+                .help("write `params.NAME`"),
             ),
             ExprKind::Literal(_) | ExprKind::Context(_) => {}
             ExprKind::Member(a, _) | ExprKind::Star(a) | ExprKind::Unary(_, a) => self.expr(a),
@@ -71,7 +80,9 @@ impl Rewrite<'_> {
                 self.expr(b);
                 self.expr(c);
             }
-            ExprKind::Call(_, items) | ExprKind::List(items) => items.iter_mut().for_each(|item| self.expr(item)),
+            ExprKind::Call(_, items) | ExprKind::List(items) => {
+                items.iter_mut().for_each(|item| self.expr(item))
+            }
         }
     }
 }
@@ -85,7 +96,10 @@ pub(crate) fn add_condition(job: &mut Job, condition: Option<&Expr>) {
         None => outer.clone(),
         Some(own) => {
             let span = own.span;
-            Expr::new(ExprKind::Binary(BinaryOp::And, Box::new(outer.clone()), Box::new(own)), span)
+            Expr::new(
+                ExprKind::Binary(BinaryOp::And, Box::new(outer.clone()), Box::new(own)),
+                span,
+            )
         }
     });
 }
@@ -105,8 +119,12 @@ fn each_expr(job: &mut Job, visit: Visit<'_>) {
         replicates.min.iter_mut().for_each(|v| value(v, visit));
     }
     job.condition.iter_mut().for_each(&mut *visit);
-    job.inputs.iter_mut().for_each(|input| value(&mut input.value, visit));
-    job.outputs.values_mut().for_each(|output| template(&mut output.path, visit));
+    job.inputs
+        .iter_mut()
+        .for_each(|input| value(&mut input.value, visit));
+    job.outputs
+        .values_mut()
+        .for_each(|output| template(&mut output.path, visit));
     job.env.values_mut().for_each(|t| template(t, visit));
     let resources = &mut job.resources;
     resources.cpus.iter_mut().for_each(|v| value(v, visit));

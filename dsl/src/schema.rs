@@ -66,11 +66,17 @@ const NUMBER_OR_TEMPLATE: Shape = Shape::OneOf(&[Shape::Number, Shape::Template]
 const ENV: Shape = Shape::MapOf(&Shape::Scalar);
 const COMMAND: Shape = Shape::OneOf(&[Shape::Text, Shape::List(&Shape::Any)]);
 const NEED: Shape = Shape::OneOf(&[Shape::Text, Shape::Table(&NEED_ITEM)]);
-const INPUT: Shape = Shape::OneOf(&[Shape::Text, Shape::List(&Shape::Any), Shape::Table(&INPUT_ITEM)]);
+const INPUT: Shape = Shape::OneOf(&[
+    Shape::Text,
+    Shape::List(&Shape::Any),
+    Shape::Table(&INPUT_ITEM),
+]);
 const RETRIES: Shape = Shape::OneOf(&[Shape::Int(0), Shape::Table(&RETRY)]);
 const CACHES: Shape = Shape::OneOf(&[Shape::Enum(&["auto", "never"]), Shape::Table(&CACHE_ENV)]);
 const REPORT_ANNOTATIONS: &[&str] = &["github"];
-pub(crate) const PARAM_TYPES: &[&str] = &["string", "int", "float", "number", "bool", "list", "map", "any"];
+pub(crate) const PARAM_TYPES: &[&str] = &[
+    "string", "int", "float", "number", "bool", "list", "map", "any",
+];
 pub(crate) const RETRY_CAUSES: &[&str] = &["exit", "signal", "oom", "timeout", "output", "exec"];
 pub(crate) const SEED_POLICIES: &[&str] = &["common", "per_trial", "list"];
 
@@ -99,14 +105,26 @@ const INPUTS: Key = key(
     "Files, folders, globs and outputs of needed jobs that the job sees: a list, or a map of names.",
     Shape::OneOf(&[Shape::List(&INPUT), Shape::Named(&INPUT)]),
 );
-const SHELL: Key = key("shell", "What runs a script: bash (the default), sh, or a program that takes a script file.", TEXT_OR_TEXTS);
+const SHELL: Key = key(
+    "shell",
+    "What runs a script: bash (the default), sh, or a program that takes a script file.",
+    TEXT_OR_TEXTS,
+);
 const RESOURCES_KEY: Key = key(
     "resources",
     "What an attempt takes from its host. Never enters the key.",
     Shape::Table(&RESOURCES),
 );
-const THREADS: Key = key("threads", "Threads the job may use: sets OMP_NUM_THREADS and its kin, and enters the key.", INT_OR_TEMPLATE);
-const TIMEOUT: Key = key("timeout", "How long an attempt may take, such as `90s` or `1h30m`.", Shape::Scalar);
+const THREADS: Key = key(
+    "threads",
+    "Threads the job may use: sets OMP_NUM_THREADS and its kin, and enters the key.",
+    INT_OR_TEMPLATE,
+);
+const TIMEOUT: Key = key(
+    "timeout",
+    "How long an attempt may take, such as `90s` or `1h30m`.",
+    Shape::Scalar,
+);
 const RETRY_KEY: Key = key(
     "retry",
     "When a failed node is tried again. Lost attempts never use this up.",
@@ -117,11 +135,31 @@ const CACHE: Key = key(
     "`auto`, `never`, or environment variables whose values enter the key.",
     CACHES,
 );
-const CONTINUE_ON_ERROR: Key = key("continue_on_error", "A failure counts as a success for dependents, not for the exit code.", Shape::Bool);
-const SPECULATE: Key = key("speculate", "A straggling attempt may get a second one.", Shape::Bool);
-const EXECUTOR: Key = key("executor", "The executor profile the job is bound to.", Shape::Text);
-const IMAGE: Key = key("image", "Reserved for a container image; an error until an executor runs it.", Shape::Text);
-const IF: Key = key("if", "An expression; where it is false the node or step is skipped.", Shape::OneOf(&[Shape::Text, Shape::Bool]));
+const CONTINUE_ON_ERROR: Key = key(
+    "continue_on_error",
+    "A failure counts as a success for dependents, not for the exit code.",
+    Shape::Bool,
+);
+const SPECULATE: Key = key(
+    "speculate",
+    "A straggling attempt may get a second one.",
+    Shape::Bool,
+);
+const EXECUTOR: Key = key(
+    "executor",
+    "The executor profile the job is bound to.",
+    Shape::Text,
+);
+const IMAGE: Key = key(
+    "image",
+    "Reserved for a container image; an error until an executor runs it.",
+    Shape::Text,
+);
+const IF: Key = key(
+    "if",
+    "An expression; where it is false the node or step is skipped.",
+    Shape::OneOf(&[Shape::Text, Shape::Bool]),
+);
 
 /// The top level of a file.
 pub(crate) static PIPELINE: Table = Table {
@@ -130,15 +168,39 @@ pub(crate) static PIPELINE: Table = Table {
     doc: "A pipeline of jobs.",
     keys: &[
         key("dagrun", "The version of the language.", Shape::Int(1)),
-        key("name", "The name; with the workspace it identifies the pipeline's history.", Shape::Text),
-        key("params", "Typed parameters: a default value, or a map with a type. Override with `-p name=value`.", Shape::Named(&Shape::OneOf(&[Shape::Scalar, Shape::List(&Shape::Any), Shape::Table(&PARAM)]))),
+        key(
+            "name",
+            "The name; with the workspace it identifies the pipeline's history.",
+            Shape::Text,
+        ),
+        key(
+            "params",
+            "Typed parameters: a default value, or a map with a type. Override with `-p name=value`.",
+            Shape::Named(&Shape::OneOf(&[
+                Shape::Scalar,
+                Shape::List(&Shape::Any),
+                Shape::Table(&PARAM),
+            ])),
+        ),
         key("env", "Environment variables of all jobs.", ENV),
         PASS_ENV,
         TOOLCHAIN,
         SECRETS,
-        key("defaults", "Values for jobs that do not set the key themselves: replaced, not merged.", Shape::Table(&DEFAULTS)),
-        key("jobs", "The jobs by name.", Shape::Named(&Shape::Table(&JOB))),
-        key("export", "What is laid into the working folder at the end: target path to expression. A target that ends in `/` takes the files of all nodes.", Shape::MapOf(&Shape::Text)),
+        key(
+            "defaults",
+            "Values for jobs that do not set the key themselves: replaced, not merged.",
+            Shape::Table(&DEFAULTS),
+        ),
+        key(
+            "jobs",
+            "The jobs by name.",
+            Shape::Named(&Shape::Table(&JOB)),
+        ),
+        key(
+            "export",
+            "What is laid into the working folder at the end: target path to expression. A target that ends in `/` takes the files of all nodes.",
+            Shape::MapOf(&Shape::Text),
+        ),
         key("report", "What reports are written.", Shape::Table(&REPORT)),
     ],
     later: &["study"],
@@ -151,17 +213,54 @@ pub(crate) static JOB: Table = Table {
     name: "job",
     doc: "A command with its inputs, outputs and axes. One of `run`, `steps` and `uses` is needed.",
     keys: &[
-        key("needs", "The jobs it needs: joined on the axes that both have, gathered over the others.", Shape::OneOf(&[Shape::Text, Shape::List(&NEED), Shape::Table(&NEED_ITEM), Shape::Named(&Shape::Any)])),
+        key(
+            "needs",
+            "The jobs it needs: joined on the axes that both have, gathered over the others.",
+            Shape::OneOf(&[
+                Shape::Text,
+                Shape::List(&NEED),
+                Shape::Table(&NEED_ITEM),
+                Shape::Named(&Shape::Any),
+            ]),
+        ),
         IF,
-        key("matrix", "Axes: a list of values for each name, with `include` and `exclude`.", Shape::Table(&MATRIX)),
-        key("for_each", "Axes that are taken over from needed jobs.", TEXT_OR_TEXTS),
-        key("replicates", "How many replicates, each with its own seed.", Shape::OneOf(&[INT_OR_TEMPLATE, Shape::Table(&REPLICATES)])),
+        key(
+            "matrix",
+            "Axes: a list of values for each name, with `include` and `exclude`.",
+            Shape::Table(&MATRIX),
+        ),
+        key(
+            "for_each",
+            "Axes that are taken over from needed jobs.",
+            TEXT_OR_TEXTS,
+        ),
+        key(
+            "replicates",
+            "How many replicates, each with its own seed.",
+            Shape::OneOf(&[INT_OR_TEMPLATE, Shape::Table(&REPLICATES)]),
+        ),
         INPUTS,
-        key("outputs", "Files and folders that it makes, by name.", Shape::Named(&Shape::OneOf(&[Shape::Text, Shape::Table(&OUTPUT)]))),
-        key("stdout", "The output that takes the standard output.", Shape::Text),
-        key("run", "A text is a script; a list is a command without a shell.", COMMAND),
+        key(
+            "outputs",
+            "Files and folders that it makes, by name.",
+            Shape::Named(&Shape::OneOf(&[Shape::Text, Shape::Table(&OUTPUT)])),
+        ),
+        key(
+            "stdout",
+            "The output that takes the standard output.",
+            Shape::Text,
+        ),
+        key(
+            "run",
+            "A text is a script; a list is a command without a shell.",
+            COMMAND,
+        ),
         SHELL,
-        key("steps", "Several commands in one node; the first that fails ends it.", Shape::List(&Shape::Table(&STEP))),
+        key(
+            "steps",
+            "Several commands in one node; the first that fails ends it.",
+            Shape::List(&Shape::Table(&STEP)),
+        ),
         ENV_KEY,
         PASS_ENV,
         TOOLCHAIN,
@@ -175,8 +274,16 @@ pub(crate) static JOB: Table = Table {
         SPECULATE,
         EXECUTOR,
         IMAGE,
-        key("uses", "A file of jobs in the project, brought in under this name.", Shape::Text),
-        key("with", "Parameters of the file that `uses` names.", Shape::MapOf(&Shape::Any)),
+        key(
+            "uses",
+            "A file of jobs in the project, brought in under this name.",
+            Shape::Text,
+        ),
+        key(
+            "with",
+            "Parameters of the file that `uses` names.",
+            Shape::MapOf(&Shape::Any),
+        ),
     ],
     later: &["call", "trial"],
     required: &[],
@@ -188,8 +295,21 @@ pub(crate) static DEFAULTS: Table = Table {
     name: "defaults",
     doc: "Values for jobs that do not set the key themselves.",
     keys: &[
-        INPUTS, SHELL, ENV_KEY, PASS_ENV, TOOLCHAIN, SECRETS, RESOURCES_KEY, THREADS, TIMEOUT, RETRY_KEY, CACHE,
-        CONTINUE_ON_ERROR, SPECULATE, EXECUTOR, IMAGE,
+        INPUTS,
+        SHELL,
+        ENV_KEY,
+        PASS_ENV,
+        TOOLCHAIN,
+        SECRETS,
+        RESOURCES_KEY,
+        THREADS,
+        TIMEOUT,
+        RETRY_KEY,
+        CACHE,
+        CONTINUE_ON_ERROR,
+        SPECULATE,
+        EXECUTOR,
+        IMAGE,
     ],
     later: &["call"],
     required: &[],
@@ -202,7 +322,11 @@ pub(crate) static STEP: Table = Table {
     doc: "A command of a job with several.",
     keys: &[
         key("name", "A name for logs.", Shape::Text),
-        key("run", "A text is a script; a list is a command without a shell.", COMMAND),
+        key(
+            "run",
+            "A text is a script; a list is a command without a shell.",
+            COMMAND,
+        ),
         SHELL,
         ENV_KEY,
         IF,
@@ -217,11 +341,23 @@ pub(crate) static PARAM: Table = Table {
     name: "param",
     doc: "A typed parameter.",
     keys: &[
-        key("type", "The type; without it, that of the default.", Shape::Enum(PARAM_TYPES)),
-        key("default", "The default; a parameter without one must be given.", Shape::Any),
+        key(
+            "type",
+            "The type; without it, that of the default.",
+            Shape::Enum(PARAM_TYPES),
+        ),
+        key(
+            "default",
+            "The default; a parameter without one must be given.",
+            Shape::Any,
+        ),
         key("min", "The least number allowed.", Shape::Number),
         key("max", "The greatest number allowed.", Shape::Number),
-        key("choices", "The only values allowed.", Shape::List(&Shape::Any)),
+        key(
+            "choices",
+            "The only values allowed.",
+            Shape::List(&Shape::Any),
+        ),
         key("description", "For people.", Shape::Text),
     ],
     later: &[],
@@ -235,8 +371,16 @@ pub(crate) static NEED_ITEM: Table = Table {
     doc: "A need of another job.",
     keys: &[
         key("job", "The needed job.", Shape::Text),
-        key("missing", "`drop`: a point without an upstream node loses the need instead of being an error.", Shape::Enum(&["drop", "error"])),
-        key("min", "The least number of succeeded nodes in a gather; without it, all must succeed.", Shape::Int(0)),
+        key(
+            "missing",
+            "`drop`: a point without an upstream node loses the need instead of being an error.",
+            Shape::Enum(&["drop", "error"]),
+        ),
+        key(
+            "min",
+            "The least number of succeeded nodes in a gather; without it, all must succeed.",
+            Shape::Int(0),
+        ),
     ],
     later: &[],
     required: &["job"],
@@ -248,8 +392,16 @@ pub(crate) static NEED_OPTIONS: Table = Table {
     name: "need_options",
     doc: "How a job is needed.",
     keys: &[
-        key("missing", "`drop`: a point without an upstream node loses the need instead of being an error.", Shape::Enum(&["drop", "error"])),
-        key("min", "The least number of succeeded nodes in a gather; without it, all must succeed.", Shape::Int(0)),
+        key(
+            "missing",
+            "`drop`: a point without an upstream node loses the need instead of being an error.",
+            Shape::Enum(&["drop", "error"]),
+        ),
+        key(
+            "min",
+            "The least number of succeeded nodes in a gather; without it, all must succeed.",
+            Shape::Int(0),
+        ),
     ],
     later: &[],
     required: &[],
@@ -261,8 +413,16 @@ pub(crate) static MATRIX: Table = Table {
     name: "matrix",
     doc: "Axes by name, and points to add or leave out.",
     keys: &[
-        key("include", "Points to add, or attributes for the points that match.", Shape::List(&Shape::MapOf(&Shape::Any))),
-        key("exclude", "Points to leave out.", Shape::List(&Shape::MapOf(&Shape::Any))),
+        key(
+            "include",
+            "Points to add, or attributes for the points that match.",
+            Shape::List(&Shape::MapOf(&Shape::Any)),
+        ),
+        key(
+            "exclude",
+            "Points to leave out.",
+            Shape::List(&Shape::MapOf(&Shape::Any)),
+        ),
     ],
     later: &[],
     required: &[],
@@ -276,7 +436,11 @@ pub(crate) static REPLICATES: Table = Table {
     keys: &[
         key("n", "How many.", INT_OR_TEMPLATE),
         key("seeds", "How seeds are made.", Shape::Table(&SEEDS)),
-        key("min", "How many must succeed for gathering nodes to start; without it, all.", INT_OR_TEMPLATE),
+        key(
+            "min",
+            "How many must succeed for gathering nodes to start; without it, all.",
+            INT_OR_TEMPLATE,
+        ),
     ],
     later: &["grow"],
     required: &["n"],
@@ -288,9 +452,21 @@ pub(crate) static SEEDS: Table = Table {
     name: "seeds",
     doc: "How seeds are made.",
     keys: &[
-        key("base", "The base of the permutation that gives the seeds.", Shape::OneOf(&[Shape::Int(0), Shape::Template])),
-        key("policy", "`common`: the same at every point; `per_trial`: different from point to point; `list`: as in `values`.", Shape::Enum(SEED_POLICIES)),
-        key("values", "The seeds, for the policy `list`.", Shape::OneOf(&[Shape::List(&Shape::Any), Shape::Template])),
+        key(
+            "base",
+            "The base of the permutation that gives the seeds.",
+            Shape::OneOf(&[Shape::Int(0), Shape::Template]),
+        ),
+        key(
+            "policy",
+            "`common`: the same at every point; `per_trial`: different from point to point; `list`: as in `values`.",
+            Shape::Enum(SEED_POLICIES),
+        ),
+        key(
+            "values",
+            "The seeds, for the policy `list`.",
+            Shape::OneOf(&[Shape::List(&Shape::Any), Shape::Template]),
+        ),
     ],
     later: &[],
     required: &[],
@@ -303,7 +479,11 @@ pub(crate) static INPUT_ITEM: Table = Table {
     doc: "An input.",
     keys: &[
         key("path", "A path, a glob, or a list of them.", TEXT_OR_TEXTS),
-        key("external", "The path may leave the project folder.", Shape::Bool),
+        key(
+            "external",
+            "The path may leave the project folder.",
+            Shape::Bool,
+        ),
     ],
     later: &[],
     required: &["path"],
@@ -316,11 +496,27 @@ pub(crate) static OUTPUT: Table = Table {
     doc: "An output: a file or folder, or a value in a JSON file.",
     keys: &[
         key("path", "The path below the node's folder.", Shape::Text),
-        key("json", "The path of a JSON file, for an output that is a value.", Shape::Text),
-        key("pointer", "A JSON pointer into the file, such as `/loss`.", Shape::Text),
-        key("type", "The type of the value; `number` by default.", Shape::Enum(PARAM_TYPES)),
+        key(
+            "json",
+            "The path of a JSON file, for an output that is a value.",
+            Shape::Text,
+        ),
+        key(
+            "pointer",
+            "A JSON pointer into the file, such as `/loss`.",
+            Shape::Text,
+        ),
+        key(
+            "type",
+            "The type of the value; `number` by default.",
+            Shape::Enum(PARAM_TYPES),
+        ),
         key("optional", "It may be missing.", Shape::Bool),
-        key("keep", "`false`: it may be dropped once it has been consumed.", Shape::Bool),
+        key(
+            "keep",
+            "`false`: it may be dropped once it has been consumed.",
+            Shape::Bool,
+        ),
     ],
     later: &[],
     required: &[],
@@ -345,10 +541,29 @@ pub(crate) static RETRY: Table = Table {
     name: "retry",
     doc: "When a failed node is tried again.",
     keys: &[
-        key("max", "How many more attempts a failure may have.", Shape::Int(0)),
-        key("when", "The causes that are tried again; all without it.", Shape::OneOf(&[Shape::Enum(RETRY_CAUSES), Shape::List(&Shape::Enum(RETRY_CAUSES))])),
-        key("backoff", "The wait before the second attempt; it doubles with each one.", Shape::Scalar),
-        key("memory", "The factor by which memory grows after an out-of-memory kill, such as `2x`.", Shape::Scalar),
+        key(
+            "max",
+            "How many more attempts a failure may have.",
+            Shape::Int(0),
+        ),
+        key(
+            "when",
+            "The causes that are tried again; all without it.",
+            Shape::OneOf(&[
+                Shape::Enum(RETRY_CAUSES),
+                Shape::List(&Shape::Enum(RETRY_CAUSES)),
+            ]),
+        ),
+        key(
+            "backoff",
+            "The wait before the second attempt; it doubles with each one.",
+            Shape::Scalar,
+        ),
+        key(
+            "memory",
+            "The factor by which memory grows after an out-of-memory kill, such as `2x`.",
+            Shape::Scalar,
+        ),
     ],
     later: &[],
     required: &["max"],
@@ -370,8 +585,16 @@ pub(crate) static REPORT: Table = Table {
     name: "report",
     doc: "What reports are written.",
     keys: &[
-        key("junit", "A JUnit file, below the working folder.", Shape::Text),
-        key("annotations", "Annotations for a forge.", Shape::Enum(REPORT_ANNOTATIONS)),
+        key(
+            "junit",
+            "A JUnit file, below the working folder.",
+            Shape::Text,
+        ),
+        key(
+            "annotations",
+            "Annotations for a forge.",
+            Shape::Enum(REPORT_ANNOTATIONS),
+        ),
     ],
     later: &[],
     required: &[],
@@ -384,7 +607,10 @@ pub(crate) static REPORT: Table = Table {
 pub fn json_schema() -> Json {
     let mut defs = Map::new();
     let mut root = object(&PIPELINE, &mut defs);
-    root.insert("$schema".into(), "https://json-schema.org/draft/2020-12/schema".into());
+    root.insert(
+        "$schema".into(),
+        "https://json-schema.org/draft/2020-12/schema".into(),
+    );
     root.insert("title".into(), "dagrun pipeline".into());
     root.insert("$defs".into(), Json::Object(defs));
     Json::Object(root)
@@ -406,7 +632,10 @@ fn object(table: &'static Table, defs: &mut Map<String, Json>) -> Map<String, Js
     object.insert("description".into(), table.doc.into());
     object.insert("properties".into(), Json::Object(properties));
     let open = match table.name {
-        "matrix" => Some(shape(&Shape::OneOf(&[Shape::List(&Shape::Any), Shape::Template]), defs)),
+        "matrix" => Some(shape(
+            &Shape::OneOf(&[Shape::List(&Shape::Any), Shape::Template]),
+            defs,
+        )),
         "resources" => Some(shape(&NUMBER_OR_TEMPLATE, defs)),
         _ => None,
     };
@@ -449,7 +678,10 @@ fn shape(shape_of: &Shape, defs: &mut Map<String, Json>) -> Map<String, Json> {
         }),
         Shape::Table(table) => reference(table, defs),
         Shape::OneOf(shapes) => {
-            let any: Vec<Json> = shapes.iter().map(|s| Json::Object(shape(s, defs))).collect();
+            let any: Vec<Json> = shapes
+                .iter()
+                .map(|s| Json::Object(shape(s, defs)))
+                .collect();
             json!({"anyOf": any})
         }
     };

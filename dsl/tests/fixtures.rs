@@ -24,7 +24,14 @@ fn sweep() {
     assert_eq!(simulate.needs[0].job.index(), 0);
     assert_eq!(simulate.matrix.axes.len(), 2);
     assert_eq!(simulate.matrix.exclude.len(), 1);
-    assert_eq!(simulate.inputs[1].name.as_ref().expect("inputs are named").value, "people");
+    assert_eq!(
+        simulate.inputs[1]
+            .name
+            .as_ref()
+            .expect("inputs are named")
+            .value,
+        "people"
+    );
     assert_eq!(simulate.env["OMP_NUM_THREADS"].as_text(), Some("1"));
     let summary = &pipeline.jobs["summary"];
     assert_eq!(summary.for_each[0].value, "scenario");
@@ -40,7 +47,9 @@ fn ci() {
     let pipeline = valid("ci.yaml", include_str!("fixtures/ci.yaml"));
     let lint = &pipeline.jobs["lint"];
     assert_eq!(lint.inputs.len(), 4);
-    assert!(matches!(&lint.toolchain[0], Toolchain::Command(words) if words.value == ["rustc", "-Vv"]));
+    assert!(
+        matches!(&lint.toolchain[0], Toolchain::Command(words) if words.value == ["rustc", "-Vv"])
+    );
     assert_eq!(lint.timeout.as_ref().and_then(|t| t.as_text()), Some("20m"));
     let test = &pipeline.jobs["test"];
     assert_eq!(test.inputs.len(), 5, "the alias is flattened into the list");
@@ -62,5 +71,11 @@ fn calibrate_waits_for_a_later_version() {
         .filter(|d| d.code == "not-in-this-version")
         .map(|d| d.message.as_str())
         .collect();
-    assert_eq!(later, ["`study` is not in this version", "`call` is not in this version"]);
+    assert_eq!(
+        later,
+        [
+            "`study` is not in this version",
+            "`call` is not in this version"
+        ]
+    );
 }

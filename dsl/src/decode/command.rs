@@ -8,20 +8,42 @@ use crate::{schema, script::parse_script};
 
 impl<'a> Decoder<'a, '_> {
     /// The recipe of a job: one of `run` and `steps`.
-    pub(crate) fn recipe(&mut self, fields: &Fields<'a>, name_span: Span, shell: Option<At>) -> Recipe {
+    pub(crate) fn recipe(
+        &mut self,
+        fields: &Fields<'a>,
+        name_span: Span,
+        shell: Option<At>,
+    ) -> Recipe {
         let shell = shell.map_or(Shell::Bash, |at| self.shell(at));
         match (fields.get("run"), fields.get("steps")) {
             (Some(_), Some(_)) => {
                 let span = fields.key_span("steps").unwrap_or(name_span);
                 let words = "a job has `run` or `steps`, not both";
-                self.push(Diagnostic::error("one-of", span, words).help("make `run` the first of the steps"));
+                self.push(
+                    Diagnostic::error("one-of", span, words)
+                        .help("make `run` the first of the steps"),
+                );
                 nothing(name_span)
             }
-            (Some(at), None) => self.command(at, shell).map_or_else(|| nothing(name_span), Recipe::Run),
-            (None, Some(at)) => self.steps(at, &shell).map_or_else(|| nothing(name_span), Recipe::Steps),
+            (Some(at), None) => self
+                .command(at, shell)
+                .map_or_else(|| nothing(name_span), Recipe::Run),
+            (None, Some(at)) => self
+                .steps(at, &shell)
+                .map_or_else(|| nothing(name_span), Recipe::Steps),
+            (None, None)
+                if ["run", "steps", "uses"]
+                    .iter()
+                    .any(|key| fields.is_meant(key)) =>
+            {
+                nothing(name_span)
+            }
             (None, None) => {
                 let words = "this job does nothing: it has neither `run` nor `steps` nor `uses`";
-                self.push(Diagnostic::error("missing-key", name_span, words).help("add `run:` with a command"));
+                self.push(
+                    Diagnostic::error("missing-key", name_span, words)
+                        .help("add `run:` with a command"),
+                );
                 nothing(name_span)
             }
         }
@@ -30,7 +52,11 @@ impl<'a> Decoder<'a, '_> {
     fn shell(&mut self, at: At) -> Shell {
         let mut words = Vec::new();
         for item in self.one_or_many(at) {
-            let Some(text) = self.literal(item, "`shell`", "a program such as `bash`, `sh` or `python3`") else {
+            let Some(text) = self.literal(
+                item,
+                "`shell`",
+                "a program such as `bash`, `sh` or `python3`",
+            ) else {
                 return Shell::Bash;
             };
             match self.view(at) {
@@ -38,7 +64,12 @@ impl<'a> Decoder<'a, '_> {
                 _ => words.extend(text.value.split_whitespace().map(str::to_owned)),
             }
         }
-        match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        match words
+            .iter()
+            .map(String::as_str)
+            .collect::<Vec<_>>()
+            .as_slice()
+        {
             [] | [""] => {
                 self.error("empty-value", at, "`shell` names no program");
                 Shell::Bash
@@ -54,7 +85,11 @@ impl<'a> Decoder<'a, '_> {
             View::Scalar => self.script(at, shell),
             View::List(_) => self.argv(at),
             _ => {
-                self.wrong_type(at, "`run`", "a script (text) or a command (a list of words)");
+                self.wrong_type(
+                    at,
+                    "`run`",
+                    "a script (text) or a command (a list of words)",
+                );
                 None
             }
         }
@@ -75,8 +110,12 @@ impl<'a> Decoder<'a, '_> {
         }
         if let Some((start, end)) = bare_braces(source.text()) {
             let span = source.span_of(start..end);
-            let warning = Diagnostic::warning("braces-without-dollar", span, "`{{ }}` without `$` is text of the script, not a template")
-                .help("write `${{ }}` if a value belongs here");
+            let warning = Diagnostic::warning(
+                "braces-without-dollar",
+                span,
+                "`{{ }}` without `$` is text of the script, not a template",
+            )
+            .help("write `${{ }}` if a value belongs here");
             self.push(warning);
         }
         let mut out = Vec::new();
@@ -90,7 +129,11 @@ impl<'a> Decoder<'a, '_> {
         for item in self.flattened(at) {
             let word = self.template(item, "a word of a command", "a text or a number")?;
             if word.as_text().is_some_and(|text| text.contains('\0')) {
-                self.error("bad-value", item, "a word of a command has a NUL character in it");
+                self.error(
+                    "bad-value",
+                    item,
+                    "a word of a command has a NUL character in it",
+                );
             }
             words.push(word);
         }
@@ -99,7 +142,10 @@ impl<'a> Decoder<'a, '_> {
             Some(program) if program.as_text().is_some_and(|t| t.trim().is_empty()) => {
                 self.error("empty-value", at, "the command has an empty program name");
             }
-            Some(program) if words.len() == 1 && program.as_text().is_some_and(|t| t.trim().contains(' ')) => {
+            Some(program)
+                if words.len() == 1
+                    && program.as_text().is_some_and(|t| t.trim().contains(' ')) =>
+            {
                 let words = "the only word of this command has blanks in it";
                 let diagnostic = self
                     .diagnostic("blank-in-program", at, words)
@@ -119,7 +165,12 @@ impl<'a> Decoder<'a, '_> {
         if items.is_empty() {
             self.error("empty-value", at, "`steps` has no steps");
         }
-        Some(items.into_iter().filter_map(|item| self.step_of(item, shell)).collect())
+        Some(
+            items
+                .into_iter()
+                .filter_map(|item| self.step_of(item, shell))
+                .collect(),
+        )
     }
 
     fn step_of(&mut self, at: At, shell: &Shell) -> Option<Step> {
@@ -135,14 +186,18 @@ impl<'a> Decoder<'a, '_> {
             Some(at) => self.shell(at),
             None => shell.clone(),
         };
-        let name = fields.get("name").and_then(|at| self.literal(at, "`name`", "a text"));
+        let name = fields
+            .get("name")
+            .and_then(|at| self.literal(at, "`name`", "a text"));
         let env = match fields.get("env") {
             Some(at) => self.env(at),
             None => IndexMap::new(),
         };
         let condition = fields.get("if").and_then(|at| self.expression(at, "`if`"));
         let Some(run) = fields.get("run") else {
-            self.missing_key(at, "this step", "run", "a script or a list of words");
+            if !fields.is_meant("run") {
+                self.missing_key(at, "this step", "run", "a script or a list of words");
+            }
             return None;
         };
         Some(Step {

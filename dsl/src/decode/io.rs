@@ -1,8 +1,8 @@
 //! Inputs and outputs of jobs, and the paths in them.
 
 use dagrun_model::{
-    Diagnostic, Input, JsonOutput, Output, ParamType, PathError, RelPath, Spanned, Template, TemplatePart, Value,
-    ValueTemplate,
+    Diagnostic, Input, JsonOutput, Output, ParamType, PathError, RelPath, Spanned, Template,
+    TemplatePart, Value, ValueTemplate,
 };
 use indexmap::IndexMap;
 
@@ -14,12 +14,20 @@ impl<'a> Decoder<'a, '_> {
     pub(crate) fn inputs(&mut self, at: At) -> Vec<Input> {
         match self.view(at) {
             View::Map => {
-                let entries = self.entries(at, "`inputs`", "a map of names").unwrap_or_default();
-                entries.into_iter().filter_map(|e| self.named_input(&e)).collect()
+                let entries = self
+                    .entries(at, "`inputs`", "a map of names")
+                    .unwrap_or_default();
+                entries
+                    .into_iter()
+                    .filter_map(|e| self.named_input(&e))
+                    .collect()
             }
             View::List(_) => {
                 let items = self.flattened(at);
-                items.into_iter().filter_map(|item| self.input(item, None)).collect()
+                items
+                    .into_iter()
+                    .filter_map(|item| self.input(item, None))
+                    .collect()
             }
             View::Scalar => self.input(at, None).into_iter().collect(),
             View::Null => {
@@ -40,11 +48,19 @@ impl<'a> Decoder<'a, '_> {
         let mut path = at;
         if matches!(self.view(at), View::Map) {
             let fields = self.fields(at, &schema::INPUT_ITEM)?;
-            external = fields.get("external").and_then(|at| self.bool(at, "`external`")).unwrap_or(false);
+            external = fields
+                .get("external")
+                .and_then(|at| self.bool(at, "`external`"))
+                .unwrap_or(false);
             match fields.get("path") {
                 Some(at) => path = at,
                 None => {
-                    self.missing_key(at, "this input", "path", "a path, a glob, or a list of them");
+                    self.missing_key(
+                        at,
+                        "this input",
+                        "path",
+                        "a path, a glob, or a list of them",
+                    );
                     return None;
                 }
             }
@@ -60,7 +76,10 @@ impl<'a> Decoder<'a, '_> {
     fn input_value(&mut self, at: At, external: bool) -> Option<ValueTemplate> {
         if let View::List(items) = self.view(at) {
             let items = self.items(at, items);
-            let values = items.into_iter().filter_map(|item| self.input_value(item, external)).collect();
+            let values = items
+                .into_iter()
+                .filter_map(|item| self.input_value(item, external))
+                .collect();
             return Some(ValueTemplate::List(values, self.span(at)));
         }
         let template = self.template(at, "an input", "a path, a glob or an expression")?;
@@ -109,7 +128,9 @@ impl<'a> Decoder<'a, '_> {
             Err(error) => {
                 let diagnostic = self.diagnostic("bad-path", at, format!("{what}: {error}"));
                 let help = match error {
-                    PathError::Absolute(_) | PathError::Escapes(_) => "write a path below the folder, such as `results/table.csv`",
+                    PathError::Absolute(_) | PathError::Escapes(_) => {
+                        "write a path below the folder, such as `results/table.csv`"
+                    }
                     PathError::Empty => "write a path such as `results/table.csv`",
                     _ => "use a name that every file system can hold",
                 };
@@ -121,7 +142,14 @@ impl<'a> Decoder<'a, '_> {
 
     fn leading_dash(&mut self, at: At, text: &str) {
         let diagnostic = self
-            .diagnostic("bad-path", at, format!("the path `{}` begins with `-`, so commands take it for an option", printable(text)))
+            .diagnostic(
+                "bad-path",
+                at,
+                format!(
+                    "the path `{}` begins with `-`, so commands take it for an option",
+                    printable(text)
+                ),
+            )
             .help("give the file or folder another name");
         self.push(diagnostic);
     }
@@ -129,7 +157,10 @@ impl<'a> Decoder<'a, '_> {
     /// `outputs`: paths or long forms by name.
     pub(crate) fn outputs(&mut self, at: At) -> IndexMap<String, Output> {
         let mut outputs: IndexMap<String, Output> = IndexMap::new();
-        for entry in self.entries(at, "`outputs`", "a map of names").unwrap_or_default() {
+        for entry in self
+            .entries(at, "`outputs`", "a map of names")
+            .unwrap_or_default()
+        {
             self.check_name("an output", &entry.name, entry.name_span);
             self.check_output_case(&entry, &outputs);
             let output = self.output(&entry);
@@ -157,7 +188,10 @@ impl<'a> Decoder<'a, '_> {
         let Some(fields) = self.fields(at, &schema::OUTPUT) else {
             return output;
         };
-        if let Some(optional) = fields.get("optional").and_then(|at| self.bool(at, "`optional`")) {
+        if let Some(optional) = fields
+            .get("optional")
+            .and_then(|at| self.bool(at, "`optional`"))
+        {
             output.optional = optional;
         }
         if let Some(keep) = fields.get("keep").and_then(|at| self.bool(at, "`keep`")) {
@@ -177,7 +211,12 @@ impl<'a> Decoder<'a, '_> {
                 None
             }
             (None, None) => {
-                self.missing_key(at, "this output", "path", "or `json:` for a value in a JSON file");
+                self.missing_key(
+                    at,
+                    "this output",
+                    "path",
+                    "or `json:` for a value in a JSON file",
+                );
                 None
             }
         };
@@ -190,8 +229,12 @@ impl<'a> Decoder<'a, '_> {
     fn only_with_json(&mut self, fields: &super::Fields<'a>) {
         for name in ["pointer", "type"] {
             if let Some(span) = fields.key_span(name) {
-                let diagnostic = Diagnostic::error("needs-json", span, format!("`{name}` belongs to an output that is a value"))
-                    .help("write `json:` in place of `path:`");
+                let diagnostic = Diagnostic::error(
+                    "needs-json",
+                    span,
+                    format!("`{name}` belongs to an output that is a value"),
+                )
+                .help("write `json:` in place of `path:`");
                 self.push(diagnostic);
             }
         }
@@ -203,14 +246,23 @@ impl<'a> Decoder<'a, '_> {
             if !pointer.value.is_empty() && !pointer.value.starts_with('/') {
                 let fixed = format!("/{}", pointer.value.replace('.', "/"));
                 let diagnostic = self
-                    .diagnostic("bad-pointer", at, format!("`{}` is not a JSON pointer: it begins with `/`", printable(&pointer.value)))
+                    .diagnostic(
+                        "bad-pointer",
+                        at,
+                        format!(
+                            "`{}` is not a JSON pointer: it begins with `/`",
+                            printable(&pointer.value)
+                        ),
+                    )
                     .help(format!("write `{fixed}`"))
                     .fix(pointer.span, fixed.clone());
                 self.push(diagnostic);
             }
             Some(pointer.value)
         });
-        let ty = fields.get("type").and_then(|at| self.param_type(at, "`type`"));
+        let ty = fields
+            .get("type")
+            .and_then(|at| self.param_type(at, "`type`"));
         JsonOutput {
             pointer: pointer.unwrap_or_default(),
             ty: ty.unwrap_or(ParamType::Float),
@@ -226,12 +278,17 @@ impl<'a> Decoder<'a, '_> {
 
     fn check_output_case(&mut self, entry: &Entry<'a>, outputs: &IndexMap<String, Output>) {
         let lower = entry.name.to_lowercase();
-        let other = outputs.iter().find(|(name, _)| name.to_lowercase() == lower);
+        let other = outputs
+            .iter()
+            .find(|(name, _)| name.to_lowercase() == lower);
         if let Some((name, output)) = other {
             let diagnostic = Diagnostic::error(
                 "case-collision",
                 entry.name_span,
-                format!("the outputs `{name}` and `{}` differ in case alone", entry.name),
+                format!(
+                    "the outputs `{name}` and `{}` differ in case alone",
+                    entry.name
+                ),
             )
             .related(output.span, "the other one")
             .help("give one of them another name");
@@ -240,8 +297,18 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// Two files of one path, or of paths that some file systems take for one. Values may share a JSON file.
-    fn check_collision(&mut self, entry: &Entry<'a>, output: &Output, outputs: &IndexMap<String, Output>) {
-        let path_of = |output: &Output| output.path.as_text().and_then(|text| RelPath::new(text).ok());
+    fn check_collision(
+        &mut self,
+        entry: &Entry<'a>,
+        output: &Output,
+        outputs: &IndexMap<String, Output>,
+    ) {
+        let path_of = |output: &Output| {
+            output
+                .path
+                .as_text()
+                .and_then(|text| RelPath::new(text).ok())
+        };
         let Some(path) = path_of(output) else {
             return;
         };
@@ -257,9 +324,15 @@ impl<'a> Decoder<'a, '_> {
                 continue;
             }
             let (code, words) = if same {
-                ("duplicate-path", format!("the outputs `{name}` and `{}` are one file", entry.name))
+                (
+                    "duplicate-path",
+                    format!("the outputs `{name}` and `{}` are one file", entry.name),
+                )
             } else {
-                ("case-collision", format!("`{theirs}` and `{path}` are one file where case does not count"))
+                (
+                    "case-collision",
+                    format!("`{theirs}` and `{path}` are one file where case does not count"),
+                )
             };
             let diagnostic = self
                 .diagnostic(code, entry.at, words)
@@ -271,7 +344,11 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// `stdout: NAME`: the name of an output; one that is not declared gets its name as its path.
-    pub(crate) fn stdout(&mut self, at: At, outputs: &mut IndexMap<String, Output>) -> Option<Spanned<String>> {
+    pub(crate) fn stdout(
+        &mut self,
+        at: At,
+        outputs: &mut IndexMap<String, Output>,
+    ) -> Option<Spanned<String>> {
         let name = self.literal(at, "`stdout`", "the name of an output")?;
         if !outputs.contains_key(&name.value) {
             if !self.check_name("an output", &name.value, name.span) {

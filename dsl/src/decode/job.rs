@@ -1,6 +1,9 @@
 //! Jobs: their needs, what they take from the file's top level and its defaults, and the rest by topic.
 
-use dagrun_model::{Diagnostic, Job, JobIx, Matrix, Need, ResourceTemplate, Retry, Span, Spanned, Template, Toolchain, did_you_mean};
+use dagrun_model::{
+    Diagnostic, Job, JobIx, Matrix, Need, ResourceTemplate, Retry, Span, Spanned, Template,
+    Toolchain, did_you_mean,
+};
 use indexmap::{IndexMap, IndexSet};
 
 use super::{At, Decoder, Fields, RawJob, View, printable};
@@ -24,18 +27,40 @@ pub(crate) type Symbols = IndexSet<String>;
 
 impl<'a> Decoder<'a, '_> {
     /// Reads a job. What cannot be read is reported and left out, so that names in it stay known.
-    pub(crate) fn job(&mut self, raw: &RawJob<'a>, context: &Context<'a, '_>, symbols: &mut Symbols) -> Option<Job> {
+    pub(crate) fn job(
+        &mut self,
+        raw: &RawJob<'a>,
+        context: &Context<'a, '_>,
+        symbols: &mut Symbols,
+    ) -> Option<Job> {
         let fields = raw.fields.as_ref()?;
-        let get = |name: &str| fields.get(name).or_else(|| context.defaults.filter(|d| d.knows(name)).and_then(|d| d.get(name)));
-        let mut outputs = fields.get("outputs").map(|at| self.outputs(at)).unwrap_or_default();
-        let stdout = fields.get("stdout").and_then(|at| self.stdout(at, &mut outputs));
+        let get = |name: &str| {
+            fields.get(name).or_else(|| {
+                context
+                    .defaults
+                    .filter(|d| d.knows(name))
+                    .and_then(|d| d.get(name))
+            })
+        };
+        let mut outputs = fields
+            .get("outputs")
+            .map(|at| self.outputs(at))
+            .unwrap_or_default();
+        let stdout = fields
+            .get("stdout")
+            .and_then(|at| self.stdout(at, &mut outputs));
         let needs = self.needs(fields, &raw.name, context.names, symbols);
         self.check_image(get("image"), fields);
         Some(Job {
             name: Spanned::new(raw.name.clone(), raw.name_span),
             needs,
-            matrix: fields.get("matrix").map_or_else(Matrix::default, |at| self.matrix(at)),
-            for_each: fields.get("for_each").map(|at| self.for_each(at)).unwrap_or_default(),
+            matrix: fields
+                .get("matrix")
+                .map_or_else(Matrix::default, |at| self.matrix(at)),
+            for_each: fields
+                .get("for_each")
+                .map(|at| self.for_each(at))
+                .unwrap_or_default(),
             replicates: fields.get("replicates").and_then(|at| self.replicates(at)),
             condition: fields.get("if").and_then(|at| self.expression(at, "`if`")),
             inputs: get("inputs").map(|at| self.inputs(at)).unwrap_or_default(),
@@ -46,14 +71,20 @@ impl<'a> Decoder<'a, '_> {
             pass_env: self.job_pass_env(get("pass_env"), context),
             toolchain: self.job_toolchain(get("toolchain"), context),
             secrets: self.job_secrets(get("secrets"), context),
-            resources: get("resources").map_or_else(ResourceTemplate::default, |at| self.resources(at)),
+            resources: get("resources")
+                .map_or_else(ResourceTemplate::default, |at| self.resources(at)),
             threads: get("threads").and_then(|at| self.threads(at)),
             timeout: get("timeout").and_then(|at| self.timeout(at)),
             retry: get("retry").map_or_else(Retry::default, |at| self.retry(at)),
             cache: get("cache").map_or(dagrun_model::CachePolicy::Auto, |at| self.cache(at)),
-            continue_on_error: get("continue_on_error").and_then(|at| self.bool(at, "`continue_on_error`")).unwrap_or(false),
-            speculate: get("speculate").and_then(|at| self.bool(at, "`speculate`")).unwrap_or(false),
-            executor: get("executor").and_then(|at| self.literal(at, "`executor`", "the name of a profile")),
+            continue_on_error: get("continue_on_error")
+                .and_then(|at| self.bool(at, "`continue_on_error`"))
+                .unwrap_or(false),
+            speculate: get("speculate")
+                .and_then(|at| self.bool(at, "`speculate`"))
+                .unwrap_or(false),
+            executor: get("executor")
+                .and_then(|at| self.literal(at, "`executor`", "the name of a profile")),
             span: self.span(fields.at),
         })
     }
@@ -62,7 +93,9 @@ impl<'a> Decoder<'a, '_> {
         if let Some(at) = image {
             let span = fields.key_span("image").unwrap_or_else(|| self.span(at));
             let words = "`image` is reserved: no executor of this version runs containers";
-            self.push(Diagnostic::error("reserved-key", span, words).help("remove it, and name the programs under `toolchain` so that they enter the key"));
+            self.push(Diagnostic::error("reserved-key", span, words).help(
+                "remove it, and name the programs under `toolchain` so that they enter the key",
+            ));
         }
     }
 
@@ -76,7 +109,10 @@ impl<'a> Decoder<'a, '_> {
 
     fn job_pass_env(&mut self, at: Option<At>, context: &Context<'a, '_>) -> Vec<Spanned<String>> {
         let mut names = context.pass_env.to_vec();
-        for name in at.map(|at| self.env_names(at, "`pass_env`")).unwrap_or_default() {
+        for name in at
+            .map(|at| self.env_names(at, "`pass_env`"))
+            .unwrap_or_default()
+        {
             if !names.iter().any(|n| n.value == name.value) {
                 names.push(name);
             }
@@ -91,7 +127,9 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn job_secrets(&mut self, at: Option<At>, context: &Context<'a, '_>) -> Vec<Spanned<String>> {
-        let names = at.map(|at| self.env_names(at, "`secrets`")).unwrap_or_default();
+        let names = at
+            .map(|at| self.env_names(at, "`secrets`"))
+            .unwrap_or_default();
         for name in &names {
             if context.secrets.iter().any(|s| s.value == name.value) {
                 continue;
@@ -100,8 +138,12 @@ impl<'a> Decoder<'a, '_> {
             let words = format!("the secret `{}` is not declared", name.value);
             let diagnostic = Diagnostic::error("unknown-secret", name.span, words);
             let diagnostic = match did_you_mean(&name.value, declared) {
-                Some(near) => diagnostic.help(format!("did you mean `{near}`?")).fix(name.span, near),
-                None => diagnostic.help(format!("add `secrets: [{}]` at the top level", name.value)),
+                Some(near) => diagnostic
+                    .help(format!("did you mean `{near}`?"))
+                    .fix(name.span, near),
+                None => {
+                    diagnostic.help(format!("add `secrets: [{}]` at the top level", name.value))
+                }
             };
             self.push(diagnostic);
         }
@@ -109,7 +151,13 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// `needs`: a name, a list of names and long forms, or a map from names to options.
-    pub(crate) fn needs(&mut self, fields: &Fields<'a>, own: &str, names: &Names, symbols: &mut Symbols) -> Vec<Need> {
+    pub(crate) fn needs(
+        &mut self,
+        fields: &Fields<'a>,
+        own: &str,
+        names: &Names,
+        symbols: &mut Symbols,
+    ) -> Vec<Need> {
         let mut reader = NeedReader {
             own,
             names,
@@ -126,7 +174,8 @@ impl<'a> Decoder<'a, '_> {
 
     fn need(&mut self, at: At, reader: &mut NeedReader<'_>) {
         if !matches!(self.view(at), View::Map) {
-            if let Some(name) = self.literal(at, "`needs`", "the name of a job, or a list of them") {
+            if let Some(name) = self.literal(at, "`needs`", "the name of a job, or a list of them")
+            {
                 self.add_need(at, &name, None, reader);
             }
             return;
@@ -136,7 +185,10 @@ impl<'a> Decoder<'a, '_> {
             let Some(fields) = self.fields(at, &schema::NEED_ITEM) else {
                 return;
             };
-            let Some(name) = fields.get("job").and_then(|at| self.literal(at, "`job`", "the name of a job")) else {
+            let Some(name) = fields
+                .get("job")
+                .and_then(|at| self.literal(at, "`job`", "the name of a job"))
+            else {
                 return;
             };
             self.add_need(at, &name, Some(&fields), reader);
@@ -155,12 +207,20 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
-    fn add_need(&mut self, at: At, name: &Spanned<String>, options: Option<&Fields<'a>>, reader: &mut NeedReader<'_>) {
+    fn add_need(
+        &mut self,
+        at: At,
+        name: &Spanned<String>,
+        options: Option<&Fields<'a>>,
+        reader: &mut NeedReader<'_>,
+    ) {
         let missing_drop = options
             .and_then(|f| f.get("missing"))
             .and_then(|at| self.word(at, "`missing`", &["drop", "error"]))
             == Some("drop");
-        let min = options.and_then(|f| f.get("min")).and_then(|at| self.count(at, "`min`", 0));
+        let min = options
+            .and_then(|f| f.get("min"))
+            .and_then(|at| self.count(at, "`min`", 0));
         let Some(targets) = self.targets(at, name, reader) else {
             return;
         };
@@ -168,7 +228,10 @@ impl<'a> Decoder<'a, '_> {
             let job = JobIx::from_index(reader.symbols.insert_full(target.clone()).0);
             if reader.needs.iter().any(|n| n.job == job) {
                 let words = format!("the need of `{target}` stands twice");
-                self.push(Diagnostic::error("duplicate-name", name.span, words).help("remove one of them"));
+                self.push(
+                    Diagnostic::error("duplicate-name", name.span, words)
+                        .help("remove one of them"),
+                );
                 continue;
             }
             reader.needs.push(Need {
@@ -180,10 +243,19 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
-    fn targets(&mut self, at: At, name: &Spanned<String>, reader: &NeedReader<'_>) -> Option<Vec<String>> {
+    fn targets(
+        &mut self,
+        at: At,
+        name: &Spanned<String>,
+        reader: &NeedReader<'_>,
+    ) -> Option<Vec<String>> {
         if name.value == reader.own {
             let diagnostic = self
-                .diagnostic("need-of-itself", at, format!("the job `{}` needs itself", printable(reader.own)))
+                .diagnostic(
+                    "need-of-itself",
+                    at,
+                    format!("the job `{}` needs itself", printable(reader.own)),
+                )
                 .help("remove this need");
             self.push(at_span(diagnostic, name.span));
             return None;
@@ -195,10 +267,16 @@ impl<'a> Decoder<'a, '_> {
         if inner().any(|full| *full == name.value) {
             return Some(vec![name.value.clone()]);
         }
-        let diagnostic = self.diagnostic("unknown-job", at, format!("there is no job `{}`", printable(&name.value)));
+        let diagnostic = self.diagnostic(
+            "unknown-job",
+            at,
+            format!("there is no job `{}`", printable(&name.value)),
+        );
         let candidates = reader.names.keys().chain(inner()).map(String::as_str);
         let diagnostic = match did_you_mean(&name.value, candidates) {
-            Some(near) => diagnostic.help(format!("did you mean `{near}`?")).fix(name.span, near),
+            Some(near) => diagnostic
+                .help(format!("did you mean `{near}`?"))
+                .fix(name.span, near),
             None => {
                 let all: Vec<&str> = reader.names.keys().map(String::as_str).take(20).collect();
                 diagnostic.help(format!("the jobs are {}", all.join(", ")))

@@ -26,7 +26,10 @@ impl<'a> Decoder<'a, '_> {
             return matrix;
         }
         let mut points = 1_u64;
-        for entry in self.entries(at, "`matrix`", "a map of axes").unwrap_or_default() {
+        for entry in self
+            .entries(at, "`matrix`", "a map of axes")
+            .unwrap_or_default()
+        {
             match &*entry.name {
                 "include" => matrix.include = self.points(entry.at, "`include`"),
                 "exclude" => matrix.exclude = self.points(entry.at, "`exclude`"),
@@ -39,7 +42,11 @@ impl<'a> Decoder<'a, '_> {
         }
         if points > MAX_POINTS {
             let diagnostic = self
-                .diagnostic("matrix-too-large", at, format!("this matrix has {points} points and the limit is {MAX_POINTS}"))
+                .diagnostic(
+                    "matrix-too-large",
+                    at,
+                    format!("this matrix has {points} points and the limit is {MAX_POINTS}"),
+                )
                 .help("split the job, or sample the space with a list under `include`");
             self.push(diagnostic);
         }
@@ -49,8 +56,15 @@ impl<'a> Decoder<'a, '_> {
     fn axis(&mut self, entry: &Entry<'a>) -> ValueTemplate {
         self.check_name("an axis", &entry.name, entry.name_span);
         if OWN_AXES.contains(&&*entry.name) {
-            let words = format!("`{}` is an axis of its own and cannot be in a matrix", entry.name);
-            let help = if entry.name == "replicate" { "write `replicates: N`" } else { "use another name" };
+            let words = format!(
+                "`{}` is an axis of its own and cannot be in a matrix",
+                entry.name
+            );
+            let help = if entry.name == "replicate" {
+                "write `replicates: N`"
+            } else {
+                "use another name"
+            };
             self.push(Diagnostic::error("reserved-name", entry.name_span, words).help(help));
         }
         let what = format!("the axis `{}`", printable(&entry.name));
@@ -64,7 +78,11 @@ impl<'a> Decoder<'a, '_> {
                 self.check_values(&items, &what);
             }
             View::Scalar => self.check_axis_expression(entry.at, &values, &what),
-            _ => self.wrong_type(entry.at, &what, "a list of values, or an expression that gives one"),
+            _ => self.wrong_type(
+                entry.at,
+                &what,
+                "a list of values, or an expression that gives one",
+            ),
         }
         values
     }
@@ -74,30 +92,38 @@ impl<'a> Decoder<'a, '_> {
             ValueTemplate::Template(template) if template.as_expr().is_some() => {}
             ValueTemplate::Template(_) => {
                 let diagnostic = self
-                    .diagnostic("wrong-type", at, format!("{what} has text beside its expression, so it is no list"))
+                    .diagnostic(
+                        "wrong-type",
+                        at,
+                        format!("{what} has text beside its expression, so it is no list"),
+                    )
                     .help("write the expression alone, or a list of templates");
                 self.push(diagnostic);
             }
             _ => {
                 let text = self.tree.text(at.id, self.text).into_owned();
                 let diagnostic = self
-                    .diagnostic("wrong-type", at, format!("{what} must be a list, not one value"))
+                    .diagnostic(
+                        "wrong-type",
+                        at,
+                        format!("{what} must be a list, not one value"),
+                    )
                     .help(format!("write `[{}]`", printable(&text)));
                 self.push(diagnostic);
             }
         }
     }
 
-    /// Checks that values written out differ and that objects have a name.
+    /// Checks that values written out differ and that names of objects are texts.
     fn check_values(&mut self, items: &[At], what: &str) {
-        let mut seen: rustc_hash::FxHashMap<String, Vec<(Value, At)>> = rustc_hash::FxHashMap::default();
+        let mut seen: rustc_hash::FxHashMap<String, Vec<(Value, At)>> =
+            rustc_hash::FxHashMap::default();
         for at in items {
             if let View::Map = self.view(*at) {
                 let entries = self.entries(*at, what, "a map").unwrap_or_default();
                 let name = entries.iter().find(|e| e.name == "name").map(|e| e.at);
-                match name.map(|at| self.view(at)) {
-                    Some(View::Scalar) => {}
-                    _ => self.missing_key(*at, &format!("this value of {what}"), "name", "which labels it"),
+                if let Some(name) = name.filter(|name| !matches!(self.view(*name), View::Scalar)) {
+                    self.wrong_type(name, "the `name` of a value, which labels it,", "a text");
                 }
             }
             if matches!(self.view(*at), View::Null) {
@@ -107,20 +133,37 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
-    fn check_distinct(&mut self, at: At, what: &str, seen: &mut rustc_hash::FxHashMap<String, Vec<(Value, At)>>) {
+    fn check_distinct(
+        &mut self,
+        at: At,
+        what: &str,
+        seen: &mut rustc_hash::FxHashMap<String, Vec<(Value, At)>>,
+    ) {
         if !matches!(self.view(at), View::Scalar) {
             return;
         }
         let value = self.scalar_value(at);
         // Equal numbers of different spelling meet under one key.
-        let key = value.as_f64().map_or_else(|| value.to_text(), |n| n.to_string());
+        let key = value
+            .as_f64()
+            .map_or_else(|| value.to_text(), |n| n.to_string());
         let others = seen.entry(key).or_default();
-        let equal = others.iter().find(|(other, _)| *other == value).map(|(_, at)| *at);
+        let equal = others
+            .iter()
+            .find(|(other, _)| *other == value)
+            .map(|(_, at)| *at);
         others.push((value.clone(), at));
         if let Some(other) = equal {
             let other = self.span(other);
             let diagnostic = self
-                .diagnostic("equal-values", at, format!("{what} has the value `{}` twice", printable(&value.to_text())))
+                .diagnostic(
+                    "equal-values",
+                    at,
+                    format!(
+                        "{what} has the value `{}` twice",
+                        printable(&value.to_text())
+                    ),
+                )
                 .related(other, "first here")
                 .help("remove one of them");
             self.push(diagnostic);
@@ -129,10 +172,17 @@ impl<'a> Decoder<'a, '_> {
 
     fn points(&mut self, at: At, what: &str) -> Vec<ValueTemplate> {
         let mut points = Vec::new();
-        for item in self.list(at, what, "a list of points such as `[{size: 1}]`").unwrap_or_default() {
+        for item in self
+            .list(at, what, "a list of points such as `[{size: 1}]`")
+            .unwrap_or_default()
+        {
             match self.view(item) {
                 View::Map => points.push(self.value_template(item)),
-                _ => self.wrong_type(item, &format!("a point of {what}"), "a map such as `{size: 1}`"),
+                _ => self.wrong_type(
+                    item,
+                    &format!("a point of {what}"),
+                    "a map such as `{size: 1}`",
+                ),
             }
         }
         points
@@ -142,11 +192,17 @@ impl<'a> Decoder<'a, '_> {
     pub(crate) fn for_each(&mut self, at: At) -> Vec<Spanned<String>> {
         let mut axes: Vec<Spanned<String>> = Vec::new();
         for item in self.flattened(at) {
-            let Some(axis) = self.literal(item, "`for_each`", "the name of an axis, or a list of them") else {
+            let Some(axis) =
+                self.literal(item, "`for_each`", "the name of an axis, or a list of them")
+            else {
                 continue;
             };
             if axes.iter().any(|a| a.value == axis.value) {
-                self.error("duplicate-name", item, format!("the axis `{}` stands twice in `for_each`", axis.value));
+                self.error(
+                    "duplicate-name",
+                    item,
+                    format!("the axis `{}` stands twice in `for_each`", axis.value),
+                );
             } else if self.check_name("an axis", &axis.value, axis.span) {
                 axes.push(axis);
             }
@@ -175,18 +231,28 @@ impl<'a> Decoder<'a, '_> {
                 None
             }
         };
-        let min = fields.get("min").and_then(|at| self.replicate_count(at, "`min`"));
+        let min = fields
+            .get("min")
+            .and_then(|at| self.replicate_count(at, "`min`"));
         let seeds = match fields.get("seeds") {
             Some(at) => self.seeds(at, zero),
             None => Seeds::Common { base: zero },
         };
-        Some(Replicates { n: n?, seeds, min, span })
+        Some(Replicates {
+            n: n?,
+            seeds,
+            min,
+            span,
+        })
     }
 
     fn replicate_count(&mut self, at: At, what: &str) -> Option<ValueTemplate> {
         let value = self.number_or_expression(at, what, "a whole number or an expression")?;
         if let ValueTemplate::Value(number) = &value
-            && !number.value.as_i64().is_some_and(|n| (1..=MAX_POINTS as i64).contains(&n))
+            && !number
+                .value
+                .as_i64()
+                .is_some_and(|n| (1..=MAX_POINTS as i64).contains(&n))
         {
             self.wrong_type(at, what, &format!("a whole number from 1 to {MAX_POINTS}"));
             return None;
@@ -194,7 +260,12 @@ impl<'a> Decoder<'a, '_> {
         Some(value)
     }
 
-    fn number_or_expression(&mut self, at: At, what: &str, expected: &str) -> Option<ValueTemplate> {
+    fn number_or_expression(
+        &mut self,
+        at: At,
+        what: &str,
+        expected: &str,
+    ) -> Option<ValueTemplate> {
         if !matches!(self.view(at), View::Scalar) {
             self.wrong_type(at, what, expected);
             return None;
@@ -207,7 +278,8 @@ impl<'a> Decoder<'a, '_> {
             return Seeds::Common { base: zero };
         };
         let base = fields.get("base").and_then(|at| {
-            let base = self.number_or_expression(at, "`base`", "a whole number or an expression")?;
+            let base =
+                self.number_or_expression(at, "`base`", "a whole number or an expression")?;
             if let ValueTemplate::Value(number) = &base
                 && number.value.as_i64().is_none()
             {
@@ -217,10 +289,14 @@ impl<'a> Decoder<'a, '_> {
             Some(base)
         });
         let base = base.unwrap_or(zero);
-        let policy = fields.get("policy").and_then(|at| self.word(at, "`policy`", schema::SEED_POLICIES));
+        let policy = fields
+            .get("policy")
+            .and_then(|at| self.word(at, "`policy`", schema::SEED_POLICIES));
         let values = fields.get("values");
         match (policy, values) {
-            (Some("list"), Some(at)) => Seeds::List { values: self.seed_values(at) },
+            (Some("list"), Some(at)) => Seeds::List {
+                values: self.seed_values(at),
+            },
             (Some("list"), None) => {
                 self.missing_key(fields.at, "`seeds`", "values", "the list of seeds");
                 Seeds::Common { base }
@@ -241,7 +317,10 @@ impl<'a> Decoder<'a, '_> {
             for item in self.items(at, items) {
                 let seed = self.value_template(item);
                 if let ValueTemplate::Value(seed) = &seed
-                    && !seed.value.as_i64().is_some_and(|n| (0..1 << 31).contains(&n))
+                    && !seed
+                        .value
+                        .as_i64()
+                        .is_some_and(|n| (0..1 << 31).contains(&n))
                 {
                     self.wrong_type(item, "a seed", "a whole number from 0 to 2147483647");
                 }

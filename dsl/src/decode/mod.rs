@@ -80,13 +80,24 @@ pub(crate) struct Fields<'a> {
     pub(crate) at: At,
     table: &'static Table,
     entries: Vec<Entry<'a>>,
+    /// Keys that misspelled ones probably mean: they are not missing.
+    meant: Vec<&'static str>,
 }
 
 impl Fields<'_> {
     /// The value of a key.
     pub(crate) fn get(&self, name: &str) -> Option<At> {
-        debug_assert!(self.table.has(name), "`{name}` is in the table of {}", self.table.what);
+        debug_assert!(
+            self.table.has(name),
+            "`{name}` is in the table of {}",
+            self.table.what
+        );
         self.entries.iter().find(|e| e.name == name).map(|e| e.at)
+    }
+
+    /// Whether a misspelled key probably means this one.
+    pub(crate) fn is_meant(&self, name: &str) -> bool {
+        self.meant.contains(&name)
     }
 
     /// Whether a map of this kind may have a key.
@@ -96,7 +107,10 @@ impl Fields<'_> {
 
     /// Where a key stands.
     pub(crate) fn key_span(&self, name: &str) -> Option<Span> {
-        self.entries.iter().find(|e| e.name == name).map(|e| e.name_span)
+        self.entries
+            .iter()
+            .find(|e| e.name == name)
+            .map(|e| e.name_span)
     }
 }
 
@@ -119,24 +133,25 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn step(&mut self, via: Option<Span>, id: NodeId) -> At {
-        self.spend(id);
         let at = match self.tree.node(id).kind {
+            // Of aliases within aliases, the outermost is where the author uses it.
             Kind::Alias(target) => At {
                 id: target,
-                via: Some(self.tree.span(id)),
+                via: via.or(Some(self.tree.span(id))),
             },
             _ => At { id, via },
         };
+        self.spend(at);
         self.check_tag(at);
         at
     }
 
-    fn spend(&mut self, id: NodeId) {
+    fn spend(&mut self, at: At) {
         self.shared.visited += 1;
         if self.shared.visited == MAX_NODES + 1 {
             let diagnostic = Diagnostic::error(
                 "too-many-nodes",
-                self.tree.span(id),
+                at.via.unwrap_or_else(|| self.tree.span(at.id)),
                 format!("aliases and merge keys make more than {MAX_NODES} values of this file"),
             )
             .help("name a large list once, or write it as an expression");
@@ -173,7 +188,12 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// An error about a node; it names the alias that led there.
-    pub(crate) fn diagnostic(&self, code: &'static str, at: At, message: impl Into<String>) -> Diagnostic {
+    pub(crate) fn diagnostic(
+        &self,
+        code: &'static str,
+        at: At,
+        message: impl Into<String>,
+    ) -> Diagnostic {
         let diagnostic = Diagnostic::error(code, self.span(at), message);
         match at.via {
             Some(alias) => diagnostic.related(alias, "used here"),
@@ -206,8 +226,16 @@ impl<'a> Decoder<'a, '_> {
                 at,
                 format!("{what} must be {expected}, not {}", self.scalar_kind(at)),
             ),
-            View::List(_) => self.diagnostic("wrong-type", at, format!("{what} must be {expected}, not a list")),
-            View::Map => self.diagnostic("wrong-type", at, format!("{what} must be {expected}, not a map")),
+            View::List(_) => self.diagnostic(
+                "wrong-type",
+                at,
+                format!("{what} must be {expected}, not a list"),
+            ),
+            View::Map => self.diagnostic(
+                "wrong-type",
+                at,
+                format!("{what} must be {expected}, not a map"),
+            ),
         };
         self.push(diagnostic);
     }
@@ -282,7 +310,12 @@ impl<'a> Decoder<'a, '_> {
         Some(entries)
     }
 
-    fn merge_into(&mut self, at: At, seen: &mut FxHashSet<Cow<'a, str>>, entries: &mut Vec<Entry<'a>>) {
+    fn merge_into(
+        &mut self,
+        at: At,
+        seen: &mut FxHashSet<Cow<'a, str>>,
+        entries: &mut Vec<Entry<'a>>,
+    ) {
         let tree: &'a Tree = self.tree;
         let Kind::Map(pairs) = &tree.node(at.id).kind else {
             return;
@@ -298,14 +331,20 @@ impl<'a> Decoder<'a, '_> {
                 merges.push(child);
             } else if seen.insert(name.clone()) {
                 let name_span = tree.span(*key);
-                entries.push(Entry { name, name_span, at: child });
+                entries.push(Entry {
+                    name,
+                    name_span,
+                    at: child,
+                });
             }
         }
         for merge in merges {
             for source in self.one_or_many(merge) {
                 match self.view(source) {
                     View::Map => self.merge_into(source, seen, entries),
-                    _ => self.wrong_type(source, "`<<`", "a map, an alias of one, or a list of them"),
+                    _ => {
+                        self.wrong_type(source, "`<<`", "a map, an alias of one, or a list of them")
+                    }
                 }
             }
         }
@@ -314,27 +353,39 @@ impl<'a> Decoder<'a, '_> {
     /// The entries of a map whose keys a table knows; others are reported.
     pub(crate) fn fields(&mut self, at: At, table: &'static Table) -> Option<Fields<'a>> {
         let entries = self.entries(at, table.what, "a map")?;
-        for entry in &entries {
-            self.check_key(entry, table);
-        }
-        Some(Fields { at, table, entries })
+        let meant = entries
+            .iter()
+            .filter_map(|entry| self.check_key(entry, table))
+            .collect();
+        Some(Fields {
+            at,
+            table,
+            entries,
+            meant,
+        })
     }
 
-    fn check_key(&mut self, entry: &Entry<'a>, table: &'static Table) {
+    /// Reports a key that the table does not know, and gives the one that is probably meant.
+    fn check_key(&mut self, entry: &Entry<'a>, table: &'static Table) -> Option<&'static str> {
         let name = &*entry.name;
         if table.has(name) || name.starts_with("x-") {
-            return;
+            return None;
         }
+        let near = did_you_mean(name, table.names());
         let mut diagnostic = if table.later.contains(&name) {
-            Diagnostic::error("not-in-this-version", entry.name_span, format!("`{name}` is not in this version"))
-                .help(later_help(name))
+            Diagnostic::error(
+                "not-in-this-version",
+                entry.name_span,
+                format!("`{name}` is not in this version"),
+            )
+            .help(later_help(name))
         } else {
             let unknown = Diagnostic::error(
                 "unknown-key",
                 entry.name_span,
                 format!("{} has no key `{}`", table.what, printable(name)),
             );
-            match did_you_mean(name, table.names()) {
+            match near {
                 Some(near) => unknown
                     .help(format!("did you mean `{near}`?"))
                     .fix(entry.name_span, near),
@@ -348,12 +399,16 @@ impl<'a> Decoder<'a, '_> {
             diagnostic = diagnostic.related(alias, "used here");
         }
         self.push(diagnostic);
+        // What this version does not know yet stands for the recipe of its job.
+        near.or_else(|| (name == "call").then_some("run"))
     }
 
     /// A name of a job, output, axis or parameter: `[A-Za-z_][A-Za-z0-9_-]*`, at most 100 bytes.
     pub(crate) fn check_name(&mut self, what: &str, name: &str, span: Span) -> bool {
         let mut chars = name.chars();
-        let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        let first = chars
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
         let rest = chars.all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
         if first && rest && name.len() <= 100 {
             return true;
@@ -371,14 +426,19 @@ impl<'a> Decoder<'a, '_> {
     /// The name of an environment variable.
     pub(crate) fn check_env_name(&mut self, name: &str, span: Span) -> bool {
         let mut chars = name.chars();
-        let first = chars.next().is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
+        let first = chars
+            .next()
+            .is_some_and(|c| c.is_ascii_alphabetic() || c == '_');
         if first && chars.all(|c| c.is_ascii_alphanumeric() || c == '_') {
             return true;
         }
         let diagnostic = Diagnostic::error(
             "bad-name",
             span,
-            format!("`{}` cannot be the name of an environment variable", printable(name)),
+            format!(
+                "`{}` cannot be the name of an environment variable",
+                printable(name)
+            ),
         )
         .help("it begins with a letter or `_` and goes on with letters, digits and `_`");
         self.push(diagnostic);

@@ -10,7 +10,10 @@ impl<'a> Decoder<'a, '_> {
     /// The parameters of a file.
     pub(crate) fn params(&mut self, at: At) -> IndexMap<String, Param> {
         let mut params = IndexMap::new();
-        for entry in self.entries(at, "`params`", "a map of names").unwrap_or_default() {
+        for entry in self
+            .entries(at, "`params`", "a map of names")
+            .unwrap_or_default()
+        {
             self.check_name("a parameter", &entry.name, entry.name_span);
             let param = self.param(&entry);
             params.insert(entry.name.into_owned(), param);
@@ -23,10 +26,20 @@ impl<'a> Decoder<'a, '_> {
             View::Map => self.declared(entry),
             View::Null => {
                 let diagnostic = self
-                    .diagnostic("empty-value", entry.at, format!("the parameter `{}` has neither a type nor a default", entry.name))
+                    .diagnostic(
+                        "empty-value",
+                        entry.at,
+                        format!(
+                            "the parameter `{}` has neither a type nor a default",
+                            entry.name
+                        ),
+                    )
                     .label("nothing here")
                     .help("write a default value, or `{type: string}` for one that must be given");
-                let diagnostic = Diagnostic { span: entry.name_span, ..diagnostic };
+                let diagnostic = Diagnostic {
+                    span: entry.name_span,
+                    ..diagnostic
+                };
                 self.push(diagnostic);
                 empty(entry.name_span)
             }
@@ -51,21 +64,32 @@ impl<'a> Decoder<'a, '_> {
             param.ty = type_of(&value);
             param.default = Some(Spanned::new(value, self.span(at)));
         }
-        let typed = fields.get("type").and_then(|at| self.param_type(at, "`type`"));
+        let typed = fields
+            .get("type")
+            .and_then(|at| self.param_type(at, "`type`"));
         param.ty = typed.unwrap_or(param.ty);
         param.min = fields.get("min").and_then(|at| self.number(at, "`min`"));
         param.max = fields.get("max").and_then(|at| self.number(at, "`max`"));
         if let Some(at) = fields.get("choices") {
-            let items = self.list(at, "`choices`", "a list of values").unwrap_or_default();
+            let items = self
+                .list(at, "`choices`", "a list of values")
+                .unwrap_or_default();
             for item in items {
                 let value = self.plain(item, "a choice");
                 if typed.is_some() && !fits(&value, param.ty) {
-                    self.error("wrong-type", item, format!("this choice is not of the type `{}`", type_name(param.ty)));
+                    self.error(
+                        "wrong-type",
+                        item,
+                        format!("this choice is not of the type `{}`", type_name(param.ty)),
+                    );
                 }
                 param.choices.push(value);
             }
         }
-        if let Some(text) = fields.get("description").and_then(|at| self.literal(at, "`description`", "a text")) {
+        if let Some(text) = fields
+            .get("description")
+            .and_then(|at| self.literal(at, "`description`", "a text"))
+        {
             param.description = text.value;
         }
         self.check_limits(&param, &fields);
@@ -79,11 +103,22 @@ impl<'a> Decoder<'a, '_> {
             return;
         };
         if !matches!(param.ty, ParamType::Int | ParamType::Float | ParamType::Any) {
-            self.error("wrong-type", at, format!("a parameter of the type `{}` has no least or greatest value", type_name(param.ty)));
+            self.error(
+                "wrong-type",
+                at,
+                format!(
+                    "a parameter of the type `{}` has no least or greatest value",
+                    type_name(param.ty)
+                ),
+            );
         } else if let (Some(min), Some(max)) = (param.min, param.max)
             && min > max
         {
-            self.error("bad-range", at, format!("the least value {min} is greater than the greatest value {max}"));
+            self.error(
+                "bad-range",
+                at,
+                format!("the least value {min} is greater than the greatest value {max}"),
+            );
         }
     }
 
@@ -92,21 +127,26 @@ impl<'a> Decoder<'a, '_> {
             return;
         };
         if let Err(reason) = check_param(param, &default.value) {
-            self.push(Diagnostic::error("bad-default", default.span, format!("the default of `{name}` {reason}")));
+            self.push(Diagnostic::error(
+                "bad-default",
+                default.span,
+                format!("the default of `{name}` {reason}"),
+            ));
         }
     }
 
     /// The name of a type.
     pub(crate) fn param_type(&mut self, at: At, what: &str) -> Option<ParamType> {
-        self.word(at, what, schema::PARAM_TYPES).map(|word| match word {
-            "string" => ParamType::String,
-            "int" => ParamType::Int,
-            "float" | "number" => ParamType::Float,
-            "bool" => ParamType::Bool,
-            "list" => ParamType::List,
-            "map" => ParamType::Map,
-            _ => ParamType::Any,
-        })
+        self.word(at, what, schema::PARAM_TYPES)
+            .map(|word| match word {
+                "string" => ParamType::String,
+                "int" => ParamType::Int,
+                "float" | "number" => ParamType::Float,
+                "bool" => ParamType::Bool,
+                "list" => ParamType::List,
+                "map" => ParamType::Map,
+                _ => ParamType::Any,
+            })
     }
 }
 
@@ -163,18 +203,30 @@ pub(crate) fn fits(value: &Value, ty: ParamType) -> bool {
 /// Why not, as words that follow the name of the value.
 pub fn check_param(param: &Param, value: &Value) -> Result<(), String> {
     if !fits(value, param.ty) {
-        return Err(format!("must be of the type `{}`, not a {}", type_name(param.ty), value.type_name()));
+        return Err(format!(
+            "must be of the type `{}`, not a {}",
+            type_name(param.ty),
+            value.type_name()
+        ));
     }
     if let Some(number) = value.as_f64() {
         if param.min.is_some_and(|min| number < min) {
-            return Err(format!("must be at least {}", param.min.unwrap_or_default()));
+            return Err(format!(
+                "must be at least {}",
+                param.min.unwrap_or_default()
+            ));
         }
         if param.max.is_some_and(|max| number > max) {
             return Err(format!("must be at most {}", param.max.unwrap_or_default()));
         }
     }
     if !param.choices.is_empty() && !param.choices.contains(value) {
-        let choices = param.choices.iter().map(|c| format!("`{c}`")).collect::<Vec<_>>().join(", ");
+        let choices = param
+            .choices
+            .iter()
+            .map(|c| format!("`{c}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
         return Err(format!("must be one of {choices}"));
     }
     Ok(())

@@ -1,8 +1,8 @@
 //! What a job asks of its host and of the scheduler: resources, times, retries, caching, toolchain, names of variables.
 
 use dagrun_model::{
-    CachePolicy, Diagnostic, ResourceTemplate, Retry, RetryCause, Spanned, Template, Toolchain, Value, ValueTemplate,
-    parse_bytes, parse_duration,
+    CachePolicy, Diagnostic, ResourceTemplate, Retry, RetryCause, Spanned, Template, Toolchain,
+    Value, ValueTemplate, parse_bytes, parse_duration,
 };
 use indexmap::IndexMap;
 
@@ -13,12 +13,19 @@ impl Decoder<'_, '_> {
     /// `resources`.
     pub(crate) fn resources(&mut self, at: At) -> ResourceTemplate {
         let mut resources = ResourceTemplate::default();
-        for entry in self.entries(at, "`resources`", "a map of amounts").unwrap_or_default() {
+        for entry in self
+            .entries(at, "`resources`", "a map of amounts")
+            .unwrap_or_default()
+        {
             if entry.name.starts_with("x-") {
                 continue;
             }
             if !matches!(self.view(entry.at), View::Scalar) {
-                self.wrong_type(entry.at, &format!("`{}`", printable(&entry.name)), "an amount");
+                self.wrong_type(
+                    entry.at,
+                    &format!("`{}`", printable(&entry.name)),
+                    "an amount",
+                );
                 continue;
             }
             let value = self.value_template(entry.at);
@@ -33,7 +40,8 @@ impl Decoder<'_, '_> {
                 }
                 name => {
                     self.check_name("a resource", name, entry.name_span);
-                    if let Some(near @ ("cpus" | "memory")) = dagrun_model::did_you_mean(name, ["cpus", "memory"])
+                    if let Some(near @ ("cpus" | "memory")) =
+                        dagrun_model::did_you_mean(name, ["cpus", "memory"])
                     {
                         let diagnostic = Diagnostic::warning(
                             "near-name",
@@ -56,7 +64,11 @@ impl Decoder<'_, '_> {
         let ValueTemplate::Value(value) = value else {
             return;
         };
-        if !value.value.as_f64().is_some_and(|n| (0.0..=1e9).contains(&n)) {
+        if !value
+            .value
+            .as_f64()
+            .is_some_and(|n| (0.0..=1e9).contains(&n))
+        {
             self.wrong_type(at, what, "a number such as `1` or `0.5`");
         }
     }
@@ -76,7 +88,9 @@ impl Decoder<'_, '_> {
         if let Some(text) = template.as_text() {
             match parse_duration(text) {
                 Err(words) => self.error("bad-duration", at, words),
-                Ok(time) if time.is_zero() => self.error("bad-duration", at, "a timeout of no time at all"),
+                Ok(time) if time.is_zero() => {
+                    self.error("bad-duration", at, "a timeout of no time at all")
+                }
                 Ok(_) => {}
             }
         }
@@ -86,7 +100,10 @@ impl Decoder<'_, '_> {
     /// `threads`: a whole number, checked where it is written out.
     pub(crate) fn threads(&mut self, at: At) -> Option<Template> {
         let template = self.template(at, "`threads`", "a whole number")?;
-        if template.as_text().is_some_and(|t| !t.parse::<u32>().is_ok_and(|n| n > 0)) {
+        if template
+            .as_text()
+            .is_some_and(|t| !t.parse::<u32>().is_ok_and(|n| n > 0))
+        {
             self.wrong_type(at, "`threads`", "a whole number from 1 up");
         }
         Some(template)
@@ -104,26 +121,43 @@ impl Decoder<'_, '_> {
         };
         match fields.get("max") {
             Some(at) => retry.max = self.count(at, "`max`", 0).unwrap_or_default(),
-            None => self.missing_key(at, "`retry`", "max", "how many more attempts a failure may have"),
+            None => self.missing_key(
+                at,
+                "`retry`",
+                "max",
+                "how many more attempts a failure may have",
+            ),
         }
         if let Some(at) = fields.get("when") {
             for item in self.one_or_many(at) {
                 retry.when.extend(self.retry_cause(item));
             }
         }
-        if let Some(text) = fields.get("backoff").and_then(|at| self.literal(at, "`backoff`", "a duration")) {
+        if let Some(text) = fields
+            .get("backoff")
+            .and_then(|at| self.literal(at, "`backoff`", "a duration"))
+        {
             match parse_duration(&text.value) {
                 Ok(time) => retry.backoff_s = time.as_secs_f64(),
                 Err(words) => self.push(Diagnostic::error("bad-duration", text.span, words)),
             }
         }
-        if let Some(text) = fields.get("memory").and_then(|at| self.literal(at, "`memory`", "a factor such as `2x`")) {
+        if let Some(text) = fields
+            .get("memory")
+            .and_then(|at| self.literal(at, "`memory`", "a factor such as `2x`"))
+        {
             let factor = text.value.trim_end_matches('x').trim().parse::<f64>();
             match factor {
                 Ok(factor) if (1.0..=1000.0).contains(&factor) => retry.memory_factor = factor,
                 _ => {
-                    let words = format!("`{}` is not a factor by which memory can grow", printable(&text.value));
-                    self.push(Diagnostic::error("bad-factor", text.span, words).help("write a factor from 1 up, such as `2x`"));
+                    let words = format!(
+                        "`{}` is not a factor by which memory can grow",
+                        printable(&text.value)
+                    );
+                    self.push(
+                        Diagnostic::error("bad-factor", text.span, words)
+                            .help("write a factor from 1 up, such as `2x`"),
+                    );
                 }
             }
         }
@@ -131,14 +165,15 @@ impl Decoder<'_, '_> {
     }
 
     fn retry_cause(&mut self, at: At) -> Option<RetryCause> {
-        self.word(at, "`when`", schema::RETRY_CAUSES).map(|word| match word {
-            "exit" => RetryCause::Exit,
-            "signal" => RetryCause::Signal,
-            "oom" => RetryCause::OutOfMemory,
-            "timeout" => RetryCause::Timeout,
-            "output" => RetryCause::Output,
-            _ => RetryCause::Exec,
-        })
+        self.word(at, "`when`", schema::RETRY_CAUSES)
+            .map(|word| match word {
+                "exit" => RetryCause::Exit,
+                "signal" => RetryCause::Signal,
+                "oom" => RetryCause::OutOfMemory,
+                "timeout" => RetryCause::Timeout,
+                "output" => RetryCause::Output,
+                _ => RetryCause::Exec,
+            })
     }
 
     /// `cache`.
@@ -158,7 +193,11 @@ impl Decoder<'_, '_> {
         {
             let word = if on { "auto" } else { "never" };
             let diagnostic = self
-                .diagnostic("wrong-type", at, format!("`cache` must be `auto`, `never` or a map, not `{on}`"))
+                .diagnostic(
+                    "wrong-type",
+                    at,
+                    format!("`cache` must be `auto`, `never` or a map, not `{on}`"),
+                )
                 .help(format!("write `{word}`"))
                 .fix(self.span(at), word);
             self.push(diagnostic);
@@ -187,7 +226,10 @@ impl Decoder<'_, '_> {
     /// `env`: variables with values of any scalar.
     pub(crate) fn env(&mut self, at: At) -> IndexMap<String, Template> {
         let mut env = IndexMap::new();
-        for entry in self.entries(at, "`env`", "a map of variables").unwrap_or_default() {
+        for entry in self
+            .entries(at, "`env`", "a map of variables")
+            .unwrap_or_default()
+        {
             self.check_env_name(&entry.name, entry.name_span);
             if matches!(self.view(entry.at), View::Null) {
                 let words = format!("the variable `{}` has no value", printable(&entry.name));
@@ -200,7 +242,11 @@ impl Decoder<'_, '_> {
             let template = self.template(entry.at, &what, "a text or a number");
             let template = template.unwrap_or_else(|| Template::text("", self.span(entry.at)));
             if template.as_text().is_some_and(|text| text.contains('\0')) {
-                self.error("bad-value", entry.at, format!("{what} has a NUL character in it"));
+                self.error(
+                    "bad-value",
+                    entry.at,
+                    format!("{what} has a NUL character in it"),
+                );
             }
             env.insert(entry.name.into_owned(), template);
         }
@@ -236,9 +282,16 @@ impl Decoder<'_, '_> {
             self.check_path(at, &text.value, "a toolchain file");
             return Some(Toolchain::File(text));
         }
-        if text.value.contains(['\'', '"', '\\', '|', '&', ';', '<', '>', '$', '`']) {
+        if text
+            .value
+            .contains(['\'', '"', '\\', '|', '&', ';', '<', '>', '$', '`'])
+        {
             let diagnostic = self
-                .diagnostic("shell-in-toolchain", at, "a toolchain command runs without a shell")
+                .diagnostic(
+                    "shell-in-toolchain",
+                    at,
+                    "a toolchain command runs without a shell",
+                )
                 .help("write it as a list of words: `[python3, -c, \"...\"]`");
             self.push(diagnostic);
             return None;
@@ -255,7 +308,10 @@ impl Decoder<'_, '_> {
             .map_or(span.end, |n| span.start + n as u32);
         let diagnostic = self.diagnostic("missing-key", at, format!("{what} has no `{name}`"));
         let diagnostic = Diagnostic {
-            span: dagrun_model::Span { end: first_line, ..span },
+            span: dagrun_model::Span {
+                end: first_line,
+                ..span
+            },
             ..diagnostic
         };
         self.push(diagnostic.help(format!("add `{name}:`, {meaning}")));

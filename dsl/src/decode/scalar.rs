@@ -2,7 +2,9 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use dagrun_model::{CONTEXTS, Diagnostic, Expr, Map, Span, Spanned, Template, Value, ValueTemplate};
+use dagrun_model::{
+    CONTEXTS, Diagnostic, Expr, Map, Span, Spanned, Template, Value, ValueTemplate,
+};
 
 use super::{At, Decoder, View};
 use crate::{
@@ -11,7 +13,9 @@ use crate::{
     yaml::{self, Kind, Style},
 };
 
-const CORE_TAGS: &[&str] = &["!!str", "!!int", "!!float", "!!bool", "!!null", "!!seq", "!!map", "!"];
+const CORE_TAGS: &[&str] = &[
+    "!!str", "!!int", "!!float", "!!bool", "!!null", "!!seq", "!!map", "!",
+];
 
 impl<'a> Decoder<'a, '_> {
     /// Reports a tag outside the core schema; most often it is an expression that begins with `!`.
@@ -23,25 +27,44 @@ impl<'a> Decoder<'a, '_> {
         if CORE_TAGS.contains(&tag) {
             return;
         }
-        let limit = node.range().start + if node.range().is_empty() { 0 } else { tag.len() };
+        let limit = node.range().start
+            + if node.range().is_empty() {
+                0
+            } else {
+                tag.len()
+            };
         let start = match self.text[..limit.min(self.text.len())].rfind(tag) {
             Some(start) => start,
             None => node.range().start,
         };
         let file = self.span(at).file;
-        let line_end = self.text[start..].find('\n').map_or(self.text.len(), |n| start + n);
+        let line_end = self.text[start..]
+            .find('\n')
+            .map_or(self.text.len(), |n| start + n);
         let line = self.text[start..line_end].trim_end();
         if tag.contains('(') || tag.contains('$') || tag.contains('.') {
             let whole = Span::new(file, start, start + line.len());
             let expression = format!("${{{{ {line} }}}}");
-            let diagnostic = Diagnostic::error("expression-is-tag", whole, "a value that begins with `!` is a YAML tag, not an expression")
-                .help(format!("write `{expression}`"));
+            let diagnostic = Diagnostic::error(
+                "expression-is-tag",
+                whole,
+                "a value that begins with `!` is a YAML tag, not an expression",
+            )
+            .help(format!("write `{expression}`"));
             let in_flow = line.contains([',', ']', '}', '#', '"']);
-            self.push(if in_flow { diagnostic } else { diagnostic.fix(whole, expression) });
+            self.push(if in_flow {
+                diagnostic
+            } else {
+                diagnostic.fix(whole, expression)
+            });
         } else {
             let span = Span::new(file, start, start + tag.len());
-            let diagnostic = Diagnostic::error("unknown-tag", span, format!("the YAML tag `{}` is not known here", super::printable(tag)))
-                .help("remove it, or put the value in quotes if the `!` belongs to it");
+            let diagnostic = Diagnostic::error(
+                "unknown-tag",
+                span,
+                format!("the YAML tag `{}` is not known here", super::printable(tag)),
+            )
+            .help("remove it, or put the value in quotes if the `!` belongs to it");
             self.push(diagnostic);
         }
     }
@@ -68,12 +91,23 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// A text in which no template may stand.
-    pub(crate) fn literal(&mut self, at: At, what: &str, expected: &str) -> Option<Spanned<String>> {
+    pub(crate) fn literal(
+        &mut self,
+        at: At,
+        what: &str,
+        expected: &str,
+    ) -> Option<Spanned<String>> {
         let text = self.text(at, what, expected)?;
         if text.contains("${{") {
             let diagnostic = self
-                .diagnostic("template-not-allowed", at, format!("{what} cannot hold a template"))
-                .help(format!("write {expected} itself: it must be known before anything is evaluated"));
+                .diagnostic(
+                    "template-not-allowed",
+                    at,
+                    format!("{what} cannot hold a template"),
+                )
+                .help(format!(
+                    "write {expected} itself: it must be known before anything is evaluated"
+                ));
             self.push(diagnostic);
             return None;
         }
@@ -118,9 +152,22 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// One of some words.
-    pub(crate) fn word(&mut self, at: At, what: &str, words: &[&'static str]) -> Option<&'static str> {
-        let list = words.iter().map(|w| format!("`{w}`")).collect::<Vec<_>>().join(", ");
-        let expected = if words.len() == 1 { list } else { format!("one of {list}") };
+    pub(crate) fn word(
+        &mut self,
+        at: At,
+        what: &str,
+        words: &[&'static str],
+    ) -> Option<&'static str> {
+        let list = words
+            .iter()
+            .map(|w| format!("`{w}`"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let expected = if words.len() == 1 {
+            list
+        } else {
+            format!("one of {list}")
+        };
         let text = self.text(at, what, &expected)?;
         let found = words.iter().copied().find(|w| *w == text);
         if found.is_none() {
@@ -130,7 +177,9 @@ impl<'a> Decoder<'a, '_> {
                 format!("{what} cannot be `{}`", super::printable(&text)),
             );
             diagnostic = match dagrun_model::did_you_mean(&text, words.iter().copied()) {
-                Some(near) => diagnostic.help(format!("did you mean `{near}`?")).fix(self.span(at), near),
+                Some(near) => diagnostic
+                    .help(format!("did you mean `{near}`?"))
+                    .fix(self.span(at), near),
                 None => diagnostic.help(format!("write {expected}")),
             };
             self.push(diagnostic);
@@ -165,7 +214,10 @@ impl<'a> Decoder<'a, '_> {
     /// A condition, which is always an expression.
     pub(crate) fn expression(&mut self, at: At, what: &str) -> Option<Expr> {
         let text = self.text(at, what, "an expression")?;
-        if self.tree.node(at.id).tag.is_some() || self.check_cut(at, &text) || self.check_braces(at, &text) {
+        if self.tree.node(at.id).tag.is_some()
+            || self.check_cut(at, &text)
+            || self.check_braces(at, &text)
+        {
             return None;
         }
         let source = self.source_text(at);
@@ -191,7 +243,9 @@ impl<'a> Decoder<'a, '_> {
         if self.style(at) != Some(Style::Plain) {
             return false;
         }
-        let open = text.rfind("${{").is_some_and(|open| !text[open..].contains("}}"));
+        let open = text
+            .rfind("${{")
+            .is_some_and(|open| !text[open..].contains("}}"));
         let span = self.span(at);
         let rest = &self.text[span.end as usize..];
         let rest = &rest[..rest.find('\n').unwrap_or(rest.len())];
@@ -200,14 +254,25 @@ impl<'a> Decoder<'a, '_> {
             return false;
         }
         let hash = span.end as usize + (rest.len() - comment.len());
-        let whole = Span::new(span.file, span.start as usize, span.end as usize + rest.trim_end().len());
+        let whole = Span::new(
+            span.file,
+            span.start as usize,
+            span.end as usize + rest.trim_end().len(),
+        );
         let value = &self.text[whole.start as usize..whole.end as usize];
         let quoted = double_quoted(value);
-        let diagnostic = Diagnostic::error("template-cut", Span::new(span.file, hash, hash + 1), "` #` begins a comment and cuts the template")
-            .label("YAML reads no further than this")
-            .related(Span::new(span.file, span.start as usize, span.end as usize), "the template opens here")
-            .help("put the whole value in quotes")
-            .fix(whole, quoted);
+        let diagnostic = Diagnostic::error(
+            "template-cut",
+            Span::new(span.file, hash, hash + 1),
+            "` #` begins a comment and cuts the template",
+        )
+        .label("YAML reads no further than this")
+        .related(
+            Span::new(span.file, span.start as usize, span.end as usize),
+            "the template opens here",
+        )
+        .help("put the whole value in quotes")
+        .fix(whole, quoted);
         self.push(diagnostic);
         true
     }
@@ -219,9 +284,13 @@ impl<'a> Decoder<'a, '_> {
         };
         let span = self.source_text(at).span_of(start..end);
         let inner = text[start + 2..end].trim_end_matches("}}").trim();
-        let diagnostic = Diagnostic::error("braces-without-dollar", span, "`{{ }}` without `$` is text, not a template")
-            .help(format!("write `${{{{ {inner} }}}}`"))
-            .fix(span, format!("${{{{ {inner} }}}}"));
+        let diagnostic = Diagnostic::error(
+            "braces-without-dollar",
+            span,
+            "`{{ }}` without `$` is text, not a template",
+        )
+        .help(format!("write `${{{{ {inner} }}}}`"))
+        .fix(span, format!("${{{{ {inner} }}}}"));
         self.push(diagnostic);
         true
     }
@@ -251,7 +320,10 @@ impl<'a> Decoder<'a, '_> {
             View::Scalar => self.scalar_template(at),
             View::List(items) => {
                 let items = self.items(at, items);
-                let items = items.into_iter().map(|item| self.value_template(item)).collect();
+                let items = items
+                    .into_iter()
+                    .map(|item| self.value_template(item))
+                    .collect();
                 collapse_list(items, self.span(at))
             }
             View::Map => {
@@ -290,7 +362,11 @@ impl<'a> Decoder<'a, '_> {
             ValueTemplate::Value(value) => value.value,
             _ => {
                 let diagnostic = self
-                    .diagnostic("template-not-allowed", at, format!("{what} cannot hold a template"))
+                    .diagnostic(
+                        "template-not-allowed",
+                        at,
+                        format!("{what} cannot hold a template"),
+                    )
                     .help("write the value itself");
                 self.push(diagnostic);
                 Value::Null
@@ -300,7 +376,10 @@ impl<'a> Decoder<'a, '_> {
 }
 
 fn collapse_list(items: Vec<ValueTemplate>, span: Span) -> ValueTemplate {
-    if !items.iter().all(|item| matches!(item, ValueTemplate::Value(_))) {
+    if !items
+        .iter()
+        .all(|item| matches!(item, ValueTemplate::Value(_)))
+    {
         return ValueTemplate::List(items, span);
     }
     let values = items.into_iter().filter_map(plain_part);
@@ -308,7 +387,10 @@ fn collapse_list(items: Vec<ValueTemplate>, span: Span) -> ValueTemplate {
 }
 
 fn collapse_map(entries: Vec<(Arc<str>, ValueTemplate)>, span: Span) -> ValueTemplate {
-    if !entries.iter().all(|(_, v)| matches!(v, ValueTemplate::Value(_))) {
+    if !entries
+        .iter()
+        .all(|(_, v)| matches!(v, ValueTemplate::Value(_)))
+    {
         return ValueTemplate::Map(entries, span);
     }
     let map: Map = entries

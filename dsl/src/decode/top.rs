@@ -48,16 +48,36 @@ impl<'a> Decoder<'a, '_> {
         let fields = self.fields(root, &schema::PIPELINE)?;
         self.check_version(&fields)?;
         let name = fields.get("name").and_then(|at| self.pipeline_name(at));
-        let params = fields.get("params").map(|at| self.params(at)).unwrap_or_default();
-        let secrets = fields.get("secrets").map(|at| self.env_names(at, "`secrets`")).unwrap_or_default();
+        let params = fields
+            .get("params")
+            .map(|at| self.params(at))
+            .unwrap_or_default();
+        let secrets = fields
+            .get("secrets")
+            .map(|at| self.env_names(at, "`secrets`"))
+            .unwrap_or_default();
         let env = fields.get("env").map(|at| self.env(at)).unwrap_or_default();
-        let pass_env = fields.get("pass_env").map(|at| self.env_names(at, "`pass_env`")).unwrap_or_default();
-        let toolchain = fields.get("toolchain").map(|at| self.toolchain(at)).unwrap_or_default();
-        let defaults = fields.get("defaults").and_then(|at| self.fields(at, &schema::DEFAULTS));
+        let pass_env = fields
+            .get("pass_env")
+            .map(|at| self.env_names(at, "`pass_env`"))
+            .unwrap_or_default();
+        let toolchain = fields
+            .get("toolchain")
+            .map(|at| self.toolchain(at))
+            .unwrap_or_default();
+        let defaults = fields
+            .get("defaults")
+            .and_then(|at| self.fields(at, &schema::DEFAULTS));
         let jobs = match fields.get("jobs") {
             Some(at) => self.raw_jobs(at),
+            None if fields.is_meant("jobs") => Vec::new(),
             None => {
-                self.missing_key(fields.at, "this pipeline", "jobs", "a map of the jobs by name");
+                self.missing_key(
+                    fields.at,
+                    "this pipeline",
+                    "jobs",
+                    "a map of the jobs by name",
+                );
                 Vec::new()
             }
         };
@@ -70,8 +90,14 @@ impl<'a> Decoder<'a, '_> {
             toolchain,
             defaults,
             jobs,
-            export: fields.get("export").map(|at| self.export(at)).unwrap_or_default(),
-            report: fields.get("report").map(|at| self.report(at)).unwrap_or_default(),
+            export: fields
+                .get("export")
+                .map(|at| self.export(at))
+                .unwrap_or_default(),
+            report: fields
+                .get("report")
+                .map(|at| self.report(at))
+                .unwrap_or_default(),
         })
     }
 
@@ -83,8 +109,13 @@ impl<'a> Decoder<'a, '_> {
         if text.value.parse() == Ok(VERSION) {
             return Some(());
         }
-        let words = format!("this version of dagrun reads the language `{VERSION}`, not `{}`", printable(&text.value));
-        let diagnostic = self.diagnostic("unknown-version", at, words).help("write `dagrun: 1`, or use a newer dagrun");
+        let words = format!(
+            "this version of dagrun reads the language `{VERSION}`, not `{}`",
+            printable(&text.value)
+        );
+        let diagnostic = self
+            .diagnostic("unknown-version", at, words)
+            .help("write `dagrun: 1`, or use a newer dagrun");
         self.push(diagnostic);
         None
     }
@@ -96,7 +127,10 @@ impl<'a> Decoder<'a, '_> {
             || name.value.starts_with('.')
             || name.value.contains(|c: char| c.is_control() || c == '/');
         if bad {
-            let words = format!("`{}` cannot be the name of a pipeline", printable(&name.value));
+            let words = format!(
+                "`{}` cannot be the name of a pipeline",
+                printable(&name.value)
+            );
             let diagnostic = self
                 .diagnostic("bad-name", at, words)
                 .help("it names the pipeline's history: at most 100 bytes, no `/`, no control characters, no `.` at its start");
@@ -106,7 +140,9 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn raw_jobs(&mut self, at: At) -> Vec<RawJob<'a>> {
-        let entries = self.entries(at, "`jobs`", "a map of jobs by name").unwrap_or_default();
+        let entries = self
+            .entries(at, "`jobs`", "a map of jobs by name")
+            .unwrap_or_default();
         if entries.is_empty() && matches!(self.view(at), super::View::Map) {
             self.error("empty-value", at, "this pipeline has no jobs");
         }
@@ -119,11 +155,18 @@ impl<'a> Decoder<'a, '_> {
             super::View::Map => self.fields(entry.at, &schema::JOB),
             super::View::Null => {
                 let words = format!("the job `{}` is empty", printable(&entry.name));
-                self.push(Diagnostic::error("empty-value", entry.name_span, words).help("add `run:` with a command"));
+                self.push(
+                    Diagnostic::error("empty-value", entry.name_span, words)
+                        .help("add `run:` with a command"),
+                );
                 None
             }
             _ => {
-                self.wrong_type(entry.at, &format!("the job `{}`", printable(&entry.name)), "a map with `run:` in it");
+                self.wrong_type(
+                    entry.at,
+                    &format!("the job `{}`", printable(&entry.name)),
+                    "a map with `run:` in it",
+                );
                 None
             }
         };
@@ -139,8 +182,14 @@ impl<'a> Decoder<'a, '_> {
     fn uses(&mut self, fields: &Fields<'a>) -> Option<Uses> {
         let Some(at) = fields.get("uses") else {
             if let Some(span) = fields.key_span("with") {
-                self.push(Diagnostic::error("needs-uses", span, "`with` belongs to a job that has `uses`")
-                    .help("give values to a command by `env:` or by templates in `run:`"));
+                self.push(
+                    Diagnostic::error(
+                        "needs-uses",
+                        span,
+                        "`with` belongs to a job that has `uses`",
+                    )
+                    .help("give values to a command by `env:` or by templates in `run:`"),
+                );
             }
             return None;
         };
@@ -149,12 +198,16 @@ impl<'a> Decoder<'a, '_> {
                 && let Some(span) = fields.key_span(key)
             {
                 let words = format!("a job that uses a file cannot have `{key}`");
-                self.push(Diagnostic::error("one-of", span, words).help("write it into the jobs of that file; `needs`, `if` and `with` may stand here"));
+                self.push(Diagnostic::error("one-of", span, words).help(
+                    "write it into the jobs of that file; `needs`, `if` and `with` may stand here",
+                ));
             }
         }
         let path = self.literal(at, "`uses`", "a path such as `./jobs.yaml`")?;
         let with = match fields.get("with") {
-            Some(at) => self.entries(at, "`with`", "a map of parameters").unwrap_or_default(),
+            Some(at) => self
+                .entries(at, "`with`", "a map of parameters")
+                .unwrap_or_default(),
             None => Vec::new(),
         };
         let with = with
@@ -167,13 +220,19 @@ impl<'a> Decoder<'a, '_> {
     fn export(&mut self, at: At) -> Vec<Export> {
         let mut exports = Vec::new();
         let mut seen: FxHashMap<String, Span> = FxHashMap::default();
-        let entries = self.entries(at, "`export`", "a map from a target path to an expression").unwrap_or_default();
+        let entries = self
+            .entries(at, "`export`", "a map from a target path to an expression")
+            .unwrap_or_default();
         for entry in entries {
             if let Some(path) = self.export_target(&entry) {
                 let clash = seen.insert(path.as_str().to_lowercase(), entry.name_span);
                 if let Some(other) = clash {
                     let words = format!("two exports go to `{path}`");
-                    self.push(Diagnostic::error("duplicate-path", entry.name_span, words).related(other, "the other one").help("give each export a target of its own"));
+                    self.push(
+                        Diagnostic::error("duplicate-path", entry.name_span, words)
+                            .related(other, "the other one")
+                            .help("give each export a target of its own"),
+                    );
                 }
             }
             if let Some(value) = self.expression(entry.at, "an export") {
@@ -186,7 +245,9 @@ impl<'a> Decoder<'a, '_> {
 
     fn export_target(&mut self, entry: &Entry<'a>) -> Option<RelPath> {
         let problem = match RelPath::new(&entry.name) {
-            Ok(path) if path.as_str().starts_with('-') => "it begins with `-`, so commands take it for an option".into(),
+            Ok(path) if path.as_str().starts_with('-') => {
+                "it begins with `-`, so commands take it for an option".into()
+            }
             Ok(path) if path.as_str() == ".dagrun" || path.as_str().starts_with(".dagrun/") => {
                 "`.dagrun` holds the runs themselves".into()
             }
@@ -194,7 +255,10 @@ impl<'a> Decoder<'a, '_> {
             Err(error) => error.to_string(),
         };
         let words = format!("the export target `{}`: {problem}", printable(&entry.name));
-        self.push(Diagnostic::error("bad-path", entry.name_span, words).help("write a path below the working folder, such as `results/figure.svg`"));
+        self.push(
+            Diagnostic::error("bad-path", entry.name_span, words)
+                .help("write a path below the working folder, such as `results/figure.svg`"),
+        );
         None
     }
 

@@ -11,6 +11,7 @@ pub(super) enum Syntax {
     MapSeparator,
     Unclosed(char),
     UnclosedQuote,
+    QuoteRunsOn,
     Character(char),
     AfterQuote,
     Escape,
@@ -42,7 +43,11 @@ pub(super) fn syntax(syntax: Syntax, text: &str, at: usize, file: FileIx) -> Dia
         at -= 1;
     }
     let line = line_at(text, at);
-    let width = text[at..].chars().next().filter(|c| *c != '\n').map_or(0, char::len_utf8);
+    let width = text[at..]
+        .chars()
+        .next()
+        .filter(|c| *c != '\n')
+        .map_or(0, char::len_utf8);
     let span = Span::new(file, at, at + width);
     match syntax {
         Syntax::TooDeep => too_deep(span),
@@ -51,18 +56,32 @@ pub(super) fn syntax(syntax: Syntax, text: &str, at: usize, file: FileIx) -> Dia
         Syntax::ListSeparator => flow_separator(&line, span, ']'),
         Syntax::MapSeparator => flow_separator(&line, span, '}'),
         Syntax::Unclosed(open) => unclosed(open, span),
-        Syntax::UnclosedQuote => Diagnostic::error("unclosed-quote", span, "the quote is never closed")
-            .label("it opens here")
-            .help("close it; inside single quotes a quote is written twice, inside double quotes it is `\\\"`"),
+        Syntax::UnclosedQuote => unclosed_quote(span),
+        Syntax::QuoteRunsOn => {
+            // The opening quote is the last one before the line that ends it.
+            let before = &text[..line.start];
+            let quote = before.rfind(['"', '\'']).unwrap_or(at);
+            unclosed_quote(Span::new(file, quote, quote + 1))
+        }
         Syntax::Character(c) => reserved_character(c, &line, span),
         Syntax::AfterQuote => after_quote(span),
-        Syntax::Escape => Diagnostic::error("unknown-escape", span, "there is no such escape in double quotes")
-            .help("use single quotes, in which a backslash is itself, or write `\\\\`"),
-        Syntax::DashOnKeyLine => Diagnostic::error("yaml-syntax", span, "a list cannot begin on the line of its key")
-            .help("put `- ` on the next line, indented, or write the list as `[a, b]`"),
+        Syntax::Escape => Diagnostic::error(
+            "unknown-escape",
+            bad_escape(text, at, file),
+            "there is no such escape in double quotes",
+        )
+        .help("use single quotes, in which a backslash is itself, or write `\\\\`"),
+        Syntax::DashOnKeyLine => Diagnostic::error(
+            "yaml-syntax",
+            span,
+            "a list cannot begin on the line of its key",
+        )
+        .help("put `- ` on the next line, indented, or write the list as `[a, b]`"),
         Syntax::Indentation => indentation(&line, text, span),
-        Syntax::MissingColon => Diagnostic::error("yaml-syntax", span, "a key is not followed by `:`")
-            .help("write `key: value`, with a space after the colon"),
+        Syntax::MissingColon => {
+            Diagnostic::error("yaml-syntax", span, "a key is not followed by `:`")
+                .help("write `key: value`, with a space after the colon")
+        }
         Syntax::Other(words) => Diagnostic::error("yaml-syntax", span, lowercase_start(&words)),
     }
 }
@@ -83,7 +102,11 @@ fn tab(line: &Line<'_>, span: Span) -> Diagnostic {
 
 /// `: ` where no key may stand: in a plain value, or on a line that is indented too far.
 fn colon(line: &Line<'_>, text: &str, span: Span) -> Diagnostic {
-    let base = Diagnostic::error("colon-in-value", span, "`: ` inside a value begins a new key");
+    let base = Diagnostic::error(
+        "colon-in-value",
+        span,
+        "`: ` inside a value begins a new key",
+    );
     let before = &line.text[..(span.start as usize - line.start).min(line.text.len())];
     let Some((indent_key, value_at)) = first_key(line.text) else {
         return base.help("put the value in quotes");
@@ -92,7 +115,11 @@ fn colon(line: &Line<'_>, text: &str, span: Span) -> Diagnostic {
         return continued_line(line, text, span);
     }
     let value = line.text[value_at..].trim_end();
-    let value_span = Span::new(span.file, line.start + value_at, line.start + value_at + value.len());
+    let value_span = Span::new(
+        span.file,
+        line.start + value_at,
+        line.start + value_at + value.len(),
+    );
     let key = indent_key.trim_start_matches("- ").trim();
     if key == "run" {
         return base
@@ -115,9 +142,8 @@ fn continued_line(line: &Line<'_>, text: &str, span: Span) -> Diagnostic {
         "this key is indented deeper than the value before it allows",
     );
     match text[..line.start].trim_end().rfind('\n') {
-        Some(_) | None if line.start > 0 => {
-            diagnostic.help("align it with the keys it belongs to, or end the line before it with `:`")
-        }
+        Some(_) | None if line.start > 0 => diagnostic
+            .help("align it with the keys it belongs to, or end the line before it with `:`"),
         _ => diagnostic.help("put the value in quotes"),
     }
 }
@@ -144,8 +170,12 @@ fn flow_separator(line: &Line<'_>, span: Span, close: char) -> Diagnostic {
     if before.ends_with('$') && line.text[at..].starts_with("{{") {
         let start = before.rfind(['[', ',', '{', ':']).map_or(0, |n| n + 1);
         let start = start + (before[start..].len() - before[start..].trim_start().len());
-        let end = line.text[at..].find("}}").map_or(line.text.len(), |n| at + n + 2);
-        let rest = line.text[end..].find([',', ']', '}']).unwrap_or(line.text.len() - end);
+        let end = line.text[at..]
+            .find("}}")
+            .map_or(line.text.len(), |n| at + n + 2);
+        let rest = line.text[end..]
+            .find([',', ']', '}'])
+            .unwrap_or(line.text.len() - end);
         let end = end + line.text[end..end + rest].trim_end().len();
         let value = &line.text[start..end];
         let whole = Span::new(span.file, line.start + start, line.start + end);
@@ -161,11 +191,47 @@ fn flow_separator(line: &Line<'_>, span: Span, close: char) -> Diagnostic {
         .help("put a value that has `,`, `[`, `]`, `{` or `}` in it in quotes")
 }
 
+fn unclosed_quote(span: Span) -> Diagnostic {
+    Diagnostic::error("unclosed-quote", span, "the quote is never closed")
+        .label("it opens here")
+        .help("close it; inside single quotes a quote is written twice, inside double quotes it is `\\\"`")
+}
+
+/// The escape that YAML does not know, in the double-quoted text that begins at an offset.
+fn bad_escape(text: &str, at: usize, file: FileIx) -> Span {
+    let mut rest = at;
+    while let Some(found) = text[rest..].find('\\') {
+        let escape = rest + found;
+        let next = text[escape + 1..].chars().next();
+        let width = 1 + next.map_or(0, char::len_utf8);
+        let hex = |n: usize| {
+            text.get(escape + 2..escape + 2 + n)
+                .is_some_and(|h| h.bytes().all(|b| b.is_ascii_hexdigit()))
+        };
+        let known = match next {
+            Some('x') => hex(2),
+            Some('u') => hex(4),
+            Some('U') => hex(8),
+            Some(c) => "0abtnvfre \"/\\N_LP\t\n\r".contains(c),
+            None => false,
+        };
+        if !known {
+            return Span::new(file, escape, escape + width);
+        }
+        rest = escape + width;
+    }
+    Span::new(file, at, at)
+}
+
 fn unclosed(open: char, span: Span) -> Diagnostic {
     let close = if open == '[' { ']' } else { '}' };
-    Diagnostic::error("unclosed-bracket", span, format!("`{open}` is never closed"))
-        .label("it opens here")
-        .help(format!("add `{close}`"))
+    Diagnostic::error(
+        "unclosed-bracket",
+        span,
+        format!("`{open}` is never closed"),
+    )
+    .label("it opens here")
+    .help(format!("add `{close}`"))
 }
 
 fn reserved_character(c: char, line: &Line<'_>, span: Span) -> Diagnostic {
@@ -179,17 +245,27 @@ fn reserved_character(c: char, line: &Line<'_>, span: Span) -> Diagnostic {
         span,
         format!("a plain value cannot begin with {c:?}"),
     );
-    let whole = Span::new(span.file, span.start as usize, span.start as usize + value.len());
+    let whole = Span::new(
+        span.file,
+        span.start as usize,
+        span.start as usize + value.len(),
+    );
     if value.is_empty() || value.contains([',', ']', '}', '#']) {
         diagnostic.help("put the value in quotes")
     } else {
-        diagnostic.help("put the value in quotes").fix(whole, quoted(value))
+        diagnostic
+            .help("put the value in quotes")
+            .fix(whole, quoted(value))
     }
 }
 
 fn after_quote(span: Span) -> Diagnostic {
-    Diagnostic::error("text-after-quote", span, "there is text after the closing quote")
-        .help("put the whole value in quotes, for example in single quotes around the double ones")
+    Diagnostic::error(
+        "text-after-quote",
+        span,
+        "there is text after the closing quote",
+    )
+    .help("put the whole value in quotes, for example in single quotes around the double ones")
 }
 
 fn indentation(line: &Line<'_>, text: &str, span: Span) -> Diagnostic {
@@ -229,7 +305,10 @@ pub(super) fn too_deep(span: Span) -> Diagnostic {
     Diagnostic::error(
         "too-deep",
         span,
-        format!("more than {} lists and maps stand inside one another", super::MAX_DEPTH),
+        format!(
+            "more than {} lists and maps stand inside one another",
+            super::MAX_DEPTH
+        ),
     )
     .help("no pipeline needs that; is a bracket missing?")
 }
@@ -243,16 +322,24 @@ pub(super) fn unknown_anchor(name: &str, span: Span) -> Diagnostic {
     );
     if name.is_empty() || name.contains(['.', '/', '*', '?']) {
         return diagnostic
-            .help(format!("write `\"*{name}\"` if it is a glob: a value that begins with `*` needs quotes"))
+            .help(format!(
+                "write `\"*{name}\"` if it is a glob: a value that begins with `*` needs quotes"
+            ))
             .fix(span, format!("\"*{name}\""));
     }
-    diagnostic.help(format!("put `&{name}` before the value that it stands for, or quote it"))
+    diagnostic.help(format!(
+        "put `&{name}` before the value that it stands for, or quote it"
+    ))
 }
 
 /// An alias inside its own anchor.
 pub(super) fn recursive_alias(span: Span) -> Diagnostic {
-    Diagnostic::error("recursive-alias", span, "this alias stands inside what it stands for")
-        .help("a value cannot hold itself")
+    Diagnostic::error(
+        "recursive-alias",
+        span,
+        "this alias stands inside what it stands for",
+    )
+    .help("a value cannot hold itself")
 }
 
 /// A key that is a list, a map or an alias.
@@ -260,22 +347,32 @@ pub(super) fn key_is_no_text(source: &str, text: &str, span: Span) -> Diagnostic
     let braces = source.starts_with('{') && text[..span.start as usize].ends_with('{');
     if braces {
         let start = span.start as usize - 1;
-        let end = text[span.end as usize..].find('}').map_or(span.end as usize, |n| span.end as usize + n + 1);
+        let end = text[span.end as usize..]
+            .find('}')
+            .map_or(span.end as usize, |n| span.end as usize + n + 1);
         let whole = Span::new(span.file, start, end);
         let inner = &text[start..end];
         let inner = inner.trim_start_matches('{').trim_end_matches('}').trim();
-        return Diagnostic::error("braces-without-dollar", whole, "`{{ }}` without `$` is a YAML map, not a template")
-            .help(format!("write `${{{{ {inner} }}}}`"))
-            .fix(whole, format!("${{{{ {inner} }}}}"));
+        return Diagnostic::error(
+            "braces-without-dollar",
+            whole,
+            "`{{ }}` without `$` is a YAML map, not a template",
+        )
+        .help(format!("write `${{{{ {inner} }}}}`"))
+        .fix(whole, format!("${{{{ {inner} }}}}"));
     }
     Diagnostic::error("key-is-no-text", span, "a key must be text").help("put the key in quotes")
 }
 
 /// A key that stands twice in one map.
 pub(super) fn duplicate_key(key: &str, span: Span, first: Span) -> Diagnostic {
-    let diagnostic = Diagnostic::error("duplicate-key", span, format!("`{key}` stands twice in this map"))
-        .label("again here")
-        .related(first, "first here");
+    let diagnostic = Diagnostic::error(
+        "duplicate-key",
+        span,
+        format!("`{key}` stands twice in this map"),
+    )
+    .label("again here")
+    .related(first, "first here");
     if key == "<<" {
         diagnostic.help("merge several maps with one key: `<<: [*a, *b]`")
     } else {

@@ -1,6 +1,5 @@
 //! From a decoded scalar back to the bytes of the source: which byte of the text stands where.
 
-
 use super::{Kind, NodeId, Style, Tree};
 use crate::text::SourceText;
 
@@ -25,7 +24,6 @@ pub(crate) fn source_text(tree: &Tree, id: NodeId, source: &str) -> SourceText {
         .collect();
     SourceText::mapped(span.file, text.to_string(), segments, span)
 }
-
 
 /// Notes a pair of offsets where the distance between text and source changes.
 struct Segments {
@@ -98,7 +96,9 @@ fn double_quoted(text: &str, raw: &str) -> Vec<(u32, u32)> {
 
 /// Whether the source has a blank here that the text has not.
 fn skips(raw: &str, c: char) -> bool {
-    raw.chars().next().is_some_and(|r| is_blank(r) && !is_blank(c))
+    raw.chars()
+        .next()
+        .is_some_and(|r| is_blank(r) && !is_blank(c))
 }
 
 /// How many bytes of the source make one character.
@@ -107,7 +107,12 @@ fn step(raw: &str) -> usize {
     match chars.next() {
         Some('\\') => match chars.next() {
             Some('x') => 4,
-            Some('u') if raw.get(2..3).is_some_and(|d| d.eq_ignore_ascii_case("d")) && raw.get(6..8) == Some("\\u") => 12,
+            Some('u')
+                if raw.get(2..3).is_some_and(|d| d.eq_ignore_ascii_case("d"))
+                    && raw.get(6..8) == Some("\\u") =>
+            {
+                12
+            }
             Some('u') => 6,
             Some('U') => 10,
             Some(c) => 1 + c.len_utf8(),
@@ -131,13 +136,18 @@ mod tests {
 
     /// Reads `a: <yaml>` and checks that each `needle` of the decoded text points at the same word in the source.
     fn check(yaml: &str, needles: &[&str]) {
-        let tree = read(FileIx(0), yaml).expect("the test document is valid").expect("it is not empty");
+        let tree = read(FileIx(0), yaml)
+            .expect("the test document is valid")
+            .expect("it is not empty");
         let Kind::Map(entries) = &tree.node(tree.root()).kind else {
             panic!("a map");
         };
         let text = source_text(&tree, entries[0].1, yaml);
         for needle in needles {
-            let at = text.text().find(needle).unwrap_or_else(|| panic!("{needle} in {:?}", text.text()));
+            let at = text
+                .text()
+                .find(needle)
+                .unwrap_or_else(|| panic!("{needle} in {:?}", text.text()));
             let span = text.span_of(at..at + needle.len());
             let found = &yaml[span.start as usize..];
             assert!(found.starts_with(needle), "{needle}: {found:?} in {yaml:?}");
@@ -149,10 +159,19 @@ mod tests {
         check("a: plain words here", &["plain", "here"]);
         check("a: plain\n  words\n\n  here", &["plain", "words", "here"]);
         check("a: 'it''s a ''word'' here'", &["word", "here"]);
-        check("a: \"t\\tab \\u00e9 \\x41 word \\\n   here\"", &["ab", "word", "here"]);
+        check(
+            "a: \"t\\tab \\u00e9 \\x41 word \\\n   here\"",
+            &["ab", "word", "here"],
+        );
         check("a: \"\\uD834\\uDD1E word\"", &["word"]);
-        check("a: |\n  one\n    two\n\n  three\n", &["one", "two", "three"]);
-        check("a: >- # note\n  one\n  two\n\n  three\n", &["one", "two", "three"]);
+        check(
+            "a: |\n  one\n    two\n\n  three\n",
+            &["one", "two", "three"],
+        );
+        check(
+            "a: >- # note\n  one\n  two\n\n  three\n",
+            &["one", "two", "three"],
+        );
         check("a: |2\n    one\n  two\n", &["one", "two"]);
         check("a: |\r\n  one\r\n  two\r\n", &["one", "two"]);
         check("a: 'üñ ''x'' word'", &["word"]);

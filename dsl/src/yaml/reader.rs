@@ -1,12 +1,15 @@
 //! Parser events into the tree, within limits. The only module that names the parser crate.
 
 use dagrun_model::{Diagnostic, FileIx, Span};
-use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, options};
+use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, StructureStyle, options};
 
 use super::{
     Kind, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, NodeId, Style, Tree,
     hints::{self, Syntax},
 };
+
+/// More errors than anybody reads.
+const MAX_ERRORS: usize = 500;
 
 /// Reads one document; `None` for a file without any.
 ///
@@ -97,20 +100,35 @@ impl<'t> Builder<'t> {
             Event::DocumentStart(..) => self.document(range),
             Event::Scalar(text, style, anchor, written) => {
                 let tag = tag(written.as_deref());
-                let start = tag_range.filter(|_| range.is_empty()).map_or(range.start, |t| t.start);
-                self.scalar(&text, style, start..range.end, range.is_empty(), tag, anchor)
+                let start = tag_range
+                    .filter(|_| range.is_empty())
+                    .map_or(range.start, |t| t.start);
+                self.scalar(
+                    &text,
+                    style,
+                    start..range.end,
+                    range.is_empty(),
+                    tag,
+                    anchor,
+                )
             }
-            Event::SequenceStart(_, anchor, written) => {
-                self.open(range, tag(written.as_deref()), anchor, false)
+            Event::SequenceStart(style, anchor, written) => {
+                self.open(range, tag(written.as_deref()), anchor, false)?;
+                self.mark_flow(style);
+                Ok(())
             }
-            Event::MappingStart(_, anchor, written) => {
-                self.open(range, tag(written.as_deref()), anchor, true)
+            Event::MappingStart(style, anchor, written) => {
+                self.open(range, tag(written.as_deref()), anchor, true)?;
+                self.mark_flow(style);
+                Ok(())
             }
             Event::SequenceEnd | Event::MappingEnd => self.close(range),
             Event::Alias(id) => self.alias(id, range),
             Event::UnresolvedAlias(name) => {
                 let span = self.span(range.clone());
-                self.errors.push(hints::unknown_anchor(&name, span));
+                if self.errors.len() < MAX_ERRORS {
+                    self.errors.push(hints::unknown_anchor(&name, span));
+                }
                 let null = Kind::Scalar(Style::Plain, Some("".into()));
                 self.add(range, None, null).map(|id| self.place(id, 0))
             }
@@ -149,6 +167,7 @@ impl<'t> Builder<'t> {
             start: range.start as u32,
             end: range.end as u32,
             tag,
+            flow: false,
             kind,
         });
         Ok(id)
@@ -195,7 +214,11 @@ impl<'t> Builder<'t> {
             _ => range,
         };
         // The parser gives `~` for a value that is not there.
-        let text = if absent && style == Style::Plain { "" } else { text };
+        let text = if absent && style == Style::Plain {
+            ""
+        } else {
+            text
+        };
         let as_written = style == Style::Plain && self.text.get(range.clone()) == Some(text);
         let own = (!as_written).then(|| text.into());
         let id = self.add(range, tag, Kind::Scalar(style, own))?;
@@ -225,12 +248,21 @@ impl<'t> Builder<'t> {
         Ok(())
     }
 
+    fn mark_flow(&mut self, style: StructureStyle) {
+        if let Some(node) = self.nodes.last_mut() {
+            node.flow = style == StructureStyle::Flow;
+        }
+    }
+
     fn close(&mut self, range: std::ops::Range<usize>) -> Result<(), Diagnostic> {
         let Some(frame) = self.frames.pop() else {
             return Ok(());
         };
         // A block collection ends where its last child ends, not at the next token.
-        let last_child = frame.children.last().map_or(0, |id| self.nodes[id.0 as usize].end);
+        let last_child = frame
+            .children
+            .last()
+            .map_or(0, |id| self.nodes[id.0 as usize].end);
         let own = &mut self.nodes[frame.node.0 as usize];
         own.end = match range.is_empty() {
             true => last_child.max(own.end),
@@ -244,7 +276,9 @@ impl<'t> Builder<'t> {
         self.nodes[frame.node.0 as usize].kind = kind;
         let height = frame.height + 1;
         if height + self.frames.len() > MAX_DEPTH {
-            return Err(hints::too_deep(self.span(self.nodes[frame.node.0 as usize].range())));
+            return Err(hints::too_deep(
+                self.span(self.nodes[frame.node.0 as usize].range()),
+            ));
         }
         self.anchor(frame.anchor, frame.node, height);
         self.place(frame.node, height);
@@ -253,8 +287,10 @@ impl<'t> Builder<'t> {
 
     /// Pairs keys with values; reports keys that are no text, and keys that stand twice.
     fn map(&mut self, children: &[NodeId]) -> Kind {
-        let entries: Box<[(NodeId, NodeId)]> =
-            children.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect();
+        let entries: Box<[(NodeId, NodeId)]> = children
+            .chunks_exact(2)
+            .map(|pair| (pair[0], pair[1]))
+            .collect();
         let mut seen = rustc_hash::FxHashMap::default();
         for (key, _) in &entries {
             let node = &self.nodes[key.0 as usize];
@@ -262,13 +298,17 @@ impl<'t> Builder<'t> {
             let text = match &node.kind {
                 Kind::Scalar(_, Some(text)) => &**text,
                 Kind::Scalar(_, None) => &self.text[node.range()],
+                _ if self.errors.len() >= MAX_ERRORS => continue,
                 _ => {
                     let source = &self.text[node.range()];
-                    self.errors.push(hints::key_is_no_text(source, self.text, span));
+                    self.errors
+                        .push(hints::key_is_no_text(source, self.text, span));
                     continue;
                 }
             };
-            if let Some(first) = seen.insert(text, span) {
+            if let Some(first) = seen.insert(text, span)
+                && self.errors.len() < MAX_ERRORS
+            {
                 self.errors.push(hints::duplicate_key(text, span, first));
             }
         }
@@ -310,13 +350,21 @@ impl<'t> Builder<'t> {
             ErrorKind::UnexpectedEofFlowMapping | ErrorKind::UnexpectedEofImplicitFlowMapping => {
                 Syntax::Unclosed('{')
             }
-            ErrorKind::UnclosedQuotedScalar => Syntax::UnclosedQuote,
+            ErrorKind::MismatchedFlowCollectionEnd { open, .. } => Syntax::Unclosed(*open),
+            ErrorKind::UnclosedQuotedScalar | ErrorKind::DocumentIndicatorInQuotedScalar => {
+                Syntax::UnclosedQuote
+            }
+            ErrorKind::InvalidQuotedScalarIndent => Syntax::QuoteRunsOn,
             ErrorKind::UnexpectedCharacter { character } => Syntax::Character(*character),
             ErrorKind::InvalidTrailingSingleQuotedScalar
             | ErrorKind::InvalidTrailingDoubleQuotedScalar => Syntax::AfterQuote,
-            ErrorKind::UnknownQuotedScalarEscape => Syntax::Escape,
+            ErrorKind::UnknownQuotedScalarEscape | ErrorKind::InvalidQuotedScalarHexEscape => {
+                Syntax::Escape
+            }
             ErrorKind::BlockSequenceEntryNotAllowed => Syntax::DashOnKeyLine,
-            ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => Syntax::Indentation,
+            ErrorKind::ExpectedBlockMappingKey | ErrorKind::InvalidIndentation => {
+                Syntax::Indentation
+            }
             ErrorKind::SimpleKeyExpected | ErrorKind::InvalidSimpleKey => Syntax::MissingColon,
             other => Syntax::Other(other.to_string()),
         };

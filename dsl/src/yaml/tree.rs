@@ -8,6 +8,13 @@ use dagrun_model::{FileIx, Span};
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub(crate) struct NodeId(pub(super) u32);
 
+impl NodeId {
+    /// The node at a position of [`Tree::nodes`].
+    pub(crate) fn new(ix: u32) -> Self {
+        Self(ix)
+    }
+}
+
 /// A document.
 #[derive(Debug)]
 pub(crate) struct Tree {
@@ -22,6 +29,8 @@ pub(crate) struct Node {
     pub(super) start: u32,
     pub(super) end: u32,
     pub(crate) tag: Option<Box<str>>,
+    /// A collection in brackets or braces.
+    pub(crate) flow: bool,
     pub(crate) kind: Kind,
 }
 
@@ -76,17 +85,6 @@ impl Tree {
             Kind::Scalar(_, Some(text)) => Cow::Borrowed(text),
             _ => Cow::Borrowed(&source[node.start as usize..node.end as usize]),
         }
-    }
-
-    /// The scalars, in the order of the source.
-    pub(crate) fn scalars(&self) -> impl Iterator<Item = (NodeId, &Node, Style)> {
-        self.nodes
-            .iter()
-            .enumerate()
-            .filter_map(|(i, node)| match node.kind {
-                Kind::Scalar(style, _) => Some((NodeId(i as u32), node, style)),
-                _ => None,
-            })
     }
 
     /// All nodes, parents before children.
