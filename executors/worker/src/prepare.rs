@@ -34,6 +34,17 @@ impl Prepared {
         &self.spec
     }
 
+    /// The folder of the node.
+    pub fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// The environment of the node's commands, secrets among it.
+    pub fn env(&self) -> impl Iterator<Item = (&str, &str)> {
+        let vars = self.order.iter().flat_map(|order| &order.env);
+        vars.map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// How long it took to make it ready.
     pub fn took(&self) -> Duration {
         Duration::from_secs_f64(self.start + self.fetch)
