@@ -69,6 +69,7 @@ impl<'l> Assembler<'l> {
         let stem = file_name
             .rsplit_once('.')
             .map_or(file_name, |(stem, _)| stem);
+        let stem = if stem.is_empty() { "pipeline" } else { stem };
         let name = file
             .name
             .unwrap_or_else(|| Spanned::new(stem.to_owned(), Span::new(ix, 0, 0)));

@@ -59,6 +59,32 @@ impl Table {
     }
 }
 
+/// What to write here in place of a key of other tools.
+pub(crate) fn foreign(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "runs-on" | "runs_on" => {
+            "a job runs where there is room; `executor:` binds it to a profile"
+        }
+        "strategy" => "write `matrix:` in the job itself",
+        "timeout-minutes" => "write a duration with its unit: `timeout: 10m`",
+        "continue-on-error" => "write `continue_on_error:`",
+        "working-directory" | "wdir" | "cwd" => {
+            "a node has a folder of its own; use `cd` in its script"
+        }
+        "container" | "docker" => "containers are not in this version",
+        "on" => "a pipeline runs when it is told to; other tools may start it",
+        "depends_on" | "dependencies" | "after" => "write `needs:`",
+        "cmd" | "command" | "script" | "shell_command" => "write `run:`",
+        "deps" => "write `inputs:` for files and `needs:` for jobs",
+        "outs" | "artifacts" => "write `outputs:`, with a name for each path",
+        "stages" | "tasks" | "rules" => "write `jobs:`",
+        "vars" | "variables" | "environment" => {
+            "write `env:` for variables and `params:` for parameters"
+        }
+        _ => return None,
+    })
+}
+
 const TEXTS: Shape = Shape::List(&Shape::Text);
 const TEXT_OR_TEXTS: Shape = Shape::OneOf(&[Shape::Text, TEXTS]);
 const INT_OR_TEMPLATE: Shape = Shape::OneOf(&[Shape::Int(1), Shape::Template]);

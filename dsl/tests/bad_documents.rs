@@ -291,6 +291,24 @@ fn inputs_and_outputs() {
 }
 
 #[test]
+fn words_of_other_tools_are_translated() {
+    let text = "jobs:\n  a:\n    runs-on: x\n    command: y\n    run: z\n";
+    let parsed = parse("p.yaml", text, &NoFiles);
+    let help: Vec<&str> = parsed
+        .diagnostics
+        .iter()
+        .map(|d| d.help[0].as_str())
+        .collect();
+    assert_eq!(
+        help,
+        [
+            "a job runs where there is room; `executor:` binds it to a profile",
+            "write `run:`"
+        ]
+    );
+}
+
+#[test]
 fn a_mistake_behind_an_alias_is_said_once() {
     check(
         "path-outside",

@@ -22,7 +22,7 @@ pub use param::check_param;
 pub(crate) use top::{Head, RawJob, Uses};
 
 use crate::{
-    schema::Table,
+    schema::{self, Table},
     yaml::{Kind, MAX_NODES, NodeId, Style, Tree},
 };
 
@@ -371,7 +371,7 @@ impl<'a> Decoder<'a, '_> {
         if table.has(name) || name.starts_with("x-") {
             return None;
         }
-        let near = did_you_mean(name, table.names());
+        let near = did_you_mean(name, table.names()).filter(|_| schema::foreign(name).is_none());
         let mut diagnostic = if table.later.contains(&name) {
             Diagnostic::error(
                 "not-in-this-version",
@@ -389,6 +389,9 @@ impl<'a> Decoder<'a, '_> {
                 Some(near) => unknown
                     .help(format!("did you mean `{near}`?"))
                     .fix(entry.name_span, near),
+                None if schema::foreign(name).is_some() => {
+                    unknown.help(schema::foreign(name).unwrap_or_default())
+                }
                 None => unknown.help(format!(
                     "its keys are {}; keys that begin with `x-` are yours",
                     table.names().collect::<Vec<_>>().join(", ")

@@ -8,6 +8,9 @@ use super::{
     hints::{self, Syntax},
 };
 
+/// An error that ends the reading.
+type Failure = Box<Diagnostic>;
+
 /// More errors than anybody reads.
 const MAX_ERRORS: usize = 500;
 
@@ -32,10 +35,10 @@ pub(crate) fn read(file: FileIx, text: &str) -> Result<Option<Tree>, Vec<Diagnos
     for item in Parser::new_from_str_with_options(text, options) {
         let result = match item {
             Ok((event, span)) => builder.event(event, span),
-            Err(error) => Err(builder.syntax_error(&error)),
+            Err(error) => Err(builder.syntax_error(&error).into()),
         };
         if let Err(diagnostic) = result {
-            builder.errors.push(diagnostic);
+            builder.errors.push(*diagnostic);
             return Err(builder.errors);
         }
     }
@@ -91,7 +94,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn event(&mut self, event: Event<'_>, span: granit_parser::Span) -> Result<(), Diagnostic> {
+    fn event(&mut self, event: Event<'_>, span: granit_parser::Span) -> Result<(), Failure> {
         let range = span.byte_range().unwrap_or(0..0);
         // A node's own span begins after its tag; errors about tags want the tag.
         let tag_range = span.tag_span().and_then(|tag| tag.byte_range());
@@ -140,10 +143,10 @@ impl<'t> Builder<'t> {
         Span::new(self.file, range.start, range.end)
     }
 
-    fn document(&mut self, range: std::ops::Range<usize>) -> Result<(), Diagnostic> {
+    fn document(&mut self, range: std::ops::Range<usize>) -> Result<(), Failure> {
         self.documents += 1;
         if self.documents > 1 {
-            return Err(hints::several_documents(self.span(range)));
+            return Err(hints::several_documents(self.span(range)).into());
         }
         Ok(())
     }
@@ -153,14 +156,15 @@ impl<'t> Builder<'t> {
         range: std::ops::Range<usize>,
         tag: Option<Box<str>>,
         kind: Kind,
-    ) -> Result<NodeId, Diagnostic> {
+    ) -> Result<NodeId, Failure> {
         if self.nodes.len() >= MAX_NODES {
             return Err(Diagnostic::error(
                 "too-many-nodes",
                 self.span(range),
                 format!("the file has more than {MAX_NODES} values"),
             )
-            .help("write long lists as expressions such as `${{ range(1, 1000) }}`, or keep them in a file"));
+            .help("write long lists as expressions such as `${{ range(1, 1000) }}`, or keep them in a file")
+            .into());
         }
         let id = NodeId(self.nodes.len() as u32);
         self.nodes.push(Node {
@@ -201,7 +205,7 @@ impl<'t> Builder<'t> {
         absent: bool,
         tag: Option<Box<str>>,
         anchor: usize,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Failure> {
         let style = match style {
             ScalarStyle::SingleQuoted => Style::Single,
             ScalarStyle::DoubleQuoted => Style::Double,
@@ -233,9 +237,9 @@ impl<'t> Builder<'t> {
         tag: Option<Box<str>>,
         anchor: usize,
         is_map: bool,
-    ) -> Result<(), Diagnostic> {
+    ) -> Result<(), Failure> {
         if self.frames.len() >= MAX_DEPTH {
-            return Err(hints::too_deep(self.span(range)));
+            return Err(hints::too_deep(self.span(range)).into());
         }
         let node = self.add(range, tag, Kind::List(Box::new([])))?;
         self.frames.push(Frame {
@@ -254,7 +258,7 @@ impl<'t> Builder<'t> {
         }
     }
 
-    fn close(&mut self, range: std::ops::Range<usize>) -> Result<(), Diagnostic> {
+    fn close(&mut self, range: std::ops::Range<usize>) -> Result<(), Failure> {
         let Some(frame) = self.frames.pop() else {
             return Ok(());
         };
@@ -276,9 +280,8 @@ impl<'t> Builder<'t> {
         self.nodes[frame.node.0 as usize].kind = kind;
         let height = frame.height + 1;
         if height + self.frames.len() > MAX_DEPTH {
-            return Err(hints::too_deep(
-                self.span(self.nodes[frame.node.0 as usize].range()),
-            ));
+            let range = self.nodes[frame.node.0 as usize].range();
+            return Err(hints::too_deep(self.span(range)).into());
         }
         self.anchor(frame.anchor, frame.node, height);
         self.place(frame.node, height);
@@ -315,12 +318,12 @@ impl<'t> Builder<'t> {
         Kind::Map(entries)
     }
 
-    fn alias(&mut self, anchor: usize, range: std::ops::Range<usize>) -> Result<(), Diagnostic> {
+    fn alias(&mut self, anchor: usize, range: std::ops::Range<usize>) -> Result<(), Failure> {
         let Some((target, height)) = self.anchors.get(anchor).copied().flatten() else {
-            return Err(hints::recursive_alias(self.span(range)));
+            return Err(hints::recursive_alias(self.span(range)).into());
         };
         if height + self.frames.len() > MAX_DEPTH {
-            return Err(hints::too_deep(self.span(range)));
+            return Err(hints::too_deep(self.span(range)).into());
         }
         let id = self.add(range, None, Kind::Alias(target))?;
         self.place(id, height);
