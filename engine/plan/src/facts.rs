@@ -1,0 +1,141 @@
+//! What a plan has to know of the outside: asked for in one batch, answered in one batch.
+
+use dagrun_model::{BlobRef, ContentHasher, Digest, Span};
+use indexmap::IndexSet;
+use rustc_hash::FxBuildHasher;
+
+/// What a plan needs to know before it can make keys.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct FactRequest {
+    /// Paths, folders and globs, each once.
+    pub globs: Vec<GlobRequest>,
+    /// Commands of `toolchain`, each once.
+    pub commands: Vec<Vec<String>>,
+    /// Files of `toolchain`, each once.
+    pub files: Vec<String>,
+    /// Variables of the caller's environment that enter keys.
+    pub env: Vec<String>,
+    /// Whether the state of the git repository is asked for.
+    pub git: bool,
+}
+
+/// A path, folder or glob that some node has as input.
+#[derive(Clone, Debug, PartialEq)]
+pub struct GlobRequest {
+    /// Relative to the project folder unless `external`.
+    pub pattern: String,
+    /// It may leave the project folder.
+    pub external: bool,
+    /// Where it stands.
+    pub span: Span,
+}
+
+/// The answers to a [`FactRequest`]; each list is parallel to the request's.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The files that each pattern finds, sorted by path; folders are expanded to all files below them.
+    pub globs: Vec<Vec<FoundFile>>,
+    /// The standard output of each command, or why there is none.
+    pub commands: Vec<Result<String, String>>,
+    /// The digest of each file, or why there is none.
+    pub files: Vec<Result<Digest, String>>,
+    /// The value of each variable, where it is set.
+    pub env: Vec<Option<String>>,
+    /// The state of the repository, where there is one.
+    pub git: Option<GitFacts>,
+}
+
+/// A file that a pattern found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct FoundFile {
+    /// Relative to the project folder with `/` between names, or absolute if external.
+    pub path: String,
+    /// Its content.
+    pub blob: BlobRef,
+}
+
+/// The state of a git repository.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+pub struct GitFacts {
+    /// The commit that is checked out, in hex.
+    pub commit: String,
+    /// The branch; empty where none is checked out.
+    pub branch: String,
+    /// Whether tracked files differ from the commit.
+    pub dirty: bool,
+}
+
+/// Whether a path has a character that makes it a glob.
+pub fn is_glob(path: &str) -> bool {
+    path.contains(['*', '?', '[', '{'])
+}
+
+/// The patterns that were asked for, by number.
+#[derive(Debug, Default)]
+pub(crate) struct Patterns {
+    table: IndexSet<(Box<str>, bool), FxBuildHasher>,
+    spans: Vec<Span>,
+}
+
+impl Patterns {
+    pub(crate) fn add(&mut self, pattern: &str, external: bool, span: Span) {
+        if self.table.insert((pattern.into(), external)) {
+            self.spans.push(span);
+        }
+    }
+
+    pub(crate) fn find(&self, pattern: &str, external: bool) -> Option<usize> {
+        self.table.get_index_of(&(Box::from(pattern), external))
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    pub(crate) fn requests(&self) -> Vec<GlobRequest> {
+        let entries = self.table.iter().zip(&self.spans);
+        entries
+            .map(|((pattern, external), span)| GlobRequest {
+                pattern: pattern.to_string(),
+                external: *external,
+                span: *span,
+            })
+            .collect()
+    }
+}
+
+/// The answers, as a plan keeps them.
+#[derive(Debug, Default)]
+pub(crate) struct FactTable {
+    pub(crate) facts: Facts,
+    pub(crate) request: FactIndex,
+}
+
+/// Where in the answers a question stands.
+#[derive(Debug, Default)]
+pub(crate) struct FactIndex {
+    pub(crate) commands: IndexSet<Vec<String>, FxBuildHasher>,
+    pub(crate) files: IndexSet<String, FxBuildHasher>,
+    pub(crate) env: IndexSet<String, FxBuildHasher>,
+    pub(crate) git: bool,
+}
+
+impl FactTable {
+    /// The value of `hashFiles` of some patterns.
+    pub(crate) fn hash_of(&self, patterns: &[usize]) -> Digest {
+        let mut files: Vec<&FoundFile> = patterns
+            .iter()
+            .flat_map(|ix| &self.facts.globs[*ix])
+            .collect();
+        files.sort_by(|a, b| a.path.cmp(&b.path));
+        files.dedup_by(|a, b| a.path == b.path);
+        let mut hasher = ContentHasher::new("dagrun.hash-files.v1");
+        for file in files {
+            hasher = hasher
+                .with(&file.path)
+                .with(&file.blob.digest)
+                .with(&file.blob.executable);
+        }
+        hasher.finish()
+    }
+}

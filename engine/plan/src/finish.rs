@@ -1,0 +1,629 @@
+//! The second step: static conditions, sets, keys, deduplication and fused groups.
+
+use dagrun_expr::eval;
+use dagrun_model::{
+    ContentHash, ContentHasher, Diagnostic, Digest, GroupIx, NodeIx, NodeKey, SetIx,
+};
+use indexmap::IndexSet;
+use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+
+use crate::{
+    Expansion, Facts, Plan,
+    class::{Classes, class_of},
+    context::CellContext,
+    expand::{Condition, Core, NeedPlan},
+    facts::FactTable,
+    join::NONE,
+    keys::{KeyTable, node_key_hasher},
+    memo::Memo,
+    plan::{Counts, Nodes},
+    recipe::{Findings, RecipeHasher},
+    seeds::SeedPlan,
+    sets::SetTable,
+    uses::{Scope, class_exprs},
+};
+
+impl Expansion {
+    /// Makes the plan from the answers to [`Expansion::facts_needed`]; also gives warnings.
+    ///
+    /// # Errors
+    /// Everything that is wrong with templates, inputs and resources of any node, each place once.
+    pub fn finish(mut self, facts: Facts) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let table = FactTable {
+            facts,
+            request: std::mem::take(&mut self.index),
+        };
+        let answered = table.facts.globs.len() == self.core.patterns.len();
+        if !answered {
+            return Err(vec![Diagnostic::error(
+                "facts",
+                self.core.pipeline.name.span,
+                format!(
+                    "{} patterns were asked for and {} were answered",
+                    self.core.patterns.len(),
+                    table.facts.globs.len()
+                ),
+            )]);
+        }
+        let mut finisher = Finisher::new(&self.core, &table);
+        for job in &self.core.order {
+            finisher.job(*job);
+        }
+        let built = finisher.built()?;
+        let mut warnings = self.warnings;
+        warnings.extend(built.warnings);
+        let mut core = self.core;
+        for (job, sets) in built.need_sets {
+            for (need, sets) in core.jobs[job].needs.iter_mut().zip(sets) {
+                need.groups = sets;
+            }
+        }
+        core.groupings = Vec::new();
+        let plan = Plan::new(core, table, built.nodes, built.sets, built.counts);
+        warnings.extend(plan.check_exports()?);
+        Ok((plan, warnings))
+    }
+}
+
+struct Built {
+    nodes: Nodes,
+    sets: SetTable,
+    counts: Counts,
+    need_sets: Vec<(usize, Vec<Vec<u32>>)>,
+    warnings: Vec<Diagnostic>,
+}
+
+struct Finisher<'p> {
+    core: &'p Core,
+    facts: &'p FactTable,
+    nodes: Nodes,
+    sets: SetTable,
+    classes: Classes,
+    keys: KeyTable,
+    /// Nodes with a dynamic `if`: merged only where the `if` is the same too.
+    conditional: FxHashMap<Digest, NodeIx>,
+    /// For each grouping and `min`, the sets of its groups.
+    group_sets: FxHashMap<(usize, u32), Vec<u32>>,
+    /// Sets that merged nodes wait for besides those of their first cell.
+    more_sets: FxHashMap<NodeIx, IndexSet<SetIx, FxBuildHasher>>,
+    /// Nodes that gather data: the digest of what they gather, shortened.
+    gatherers: Vec<([u64; 2], NodeIx)>,
+    need_sets: Vec<(usize, Vec<Vec<u32>>)>,
+    naive: u64,
+    findings: Findings,
+}
+
+/// What a row of a job comes to.
+enum Row {
+    Unselected,
+    Skipped,
+    Live,
+}
+
+impl<'p> Finisher<'p> {
+    fn new(core: &'p Core, facts: &'p FactTable) -> Self {
+        Self {
+            core,
+            facts,
+            nodes: Nodes {
+                cell_node: vec![NONE; core.cells],
+                ..Nodes::default()
+            },
+            sets: SetTable::default(),
+            classes: Classes::default(),
+            keys: KeyTable::new(core.cells),
+            conditional: FxHashMap::default(),
+            group_sets: FxHashMap::default(),
+            more_sets: FxHashMap::default(),
+            gatherers: Vec::new(),
+            need_sets: Vec::new(),
+            naive: 0,
+            findings: Findings::default(),
+        }
+    }
+
+    fn job(&mut self, ix: usize) {
+        let core = self.core;
+        let plan = &core.jobs[ix];
+        let live = (0..plan.points.len).any(|row| core.is_selected(plan.first_cell + row));
+        let mut sets: Vec<Vec<u32>> = plan
+            .needs
+            .iter()
+            .map(|need| vec![NONE; need.groups.len()])
+            .collect();
+        if live {
+            self.rows(ix, &mut sets);
+        }
+        self.need_sets.push((ix, sets));
+    }
+
+    fn rows(&mut self, ix: usize, sets: &mut [Vec<u32>]) {
+        let core = self.core;
+        let (plan, job) = (&core.jobs[ix], &core.pipeline.jobs[ix]);
+        let mut recipe = RecipeHasher::new(core, ix, self.facts, &mut self.findings);
+        let mut class = self.class_memo(ix);
+        let mut condition = match plan.condition {
+            Condition::Static(uses) => Memo::new(uses.axes, &plan.points),
+            _ => Memo::Constant(Some(true)),
+        };
+        let (mut live, mut first, mut distinct) = (0usize, None, false);
+        for row in 0..plan.points.len {
+            let cell = plan.first_cell + row;
+            match self.decide(ix, row, &mut condition, sets) {
+                Row::Unselected => continue,
+                Row::Skipped => {
+                    self.nodes.skipped.push(cell as u32);
+                    continue;
+                }
+                Row::Live => {}
+            }
+            let digest = recipe.digest(row, &mut self.findings);
+            let class = class.get(&plan.points, row, || self.class(ix, row));
+            let node = self.node(ix, row, digest, class, sets);
+            self.nodes.cell_node[cell] = node.0;
+            live += 1;
+            distinct |= *first.get_or_insert(node) != node;
+        }
+        self.naive = self.naive.saturating_add(live as u64);
+        if live > 1 && !distinct {
+            self.findings.warnings.push(
+                Diagnostic::warning(
+                    "collapsed",
+                    job.name.span,
+                    format!("all {live} cells of job `{}` are the same node", job.name.value),
+                )
+                .help("its command uses none of its axes: use `${{ matrix.AXIS }}` in it, or remove the axes"),
+            );
+        }
+    }
+
+    fn class_memo(&self, ix: usize) -> Memo<u32> {
+        let (plan, job) = (&self.core.jobs[ix], &self.core.pipeline.jobs[ix]);
+        let scope = Scope::new(
+            job,
+            &plan.points,
+            matches!(plan.seeds, Some(SeedPlan::PerTrial(_))),
+        );
+        let mut axes = 0;
+        class_exprs(job, &mut |expr| axes |= scope.expr(expr).axes);
+        Memo::new(axes, &plan.points)
+    }
+
+    fn class(&mut self, ix: usize, row: usize) -> u32 {
+        let ctx = CellContext::new(self.core, ix, row, Some(self.facts));
+        match class_of(&self.core.pipeline.jobs[ix], &ctx) {
+            Ok(class) => self.classes.add(class),
+            Err(error) => {
+                if !self.findings.errors.contains(&error) {
+                    self.findings.errors.push(error);
+                }
+                self.classes.add(dagrun_model::NodeClass::default())
+            }
+        }
+    }
+
+    /// Whether a row becomes a node; sets what its needs give.
+    fn decide(
+        &mut self,
+        ix: usize,
+        row: usize,
+        condition: &mut Memo<bool>,
+        sets: &mut [Vec<u32>],
+    ) -> Row {
+        let plan = &self.core.jobs[ix];
+        if !self.core.is_selected(plan.first_cell + row) {
+            return Row::Unselected;
+        }
+        if !condition.get(&plan.points, row, || self.condition(ix, row)) {
+            return Row::Skipped;
+        }
+        let anyhow = matches!(plan.condition, Condition::Terminal(_));
+        for (need, sets) in plan.needs.iter().zip(sets) {
+            let group = need.groups[row];
+            if group == NONE {
+                continue;
+            }
+            if !anyhow && self.all_skipped(need, group) {
+                return Row::Skipped;
+            }
+            sets[row] = self.set(need, group).0;
+        }
+        Row::Live
+    }
+
+    fn condition(&mut self, ix: usize, row: usize) -> bool {
+        let job = &self.core.pipeline.jobs[ix];
+        let Some(expr) = &job.condition else {
+            return true;
+        };
+        let ctx = CellContext::new(self.core, ix, row, Some(self.facts));
+        match eval(expr, &ctx) {
+            Ok(value) => value.truthy(),
+            Err(error) => {
+                let error = error.to_diagnostic(expr.span);
+                if !self.findings.errors.contains(&error) {
+                    self.findings.errors.push(error);
+                }
+                true
+            }
+        }
+    }
+
+    /// The members of a group that are nodes.
+    fn members<'s>(
+        &'s self,
+        need: &'s NeedPlan,
+        group: u32,
+    ) -> impl Iterator<Item = (u32, NodeIx)> + use<'s, 'p> {
+        members(self.core, &self.nodes.cell_node, need, group)
+    }
+
+    fn all_skipped(&self, need: &NeedPlan, group: u32) -> bool {
+        self.members(need, group).next().is_none()
+    }
+
+    fn set(&mut self, need: &NeedPlan, group: u32) -> SetIx {
+        let core = self.core;
+        let key = (need.grouping, need.min.unwrap_or(NONE));
+        let groups = core.groupings[need.grouping].len();
+        let known = self
+            .group_sets
+            .entry(key)
+            .or_insert_with(|| vec![NONE; groups]);
+        if known[group as usize] != NONE {
+            return SetIx(known[group as usize]);
+        }
+        let (sets, nodes) = (&mut self.sets, &self.nodes);
+        let mut members = members(core, &nodes.cell_node, need, group);
+        let set = if need.gather {
+            sets.add_gather(
+                members,
+                |node| nodes.keys[node.index()],
+                |len| min_of(core, need, len),
+            )
+        } else {
+            sets.add_scalar(members.next())
+        };
+        known[group as usize] = set.0;
+        set
+    }
+
+    fn node(
+        &mut self,
+        ix: usize,
+        row: usize,
+        recipe: Digest,
+        class: u32,
+        sets: &[Vec<u32>],
+    ) -> NodeIx {
+        let key = self.node_key(ix, row, recipe, sets);
+        self.count_readers(ix, row, sets);
+        let plan = &self.core.jobs[ix];
+        let cell = plan.first_cell + row;
+        let mine = || {
+            sets.iter()
+                .map(|sets| sets[row])
+                .filter(|set| *set != NONE)
+                .map(SetIx)
+        };
+        if let Condition::Succeeded(uses) | Condition::Terminal(uses) = plan.condition {
+            let mut hasher = ContentHasher::new("conditional")
+                .with(&key)
+                .with(&(ix as u64));
+            mine().for_each(|set| set.0.content_hash(&mut hasher));
+            for (axis, value) in plan.points.row(row).iter().enumerate() {
+                if uses.axes >> axis & 1 == 1 {
+                    value.content_hash(&mut hasher);
+                }
+            }
+            let same = hasher.finish();
+            if let Some(node) = self.conditional.get(&same) {
+                let node = *node;
+                self.merge(node, cell, class, mine());
+                return node;
+            }
+            let node = self.nodes.add(key, recipe, cell, class);
+            self.conditional.insert(same, node);
+            self.finish_node(ix, row, node, sets);
+            return node;
+        }
+        let slot = match self.keys.find(&key, &self.nodes.keys) {
+            // Waiting for a node that comes later could be waiting for itself.
+            Ok(node) if mine().all(|set| self.comes_before(set, node)) => {
+                self.merge(node, cell, class, mine());
+                return node;
+            }
+            Ok(_) => None,
+            Err(slot) => Some(slot),
+        };
+        let node = self.nodes.add(key, recipe, cell, class);
+        if let Some(slot) = slot {
+            self.keys.insert(slot, node);
+        }
+        self.finish_node(ix, row, node, sets);
+        node
+    }
+
+    fn comes_before(&self, set: SetIx, node: NodeIx) -> bool {
+        self.sets.members(set).iter().all(|member| *member <= node)
+    }
+
+    fn merge(&mut self, node: NodeIx, cell: usize, class: u32, sets: impl Iterator<Item = SetIx>) {
+        let merged = &mut self.nodes.class[node.index()];
+        *merged = self.classes.merge(*merged, class);
+        self.nodes.merged.push((node, cell as u32));
+        for set in sets {
+            let known = self
+                .more_sets
+                .get(&node)
+                .is_some_and(|more| more.contains(&set));
+            if !known && !self.sets.members(set).contains(&node) {
+                self.more_sets.entry(node).or_default().insert(set);
+            }
+        }
+    }
+
+    fn finish_node(&mut self, ix: usize, row: usize, node: NodeIx, sets: &[Vec<u32>]) {
+        let plan = &self.core.jobs[ix];
+        let mut keys: Vec<Digest> = Vec::new();
+        let mut gathers = false;
+        for need in data_needs(&plan.needs) {
+            let set = sets[need][row];
+            if set == NONE {
+                continue;
+            }
+            let set = SetIx(set);
+            gathers |= plan.needs[need].gather;
+            keys.push(self.set_key(set));
+        }
+        if !gathers {
+            return;
+        }
+        keys.sort_unstable();
+        keys.dedup();
+        let executor = self.core.pipeline.jobs[ix]
+            .executor
+            .as_ref()
+            .map(|executor| executor.value.clone());
+        let digest = ContentHasher::new("group")
+            .with(&keys)
+            .with(&executor)
+            .finish();
+        let half = |at: usize| {
+            u64::from_le_bytes(
+                digest.0[at..at + 8]
+                    .try_into()
+                    .expect("eight bytes of a digest"),
+            )
+        };
+        self.gatherers.push(([half(0), half(8)], node));
+    }
+
+    /// The key of a set: over all members of a gather, or the key of the one node.
+    fn set_key(&self, set: SetIx) -> Digest {
+        match self.sets.gather(set) {
+            Some(gather) => gather.key,
+            None => self
+                .sets
+                .nodes(set)
+                .first()
+                .map_or_else(Digest::empty, |node| self.nodes.keys[node.index()]),
+        }
+    }
+
+    fn node_key(&mut self, ix: usize, row: usize, recipe: Digest, sets: &[Vec<u32>]) -> NodeKey {
+        let core = self.core;
+        let plan = &core.jobs[ix];
+        let mut hasher = node_key_hasher().with(&recipe);
+        for data in &plan.data {
+            let need = &plan.needs[data.need];
+            let set = sets[data.need][row];
+            data_shape(core, data, need, &mut hasher);
+            match set {
+                NONE => hasher.update(&[0]),
+                set => {
+                    hasher.update(&[1]);
+                    self.set_key(SetIx(set)).content_hash(&mut hasher);
+                }
+            }
+        }
+        for (need, _) in plan
+            .needs
+            .iter()
+            .enumerate()
+            .filter(|(_, need)| need.points)
+        {
+            let set = sets[need][row];
+            "points".content_hash(&mut hasher);
+            match set {
+                NONE => hasher.update(&[0]),
+                set => self.points_digest(SetIx(set)).content_hash(&mut hasher),
+            }
+        }
+        hasher.finish()
+    }
+
+    fn points_digest(&mut self, set: SetIx) -> Digest {
+        if let Some(known) = self.sets.gather(set).and_then(|gather| gather.points) {
+            return known;
+        }
+        let digest = points_digest(self.core, self.sets.cells(set).iter().copied());
+        if let Some(gather) = self.sets.gather_mut(set) {
+            gather.points = Some(digest);
+        }
+        digest
+    }
+
+    /// Without deduplication each gathering cell would have its own copy of what it gathers.
+    fn count_readers(&mut self, ix: usize, row: usize, sets: &[Vec<u32>]) {
+        for need in data_needs(&self.core.jobs[ix].needs) {
+            let set = SetIx(sets[need][row]);
+            if set.0 == NONE {
+                continue;
+            }
+            let members = self.sets.cells(set).len() as u64;
+            if let Some(gather) = self.sets.gather_mut(set) {
+                if gather.readers > 0 {
+                    self.naive = self.naive.saturating_add(members);
+                }
+                gather.readers += 1;
+            }
+        }
+    }
+
+    fn built(mut self) -> Result<Built, Vec<Diagnostic>> {
+        if !self.findings.errors.is_empty() {
+            return Err(self.findings.errors);
+        }
+        self.nodes.merged.sort_unstable();
+        let groups = self.groups();
+        let fused: usize = groups.iter().map(|group| group.len() - 1).sum();
+        let nodes = self.nodes.keys.len() as u64;
+        if !groups.is_empty() {
+            self.nodes.group_of = vec![NONE; self.nodes.keys.len()];
+        }
+        for (ix, group) in groups.iter().enumerate() {
+            for node in group {
+                self.nodes.group_of[node.index()] = GroupIx::from_index(ix).0;
+            }
+        }
+        self.nodes.groups = groups;
+        self.nodes.classes = std::mem::take(&mut self.classes.list).into();
+        self.collect_sets();
+        self.sets.shrink();
+        self.nodes.shrink();
+        Ok(Built {
+            counts: Counts {
+                naive: self.naive,
+                nodes,
+                units: nodes - fused as u64,
+            },
+            nodes: self.nodes,
+            sets: self.sets,
+            need_sets: self.need_sets,
+            warnings: self.findings.warnings,
+        })
+    }
+
+    /// Groups of two or more nodes that gather the same, in the order of their first members.
+    fn groups(&mut self) -> Vec<Vec<NodeIx>> {
+        self.gatherers.sort_unstable();
+        let mut groups: Vec<Vec<NodeIx>> = self
+            .gatherers
+            .chunk_by(|a, b| a.0 == b.0)
+            .filter(|run| run.len() > 1)
+            .map(|run| run.iter().map(|(_, node)| *node).collect())
+            .collect();
+        groups.sort_unstable();
+        self.gatherers = Vec::new();
+        groups
+    }
+
+    /// The sets that each node waits for, one after the other.
+    fn collect_sets(&mut self) {
+        let by_job: FxHashMap<usize, &Vec<Vec<u32>>> = self
+            .need_sets
+            .iter()
+            .map(|(job, sets)| (*job, sets))
+            .collect();
+        let nodes = &mut self.nodes;
+        nodes.set_start = Vec::with_capacity(nodes.keys.len() + 1);
+        let mut seen = FxHashSet::default();
+        let mut job = 0;
+        for (ix, cell) in nodes.first_cell.iter().enumerate() {
+            nodes.set_start.push(nodes.sets.len() as u32);
+            let inside = |job: usize| {
+                let plan = &self.core.jobs[job];
+                (plan.first_cell..plan.first_cell + plan.points.len).contains(&(*cell as usize))
+            };
+            if !inside(job) {
+                job = self.core.cell(*cell as usize).0;
+            }
+            let row = *cell as usize - self.core.jobs[job].first_cell;
+            seen.clear();
+            let sets = by_job[&job]
+                .iter()
+                .map(|sets| sets[row])
+                .filter(|set| *set != NONE);
+            let more = self.more_sets.get(&NodeIx::from_index(ix));
+            for set in sets.chain(more.into_iter().flatten().map(|set| set.0)) {
+                if seen.insert(set) {
+                    nodes.sets.push(SetIx(set));
+                }
+            }
+        }
+        nodes.set_start.push(nodes.sets.len() as u32);
+    }
+}
+
+/// The nodes of a group's rows, without those that are none.
+fn members<'a>(
+    core: &'a Core,
+    cell_node: &'a [u32],
+    need: &NeedPlan,
+    group: u32,
+) -> impl Iterator<Item = (u32, NodeIx)> + use<'a> {
+    let first = core.jobs[need.job].first_cell;
+    let rows = core.groupings[need.grouping].group(group);
+    rows.iter().filter_map(move |row| {
+        let cell = first + *row as usize;
+        let node = cell_node[cell];
+        (node != NONE).then_some((cell as u32, NodeIx(node)))
+    })
+}
+
+/// Needs of which outputs are read.
+fn data_needs(needs: &[NeedPlan]) -> impl Iterator<Item = usize> {
+    needs
+        .iter()
+        .enumerate()
+        .filter(|(_, need)| need.data)
+        .map(|(ix, _)| ix)
+}
+
+/// The least number of succeeded members: what the need says, or what the replicates say for each point that has them.
+fn min_of(core: &Core, need: &NeedPlan, members: usize) -> Option<u32> {
+    if need.min.is_some() {
+        return need.min;
+    }
+    let needed = &core.jobs[need.job];
+    let min = needed.replicate_min?;
+    let axis = needed.points.axis(crate::axes::REPLICATE)?;
+    let grouped = core.groupings[need.grouping].axes.contains(&axis);
+    let each = needed.points.axes[axis].len().max(1);
+    (!grouped).then(|| {
+        (members.div_ceil(each) as u32)
+            .saturating_mul(min)
+            .min(members as u32)
+    })
+}
+
+/// What is known of a data input without looking at its members.
+pub(crate) fn data_shape(
+    core: &Core,
+    data: &crate::input::DataInput,
+    need: &NeedPlan,
+    hasher: &mut ContentHasher,
+) {
+    let needed = &core.pipeline.jobs[need.job];
+    let output = needed
+        .outputs
+        .get_index(data.output)
+        .map_or("", |(name, _)| name);
+    output.content_hash(hasher);
+    need.gather.content_hash(hasher);
+    match &data.stage {
+        crate::input::Stage::Value => "value".content_hash(hasher),
+        crate::input::Stage::Files { name, .. } => ("files", &**name).content_hash(hasher),
+    }
+}
+
+/// The digest of the points of some cells.
+pub(crate) fn points_digest(core: &Core, cells: impl Iterator<Item = u32>) -> Digest {
+    let mut hasher = ContentHasher::new("dagrun.points.v1");
+    for cell in cells {
+        let (job, row) = core.cell(cell as usize);
+        core.jobs[job].points.object(row).content_hash(&mut hasher);
+    }
+    hasher.finish()
+}

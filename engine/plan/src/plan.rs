@@ -1,0 +1,341 @@
+//! A finished plan and what it answers.
+
+use std::sync::{Arc, OnceLock};
+
+use dagrun_model::{
+    Digest, GroupIx, GroupSpec, JobIx, NodeClass, NodeIx, NodeKey, NodeSpec, Pipeline, PlanDelta,
+    SetIx, SetSpec, Trigger,
+};
+use indexmap::IndexMap;
+
+use crate::{
+    ResolvedParam,
+    expand::{Condition, Core},
+    facts::FactTable,
+    join::NONE,
+    select::parse_id,
+    sets::SetTable,
+};
+
+/// How many nodes a plan has, counted in three ways.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Counts {
+    /// All logical ids, and for each gathering one beyond the first of the same input set another copy of what it
+    /// gathers: what runs without deduplication.
+    pub naive: u64,
+    /// Distinct nodes.
+    pub nodes: u64,
+    /// Distinct nodes with each fused group as one.
+    pub units: u64,
+}
+
+/// Distinct nodes with their keys, input sets and fused groups.
+#[derive(Debug)]
+pub struct Plan {
+    pub(crate) core: Core,
+    pub(crate) facts: FactTable,
+    pub(crate) nodes: Nodes,
+    pub(crate) sets: SetTable,
+    counts: Counts,
+    reverse: OnceLock<Reverse>,
+}
+
+/// Nodes as columns.
+#[derive(Debug, Default)]
+pub(crate) struct Nodes {
+    pub(crate) keys: Vec<NodeKey>,
+    pub(crate) recipes: Vec<Digest>,
+    pub(crate) first_cell: Vec<u32>,
+    pub(crate) class: Vec<u32>,
+    /// Empty where there are no groups.
+    pub(crate) group_of: Vec<u32>,
+    pub(crate) set_start: Vec<u32>,
+    pub(crate) sets: Vec<SetIx>,
+    pub(crate) cell_node: Vec<u32>,
+    /// Cells beyond the first of their node, sorted.
+    pub(crate) merged: Vec<(NodeIx, u32)>,
+    /// Cells whose `if` is false or that need such a one, in plan order.
+    pub(crate) skipped: Vec<u32>,
+    pub(crate) groups: Vec<Vec<NodeIx>>,
+    pub(crate) classes: Arc<[NodeClass]>,
+}
+
+impl Nodes {
+    pub(crate) fn add(&mut self, key: NodeKey, recipe: Digest, cell: usize, class: u32) -> NodeIx {
+        self.keys.push(key);
+        self.recipes.push(recipe);
+        self.first_cell.push(cell as u32);
+        self.class.push(class);
+        NodeIx::from_index(self.keys.len() - 1)
+    }
+
+    pub(crate) fn shrink(&mut self) {
+        self.keys.shrink_to_fit();
+        self.recipes.shrink_to_fit();
+        self.first_cell.shrink_to_fit();
+        self.class.shrink_to_fit();
+        self.sets.shrink_to_fit();
+    }
+}
+
+/// For each node the nodes that read it.
+#[derive(Debug)]
+struct Reverse {
+    starts: Vec<u32>,
+    readers: Vec<NodeIx>,
+}
+
+impl Plan {
+    pub(crate) fn new(
+        core: Core,
+        facts: FactTable,
+        nodes: Nodes,
+        sets: SetTable,
+        counts: Counts,
+    ) -> Self {
+        Self {
+            core,
+            facts,
+            nodes,
+            sets,
+            counts,
+            reverse: OnceLock::new(),
+        }
+    }
+
+    /// The pipeline.
+    pub fn pipeline(&self) -> &Pipeline {
+        &self.core.pipeline
+    }
+
+    /// The parameters in declared order, with where each value came from.
+    pub fn params(&self) -> &IndexMap<String, ResolvedParam> {
+        &self.core.params
+    }
+
+    /// How many distinct nodes there are.
+    pub fn len(&self) -> usize {
+        self.nodes.keys.len()
+    }
+
+    /// Whether there is nothing to do.
+    pub fn is_empty(&self) -> bool {
+        self.nodes.keys.is_empty()
+    }
+
+    /// All nodes, in an order in which everything that a node needs stands before it.
+    pub fn nodes(&self) -> impl ExactSizeIterator<Item = NodeIx> + use<> {
+        (0..self.len()).map(NodeIx::from_index)
+    }
+
+    /// The counts.
+    pub fn counts(&self) -> Counts {
+        self.counts
+    }
+
+    /// The key of a node.
+    pub fn key(&self, node: NodeIx) -> NodeKey {
+        self.nodes.keys[node.index()]
+    }
+
+    /// The job of a node: of the first cell that came down to it.
+    pub fn job(&self, node: NodeIx) -> JobIx {
+        JobIx::from_index(self.first(node).0)
+    }
+
+    /// The class of a node.
+    pub fn class(&self, node: NodeIx) -> &NodeClass {
+        &self.nodes.classes[self.nodes.class[node.index()] as usize]
+    }
+
+    /// The first logical id of a node, in plan order.
+    pub fn id(&self, node: NodeIx) -> String {
+        self.core
+            .logical_id(self.nodes.first_cell[node.index()] as usize)
+    }
+
+    /// All logical ids that are this node, in plan order.
+    pub fn ids(&self, node: NodeIx) -> Vec<String> {
+        self.cells(node)
+            .map(|cell| self.core.logical_id(cell as usize))
+            .collect()
+    }
+
+    /// How many logical ids are this node.
+    pub fn id_count(&self, node: NodeIx) -> usize {
+        self.cells(node).count()
+    }
+
+    /// The node of a logical id.
+    pub fn find(&self, id: &str) -> Option<NodeIx> {
+        let (job, axes) = parse_id(id);
+        let plan = &self.core.jobs[self.core.pipeline.jobs.get_index_of(job)?];
+        if axes.len() != plan.points.axes.len() {
+            return None;
+        }
+        let mut values = vec![0; axes.len()];
+        for (name, label) in &axes {
+            let axis = plan.points.axis(name)?;
+            values[axis] = plan.points.axes[axis].find_label(label)?;
+        }
+        let row = plan.points.find(&values)?;
+        match self.nodes.cell_node[plan.first_cell + row] {
+            NONE => None,
+            node => Some(NodeIx(node)),
+        }
+    }
+
+    /// Names and labels of the axes of a node's first logical id.
+    pub fn axes(&self, node: NodeIx) -> Vec<(String, String)> {
+        let (job, row) = self.first(node);
+        self.core.jobs[job].points.labels(row)
+    }
+
+    /// Logical ids that are no nodes because their `if` is false, or because they need such a one.
+    pub fn skipped(&self) -> Vec<String> {
+        self.nodes
+            .skipped
+            .iter()
+            .map(|cell| self.core.logical_id(*cell as usize))
+            .collect()
+    }
+
+    /// The sets that a node waits for.
+    pub fn sets(&self, node: NodeIx) -> &[SetIx] {
+        let starts = &self.nodes.set_start;
+        &self.nodes.sets[starts[node.index()] as usize..starts[node.index() + 1] as usize]
+    }
+
+    /// The distinct nodes of a set, in order.
+    pub fn members(&self, set: SetIx) -> &[NodeIx] {
+        self.sets.members(set)
+    }
+
+    /// How many sets there are.
+    pub fn set_count(&self) -> usize {
+        self.sets.len()
+    }
+
+    /// The members of a fused group.
+    pub fn group(&self, group: GroupIx) -> &[NodeIx] {
+        &self.nodes.groups[group.index()]
+    }
+
+    /// The fused group of a node.
+    pub fn group_of(&self, node: NodeIx) -> Option<GroupIx> {
+        self.nodes
+            .group_of
+            .get(node.index())
+            .filter(|group| **group != NONE)
+            .map(|group| GroupIx(*group))
+    }
+
+    /// The nodes that wait for this one, in plan order. The first call builds the table.
+    pub fn consumers(&self, node: NodeIx) -> &[NodeIx] {
+        let reverse = self.reverse.get_or_init(|| self.build_reverse());
+        let range =
+            reverse.starts[node.index()] as usize..reverse.starts[node.index() + 1] as usize;
+        &reverse.readers[range]
+    }
+
+    fn build_reverse(&self) -> Reverse {
+        let edges = || {
+            self.nodes()
+                .flat_map(|reader| self.upstream(reader).map(move |node| (node, reader)))
+        };
+        let mut starts = vec![0u32; self.len() + 1];
+        edges().for_each(|(node, _)| starts[node.index() + 1] += 1);
+        for ix in 1..starts.len() {
+            starts[ix] += starts[ix - 1];
+        }
+        let mut at = starts.clone();
+        let mut readers = vec![NodeIx(0); starts[self.len()] as usize];
+        for (node, reader) in edges() {
+            readers[at[node.index()] as usize] = reader;
+            at[node.index()] += 1;
+        }
+        Reverse { starts, readers }
+    }
+
+    /// The distinct nodes that a node waits for.
+    pub fn upstream(&self, node: NodeIx) -> impl Iterator<Item = NodeIx> {
+        let mut all: Vec<NodeIx> = self
+            .sets(node)
+            .iter()
+            .flat_map(|set| self.members(*set).iter().copied())
+            .collect();
+        if self.sets(node).len() > 1 {
+            all.sort_unstable();
+            all.dedup();
+        }
+        all.into_iter()
+    }
+
+    /// The whole plan as the scheduler takes it.
+    pub fn delta(&self) -> PlanDelta {
+        let nodes = self.nodes().map(|node| self.node_spec(node)).collect();
+        let mut set_members = Vec::new();
+        let sets = (0..self.sets.len())
+            .map(|ix| {
+                let set = SetIx::from_index(ix);
+                let members = self.sets.members(set);
+                let start = set_members.len() as u32;
+                set_members.extend_from_slice(members);
+                let gather = self.sets.gather(set);
+                SetSpec {
+                    members: (start, members.len() as u32),
+                    gather: gather.is_some(),
+                    min: gather.and_then(|gather| gather.min),
+                }
+            })
+            .collect();
+        PlanDelta {
+            first_node: 0,
+            first_set: 0,
+            first_group: 0,
+            nodes,
+            sets,
+            node_sets: self.nodes.sets.clone(),
+            set_members,
+            groups: self
+                .nodes
+                .groups
+                .iter()
+                .map(|members| GroupSpec {
+                    members: members.clone(),
+                })
+                .collect(),
+            classes: self.nodes.classes.clone(),
+        }
+    }
+
+    fn node_spec(&self, node: NodeIx) -> NodeSpec {
+        let (job, _) = self.first(node);
+        let start = self.nodes.set_start[node.index()];
+        NodeSpec {
+            job: JobIx::from_index(job),
+            class: self.nodes.class[node.index()],
+            sets: (start, self.nodes.set_start[node.index() + 1] - start),
+            group: self.group_of(node),
+            trigger: match self.core.jobs[job].condition {
+                Condition::Terminal(_) => Trigger::Terminal,
+                _ => Trigger::Succeeded,
+            },
+        }
+    }
+
+    /// The job and row of a node's first cell.
+    pub(crate) fn first(&self, node: NodeIx) -> (usize, usize) {
+        self.core.cell(self.nodes.first_cell[node.index()] as usize)
+    }
+
+    /// All cells of a node, in plan order.
+    pub(crate) fn cells(&self, node: NodeIx) -> impl Iterator<Item = u32> {
+        let merged = &self.nodes.merged;
+        let from = merged.partition_point(|(other, _)| *other < node);
+        let rest = merged[from..]
+            .iter()
+            .take_while(move |(other, _)| *other == node);
+        std::iter::once(self.nodes.first_cell[node.index()]).chain(rest.map(|(_, cell)| *cell))
+    }
+}

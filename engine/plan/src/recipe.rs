@@ -1,0 +1,724 @@
+//! The digest of a cell's recipe: the command with its values, environment, toolchain, outputs, files of the project.
+//!
+//! A recipe is a constant part and *holes*. A hole is a template whose value differs between cells; it is evaluated once
+//! for each combination of the axes that it uses. What depends on upstream results enters by the shape of the expression;
+//! the results themselves enter keys as input sets.
+
+use dagrun_expr::{ErrorKind, eval, eval_text, eval_words};
+use dagrun_model::{
+    CachePolicy, Command, ContentHash, ContentHasher, Diagnostic, Digest, Expr, ExprKind, Job,
+    Quoting, Recipe, RelPath, ScriptPart, Shell, Span, Template, TemplatePart, Toolchain,
+};
+
+use crate::{
+    KEY_VERSION,
+    context::CellContext,
+    expand::{Core, JobPlan, must_exist},
+    facts::FactTable,
+    input::{Item, Stage, find_files},
+    memo::Memo,
+    staging,
+    uses::{Scope, Uses},
+};
+
+/// The recipe of a job, ready to be hashed for each of its cells.
+pub(crate) struct RecipeHasher<'p> {
+    core: &'p Core,
+    facts: &'p FactTable,
+    ix: usize,
+    plan: &'p JobPlan,
+    job: &'p Job,
+    scope: Scope<'p>,
+    constant: ContentHasher,
+    holes: Vec<Hole<'p>>,
+    groups: Vec<Group>,
+}
+
+struct Hole<'p> {
+    kind: HoleKind<'p>,
+    uses: Uses,
+    span: Span,
+    failed: bool,
+}
+
+/// Holes that use the same axes: hashed together.
+struct Group {
+    memo: Memo<Digest>,
+    holes: Vec<usize>,
+}
+
+#[derive(Clone, Copy)]
+enum HoleKind<'p> {
+    Words(&'p Template),
+    Text(&'p Template),
+    Script(&'p Expr),
+    Condition(&'p Expr),
+    Output(&'p Template),
+    /// Not hashed: output paths must not lie in each other.
+    OutputPaths,
+    Input(usize),
+    Seed,
+    LogicalId,
+}
+
+/// What is said while recipes are hashed, each thing once.
+#[derive(Default)]
+pub(crate) struct Findings {
+    pub(crate) errors: Vec<Diagnostic>,
+    pub(crate) warnings: Vec<Diagnostic>,
+    reported: rustc_hash::FxHashSet<usize>,
+}
+
+impl<'p> RecipeHasher<'p> {
+    pub(crate) fn new(
+        core: &'p Core,
+        ix: usize,
+        facts: &'p FactTable,
+        findings: &mut Findings,
+    ) -> Self {
+        let (plan, job) = (&core.jobs[ix], &core.pipeline.jobs[ix]);
+        let per_point = matches!(plan.seeds, Some(crate::seeds::SeedPlan::PerTrial(_)));
+        let mut recipe = Self {
+            core,
+            facts,
+            ix,
+            plan,
+            job,
+            scope: Scope::new(job, &plan.points, per_point),
+            constant: ContentHasher::new("dagrun.recipe.v1"),
+            holes: Vec::new(),
+            groups: Vec::new(),
+        };
+        recipe.platform();
+        recipe.command(findings);
+        recipe.environment(findings);
+        recipe.toolchain(findings);
+        recipe.outputs(findings);
+        for input in 0..plan.inputs.len() {
+            let uses = Uses {
+                upstream: false,
+                ..plan.inputs[input].uses
+            };
+            recipe.hole(
+                HoleKind::Input(input),
+                uses,
+                plan.inputs[input].span,
+                findings,
+            );
+        }
+        if plan.own_replicates {
+            let uses = Uses {
+                axes: match per_point {
+                    true => plan.points.all_axes(),
+                    false => 1 << plan.points.axis(crate::axes::REPLICATE).unwrap_or(0),
+                },
+                ..Uses::default()
+            };
+            recipe.hole(HoleKind::Seed, uses, job.span, findings);
+        }
+        if job.cache == CachePolicy::Never {
+            let uses = Uses {
+                axes: plan.points.all_axes(),
+                ..Uses::default()
+            };
+            recipe.hole(HoleKind::LogicalId, uses, job.span, findings);
+        }
+        recipe.group();
+        recipe
+    }
+
+    /// The digest of the recipe at a row.
+    pub(crate) fn digest(&mut self, row: usize, findings: &mut Findings) -> Digest {
+        let mut hasher = self.constant.clone();
+        let mut groups = std::mem::take(&mut self.groups);
+        for group in &mut groups {
+            let points = &self.plan.points;
+            if let Memo::Direct = group.memo {
+                self.fill(&group.holes, row, &mut hasher, findings);
+            } else {
+                let digest = group.memo.get(points, row, || {
+                    let mut hasher = ContentHasher::new("dagrun.recipe-part.v1");
+                    self.fill(&group.holes, row, &mut hasher, findings);
+                    hasher.finish()
+                });
+                digest.content_hash(&mut hasher);
+            }
+        }
+        self.groups = groups;
+        hasher.finish()
+    }
+
+    fn fill(
+        &mut self,
+        holes: &[usize],
+        row: usize,
+        hasher: &mut ContentHasher,
+        findings: &mut Findings,
+    ) {
+        for ix in holes {
+            if self.holes[*ix].failed {
+                continue;
+            }
+            let hole = &self.holes[*ix];
+            if let Err(error) =
+                self.hash_hole(hole.kind, hole.uses, hole.span, row, hasher, findings)
+            {
+                findings.errors.push(error);
+                self.holes[*ix].failed = true;
+            }
+        }
+    }
+
+    fn put<T: ContentHash + ?Sized>(&mut self, value: &T) {
+        value.content_hash(&mut self.constant);
+    }
+
+    /// Adds a hole; one that is the same for all cells is hashed at once.
+    fn hole(&mut self, kind: HoleKind<'p>, uses: Uses, span: Span, findings: &mut Findings) {
+        if uses.axes == 0 && !uses.upstream && self.plan.points.len > 0 {
+            let mut constant = self.constant.clone();
+            if let Err(error) = self.hash_hole(kind, uses, span, 0, &mut constant, findings) {
+                findings.errors.push(error);
+            }
+            self.constant = constant;
+            return;
+        }
+        self.put("hole");
+        self.holes.push(Hole {
+            kind,
+            uses,
+            span,
+            failed: false,
+        });
+    }
+
+    fn group(&mut self) {
+        let mut masks: Vec<u64> = Vec::new();
+        for (ix, hole) in self.holes.iter().enumerate() {
+            match masks.iter().position(|mask| *mask == hole.uses.axes) {
+                Some(at) => self.groups[at].holes.push(ix),
+                None => {
+                    masks.push(hole.uses.axes);
+                    self.groups.push(Group {
+                        memo: Memo::new(hole.uses.axes, &self.plan.points),
+                        holes: vec![ix],
+                    });
+                }
+            }
+        }
+    }
+
+    fn platform(&mut self) {
+        self.put(&KEY_VERSION);
+        for part in &self.core.platform {
+            self.put(part);
+        }
+    }
+
+    fn words(&mut self, template: &'p Template, findings: &mut Findings) {
+        let uses = self.scope.template(template);
+        self.hole(HoleKind::Words(template), uses, template.span, findings);
+    }
+
+    fn text(&mut self, template: &'p Template, findings: &mut Findings) {
+        let uses = self.scope.template(template);
+        self.hole(HoleKind::Text(template), uses, template.span, findings);
+    }
+
+    fn command(&mut self, findings: &mut Findings) {
+        match &self.job.recipe {
+            Recipe::Run(command) => {
+                self.put("run");
+                self.one_command(command, findings);
+            }
+            Recipe::Steps(steps) => {
+                self.put("steps");
+                self.put(&(steps.len() as u64));
+                for step in steps {
+                    self.put(&step.condition.is_some());
+                    if let Some(condition) = &step.condition {
+                        let uses = self.scope.expr(condition);
+                        self.hole(
+                            HoleKind::Condition(condition),
+                            uses,
+                            condition.span,
+                            findings,
+                        );
+                    }
+                    self.variables(step.env.iter(), findings);
+                    self.one_command(&step.command, findings);
+                }
+            }
+        }
+    }
+
+    fn one_command(&mut self, command: &'p Command, findings: &mut Findings) {
+        match command {
+            Command::Argv(words, _) => {
+                self.put("argv");
+                self.put(&(words.len() as u64));
+                words.iter().for_each(|word| self.words(word, findings));
+            }
+            Command::Script(script) => {
+                self.put("script");
+                match &script.shell {
+                    Shell::Bash => self.put("bash"),
+                    Shell::Sh => self.put("sh"),
+                    Shell::Other(words) => {
+                        self.put("other");
+                        self.put(words);
+                    }
+                }
+                self.put(&(script.parts.len() as u64));
+                for part in &script.parts {
+                    match part {
+                        ScriptPart::Text(text) => self.put(&**text),
+                        ScriptPart::Value { expr, place } => {
+                            self.put(match place {
+                                Quoting::Bare => "bare",
+                                Quoting::Double => "double",
+                                Quoting::Single => "single",
+                            });
+                            let uses = self.scope.expr(expr);
+                            self.hole(HoleKind::Script(expr), uses, expr.span, findings);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sorted by name: the order in which variables are declared is not seen by anything.
+    fn variables(
+        &mut self,
+        env: impl Iterator<Item = (&'p String, &'p Template)>,
+        findings: &mut Findings,
+    ) {
+        let mut env: Vec<_> = env.collect();
+        env.sort_by_key(|(name, _)| *name);
+        self.put(&(env.len() as u64));
+        for (name, template) in env {
+            self.put(name);
+            self.text(template, findings);
+        }
+    }
+
+    fn environment(&mut self, findings: &mut Findings) {
+        self.variables(self.job.env.iter(), findings);
+        let mut secrets: Vec<&str> = self
+            .job
+            .secrets
+            .iter()
+            .map(|secret| secret.value.as_str())
+            .collect();
+        secrets.sort_unstable();
+        self.put(&secrets);
+        self.put(&self.job.threads.is_some());
+        if let Some(threads) = &self.job.threads {
+            self.text(threads, findings);
+        }
+        if let CachePolicy::Env(names) = &self.job.cache {
+            self.put(&(names.len() as u64));
+            for name in names {
+                let at = self.facts.request.env.get_index_of(name);
+                let value = at
+                    .and_then(|at| self.facts.facts.env.get(at))
+                    .cloned()
+                    .flatten();
+                self.put(name);
+                self.put(&value);
+            }
+        } else {
+            self.put(&0u64);
+        }
+    }
+
+    fn toolchain(&mut self, findings: &mut Findings) {
+        self.put(&(self.job.toolchain.len() as u64));
+        for toolchain in &self.job.toolchain {
+            match toolchain {
+                Toolchain::Command(command) => {
+                    let at = self.facts.request.commands.get_index_of(&command.value);
+                    self.put("command");
+                    self.put(&command.value);
+                    match at.and_then(|at| self.facts.facts.commands.get(at)) {
+                        Some(Ok(output)) => self.put(output),
+                        failed => findings.errors.push(toolchain_error(
+                            &command.value.join(" "),
+                            failed,
+                            command.span,
+                        )),
+                    }
+                }
+                Toolchain::File(file) => {
+                    let at = self.facts.request.files.get_index_of(&file.value);
+                    self.put("file");
+                    self.put(&file.value);
+                    match at.and_then(|at| self.facts.facts.files.get(at)) {
+                        Some(Ok(digest)) => self.put(digest),
+                        failed => {
+                            findings
+                                .errors
+                                .push(toolchain_error(&file.value, failed, file.span))
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sorted by name, as variables.
+    fn outputs(&mut self, findings: &mut Findings) {
+        let mut outputs: Vec<_> = self
+            .job
+            .outputs
+            .iter()
+            .zip(&self.plan.output_uses)
+            .collect();
+        outputs.sort_by_key(|((name, _), _)| *name);
+        self.put(&(outputs.len() as u64));
+        for ((name, output), uses) in outputs {
+            self.put(name);
+            self.put(&output.optional);
+            let json = output.json.as_ref();
+            self.put(&json.map(|json| (json.pointer.clone(), format!("{:?}", json.ty))));
+            self.hole(
+                HoleKind::Output(&output.path),
+                *uses,
+                output.path.span,
+                findings,
+            );
+        }
+        if self.job.outputs.len() > 1 {
+            let all = self
+                .plan
+                .output_uses
+                .iter()
+                .fold(Uses::default(), |all, uses| all.join(*uses));
+            self.hole(HoleKind::OutputPaths, all, self.job.span, findings);
+        }
+        self.put(&self.job.stdout.as_ref().map(|stdout| stdout.value.clone()));
+    }
+
+    fn hash_hole(
+        &self,
+        kind: HoleKind<'p>,
+        uses: Uses,
+        span: Span,
+        row: usize,
+        hasher: &mut ContentHasher,
+        findings: &mut Findings,
+    ) -> Result<(), Diagnostic> {
+        let ctx = CellContext::new(self.core, self.ix, row, Some(self.facts));
+        let deferred = uses.upstream || uses.volatile;
+        let failed = |error: dagrun_expr::EvalError| error.to_diagnostic(span);
+        match kind {
+            HoleKind::Words(template) | HoleKind::Text(template) if deferred => {
+                self.deferred_template(template, &ctx, hasher)?;
+            }
+            HoleKind::Script(expr) | HoleKind::Condition(expr) if deferred => {
+                self.deferred(expr, &ctx, hasher)?
+            }
+            HoleKind::Words(template) => eval_words(template, &ctx)
+                .map_err(failed)?
+                .content_hash(hasher),
+            HoleKind::Text(template) => eval_text(template, &ctx)
+                .map_err(failed)?
+                .content_hash(hasher),
+            HoleKind::Script(expr) => match secret(expr) {
+                Some(name) => ("secret", name).content_hash(hasher),
+                None => eval(expr, &ctx).map_err(failed)?.content_hash(hasher),
+            },
+            HoleKind::Condition(expr) => eval(expr, &ctx)
+                .map_err(failed)?
+                .truthy()
+                .content_hash(hasher),
+            HoleKind::Output(template) => {
+                let path = eval_text(template, &ctx).map_err(failed)?;
+                let path = RelPath::new(&path).map_err(|problem| {
+                    Diagnostic::error(
+                        "bad-path",
+                        span,
+                        format!("an output cannot be there: {problem}"),
+                    )
+                    .help("an output lies below the node's folder, such as `out/result.csv`")
+                })?;
+                path.content_hash(hasher);
+            }
+            HoleKind::OutputPaths => self.check_outputs(&ctx)?,
+            HoleKind::Input(input) => self.input(input, &ctx, hasher, findings)?,
+            HoleKind::Seed => ctx.seed().map_err(failed)?.content_hash(hasher),
+            HoleKind::LogicalId => self
+                .core
+                .logical_id(self.plan.first_cell + row)
+                .content_hash(hasher),
+        }
+        Ok(())
+    }
+
+    /// No output may be another one or lie in it.
+    fn check_outputs(&self, ctx: &CellContext<'_>) -> Result<(), Diagnostic> {
+        let mut paths: Vec<(RelPath, &String, Span)> = Vec::new();
+        for (name, output) in &self.job.outputs {
+            let path = eval_text(&output.path, ctx)
+                .ok()
+                .and_then(|path| RelPath::new(&path).ok());
+            if let Some(path) = path {
+                paths.push((path, name, output.span));
+            }
+        }
+        for (ix, (path, name, span)) in paths.iter().enumerate() {
+            for (other, first, first_span) in &paths[..ix] {
+                // Several values may be read from one file.
+                let both_json = [name, first]
+                    .iter()
+                    .all(|name| self.job.outputs[name.as_str()].json.is_some());
+                let same_file = path == other && both_json;
+                if !same_file && (path.starts_with(other) || other.starts_with(path)) {
+                    return Err(Diagnostic::error(
+                        "overlapping-outputs",
+                        *span,
+                        format!("outputs `{first}` and `{name}` are at `{other}` and `{path}`"),
+                    )
+                    .related(*first_span, "the other one")
+                    .help("give each output a path of its own"));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Files of the project by content and staged path; outputs of other jobs only by their place.
+    fn input(
+        &self,
+        input: usize,
+        ctx: &CellContext<'_>,
+        hasher: &mut ContentHasher,
+        findings: &mut Findings,
+    ) -> Result<(), Diagnostic> {
+        let input = &self.plan.inputs[input];
+        let gathered = |data: usize| self.plan.needs[self.plan.data[data].need].gather;
+        let resolved = input.resolve(ctx, &gathered)?;
+        (resolved.items.len() as u64).content_hash(hasher);
+        if resolved
+            .items
+            .iter()
+            .any(|item| matches!(item, Item::Upstream(_)))
+        {
+            resolved.list.content_hash(hasher);
+        }
+        for (position, item) in resolved.items.iter().enumerate() {
+            let Item::Pattern(pattern) = item else {
+                hasher.update(b"u");
+                continue;
+            };
+            hasher.update(b"f");
+            let ix = self.core.patterns.find(pattern, input.external);
+            let files = ix.and_then(|ix| self.facts.facts.globs.get(ix));
+            let files = files.map_or(&[][..], Vec::as_slice);
+            if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
+                match must_exist(pattern) {
+                    true => findings.errors.push(missing_input(pattern, input.span)),
+                    false => findings.warnings.push(
+                        Diagnostic::warning(
+                            "empty-glob",
+                            input.span,
+                            format!("`{pattern}` matches no file"),
+                        )
+                        .help("globs skip dotfiles and `.git`; paths start at the project folder"),
+                    ),
+                }
+            }
+            let position = resolved.list.then_some(position);
+            (files.len() as u64).content_hash(hasher);
+            for (path, file) in staging::staged_files(input, pattern, position, files) {
+                path.content_hash(hasher);
+                file.blob.digest.content_hash(hasher);
+                file.blob.executable.content_hash(hasher);
+            }
+        }
+        Ok(())
+    }
+
+    fn deferred_template(
+        &self,
+        template: &Template,
+        ctx: &CellContext<'_>,
+        hasher: &mut ContentHasher,
+    ) -> Result<(), Diagnostic> {
+        (template.parts.len() as u64).content_hash(hasher);
+        for part in &template.parts {
+            match part {
+                TemplatePart::Text(text) => ("text", &**text).content_hash(hasher),
+                TemplatePart::Expr(expr) => {
+                    hasher.update(b"x");
+                    self.deferred(expr, ctx, hasher)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An expression whose value is not known yet: what is known of it by value, references to upstream results by the
+    /// number of the input that they are, all else by its shape. No name of a job is in it.
+    fn deferred(
+        &self,
+        expr: &Expr,
+        ctx: &CellContext<'_>,
+        hasher: &mut ContentHasher,
+    ) -> Result<(), Diagnostic> {
+        let uses = self.scope.expr(expr);
+        if !uses.upstream && !uses.volatile {
+            match eval(expr, ctx) {
+                Ok(value) => ("value", value).content_hash(hasher),
+                // It may stand in a branch that is never taken.
+                Err(error) if error.kind == ErrorKind::Missing => {
+                    ("missing", error.message).content_hash(hasher)
+                }
+                Err(error) => return Err(error.to_diagnostic(expr.span)),
+            }
+            return Ok(());
+        }
+        if let Some(path) = expr.as_path()
+            && self.deferred_path(&path, ctx, hasher)?
+        {
+            return Ok(());
+        }
+        match &expr.kind {
+            ExprKind::Literal(value) => ("value", value).content_hash(hasher),
+            ExprKind::Context(name) => ("context", &**name).content_hash(hasher),
+            ExprKind::Member(base, name) => {
+                ("member", &**name).content_hash(hasher);
+                self.deferred(base, ctx, hasher)?;
+            }
+            ExprKind::Index(base, index) => {
+                "index".content_hash(hasher);
+                self.deferred(base, ctx, hasher)?;
+                self.deferred(index, ctx, hasher)?;
+            }
+            ExprKind::Star(base) => {
+                "star".content_hash(hasher);
+                self.deferred(base, ctx, hasher)?;
+            }
+            ExprKind::Unary(op, operand) => {
+                ("unary", format!("{op:?}")).content_hash(hasher);
+                self.deferred(operand, ctx, hasher)?;
+            }
+            ExprKind::Binary(op, a, b) => {
+                ("binary", format!("{op:?}")).content_hash(hasher);
+                self.deferred(a, ctx, hasher)?;
+                self.deferred(b, ctx, hasher)?;
+            }
+            ExprKind::Ternary(a, b, c) => {
+                "ternary".content_hash(hasher);
+                for part in [a, b, c] {
+                    self.deferred(part, ctx, hasher)?;
+                }
+            }
+            ExprKind::Call(function, arguments) => {
+                (function.name(), arguments.len() as u64).content_hash(hasher);
+                for argument in arguments {
+                    self.deferred(argument, ctx, hasher)?;
+                }
+            }
+            ExprKind::List(items) => {
+                ("list", items.len() as u64).content_hash(hasher);
+                for item in items {
+                    self.deferred(item, ctx, hasher)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// A plain reference; says whether it was one that is known here.
+    fn deferred_path(
+        &self,
+        path: &[&str],
+        ctx: &CellContext<'_>,
+        hasher: &mut ContentHasher,
+    ) -> Result<bool, Diagnostic> {
+        match path {
+            ["env", name] => match self.job.env.get(*name) {
+                Some(template) => {
+                    self.deferred_template(template, ctx, hasher)?;
+                    Ok(true)
+                }
+                None => Ok(false),
+            },
+            ["inputs", name, rest @ ..] if rest.is_empty() || *rest == ["list"] => {
+                let inputs = &self.plan.inputs;
+                let Some(ix) = inputs
+                    .iter()
+                    .position(|input| input.name.as_deref() == Some(*name))
+                else {
+                    return Ok(false);
+                };
+                let kind = if rest.is_empty() {
+                    "input"
+                } else {
+                    "input list"
+                };
+                (kind, ix as u64).content_hash(hasher);
+                Ok(true)
+            }
+            ["needs", job, rest @ ..] => {
+                let wanted = self.core.pipeline.jobs.get_index_of(*job);
+                let needs = &self.plan.needs;
+                let Some(need) = needs.iter().position(|need| Some(need.job) == wanted) else {
+                    return Ok(false);
+                };
+                let rank = |used: fn(&crate::expand::NeedPlan) -> bool| {
+                    needs[..need].iter().filter(|need| used(need)).count() as u64
+                };
+                match rest {
+                    ["outputs", output] => match self.data_ix(need, output) {
+                        Some(data) => ("output", data as u64).content_hash(hasher),
+                        None => return Ok(false),
+                    },
+                    ["points"] => ("points", rank(|need| need.points)).content_hash(hasher),
+                    ["result"] => ("result", rank(|need| need.result)).content_hash(hasher),
+                    _ => return Ok(false),
+                }
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    fn data_ix(&self, need: usize, output: &str) -> Option<usize> {
+        let needed = &self.core.pipeline.jobs[self.plan.needs[need].job];
+        let output = needed.outputs.get_index_of(output)?;
+        let data = &self.plan.data;
+        let value = data.iter().position(|data| {
+            data.need == need && data.output == output && data.stage == Stage::Value
+        });
+        value.or_else(|| find_files(data, need, output))
+    }
+}
+
+/// The name of a secret, where an expression is one.
+pub(crate) fn secret(expr: &Expr) -> Option<&str> {
+    match expr.as_path().as_deref() {
+        Some(["secrets", name]) => Some(name),
+        _ => None,
+    }
+}
+
+fn missing_input(pattern: &str, span: Span) -> Diagnostic {
+    Diagnostic::error("missing-input", span, format!("there is no file `{pattern}`"))
+        .help("paths start at the project folder; an output of another job is `${{ needs.JOB.outputs.NAME }}`")
+}
+
+fn toolchain_error<T>(what: &str, failed: Option<&Result<T, String>>, span: Span) -> Diagnostic {
+    let reason = match failed {
+        Some(Err(reason)) => reason.as_str(),
+        _ => "it was not looked up",
+    };
+    Diagnostic::error(
+        "toolchain",
+        span,
+        format!("`{what}` of `toolchain` cannot be used: {reason}"),
+    )
+    .help("its result is part of every key; install it, or remove it from `toolchain`")
+}

@@ -1,0 +1,241 @@
+//! `--only`, `--until`, `--from`: which cells a plan keeps.
+//!
+//! A name is a job, or a logical id of which some axes may be left out. `until` and `only` keep the named cells and all
+//! that they need, and drop what comes after them and their siblings: what they need runs only where it is not cached.
+//! `from` keeps the named cells, all that needs them, and what those need in turn. Together: what comes after `from` as
+//! far as `until` or `only` need it.
+
+use dagrun_model::{Diagnostic, did_you_mean};
+
+use crate::{PlanOptions, expand::Core, join::NONE};
+
+/// The selected cells, or `None` for all.
+pub(crate) fn select(
+    core: &Core,
+    options: &PlanOptions,
+) -> Result<Option<Vec<bool>>, Vec<Diagnostic>> {
+    let mut errors = Vec::new();
+    let mut marked = |names: &[String]| {
+        let mut cells = vec![false; core.cells];
+        for name in names {
+            match matching(core, name) {
+                Ok(found) => found.into_iter().for_each(|cell| cells[cell] = true),
+                Err(error) => errors.push(error),
+            }
+        }
+        cells
+    };
+    let ends: Vec<String> = options.only.iter().chain(&options.until).cloned().collect();
+    if ends.is_empty() && options.from.is_empty() {
+        return Ok(None);
+    }
+    let (mut until, mut from) = (marked(&ends), marked(&options.from));
+    if !errors.is_empty() {
+        return Err(errors);
+    }
+    let selected = match (ends.is_empty(), options.from.is_empty()) {
+        (false, true) => {
+            add_upstream(core, &mut until);
+            until
+        }
+        (true, _) => {
+            add_downstream(core, &mut from);
+            add_upstream(core, &mut from);
+            from
+        }
+        (false, false) => {
+            add_upstream(core, &mut until);
+            add_downstream(core, &mut from);
+            let mut both: Vec<bool> = until.iter().zip(&from).map(|(a, b)| *a && *b).collect();
+            add_upstream(core, &mut both);
+            both
+        }
+    };
+    Ok(Some(selected))
+}
+
+/// The cells that a job name or a logical id names.
+pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic> {
+    let (job, axes) = parse_id(name);
+    let place = core.pipeline.name.span;
+    let Some(ix) = core.pipeline.jobs.get_index_of(job) else {
+        let error = Diagnostic::error("unknown-node", place, format!("there is no job `{job}`"));
+        return Err(
+            match did_you_mean(job, core.pipeline.jobs.keys().map(String::as_str)) {
+                Some(near) => error.help(format!("did you mean `{near}`?")),
+                None => error.help("write a job's name, or a logical id such as `job[axis=value]`"),
+            },
+        );
+    };
+    let plan = &core.jobs[ix];
+    let mut wanted = Vec::new();
+    for (axis, label) in axes {
+        let axes = &plan.points.axes;
+        let Some(at) = plan.points.axis(&axis) else {
+            let names: Vec<&str> = axes.iter().map(|axis| &*axis.name).collect();
+            return Err(Diagnostic::error(
+                "unknown-node",
+                place,
+                format!("job `{job}` has no axis `{axis}`"),
+            )
+            .help(format!("its axes are {}", names.join(", "))));
+        };
+        let Some(value) = axes[at].find_label(&label) else {
+            return Err(Diagnostic::error(
+                "unknown-node",
+                place,
+                format!("the axis `{axis}` of job `{job}` has no value `{label}`"),
+            ));
+        };
+        wanted.push((at, value));
+    }
+    let cells: Vec<usize> = (0..plan.points.len)
+        .filter(|row| {
+            let values = plan.points.row(*row);
+            wanted.iter().all(|(axis, value)| values[*axis] == *value)
+        })
+        .map(|row| plan.first_cell + row)
+        .collect();
+    if cells.is_empty() && !wanted.is_empty() {
+        return Err(Diagnostic::error(
+            "unknown-node",
+            place,
+            format!("there is no node `{name}`"),
+        ));
+    }
+    Ok(cells)
+}
+
+/// The job and the axes of a logical id.
+pub(crate) fn parse_id(id: &str) -> (&str, Vec<(String, String)>) {
+    let Some((job, rest)) = id.split_once('[') else {
+        return (id, Vec::new());
+    };
+    let mut rest = rest.strip_suffix(']').unwrap_or(rest);
+    let mut axes = Vec::new();
+    while let Some((axis, after)) = rest.split_once('=') {
+        let length = if after.starts_with('"') {
+            string_end(after)
+        } else {
+            after.find(',').unwrap_or(after.len())
+        };
+        let text = &after[..length];
+        axes.push((axis.to_owned(), unquote(text)));
+        rest = after[length..].strip_prefix(',').unwrap_or("");
+    }
+    (job, axes)
+}
+
+/// The length of a JSON string at the start of a text.
+fn string_end(text: &str) -> usize {
+    let mut escaped = false;
+    for (ix, c) in text.char_indices().skip(1) {
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            '"' => return ix + 1,
+            _ => {}
+        }
+    }
+    text.len()
+}
+
+/// The text of a JSON string, or the text as it is.
+fn unquote(text: &str) -> String {
+    let Some(inner) = text
+        .strip_prefix('"')
+        .and_then(|text| text.strip_suffix('"'))
+    else {
+        return text.to_owned();
+    };
+    let mut out = String::with_capacity(inner.len());
+    let mut chars = inner.chars();
+    while let Some(c) = chars.next() {
+        if c != '\\' {
+            out.push(c);
+            continue;
+        }
+        match chars.next() {
+            Some('n') => out.push('\n'),
+            Some('t') => out.push('\t'),
+            Some('r') => out.push('\r'),
+            Some('b') => out.push('\u{8}'),
+            Some('f') => out.push('\u{c}'),
+            Some('u') => {
+                let hex: String = chars.by_ref().take(4).collect();
+                let code = u32::from_str_radix(&hex, 16).ok().and_then(char::from_u32);
+                out.push(code.unwrap_or('\u{fffd}'));
+            }
+            Some(other) => out.push(other),
+            None => {}
+        }
+    }
+    out
+}
+
+fn add_upstream(core: &Core, cells: &mut [bool]) {
+    let mut seen: Vec<Vec<bool>> = core
+        .groupings
+        .iter()
+        .map(|g| vec![false; g.len()])
+        .collect();
+    for job in core.order.iter().rev() {
+        let plan = &core.jobs[*job];
+        for need in &plan.needs {
+            let grouping = &core.groupings[need.grouping];
+            for (row, group) in need.groups.iter().enumerate() {
+                let new = *group != NONE
+                    && cells[plan.first_cell + row]
+                    && !seen[need.grouping][*group as usize];
+                if new {
+                    seen[need.grouping][*group as usize] = true;
+                    let first = core.jobs[need.job].first_cell;
+                    grouping
+                        .group(*group)
+                        .iter()
+                        .for_each(|row| cells[first + *row as usize] = true);
+                }
+            }
+        }
+    }
+}
+
+fn add_downstream(core: &Core, cells: &mut [bool]) {
+    let mut seen: Vec<Vec<Option<bool>>> =
+        core.groupings.iter().map(|g| vec![None; g.len()]).collect();
+    for job in &core.order {
+        let plan = &core.jobs[*job];
+        for need in &plan.needs {
+            let grouping = &core.groupings[need.grouping];
+            let first = core.jobs[need.job].first_cell;
+            for (row, group) in need
+                .groups
+                .iter()
+                .enumerate()
+                .filter(|(_, group)| **group != NONE)
+            {
+                let any = *seen[need.grouping][*group as usize].get_or_insert_with(|| {
+                    grouping
+                        .group(*group)
+                        .iter()
+                        .any(|row| cells[first + *row as usize])
+                });
+                cells[plan.first_cell + row] |= any;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_are_read_back() {
+        let id = dagrun_model::logical_id("build", [("a", "x,y"), ("b", "1.5"), ("c", "q\"=\n]")]);
+        let (job, axes) = parse_id(&id);
+        assert_eq!(job, "build");
+        let axes: Vec<(&str, &str)> = axes.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+        assert_eq!(axes, [("a", "x,y"), ("b", "1.5"), ("c", "q\"=\n]")]);
+    }
+}
