@@ -4,7 +4,7 @@ use dagrun_expr::{Context, EvalError, ReferenceKind, eval, references};
 use dagrun_model::{BinaryOp, Diagnostic, Expr, ExprKind, Function, Span, UnaryOp, Value};
 
 use super::{
-    Checker,
+    Checker, MAX_ERRORS,
     names::{Unknown, name_span},
     scope::{Place, is_context, refused_everywhere},
     types::Type,
@@ -37,6 +37,9 @@ impl Context for Constant {
 impl Checker<'_> {
     /// The type of an expression at a place; errors in it are reported.
     pub(super) fn infer(&mut self, expr: &Expr, place: Place) -> Type {
+        if self.errors.len() >= MAX_ERRORS {
+            return Type::Any;
+        }
         if let Some(ty) = self.constant(expr) {
             return ty;
         }
@@ -82,9 +85,10 @@ impl Checker<'_> {
             expr.kind,
             ExprKind::Unary(..) | ExprKind::Binary(..) | ExprKind::Ternary(..) | ExprKind::Call(..)
         );
-        if !interesting || references(expr).next().is_some() {
+        if !interesting || depends(expr) {
             return None;
         }
+        self.evaluation = self.evaluation.checked_sub(cost(expr))?;
         Some(match eval(expr, &Constant) {
             Ok(value) => Type::of_value(&value),
             Err(error) => {
@@ -441,6 +445,36 @@ impl Checker<'_> {
 
     pub(super) fn wrong_type(&mut self, span: Span, words: String) {
         self.report(Diagnostic::error("type", span, words));
+    }
+}
+
+/// What an evaluation takes out of the budget: most for functions that may make a million items.
+fn cost(expr: &Expr) -> usize {
+    let mut cost = 1;
+    expr.walk(&mut |expr| {
+        let long = matches!(
+            expr.kind,
+            ExprKind::Call(Function::Range | Function::Linspace | Function::Logspace, _)
+        );
+        cost += if long { 100 } else { 1 };
+    });
+    cost
+}
+
+/// Whether an expression has names in it. Stops at the first one.
+fn depends(expr: &Expr) -> bool {
+    match &expr.kind {
+        ExprKind::Literal(_) => false,
+        ExprKind::Context(_) => true,
+        ExprKind::Member(base, _) | ExprKind::Star(base) | ExprKind::Unary(_, base) => {
+            depends(base)
+        }
+        ExprKind::Index(a, b) | ExprKind::Binary(_, a, b) => depends(a) || depends(b),
+        ExprKind::Ternary(a, b, c) => depends(a) || depends(b) || depends(c),
+        ExprKind::Call(function, items) => {
+            function.is_status() || *function == Function::HashFiles || items.iter().any(depends)
+        }
+        ExprKind::List(items) => items.iter().any(depends),
     }
 }
 

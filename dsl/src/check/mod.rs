@@ -26,6 +26,9 @@ use self::{
 /// So many errors are enough to read at once, and bound the work on hostile files.
 const MAX_ERRORS: usize = 200;
 
+/// How much is spent on the evaluation of constant expressions; what is beyond it is left to the plan.
+const MAX_EVALUATION: usize = 2000;
+
 /// Appends what is wrong with the expressions of `pipeline`.
 pub(crate) fn check(pipeline: &Pipeline, out: &mut Vec<Diagnostic>) {
     let mut checker = Checker::new(pipeline);
@@ -64,6 +67,8 @@ struct Checker<'p> {
     job: Option<usize>,
     types: Option<JobTypes>,
     errors: Vec<Diagnostic>,
+    /// How much may still be spent on constant expressions.
+    evaluation: usize,
 }
 
 impl<'p> Checker<'p> {
@@ -84,6 +89,7 @@ impl<'p> Checker<'p> {
             job: None,
             types: None,
             errors: Vec::new(),
+            evaluation: MAX_EVALUATION,
         }
     }
 

@@ -143,7 +143,14 @@ impl Checker<'_> {
         if let Some(near) = near {
             error = error.help(format!("did you mean `{near}`?"));
         }
-        if let Some(help) = self.remedy(code, name, near.is_some()) {
+        let minuend = name
+            .split_once('-')
+            .filter(|(left, _)| members.known.contains_key(*left));
+        if let Some((left, right)) = minuend {
+            error = error.help(format!(
+                "`-` is part of names: to subtract, write `{left} - {right}`"
+            ));
+        } else if let Some(help) = self.remedy(code, name, near.is_some()) {
             error = error.help(help);
         } else if near.is_none() {
             let names: Vec<_> = known().take(13).map(|n| format!("`{n}`")).collect();

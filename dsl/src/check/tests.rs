@@ -148,6 +148,12 @@ fn unknown_names_are_found() {
             "`branch`",
         ),
         (
+            "run: echo ${{ params.n-x }}",
+            "unknown-param",
+            "n-x",
+            "`n - x`",
+        ),
+        (
             "run: echo ${{ params.zzz }}",
             "unknown-param",
             "zzz",
@@ -679,4 +685,92 @@ fn the_number_of_mistakes_is_bounded() {
     let lines = format!("run: echo {}", "${{ params.x }} ".repeat(5000));
     let (_, found) = mistakes(&lines);
     assert!((100..=201).contains(&found.len()), "{}", found.len());
+}
+
+#[test]
+fn expressions_of_any_legal_depth_are_checked() {
+    let chain = vec!["params.n"; 250].join(" + ");
+    let brackets = format!("{}params.n{}", "(".repeat(60), ")".repeat(60));
+    let indices = format!("{}0{}", "params.items[".repeat(60), "]".repeat(60));
+    let calls = format!("{}params.n{}", "round(".repeat(60), ")".repeat(60));
+    let choices = "params.flag ? 1 : ".repeat(60) + "2";
+    for expr in [chain, brackets, indices, calls, choices] {
+        let (_, found) = mistakes(&format!("run: [echo, \"${{{{ {expr} }}}}\"]"));
+        assert_eq!(found, []);
+    }
+}
+
+#[test]
+fn large_constants_are_not_evaluated_for_ever() {
+    let lines = format!(
+        "run: [{}]",
+        vec!["\"${{ len(range(1, 900000)) }}\""; 2000].join(", ")
+    );
+    let (_, found) = mistakes(&lines);
+    assert_eq!(found, []);
+}
+
+/// Expressions out of likely parts, most of them wrong.
+fn likely() -> impl proptest::strategy::Strategy<Value = String> {
+    let parts = [
+        "params",
+        "matrix",
+        "needs",
+        "inputs",
+        "outputs",
+        "env",
+        "git",
+        "replicate",
+        ".n",
+        ".size",
+        ".make",
+        ".outputs",
+        ".loss",
+        ".*",
+        "[0]",
+        "['a']",
+        "[params.n]",
+        " + ",
+        " == ",
+        " && ",
+        " || ",
+        " ? ",
+        " : ",
+        "!",
+        "-",
+        "(",
+        ")",
+        "[",
+        "]",
+        ", ",
+        "1",
+        "0.5",
+        "'a'",
+        "true",
+        "null",
+        "len(",
+        "sum(",
+        "range(",
+        "format(",
+        "default(",
+        "toJSON(",
+        "fromJSON(",
+        "join(",
+        "always()",
+        "hashFiles(",
+        "round(",
+    ];
+    use proptest::strategy::Strategy;
+    proptest::collection::vec(proptest::sample::select(parts.to_vec()), 1..12)
+        .prop_map(|parts| parts.concat())
+}
+
+proptest::proptest! {
+    #[test]
+    fn checking_never_panics(text in likely()) {
+        let (source, found) = mistakes(&format!("if: \"{text}\"\nrun: [echo, \"${{{{ {text} }}}}\"]"));
+        for error in found {
+            proptest::prop_assert!(source.get(error.span.start as usize..error.span.end as usize).is_some());
+        }
+    }
 }

@@ -444,15 +444,15 @@ fn literal_members_are_plain_references() {
 #[test]
 fn hostile_depth_is_an_error() {
     for text in [
-        format!("{}1{}", "(".repeat(100_000), ")".repeat(100_000)),
-        "!".repeat(100_000) + "a",
-        "-".repeat(100_000) + "a",
-        "[".repeat(100_000),
-        "a?".repeat(100_000),
-        vec!["1"; 100_000].join("+"),
-        "a".to_string() + &".b".repeat(100_000),
-        "a".to_string() + &"[0]".repeat(100_000),
-        "len(".repeat(100_000),
+        format!("{}1{}", "(".repeat(20_000), ")".repeat(20_000)),
+        "!".repeat(20_000) + "a",
+        "-".repeat(20_000) + "a",
+        "[".repeat(20_000),
+        "a?".repeat(20_000),
+        vec!["1"; 20_000].join("+"),
+        "a".to_string() + &".b".repeat(20_000),
+        "a".to_string() + &"[0]".repeat(20_000),
+        "len(".repeat(20_000),
     ] {
         let errors = read(&text).unwrap_err();
         assert!(
@@ -465,6 +465,94 @@ fn hostile_depth_is_an_error() {
     // What people write is far below the limits.
     read(&vec!["1"; 200].join("+")).unwrap();
     read(&format!("{}1{}", "(".repeat(50), ")".repeat(50))).unwrap();
+}
+
+#[test]
+fn references_are_listed() {
+    use dagrun_expr::{ReferenceKind as Kind, references};
+    let table: &[(&str, &[(Kind<'_>, &str)])] = &[
+        ("1 + 2", &[]),
+        ("params.x", &[(Kind::Param(Some("x")), "params.x")]),
+        ("params['x'].y", &[(Kind::Param(Some("x")), "params['x']")]),
+        (
+            "matrix.scenario.coverage",
+            &[(Kind::Matrix(Some("scenario")), "matrix.scenario")],
+        ),
+        ("toJSON(matrix)", &[(Kind::Matrix(None), "matrix")]),
+        (
+            "params[matrix.name]",
+            &[
+                (Kind::Param(None), "params[matrix.name]"),
+                (Kind::Matrix(Some("name")), "matrix.name"),
+            ],
+        ),
+        (
+            "replicate.seed",
+            &[(Kind::Replicate(Some("seed")), "replicate.seed")],
+        ),
+        ("inputs.x", &[(Kind::Input(Some("x")), "inputs.x")]),
+        ("inputs.x.list", &[(Kind::InputList("x"), "inputs.x.list")]),
+        ("inputs.*", &[(Kind::Input(None), "inputs.*")]),
+        ("outputs.x", &[(Kind::Output(Some("x")), "outputs.x")]),
+        (
+            "needs.a.outputs.b[0].c",
+            &[(Kind::NeedOutput(Some("a"), Some("b")), "needs.a.outputs.b")],
+        ),
+        (
+            "needs.a.outputs",
+            &[(Kind::NeedOutput(Some("a"), None), "needs.a.outputs")],
+        ),
+        (
+            "needs.a.points",
+            &[(Kind::NeedPoints(Some("a")), "needs.a.points")],
+        ),
+        (
+            "needs.*.result",
+            &[(Kind::NeedResult(None), "needs.*.result")],
+        ),
+        ("needs.a", &[(Kind::Need(Some("a")), "needs.a")]),
+        ("needs", &[(Kind::Need(None), "needs")]),
+        (
+            "jobs.a.outputs.b",
+            &[(Kind::JobOutput(Some("a"), Some("b")), "jobs.a.outputs.b")],
+        ),
+        ("secrets.a", &[(Kind::Secret(Some("a")), "secrets.a")]),
+        ("env.A", &[(Kind::Env(Some("A")), "env.A")]),
+        ("git.branch", &[(Kind::Git(Some("branch")), "git.branch")]),
+        ("attempt", &[(Kind::Attempt, "attempt")]),
+        ("run.id", &[(Kind::Run(Some("id")), "run.id")]),
+        (
+            "trial.x + study.y",
+            &[
+                (Kind::Trial(Some("x")), "trial.x"),
+                (Kind::Study(Some("y")), "study.y"),
+            ],
+        ),
+        ("!always()", &[(Kind::Status(Function::Always), "always()")]),
+        (
+            "hashFiles(params.x)",
+            &[
+                (Kind::HashFiles, "hashFiles(params.x)"),
+                (Kind::Param(Some("x")), "params.x"),
+            ],
+        ),
+        (
+            "env.A ? [git.branch] : fromJSON(params.x).y",
+            &[
+                (Kind::Env(Some("A")), "env.A"),
+                (Kind::Git(Some("branch")), "git.branch"),
+                (Kind::Param(Some("x")), "params.x"),
+            ],
+        ),
+        ("unheard.of", &[(Kind::Unknown("unheard"), "unheard")]),
+    ];
+    for (text, wanted) in table {
+        let expr = read(text).unwrap();
+        let found: Vec<_> = references(&expr)
+            .map(|r| (r.kind, &text[r.span.start as usize..r.span.end as usize]))
+            .collect();
+        assert_eq!(found, *wanted, "{text}");
+    }
 }
 
 /// Prints a value as a literal of the language.

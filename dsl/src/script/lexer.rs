@@ -122,13 +122,16 @@ impl<'a> Lexer<'a> {
             '<' if rest.starts_with("<<<") => self.operator(3),
             '<' if rest.starts_with("<<") => self.heredoc(),
             '(' | ')' if self.words().in_test() => self.operator(1),
-            '(' if rest.starts_with("((") => {
-                self.end_command();
-                self.open(Kind::Arithmetic { depth: 0 }, 2);
-            }
+            // Process substitution is part of the command around it.
+            '(' if self.source[..self.at].ends_with(['<', '>']) => self.open(commands(true), 1),
             '(' => {
                 self.end_command();
-                self.open(commands(true), 1);
+                let (kind, length) = if rest.starts_with("((") {
+                    (Kind::Arithmetic { depth: 0 }, 2)
+                } else {
+                    (commands(true), 1)
+                };
+                self.push(kind, length);
             }
             ')' => self.close_bracket(),
             ';' | '&' | '|' => {
@@ -481,8 +484,13 @@ impl<'a> Lexer<'a> {
         }
     }
 
+    /// Opens what is part of a word.
     fn open(&mut self, kind: Kind, length: usize) {
         self.note_quoted();
+        self.push(kind, length);
+    }
+
+    fn push(&mut self, kind: Kind, length: usize) {
         if self.stack.len() < MAX_DEPTH {
             self.stack.push(Frame {
                 kind,

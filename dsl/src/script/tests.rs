@@ -91,6 +91,14 @@ fn quoting_is_followed() {
         ("printf -v x %s ${{ v }}", "b"),
         ("echo '$' ${{ v }} \"a$\" ${{ v }}", "bb"),
         ("echo $$${{ v }} \\$${{ v }}", "bb"),
+        (
+            "diff <(sort ${{ v }}) <(sort '${{ v }}') \"${{ v }}\"",
+            "bsd",
+        ),
+        (
+            "x=$(f() { case a in a) echo ${{ v }};; esac; }; f '${{ v }}') \"${{ v }}\"",
+            "bsd",
+        ),
         ("echo \"${{ '\"' }}\" ${{ \"'\" }}", "db"),
     ]);
 }
@@ -270,6 +278,7 @@ fn values_without_text_and_large_ones_are_errors() {
         assert!(error.span.is_some());
     }
     let long = Value::str("x".repeat(200_000));
+    assert!(render("echo ${{ v }}", Value::str("x".repeat(130_000))).is_ok());
     let error = render("echo ${{ inputs.sims }}", long).unwrap_err();
     assert!(error.help.unwrap().contains("inputs.sims.list"));
 }
@@ -304,7 +313,7 @@ const POSITIONS: [&str; 8] = [
     "printf %s \"${{ v }}\"",
     "printf %s '${{ v }}'",
     "x=${{ v }}; printf %s \"$x\"",
-    "printf %s \"$(printf %s ${{ v }}; printf _)\" | head -c -1",
+    "x=\"$(printf %s ${{ v }}; printf _)\"; printf %s \"${x%_}\"",
     "f() { case a in a) printf %s \"${{ v }}\";; esac; }; f",
     "cat <<'EOF' > /dev/null\n'\"\nEOF\nfor x in ${{ v }}; do printf '%s' \"$x\"; done",
     "if [[ ${{ v }} == '${{ v }}' ]]; then bash -c 'printf %s \"$1\"' _ ${{ v }}; fi",
@@ -331,6 +340,22 @@ fn no_value_becomes_code_in_bash() {
             assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{what}");
         }
     }
+}
+
+#[test]
+fn the_largest_value_fits_into_the_environment() {
+    let (script, _) = parse("printf %s ${{ v }} | wc -c", Shell::Bash);
+    let largest = dagrun_expr::VALUE_LIMIT - "DAGRUN_V0=".len() - 1;
+    let render = |bytes: usize| render_script(&script, &One(Value::str("x".repeat(bytes))));
+    assert!(render(largest + 1).is_err());
+    let rendered = render(largest).unwrap();
+    let output = Command::new("bash")
+        .args(["-c", &rendered.text])
+        .envs(rendered.env)
+        .output()
+        .unwrap();
+    let counted = String::from_utf8_lossy(&output.stdout).trim().to_string();
+    assert_eq!(counted, largest.to_string());
 }
 
 proptest::proptest! {

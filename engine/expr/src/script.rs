@@ -115,27 +115,30 @@ impl<'a> Renderer<'a> {
             list: matches!(value, Value::List(_)),
         };
         for word in words {
+            let name = format!("DAGRUN_V{}", self.env.len());
             self.bytes += word.len();
-            if word.len() >= VALUE_LIMIT || self.bytes > VALUES_LIMIT {
-                return Err(too_large(expr, word.len()));
+            // The kernel counts `NAME=value` and the byte that ends it.
+            let large = name.len() + word.len() + 2 > VALUE_LIMIT;
+            if large || self.bytes > VALUES_LIMIT {
+                return Err(too_large(expr, large.then_some(word.len())));
             }
-            self.env.push((format!("DAGRUN_V{}", self.env.len()), word));
+            self.env.push((name, word));
         }
         Ok(variables)
     }
 }
 
-fn too_large(expr: &Expr, bytes: usize) -> EvalError {
-    let error = if bytes >= VALUE_LIMIT {
-        EvalError::new(format!(
+/// `bytes` is the size of one value that is too large; without it, all together are.
+fn too_large(expr: &Expr, bytes: Option<usize>) -> EvalError {
+    let error = match bytes {
+        Some(bytes) => EvalError::new(format!(
             "the value has {bytes} bytes; an environment variable holds less than {} KiB",
             VALUE_LIMIT >> 10
-        ))
-    } else {
-        EvalError::new(format!(
+        )),
+        None => EvalError::new(format!(
             "the values of this script have more than {} MiB together",
             VALUES_LIMIT >> 20
-        ))
+        )),
     };
     match expr.as_path().as_deref() {
         Some(["inputs", name, ..]) => error.help(format!(
