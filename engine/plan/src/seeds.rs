@@ -6,7 +6,7 @@
 //! Feistel network of four rounds on 32 bits whose round keys are the four quarters of a BLAKE3 digest; an image of 2^31 or
 //! more is permuted again until it is below (cycle walking keeps this a permutation).
 //!
-//! Test vector: with `base: 42` and `common`, replicates 0, 1, 2 have the seeds 785605829, 1157637226 and 945543303.
+//! Test vector: with `base: 42` and `common`, replicates 0, 1, 2 have the seeds 640298418, 1018702201 and 227184233.
 
 use std::sync::Arc;
 
@@ -85,9 +85,12 @@ mod tests {
     fn pinned_vectors() {
         let seeds = |p: Permutation| [p.apply(0), p.apply(1), p.apply(2), p.apply(999_999)];
         let common = Permutation::new(42, None);
-        assert_eq!(seeds(common), [785605829, 1157637226, 945543303, 0]);
+        assert_eq!(seeds(common), [640298418, 1018702201, 227184233, 923516608]);
         let point = ContentHasher::new("test").finish();
-        assert_eq!(seeds(Permutation::new(42, Some(point))), [0, 0, 0, 0]);
+        assert_eq!(
+            seeds(Permutation::new(42, Some(point))),
+            [161862831, 247779206, 1292914123, 1802795179]
+        );
         assert_eq!(seeds(Permutation::new(-1, None)), [0, 0, 0, 0]);
     }
 
