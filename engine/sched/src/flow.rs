@@ -248,7 +248,10 @@ impl Scheduler {
                 self.leave_waiters(node);
                 self.set_state(node, NodeState::Waiting);
             }
-            NodeState::Ready { .. } | NodeState::BackingOff { .. } => {
+            state @ (NodeState::Ready { .. } | NodeState::BackingOff { .. }) => {
+                if let NodeState::BackingOff { until, .. } = state {
+                    self.resting.insert(node, until);
+                }
                 self.set_state(node, NodeState::Waiting);
                 self.hand_over(node);
             }
@@ -401,7 +404,14 @@ impl Scheduler {
         }
     }
 
+    /// Makes a node ready, or lets it rest first where its last failure was too short ago.
     fn enqueue(&mut self, node: NodeIx) {
+        if let Some(until) = self.resting.remove(&node)
+            && until > self.now
+        {
+            self.rest(node, until);
+            return;
+        }
         let seq = self.next_seq;
         self.next_seq += 1;
         self.set_state(
@@ -411,6 +421,11 @@ impl Scheduler {
                 seq,
             },
         );
+    }
+
+    fn rest(&mut self, node: NodeIx, until: Time) {
+        let timer = self.set_timer(until, Timer::Retry(node));
+        self.set_state(node, NodeState::BackingOff { timer, until });
     }
 
     // --- attempts -----------------------------------------------------------------------------
@@ -531,12 +546,10 @@ impl Scheduler {
             at: until,
             lost: false,
         });
-        if until == self.now || self.graph.node(node).open > 0 {
-            self.queue_again(node);
-        } else {
-            let timer = self.set_timer(until, Timer::Retry(node));
-            self.set_state(node, NodeState::BackingOff { timer, until });
+        if until > self.now {
+            self.resting.insert(node, until);
         }
+        self.queue_again(node);
     }
 
     fn may_retry(&self, node: NodeIx, cause: Option<RetryCause>) -> bool {
@@ -545,7 +558,9 @@ impl Scheduler {
         let named = class.retry_when.is_empty()
             || class.retry_when.contains(&cause)
             || self.mutant(Mutant::CauseIgnored);
-        self.stop.is_none() && named && self.charged(node).0 <= class.max_retries
+        let (failures, losses) = self.charged(node);
+        let left = failures <= class.max_retries && losses < self.config.max_losses;
+        self.stop.is_none() && named && left
     }
 
     /// Microseconds until the next try: doubled with each failure, at most an hour, and up to a quarter more at random.
@@ -568,11 +583,7 @@ impl Scheduler {
         let percent = u64::from(self.graph.class(node).memory_percent);
         let mut demand = self.lanes.demand(self.shape_of(node)).clone();
         let profile = self.graph.class(node).executor.clone();
-        let group = self
-            .graph
-            .node(node)
-            .group
-            .and_then(|g| self.graph.groups[g.index()].host);
+        let group = self.bound_host(node);
         let largest = self
             .hosts
             .largest_memory(&demand, profile.as_deref(), group);

@@ -67,6 +67,8 @@ pub struct Scheduler {
     /// Live attempts. Only looked up, never walked.
     attempts: FxHashMap<u64, Attempt>,
     next_attempt: u64,
+    /// Nodes that must not start before a time. Only looked up, never walked.
+    resting: FxHashMap<NodeIx, Time>,
     timers: FxHashMap<u64, Timer>,
     next_timer: u64,
     next_seq: u64,
@@ -108,6 +110,7 @@ impl Scheduler {
             actions: Vec::new(),
             flights: FxHashMap::default(),
             attempts: FxHashMap::default(),
+            resting: FxHashMap::default(),
             timers: FxHashMap::default(),
             next_timer: 0,
             next_seq: 0,

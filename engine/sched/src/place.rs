@@ -167,13 +167,14 @@ impl Scheduler {
                 self.lanes.lanes[lane as usize].queue.remove(at);
                 continue;
             }
+            self.bind_early(entry.1, rooms);
             if self.move_to_its_group(lane, at, entry) {
                 continue;
             }
             seen += 1;
             for room in rooms {
                 let node = entry.1;
-                if !self.group_may_go(node, room.host) {
+                if !self.group_may_go(node, room.host, rooms) {
                     continue;
                 }
                 let cost = self.cost(node, room.host);
@@ -251,12 +252,15 @@ impl Scheduler {
 
     // --- groups -------------------------------------------------------------------------------
 
-    /// The host that a node's group is bound to, where that matters.
+    /// The host that a node's group is bound to, where that matters and the host can run the node.
     pub(crate) fn bound_host(&self, node: NodeIx) -> Option<HostIx> {
         let group = self.graph.node(node).group?;
-        self.graph.groups[group.index()]
-            .host
-            .filter(|_| self.hosts.many() && !self.mutant(Mutant::GroupSplit))
+        if !self.hosts.many() || self.mutant(Mutant::GroupSplit) {
+            return None;
+        }
+        let shape = &self.lanes.shapes[self.shape_of(node) as usize];
+        let host = self.graph.groups[group.index()].host;
+        host.filter(|host| self.hosts.could_take(*host, shape))
     }
 
     pub(crate) fn push_ready(&mut self, node: NodeIx, seq: u64) {
@@ -290,15 +294,29 @@ impl Scheduler {
         to.exhausted = 0;
     }
 
-    /// A group is only bound to a host that could run all its members, if there is one.
-    fn group_may_go(&self, node: NodeIx, host: HostIx) -> bool {
+    /// Binds a group to the best host that could run all its members, where none of those with room could: its members
+    /// wait there and are in nobody's way.
+    fn bind_early(&mut self, node: NodeIx, rooms: &[Room]) {
+        let Some(group) = self.graph.node(node).group else {
+            return;
+        };
+        let bound = self.graph.groups[group.index()].host.is_some();
+        if bound || rooms.iter().any(|room| self.group_fits(group, room.host)) {
+            return;
+        }
+        let hosts = (0..self.hosts.count).map(HostIx::from_index);
+        let fitting = hosts.filter(|host| self.group_fits(group, *host));
+        self.graph.groups[group.index()].host = fitting.min_by_key(|host| self.cost(node, *host));
+    }
+
+    /// Whether a node's group may be bound to a host: one that could run all its members, if there is one.
+    fn group_may_go(&self, node: NodeIx, host: HostIx, rooms: &[Room]) -> bool {
         let Some(group) = self.graph.node(node).group else {
             return true;
         };
-        if self.graph.groups[group.index()].host.is_some() || self.group_fits(group, host) {
-            return true;
-        }
-        !(0..self.hosts.count).any(|other| self.group_fits(group, HostIx::from_index(other)))
+        self.graph.groups[group.index()].host.is_some()
+            || self.group_fits(group, host)
+            || !rooms.iter().any(|room| self.group_fits(group, room.host))
     }
 
     pub(crate) fn group_fits(&self, group: GroupIx, host: HostIx) -> bool {
@@ -388,6 +406,10 @@ impl Scheduler {
         if let Some(known) = self.hosts.get_mut(worker) {
             known.reserved = None;
             self.hosts.mark(worker);
+            // Lanes that were refused by it may have it now.
+            for lane in &mut self.lanes.lanes {
+                lane.exhausted = 0;
+            }
         }
     }
 

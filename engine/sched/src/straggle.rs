@@ -123,10 +123,14 @@ impl Scheduler {
                 attempt: id,
                 second: None,
             };
-            if self.graph.node(node).state != alone || attempt.cancelled.is_some() {
+            if self.graph.node(node).state != alone
+                || attempt.cancelled.is_some()
+                || self.charged(node).1 >= self.config.max_losses
+            {
                 continue;
             }
-            let Some(worker) = self.room_for_second(&attempt) else {
+            let inputs = self.graph.node(node).open == 0;
+            let Some(worker) = self.room_for_second(&attempt).filter(|_| inputs) else {
                 self.stragglers.push(id);
                 continue;
             };

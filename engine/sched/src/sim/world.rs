@@ -1,0 +1,913 @@
+//! The world around the scheduler: driver, workers, network, cache and disk, in virtual time.
+
+use std::{cmp::Reverse, collections::BinaryHeap};
+
+use dagrun_model::{AttemptId, Digest, HostIx, NodeIx, Resources, RetryCause, WorkerIx};
+use rustc_hash::FxHashMap;
+
+use super::{
+    SimOptions, SimReport,
+    model::{Answered, KnownWorker, Model, Violation},
+    rng::{Rng, hash2},
+    scene::{Fault, Scene, scene},
+};
+use crate::{
+    Action, AttemptEnd, CacheAnswer, Config, Event, NodeEnd, Notice, Scheduler, Stop, Time, TimerId,
+};
+
+/// Something that will happen.
+#[derive(Clone, Debug)]
+enum What {
+    /// A message of a worker about an attempt.
+    Message {
+        attempt: AttemptId,
+        message: Message,
+    },
+    /// A submitted attempt reaches its worker.
+    Submit(AttemptId),
+    CancelArrives {
+        attempt: AttemptId,
+        kill: bool,
+    },
+    Answer(Vec<NodeIx>),
+    /// A result is on disk; the scheduler does not know yet.
+    Durable(NodeIx),
+    Committed(NodeIx),
+    Timer(TimerId),
+    Extend(usize),
+    Complete,
+    Join {
+        host: u32,
+        profile: bool,
+        large: bool,
+    },
+    Drain,
+    /// A worker dies or is cut off.
+    Die,
+    /// The coordinator notices.
+    Lost(WorkerIx),
+    Evict,
+    Replica,
+    Stop(Stop),
+    Crash,
+    Heal,
+}
+
+#[derive(Clone, Debug)]
+enum Message {
+    Started,
+    Ended(AttemptEnd),
+}
+
+/// Whether a thing dies with the coordinator.
+fn outlives_coordinator(what: &What) -> bool {
+    !matches!(
+        what,
+        What::Answer(_)
+            | What::Durable(_)
+            | What::Committed(_)
+            | What::Timer(_)
+            | What::Extend(_)
+            | What::Complete
+            | What::Submit(_)
+    )
+}
+
+#[derive(Clone, Debug)]
+struct Pending {
+    at: u64,
+    seq: u64,
+    incarnation: u32,
+    what: What,
+}
+
+impl PartialEq for Pending {
+    fn eq(&self, other: &Self) -> bool {
+        self.seq == other.seq
+    }
+}
+
+impl Eq for Pending {}
+
+impl PartialOrd for Pending {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Pending {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        (self.at, self.seq).cmp(&(other.at, other.seq))
+    }
+}
+
+/// A worker as it really is.
+#[derive(Clone, Debug)]
+struct RealWorker {
+    ix: WorkerIx,
+    host: HostIx,
+    capacity: Resources,
+    profile: Option<String>,
+    alive: bool,
+    running: u64,
+}
+
+/// An attempt as it really is.
+#[derive(Clone, Debug)]
+struct RealAttempt {
+    node: NodeIx,
+    worker: WorkerIx,
+    memory: u64,
+    over: bool,
+}
+
+struct World {
+    rng: Rng,
+    scene: Scene,
+    core: Scheduler,
+    config: Config,
+    model: Model,
+    heap: BinaryHeap<Reverse<Pending>>,
+    seq: u64,
+    now: u64,
+    incarnation: u32,
+    told_deltas: usize,
+    workers: Vec<RealWorker>,
+    real: FxHashMap<u64, RealAttempt>,
+    next_worker: u32,
+    healed: bool,
+    actions: Vec<Action>,
+    report: SimReport,
+    options: SimOptions,
+}
+
+/// Simulates one seed.
+pub fn simulate(options: &SimOptions) -> SimReport {
+    let mut world = World::new(options.clone());
+    world.run();
+    let mut report = world.report;
+    report.nodes = world.scene.nodes.len() as u64;
+    report.violation = world.model.violation;
+    report
+}
+
+impl World {
+    fn new(options: SimOptions) -> Self {
+        let mut rng = Rng::new(options.seed);
+        let scene = scene(&mut rng, options.nodes, options.faults);
+        let config = Config {
+            seed: options.seed,
+            fail_fast: scene.has(Fault::FailFast) && rng.percent(30),
+            window: rng.pick(&[1, 4, 64]) as usize,
+            straggler_samples: 3,
+            straggler_floor: std::time::Duration::from_millis(50),
+            locality_bytes: 1 << 20,
+            story: 1 << 10,
+            #[cfg(feature = "mutants")]
+            mutant: options.mutant,
+            ..Config::default()
+        };
+        Self {
+            core: Scheduler::new(config.clone()),
+            model: Model::new(scene.clone(), config.clone()),
+            config,
+            rng,
+            scene,
+            heap: BinaryHeap::new(),
+            seq: 0,
+            now: 0,
+            incarnation: 0,
+            told_deltas: 0,
+            workers: Vec::new(),
+            real: FxHashMap::default(),
+            next_worker: 0,
+            healed: false,
+            actions: Vec::new(),
+            report: SimReport::default(),
+            options,
+        }
+    }
+
+    fn run(&mut self) {
+        self.set_the_scene();
+        let most = 2_000 + 400 * self.scene.nodes.len() as u64;
+        while self.model.violation.is_none() {
+            let Some(Reverse(next)) = self.heap.pop() else {
+                break;
+            };
+            if next.incarnation != self.incarnation && !outlives_coordinator(&next.what) {
+                continue;
+            }
+            self.now = next.at;
+            self.model.now = self.now;
+            self.happen(next.what);
+            if self.report.events > most {
+                self.model
+                    .fail("I3", format!("it still goes on after {most} events"));
+            }
+        }
+        if self.model.violation.is_none() && !self.model.finished {
+            let open = (0..self.scene.nodes.len()).map(NodeIx::from_index);
+            let open: Vec<_> = open
+                .filter(|n| self.model.ended(*n).is_none())
+                .take(4)
+                .collect();
+            let why: Vec<_> = open.iter().map(|n| self.core.explain(*n)).collect();
+            self.model.fail(
+                "I3",
+                format!("nothing happens any more, and {open:?} are open: {why:?}"),
+            );
+        }
+        self.check_core();
+    }
+
+    fn set_the_scene(&mut self) {
+        for host in 0..self.rng.range(1, 5) as u32 {
+            for _ in 0..self.rng.pick(&[1, 1, 1, 2]) {
+                let at = self.soon();
+                let profile = self.rng.percent(40);
+                self.at(
+                    at,
+                    What::Join {
+                        host,
+                        profile,
+                        large: false,
+                    },
+                );
+            }
+        }
+        self.tell_plan();
+        let end = self.rng.range(500_000, 4_000_000);
+        for (fault, what, most) in [
+            (Fault::Loss, What::Die, 6),
+            (Fault::Drain, What::Drain, 3),
+            (
+                Fault::Join,
+                What::Join {
+                    host: 2,
+                    profile: false,
+                    large: false,
+                },
+                3,
+            ),
+            (Fault::Evict, What::Evict, 6),
+            (Fault::Replicas, What::Replica, 8),
+        ] {
+            for _ in 0..self.rng.below(most) {
+                let at = self.rng.below(end);
+                if self.scene.has(fault) {
+                    self.at(at, what.clone());
+                }
+            }
+        }
+        let once = self.rng.percent(30);
+        if self.scene.has(Fault::Stop) && once {
+            let mut at = self.rng.below(end);
+            for stop in [Stop::Drain, Stop::Terminate, Stop::Kill] {
+                if self.rng.percent(60) {
+                    self.at(at, What::Stop(stop));
+                    at += self.rng.below(300_000);
+                }
+            }
+        }
+        for _ in 0..self.rng.below(3) {
+            let at = self.rng.below(end);
+            if self.scene.has(Fault::Crash) {
+                self.at(at, What::Crash);
+            }
+        }
+        self.at(end, What::Heal);
+    }
+
+    fn tell_plan(&mut self) {
+        let mut at = 0;
+        for delta in 0..self.scene.deltas.len() {
+            if delta >= self.told_deltas {
+                at += self.rng.below(400_000);
+            }
+            self.at(at, What::Extend(delta));
+        }
+        self.at(at, What::Complete);
+    }
+
+    fn at(&mut self, delay: u64, what: What) {
+        self.seq += 1;
+        let pending = Pending {
+            at: self.now + delay,
+            seq: self.seq,
+            incarnation: self.incarnation,
+            what,
+        };
+        self.heap.push(Reverse(pending));
+    }
+
+    /// A delay of a message.
+    fn soon(&mut self) -> u64 {
+        let most = if self.scene.has(Fault::Delay) && !self.healed {
+            60_000
+        } else {
+            2_000
+        };
+        self.rng.below(most)
+    }
+
+    fn fault(&mut self, fault: Fault, percent: u64) -> bool {
+        let happens = self.rng.percent(percent) && !self.healed && self.scene.has(fault);
+        self.report.faults += u64::from(happens);
+        happens
+    }
+
+    // --- what happens ---------------------------------------------------------------------------
+
+    fn happen(&mut self, what: What) {
+        match what {
+            What::Message { attempt, message } => self.message(attempt, message),
+            What::Submit(attempt) => self.submitted(attempt),
+            What::CancelArrives { attempt, kill } => self.cancel_arrives(attempt, kill),
+            What::Answer(nodes) => self.answer(nodes),
+            What::Durable(node) => self.become_durable(node),
+            What::Committed(node) => self.tell_committed(node),
+            What::Timer(timer) => self.tell(Event::TimerFired(timer)),
+            What::Extend(delta) => self.extend(delta),
+            What::Complete => {
+                self.model.plan_complete = true;
+                self.tell(Event::PlanComplete);
+            }
+            What::Join {
+                host,
+                profile,
+                large,
+            } => self.join(host, profile, large),
+            What::Drain => self.drain(),
+            What::Die => self.die(),
+            What::Lost(worker) => self.tell_lost(worker),
+            What::Evict => self.evict(),
+            What::Replica => self.replica(),
+            What::Stop(stop) => {
+                if !self.healed && !self.model.finished {
+                    self.report.faults += 1;
+                    self.model.stop = self.model.stop.max(Some(stop));
+                    self.tell(Event::StopRequested(stop));
+                }
+            }
+            What::Crash => self.crash(),
+            What::Heal => self.heal(),
+        }
+    }
+
+    fn extend(&mut self, delta: usize) {
+        let event = Event::PlanExtended(self.scene.deltas[delta].clone());
+        let first = self.model.known;
+        self.model.known += self.scene.deltas[delta].nodes.len();
+        self.told_deltas = self.told_deltas.max(delta + 1);
+        self.tell(event);
+        for node in (first..self.model.known).map(NodeIx::from_index) {
+            let (failures, losses) = self.model.charges(node);
+            if (failures, losses) != (0, 0) {
+                self.tell(Event::Restore {
+                    node,
+                    failures,
+                    losses,
+                });
+            }
+        }
+    }
+
+    fn join(&mut self, host: u32, profile: bool, large: bool) {
+        let ix = WorkerIx(self.next_worker);
+        self.next_worker += 1;
+        let slots = if large { 8 } else { self.rng.range(1, 5) };
+        let mut capacity = Resources {
+            cpu_milli: slots * 1000,
+            memory: if large {
+                1 << 20
+            } else {
+                self.rng.pick(&[200, 500, 1000])
+            },
+            ..Resources::none()
+        };
+        if large || self.rng.percent(50) {
+            capacity
+                .named
+                .insert("licence".into(), self.rng.pick(&[1000, 2000]));
+        }
+        let profile = profile.then(|| "gpu".to_owned());
+        let host = HostIx(host);
+        let worker = RealWorker {
+            ix,
+            host,
+            capacity,
+            profile,
+            alive: true,
+            running: 0,
+        };
+        self.workers.push(worker.clone());
+        self.tell_joined(worker);
+    }
+
+    fn tell_joined(&mut self, worker: RealWorker) {
+        let RealWorker {
+            ix,
+            host,
+            capacity,
+            profile,
+            ..
+        } = worker;
+        self.model.told_worker(
+            ix,
+            KnownWorker {
+                host,
+                capacity: capacity.clone(),
+                free: capacity.clone(),
+                profile: profile.clone(),
+                draining: false,
+            },
+        );
+        self.tell(Event::WorkerJoined {
+            worker: ix,
+            host,
+            capacity,
+            profile,
+        });
+    }
+
+    fn some_worker(&mut self) -> Option<usize> {
+        let alive: Vec<usize> = (0..self.workers.len())
+            .filter(|ix| self.workers[*ix].alive)
+            .collect();
+        (!alive.is_empty()).then(|| alive[self.rng.below(alive.len() as u64) as usize])
+    }
+
+    fn drain(&mut self) {
+        let Some(at) = self.some_worker().filter(|_| !self.healed) else {
+            return;
+        };
+        self.report.faults += 1;
+        let worker = self.workers[at].ix;
+        self.model.told_draining(worker);
+        self.tell(Event::WorkerDraining(worker));
+        let delay = self.rng.range(100_000, 2_000_000);
+        self.at(delay, What::Lost(worker));
+    }
+
+    /// A worker dies, or is only cut off and goes on as a zombie whose messages come too late.
+    fn die(&mut self) {
+        let Some(at) = self.some_worker().filter(|_| !self.healed) else {
+            return;
+        };
+        self.report.faults += 1;
+        let zombie = self.fault(Fault::Zombie, 50);
+        self.workers[at].alive = zombie;
+        let worker = self.workers[at].ix;
+        let lease = self.rng.below(200_000);
+        self.at(lease, What::Lost(worker));
+        let (host, profile) = (self.workers[at].host.0, self.workers[at].profile.is_some());
+        if self.rng.percent(60) {
+            let delay = lease + self.rng.below(500_000);
+            self.at(
+                delay,
+                What::Join {
+                    host,
+                    profile,
+                    large: false,
+                },
+            );
+        }
+    }
+
+    fn tell_lost(&mut self, worker: WorkerIx) {
+        let known = self
+            .model
+            .workers
+            .get(worker.index())
+            .is_some_and(Option::is_some);
+        let affected: Vec<NodeIx> = self.nodes_on(worker);
+        self.model.told_lost(worker);
+        self.tell_maybe_stale(Event::WorkerLost(worker), !known);
+        self.check_charges(&affected);
+    }
+
+    fn nodes_on(&self, worker: WorkerIx) -> Vec<NodeIx> {
+        let live = self
+            .model
+            .attempts
+            .values()
+            .filter(|live| live.worker == worker);
+        let mut nodes: Vec<NodeIx> = live.map(|live| live.node).collect();
+        nodes.sort();
+        nodes
+    }
+
+    fn evict(&mut self) {
+        if self.healed {
+            return;
+        }
+        let node = NodeIx(self.rng.below(self.scene.nodes.len() as u64) as u32);
+        let value = self.model.value(node);
+        if let Some(there) = self.model.results.get_mut(&value) {
+            self.report.faults += 1;
+            *there = false;
+        }
+    }
+
+    fn replica(&mut self) {
+        let node = NodeIx(self.rng.below(self.scene.nodes.len() as u64 + 3) as u32);
+        let host = HostIx(self.rng.below(5) as u32);
+        let event = match self.rng.percent(60) {
+            true => Event::ReplicaAdded { node, host },
+            false => Event::ReplicaDropped { node, host },
+        };
+        self.tell(event);
+    }
+
+    fn heal(&mut self) {
+        self.healed = true;
+        for (host, profile) in [(3, false), (4, true)] {
+            self.join(host, profile, true);
+        }
+    }
+
+    fn crash(&mut self) {
+        if self.healed || self.model.finished {
+            return;
+        }
+        self.report.faults += 1;
+        self.incarnation += 1;
+        self.config.first_attempt = self.model.last_attempt() + 1;
+        self.core = Scheduler::new(self.config.clone());
+        self.model.crash();
+        self.tell_plan();
+        // Workers come back under new names; what they ran is over, or goes on unheard.
+        let adopt_none = self.rng.percent(50);
+        for at in 0..self.workers.len() {
+            if !self.workers[at].alive {
+                continue;
+            }
+            let old = self.workers[at].clone();
+            if adopt_none {
+                self.workers[at].alive = false;
+            }
+            let delay = self.rng.below(50_000);
+            let profile = old.profile.is_some();
+            self.at(
+                delay,
+                What::Join {
+                    host: old.host.0,
+                    profile,
+                    large: false,
+                },
+            );
+        }
+    }
+
+    // --- workers --------------------------------------------------------------------------------
+
+    fn submitted(&mut self, id: AttemptId) {
+        let attempt = self.real[&id.0].clone();
+        let Some(at) = self
+            .workers
+            .iter()
+            .position(|w| w.ix == attempt.worker && w.alive)
+        else {
+            return;
+        };
+        self.workers[at].running += 1;
+        let delay = self.soon();
+        self.at(
+            delay,
+            What::Message {
+                attempt: id,
+                message: Message::Started,
+            },
+        );
+        let mut takes = self.scene.nodes[attempt.node.index()].micros;
+        takes = takes * self.rng.range(80, 120) / 100;
+        if self.fault(Fault::Straggle, 5) {
+            takes *= self.rng.range(10, 40);
+        }
+        let end = self.outcome(&attempt);
+        let early = matches!(end, AttemptEnd::InputsMissing(_));
+        let delay = if early {
+            self.soon()
+        } else {
+            takes + self.soon()
+        };
+        self.at(
+            delay,
+            What::Message {
+                attempt: id,
+                message: Message::Ended(end),
+            },
+        );
+    }
+
+    fn outcome(&mut self, attempt: &RealAttempt) -> AttemptEnd {
+        let missing = self.model.missing_inputs(attempt.node);
+        if !missing.is_empty() {
+            return AttemptEnd::InputsMissing(missing);
+        }
+        if self.fault(Fault::SpuriousMissing, 3) {
+            let nodes = self.scene.nodes.len() as u64 + 2;
+            return AttemptEnd::InputsMissing(vec![NodeIx(self.rng.below(nodes) as u32)]);
+        }
+        let spec = &self.scene.nodes[attempt.node.index()];
+        let (memory, fails, cause, bytes) = (spec.memory, spec.fails, spec.cause, spec.bytes);
+        if memory > attempt.memory {
+            self.report.faults += 1;
+            return AttemptEnd::Failed(Some(RetryCause::OutOfMemory));
+        }
+        if self.rng.percent(fails) {
+            self.report.faults += 1;
+            return AttemptEnd::Failed(cause);
+        }
+        if self.fault(Fault::Loss, 2) {
+            return AttemptEnd::Lost;
+        }
+        AttemptEnd::Succeeded { bytes }
+    }
+
+    fn cancel_arrives(&mut self, id: AttemptId, kill: bool) {
+        if self.real[&id.0].over {
+            return;
+        }
+        let delay = if kill { 1_000 } else { self.rng.below(100_000) } + self.soon();
+        let end = AttemptEnd::Cancelled;
+        self.at(
+            delay,
+            What::Message {
+                attempt: id,
+                message: Message::Ended(end),
+            },
+        );
+    }
+
+    fn message(&mut self, id: AttemptId, message: Message) {
+        let attempt = self.real[&id.0].clone();
+        let worker = self.workers.iter().position(|w| w.ix == attempt.worker);
+        let Some(worker) = worker.filter(|at| self.workers[*at].alive) else {
+            return;
+        };
+        let again = self.fault(Fault::Duplicate, 15);
+        if again {
+            let delay = self.soon();
+            self.at(
+                delay,
+                What::Message {
+                    attempt: id,
+                    message: message.clone(),
+                },
+            );
+        }
+        let end = match message {
+            Message::Started => {
+                let stale = !self.model.attempts.contains_key(&id.0);
+                return self.tell_maybe_stale(Event::AttemptStarted(id), stale);
+            }
+            Message::Ended(end) => end,
+        };
+        if !std::mem::replace(
+            &mut self.real.get_mut(&id.0).expect("it was started").over,
+            true,
+        ) {
+            self.workers[worker].running -= 1;
+        }
+        let stale = !self.model.attempts.contains_key(&id.0);
+        self.model.told_end(id, &end);
+        self.tell_maybe_stale(Event::AttemptEnded { attempt: id, end }, stale);
+        self.check_charges(&[attempt.node]);
+    }
+
+    fn check_charges(&mut self, nodes: &[NodeIx]) {
+        for node in nodes {
+            if node.index() < self.model.known {
+                let (told, counted) = (self.core.charged(*node), self.model.charges(*node));
+                if told != counted && self.model.violation.is_none() {
+                    self.model.fail(
+                        "I6",
+                        format!("{node:?} is charged {told:?}, not {counted:?}"),
+                    );
+                }
+            }
+        }
+    }
+
+    // --- driver ---------------------------------------------------------------------------------
+
+    fn answer(&mut self, nodes: Vec<NodeIx>) {
+        let mut answers = Vec::new();
+        for node in nodes {
+            let (answered, action) = self.model.answer(node);
+            let bytes = self.scene.nodes[node.index()].bytes;
+            answers.push((
+                node,
+                match answered {
+                    Answered::Hit => CacheAnswer::Hit { bytes },
+                    Answered::Miss => CacheAnswer::Miss {
+                        action: action.map(digest),
+                    },
+                    Answered::ConditionFalse => CacheAnswer::ConditionFalse,
+                    Answered::Unrunnable => CacheAnswer::Unrunnable,
+                },
+            ));
+        }
+        self.tell(Event::CacheAnswered(answers));
+    }
+
+    fn become_durable(&mut self, node: NodeIx) {
+        let value = self.model.value(node);
+        if self.fault(Fault::CommitFails, 3) {
+            self.model.commit_failed(node);
+            return self.tell(Event::CommitFailed(node));
+        }
+        let cursed = self.scene.nodes[node.index()].cursed;
+        self.model.results.insert(value, !cursed);
+        let delay = self.rng.below(5_000);
+        self.at(delay, What::Committed(node));
+    }
+
+    fn tell_committed(&mut self, node: NodeIx) {
+        self.model.durable(node);
+        self.tell(Event::Committed(node));
+        if self.fault(Fault::Duplicate, 20) {
+            self.tell_maybe_stale(Event::Committed(node), true);
+        }
+    }
+
+    /// Tells the scheduler something that must change nothing if it is stale.
+    fn tell_maybe_stale(&mut self, event: Event, stale: bool) {
+        let before = self.core.counts();
+        self.tell(event.clone());
+        if stale && (self.core.counts() != before || self.report.last_actions > 0) {
+            self.model
+                .fail("I10", format!("{event:?} is stale and changed something"));
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        if self.model.violation.is_some() {
+            return;
+        }
+        if self.options.trace {
+            self.report.trace.push(format!("{:>9} {event:?}", self.now));
+        }
+        self.report.events += 1;
+        self.fold(event_number(&event));
+        let mut actions = std::mem::take(&mut self.actions);
+        self.core.handle(Time(self.now), event, &mut actions);
+        self.report.last_actions = actions.len();
+        for action in actions.drain(..) {
+            if self.options.trace {
+                self.report
+                    .trace
+                    .push(format!("{:>9}   {action:?}", self.now));
+            }
+            self.fold(action_number(&action));
+            self.model.judge(&action);
+            self.act(action);
+        }
+        self.actions = actions;
+        if self.report.events % u64::from(self.options.check_every) == 0 {
+            self.check_core();
+        }
+    }
+
+    fn fold(&mut self, number: u64) {
+        self.report.hash = hash2(self.report.hash ^ self.now, number);
+    }
+
+    fn check_core(&mut self) {
+        if self.model.violation.is_none()
+            && let Err(text) = self.core.check_invariants()
+        {
+            self.model.fail("state", text);
+        }
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::LookUp(nodes) => self.look_up(nodes),
+            Action::Start {
+                attempt,
+                node,
+                worker,
+                resources,
+                ..
+            } => {
+                let memory = resources.memory;
+                self.real.insert(
+                    attempt.0,
+                    RealAttempt {
+                        node,
+                        worker,
+                        memory,
+                        over: false,
+                    },
+                );
+                let delay = self.soon();
+                self.at(delay, What::Submit(attempt));
+            }
+            Action::Cancel { attempt, kill } => {
+                let delay = self.soon();
+                self.at(delay, What::CancelArrives { attempt, kill });
+            }
+            Action::Commit { node, .. } => {
+                let delay = self.rng.range(1_000, 15_000);
+                self.at(delay, What::Durable(node));
+            }
+            Action::SetTimer { id, at } => {
+                self.at(at.0.saturating_sub(self.now), What::Timer(id));
+            }
+            Action::Emit(_) | Action::Finish => {}
+        }
+    }
+
+    fn look_up(&mut self, nodes: Vec<NodeIx>) {
+        let mut batch = Vec::new();
+        for node in nodes {
+            batch.push(node);
+            if self.rng.percent(20) {
+                let delay = self.soon();
+                self.at(delay, What::Answer(std::mem::take(&mut batch)));
+            }
+        }
+        if !batch.is_empty() {
+            let delay = self.soon();
+            self.at(delay, What::Answer(batch));
+        }
+    }
+}
+
+fn digest(action: u64) -> Digest {
+    let mut bytes = [0; 32];
+    for (chunk, salt) in bytes.chunks_mut(8).zip(0..) {
+        chunk.copy_from_slice(&hash2(action, salt).to_le_bytes());
+    }
+    Digest(bytes)
+}
+
+fn event_number(event: &Event) -> u64 {
+    match event {
+        Event::PlanExtended(delta) => 1 << 40 | delta.nodes.len() as u64,
+        Event::PlanComplete => 2 << 40,
+        Event::WorkerJoined { worker, .. } => 3 << 40 | u64::from(worker.0),
+        Event::WorkerDraining(worker) => 4 << 40 | u64::from(worker.0),
+        Event::WorkerLost(worker) => 5 << 40 | u64::from(worker.0),
+        Event::CacheAnswered(answers) => 6 << 40 | answers.len() as u64,
+        Event::AttemptStarted(attempt) => 7 << 40 | attempt.0,
+        Event::AttemptEnded { attempt, .. } => 8 << 40 | attempt.0,
+        Event::Committed(node) => 9 << 40 | u64::from(node.0),
+        Event::CommitFailed(node) => 10 << 40 | u64::from(node.0),
+        Event::Restore { node, .. } => 11 << 40 | u64::from(node.0),
+        Event::ReplicaAdded { node, .. } => 12 << 40 | u64::from(node.0),
+        Event::ReplicaDropped { node, .. } => 13 << 40 | u64::from(node.0),
+        Event::TimerFired(timer) => 14 << 40 | timer.0,
+        Event::StopRequested(stop) => 15 << 40 | *stop as u64,
+    }
+}
+
+fn action_number(action: &Action) -> u64 {
+    match action {
+        Action::LookUp(nodes) => nodes
+            .iter()
+            .fold(20 << 40, |hash, node| hash2(hash, u64::from(node.0))),
+        Action::Start {
+            attempt,
+            node,
+            worker,
+            resources,
+            ..
+        } => hash2(
+            hash2(21 << 40 | attempt.0, u64::from(node.0)),
+            u64::from(worker.0) << 32 ^ resources.memory,
+        ),
+        Action::Cancel { attempt, kill } => hash2(22 << 40 | attempt.0, u64::from(*kill)),
+        Action::Commit { node, attempt } => hash2(23 << 40 | attempt.0, u64::from(node.0)),
+        Action::SetTimer { id, at } => hash2(24 << 40 | id.0, at.0),
+        Action::Emit(Notice::NodeDone { node, end }) => hash2(
+            25 << 40 | u64::from(node.0),
+            match end {
+                NodeEnd::Skipped { because } => 100 + u64::from(because.0),
+                NodeEnd::Cached => 1,
+                NodeEnd::Succeeded => 2,
+                NodeEnd::Failed => 3,
+                NodeEnd::ConditionFalse => 4,
+                NodeEnd::Cancelled => 5,
+            },
+        ),
+        Action::Emit(Notice::WillRetry { node, at, .. }) => {
+            hash2(26 << 40 | u64::from(node.0), at.0)
+        }
+        Action::Emit(Notice::Speculated { node }) => 27 << 40 | u64::from(node.0),
+        Action::Emit(Notice::Rewound { node }) => 28 << 40 | u64::from(node.0),
+        Action::Emit(Notice::Stuck { nodes }) => 29 << 40 | nodes.len() as u64,
+        Action::Finish => 30 << 40,
+    }
+}
+
+/// A violation for a run that panicked.
+pub(crate) fn panicked(text: String) -> Violation {
+    Violation {
+        invariant: "panic",
+        text,
+    }
+}
