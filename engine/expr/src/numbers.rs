@@ -53,9 +53,9 @@ fn int_range(a: i64, b: i64, step: i64) -> Result<Vec<Value>, EvalError> {
     let forward = (step > 0 && b >= a) || (step < 0 && b <= a);
     let count = if forward { steps.unwrap_or(0) + 1 } else { 0 };
     let count = checked_count(count as f64)?;
-    Ok((0..count as i64)
-        .map(|i| Value::Int(a + i * step))
-        .collect())
+    // Every item lies between the ends, but `i * step` alone may leave 64 bits.
+    let item = |i: usize| i128::from(a) + i as i128 * i128::from(step);
+    Ok((0..count).map(|i| Value::Int(item(i) as i64)).collect())
 }
 
 /// `linspace(from, to, n)`: `n` points at equal distances, both ends included.
@@ -293,4 +293,87 @@ fn not_empty(function: &str, numbers: &[Value]) -> Result<(), EvalError> {
         return Err(EvalError::new(format!("`{function}` of an empty list")));
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn number(value: &Value) -> f64 {
+        value.as_f64().expect("sequences hold numbers")
+    }
+
+    proptest! {
+        #[test]
+        fn ranges_stay_between_their_ends(a in -1e6..1e6, count in 0..500u32, step in 1e-3..1e3) {
+            let b = a + f64::from(count) * step;
+            let items = range(&Value::Float(a), &Value::Float(b), Some(&Value::Float(step))).unwrap();
+            prop_assert_eq!(items.len(), count as usize + 1);
+            let slack = 1e-6 * step.max(1.0);
+            prop_assert!(items.iter().all(|v| (a - slack..=b + slack).contains(&number(v))));
+        }
+
+        #[test]
+        fn whole_ranges_are_exact(a in any::<i32>(), count in 0..1000i64, step in 1..1000i64, down: bool) {
+            let (a, step) = (i64::from(a), if down { -step } else { step });
+            let b = a + count * step;
+            let items = range(&Value::Int(a), &Value::Int(b), Some(&Value::Int(step))).unwrap();
+            prop_assert_eq!(items.len() as i64, count + 1);
+            prop_assert_eq!(items.last(), Some(&Value::Int(b)));
+        }
+
+        #[test]
+        fn points_begin_and_end_as_given(a in -1e9..1e9, b in -1e9..1e9, n in 2..200i64) {
+            let items = linspace(&Value::Float(a), &Value::Float(b), &Value::Int(n)).unwrap();
+            prop_assert_eq!(items.len() as i64, n);
+            prop_assert_eq!((number(&items[0]), number(&items[items.len() - 1])), (a, b));
+        }
+
+        #[test]
+        fn rounding_is_stable(x in any::<f64>(), digits in 0..12i64) {
+            let once = round_significant(x);
+            prop_assert!(x.is_nan() || round_significant(once) == once);
+            if x.is_finite() {
+                let digits = Value::Int(digits);
+                let once = round(&Value::Float(x), Some(&digits)).unwrap();
+                prop_assert_eq!(&round(&once, Some(&digits)).unwrap(), &once);
+            }
+        }
+
+        #[test]
+        fn the_middle_lies_between_the_ends(items in proptest::collection::vec(-1e6..1e6f64, 1..40)) {
+            let items: Vec<Value> = items.into_iter().map(Value::Float).collect();
+            let least = number(&extreme("min", &items, 1.0).unwrap());
+            let greatest = number(&extreme("max", &items, -1.0).unwrap());
+            let middle = number(&median(&items).unwrap());
+            prop_assert!(least <= middle && middle <= greatest);
+            prop_assert!(items.iter().all(|v| (least..=greatest).contains(&number(v))));
+        }
+    }
+
+    #[test]
+    fn ends_of_the_integers_do_not_overflow() {
+        let (least, greatest) = (Value::Int(i64::MIN), Value::Int(i64::MAX));
+        assert!(range(&least, &greatest, None).is_err());
+        let items = range(&least, &greatest, Some(&greatest)).unwrap();
+        assert_eq!(items.len(), 3);
+        assert_eq!(range(&greatest, &greatest, None).unwrap().len(), 1);
+        assert!(sum(&[greatest.clone(), Value::Int(1)]).is_err());
+        assert!(round(&greatest, Some(&Value::Int(-1))).is_err());
+    }
+
+    #[test]
+    fn nan_is_not_hidden() {
+        let items = [Value::Float(1.0), Value::Float(f64::NAN), Value::Int(0)];
+        for value in [
+            extreme("min", &items, 1.0).unwrap(),
+            extreme("max", &items, -1.0).unwrap(),
+            median(&items).unwrap(),
+            mean(&items).unwrap(),
+        ] {
+            assert!(number(&value).is_nan());
+        }
+    }
 }
