@@ -303,7 +303,7 @@ pub(crate) struct CheckArgs {
     pub(crate) node: NodeOf,
     /// How many times
     #[arg(long, default_value_t = 2, value_name = "N")]
-    pub(crate) repeat: usize,
+    pub(crate) repeat: u32,
     /// As JSON
     #[arg(long)]
     pub(crate) json: bool,

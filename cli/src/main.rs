@@ -1,2 +1,104 @@
-//! Placeholder until the first real code lands.
-fn main() {}
+//! The binary `dagrun`: arguments, settings, wiring, terminal. The only crate that names a concrete executor.
+
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod drawing;
+mod error;
+mod load;
+mod resolve;
+mod settings;
+mod term;
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory, Parser};
+
+use crate::{args::Cli, term::{Ink, Style}};
+
+fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.get(1).is_some_and(|arg| arg == dagrun_worker::SPAWNER_COMMAND) {
+        return dagrun_worker::spawner_main();
+    }
+    let cli = match Cli::try_parse_from(with_run(args)) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help to standard output and errors to standard error, and its codes are 0 and 2.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let style = Style::new(&cli.global);
+    log_to_stderr(style);
+    match commands::dispatch(cli, style) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            if !error.message.is_empty() {
+                say!("{} {}", style.paint(Ink::Bad, "error:"), term::escape(&error.message));
+            }
+            for hint in &error.hints {
+                say!("  {} {}", style.paint(Ink::Info, "help:"), term::escape(hint));
+            }
+            ExitCode::from(error.kind as u8)
+        }
+    }
+}
+
+/// `dagrun FILE ...` is short for `dagrun run FILE ...`: the first word that is no flag and no command is a file.
+fn with_run(mut args: Vec<OsString>) -> Vec<OsString> {
+    let command = Cli::command();
+    let takes_value = |flag: &str| matches!(flag, "--color" | "--cache" | "-p" | "--param" | "--params-file" | "-j" | "--jobs");
+    let mut at = 1;
+    while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
+        if !arg.starts_with('-') {
+            let known = arg == "help" || command.get_subcommands().any(|sub| sub.get_name() == arg);
+            if !known && (looks_like_file(arg)) {
+                args.insert(1, "run".into());
+            }
+            return args;
+        }
+        at += if takes_value(arg) { 2 } else { 1 };
+    }
+    args
+}
+
+/// A mistyped command must not become a missing file.
+fn looks_like_file(arg: &str) -> bool {
+    arg.contains(['.', '/']) || std::path::Path::new(arg).exists()
+}
+
+fn log_to_stderr(style: Style) {
+    let level = match style.verbose {
+        0 | 1 => "warn",
+        2 => "dagrun=debug,info",
+        _ => "trace",
+    };
+    let filter = tracing_subscriber::EnvFilter::try_from_env("DAGRUN_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(style.color).init();
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(args: &[&str]) -> Vec<String> {
+        let args = args.iter().map(OsString::from).collect();
+        with_run(args).into_iter().map(|arg| arg.into_string().unwrap()).collect()
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_file_alone_is_run() {
+        assert_eq!(words(&["dagrun", "p.yaml", "-j", "2"]), ["dagrun", "run", "p.yaml", "-j", "2"]);
+        assert_eq!(words(&["dagrun", "-p", "a=1", "p.yaml"]), ["dagrun", "run", "-p", "a=1", "p.yaml"]);
+        assert_eq!(words(&["dagrun", "plan", "p.yaml"]), ["dagrun", "plan", "p.yaml"]);
+        assert_eq!(words(&["dagrun", "plann"]), ["dagrun", "plann"]);
+    }
+}

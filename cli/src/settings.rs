@@ -171,6 +171,24 @@ impl Settings {
         Ok(())
     }
 
+    /// How blobs get into folders of nodes.
+    pub(crate) fn staging(&self) -> dagrun_store::Staging {
+        if self.hard_links.value { dagrun_store::Staging::HardLink } else { dagrun_store::Staging::Auto }
+    }
+
+    /// The secrets that files hold, without the newline at their end.
+    pub(crate) fn secret_values(&self) -> Result<BTreeMap<String, String>, String> {
+        self.secrets
+            .value
+            .iter()
+            .map(|(name, path)| {
+                let text = std::fs::read_to_string(path)
+                    .map_err(|error| format!("cannot read secret `{name}` from {}: {error}", path.display()))?;
+                Ok((name.clone(), text.trim_end_matches(['\r', '\n']).to_owned()))
+            })
+            .collect()
+    }
+
     /// Rows of (name, value, origin), for people.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String, &str)> {
         let age = |age: Option<Duration>| age.map_or("none".into(), |age| humantime::format_duration(age).to_string());

@@ -4,7 +4,7 @@ mod progress;
 
 use std::{borrow::Cow, io::IsTerminal};
 
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Progress, job_of, shell_word};
 
 use crate::args::When;
 

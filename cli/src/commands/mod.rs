@@ -1,0 +1,78 @@
+//! One function for each command.
+
+mod cache;
+mod explain;
+mod graph;
+mod node;
+mod plan;
+mod report;
+mod run;
+mod small;
+
+use std::path::{Path, PathBuf};
+
+use crate::{
+    args::{CacheCommand, Cli, Command, JournalCommand},
+    error::{CliError, Done, Kind},
+    term::Style,
+};
+
+/// Runs a command and returns its exit code.
+pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
+    let Cli { global, command } = cli;
+    match command {
+        Command::Run(args) => run::run(&args, &global, style),
+        Command::Plan(args) => plan::plan(&args, &global, style),
+        Command::Explain(args) => explain::explain(&args, &global, style),
+        Command::Graph(args) => graph::graph(&args, &global, style),
+        Command::Log(args) => report::log(&args, &global, style),
+        Command::Runs(args) => report::runs(&args),
+        Command::Show(args) => report::show(&args),
+        Command::Get(args) => node::get(&args, &global, style),
+        Command::Shell(args) => node::shell(&args, &global, style),
+        Command::Check(args) => node::check(&args, &global, style),
+        Command::Gc(args) => cache::gc(&args, &global),
+        Command::Cache(CacheCommand::Verify { fix, json }) => cache::verify(fix, json, &global, style),
+        Command::Cache(CacheCommand::Stat { json }) => cache::stat(json, &global),
+        Command::Cache(CacheCommand::Dir) => cache::dir(&global),
+        Command::Journal(JournalCommand::Repair { run, file }) => report::repair(run.as_deref(), &file),
+        Command::Fmt(args) => small::fmt(&args, style),
+        Command::Schema => small::schema(),
+        Command::Init(args) => small::init(&args),
+        Command::Settings(args) => small::settings(&args, &global),
+        Command::Completions { shell } => small::completions(shell),
+        Command::Man { dir } => small::man(&dir),
+    }
+}
+
+/// The project folder of a pipeline file: the folder it stands in. A folder is its own project.
+pub(crate) fn project_of(path: &Path) -> PathBuf {
+    if path.is_dir() {
+        return path.to_path_buf();
+    }
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_path_buf(),
+        _ => PathBuf::from("."),
+    }
+}
+
+/// A trouble of the run crate as a command's error.
+pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
+    CliError::environment(error)
+}
+
+/// A node that a person named is not in the plan.
+pub(crate) fn no_such_node(name: &str, plan: &dagrun_plan::Plan) -> CliError {
+    let jobs: Vec<&str> = plan.pipeline().jobs.keys().map(String::as_str).collect();
+    let job = crate::term::job_of(name);
+    let mut error = CliError { kind: Kind::Invalid, message: format!("there is no node `{name}`"), hints: Vec::new() };
+    if let Some(ix) = plan.pipeline().job_ix(job) {
+        let some: Vec<String> = plan.nodes().filter(|node| plan.job(*node) == ix).take(3).map(|node| plan.id(node)).collect();
+        error = error.hint(format!("nodes of `{job}` are named like {}", some.join(", ")));
+    } else if let Some(near) = dagrun_model::did_you_mean(job, jobs.iter().copied()) {
+        error = error.hint(format!("did you mean `{near}`?"));
+    } else {
+        error = error.hint(format!("jobs: {}", jobs.join(", ")));
+    }
+    error
+}

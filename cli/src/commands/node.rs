@@ -1,0 +1,243 @@
+//! `dagrun get`, `shell` and `check`: one node at a time.
+
+use std::{path::Path, process::Command, sync::Arc};
+
+use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, NodeIx, Resources};
+use dagrun_run::{CheckRequest, CheckRow};
+use dagrun_worker::{Worker, WorkerOptions};
+
+use crate::{
+    args::{CheckArgs, GetArgs, Global, NodeOf, Selection, ShellArgs},
+    commands::{no_such_node, report, run, run_error},
+    error::{CliError, Context, Done},
+    load::{Loaded, Planned},
+    put,
+    resolve::Resolved,
+    say,
+    term::{Ink, Style, escape, shell_word},
+};
+
+/// A pipeline, its plan, and the node that was named.
+pub(crate) struct Found {
+    pub(crate) loaded: Loaded,
+    pub(crate) planned: Planned,
+    pub(crate) node: NodeIx,
+}
+
+impl Found {
+    pub(crate) fn new(args: &NodeOf, global: &Global, style: Style) -> Result<Self, CliError> {
+        let loaded = Loaded::new(&args.file, global, Style { quiet: true, ..style })?;
+        let planned = loaded.plan(&args.pipeline, &Selection::default())?;
+        let node = planned.plan.find(&args.node).ok_or_else(|| no_such_node(&args.node, &planned.plan))?;
+        Ok(Self { loaded, planned, node })
+    }
+
+    fn resolve(&self) -> Result<Resolved, CliError> {
+        Resolved::new(&self.planned.plan, &self.planned.store, self.node)
+    }
+
+    /// Says that a node must run before `what` can be had.
+    fn must_run(&self, node: NodeIx, what: &str) -> CliError {
+        let id = self.planned.plan.id(node);
+        CliError::failed(format!("{what}: `{}` has no result in the cache", escape(&id))).hint(format!(
+            "run it first: dagrun {} --until {}",
+            shell_word(&self.loaded.file.display().to_string()),
+            shell_word(&self.planned.plan.id(self.node))
+        ))
+    }
+}
+
+pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
+    let (node, output) = split_output(&args.what);
+    let of = NodeOf { node: node.into(), file: args.file.clone(), pipeline: args.pipeline.clone() };
+    let found = Found::new(&of, global, style)?;
+    let resolved = found.resolve()?;
+    let entry = resolved
+        .entry(found.node)
+        .ok_or_else(|| found.must_run(resolved.missing.unwrap_or(found.node), "nothing to get"))?;
+    let action = found.planned.plan.action(found.node, &resolved).map_err(CliError::failed)?;
+    if let Some(name) = output
+        && !entry.outputs.contains_key(name)
+    {
+        let names: Vec<&str> = entry.outputs.keys().map(String::as_str).collect();
+        return Err(CliError::invalid(format!("`{node}` has no output `{name}`")).hint(format!("it has {}", names.join(", "))));
+    }
+    std::fs::create_dir_all(&args.dir).doing(|| format!("make {}", args.dir.display()))?;
+    for (name, artifact) in entry.outputs.iter().filter(|(name, _)| output.is_none_or(|wanted| wanted == name.as_str())) {
+        let path = action.outputs.iter().find(|spec| spec.name == *name).map(|spec| spec.path.file_name().to_owned());
+        let target = args.dir.join(path.unwrap_or_else(|| name.clone()));
+        place(&found, artifact, &target, args.force)?;
+        put!("{}", target.display());
+    }
+    Ok(0)
+}
+
+/// Lays one artifact at a path, never over what is there unless that was asked for.
+fn place(found: &Found, artifact: &Artifact, target: &Path, force: bool) -> Result<(), CliError> {
+    if target.exists() {
+        if !force {
+            return Err(CliError::failed(format!("{} is there already", target.display())).hint("--force overwrites it"));
+        }
+        let gone = if target.is_dir() { std::fs::remove_dir_all(target) } else { std::fs::remove_file(target) };
+        gone.doing(|| format!("replace {}", target.display()))?;
+    }
+    found.planned.store.export(artifact, target).map_err(|error| {
+        CliError::failed(error).hint(format!(
+            "the cache lost it: run again with --force={}",
+            shell_word(&found.planned.plan.id(found.node))
+        ))
+    })
+}
+
+/// `NODE:OUTPUT`; a colon inside the brackets of a logical id does not separate.
+fn split_output(what: &str) -> (&str, Option<&str>) {
+    let after = what.rfind(']').map_or(0, |at| at + 1);
+    match what[after..].find(':') {
+        Some(at) => (&what[..after + at], Some(&what[after + at + 1..])),
+        None => (what, None),
+    }
+}
+
+pub(crate) fn shell(args: &ShellArgs, global: &Global, style: Style) -> Done {
+    if args.keep_failed {
+        let folder = report::kept_folder(&args.node)?;
+        say!("{} {}", style.paint(Ink::Dim, "in"), folder.display());
+        let mut command = shell_command(&args.command);
+        command.current_dir(&folder);
+        return run_command(command);
+    }
+    let found = Found::new(&args.node, global, style)?;
+    let resolved = found.resolve()?;
+    let action: Action = match resolved.missing.filter(|missing| *missing != found.node) {
+        Some(missing) => return Err(found.must_run(missing, "an input cannot be staged")),
+        None => found
+            .planned
+            .plan
+            .action(found.node, &resolved)
+            .map_err(|cause| CliError::failed(format!("the node cannot be made ready: {cause}")))?,
+    };
+    let settings = &found.loaded.settings;
+    let worker = Worker::new(WorkerOptions {
+        store: found.planned.store.clone(),
+        project: found.loaded.project.clone(),
+        work_dir: found.planned.store.root().join("work"),
+        run: format!("shell-{}", std::process::id()),
+        secrets: settings.secret_values().map_err(CliError::environment)?,
+        staging: settings.staging(),
+    })
+    .doing(|| "make a folder for the node".into())?;
+    let spec = AttemptSpec {
+        attempt: AttemptId(1),
+        node: found.node,
+        id: found.planned.plan.id(found.node),
+        number: 1,
+        action: Arc::new(action),
+        resources: Resources::none(),
+        keep_failed: false,
+    };
+    let commands = spec.action.commands.clone();
+    let prepared = worker.prepare(spec).map_err(|result| {
+        let why = match result.outcome {
+            dagrun_model::Outcome::Failed(cause) => cause.to_string(),
+            other => format!("{other:?}"),
+        };
+        CliError::failed(why)
+    })?;
+    let folder = prepared.folder().to_path_buf();
+    if args.command.is_empty() {
+        say!("{} {}", style.paint(Ink::Dim, "in"), folder.display());
+        for command in &commands {
+            let text = command.script.clone().unwrap_or_else(|| command.argv.iter().map(|w| shell_word(w)).collect::<Vec<_>>().join(" "));
+            say!("{} {}", style.paint(Ink::Dim, "runs"), escape(text.trim_end()));
+        }
+    }
+    let mut command = shell_command(&args.command);
+    command.current_dir(&folder).env_clear().envs(prepared.env());
+    if let Some(term) = std::env::var_os("TERM") {
+        command.env("TERM", term);
+    }
+    let done = run_command(command);
+    worker.clean();
+    done
+}
+
+fn shell_command(words: &[String]) -> Command {
+    match words.split_first() {
+        Some((program, rest)) => {
+            let mut command = Command::new(program);
+            command.args(rest);
+            command
+        }
+        None => Command::new(std::env::var_os("SHELL").unwrap_or_else(|| "sh".into())),
+    }
+}
+
+fn run_command(mut command: Command) -> Done {
+    let status = command.status().doing(|| "start the shell".into())?;
+    Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
+}
+
+pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
+    let found = Found::new(&args.node, global, style)?;
+    let lock = found.planned.workspace.lock(&std::env::args().collect::<Vec<_>>()).map_err(run_error)?;
+    let slots = found.loaded.settings.jobs.value;
+    let report = dagrun_run::check(CheckRequest {
+        plan: found.planned.plan.clone(),
+        store: found.planned.store.clone(),
+        workspace: found.planned.workspace.clone(),
+        lock,
+        nodes: vec![args.node.node.clone()],
+        repeat: args.repeat.max(2),
+        executor: run::executor(&found.loaded.settings, found.planned.store.clone(), slots),
+    })
+    .map_err(run_error)?;
+    if !report.not_ready.is_empty() {
+        return Err(found.must_run(found.node, "it cannot be checked yet"));
+    }
+    for row in &report.rows {
+        if args.json {
+            put!("{}", check_json(row));
+            continue;
+        }
+        for (output, digests) in &row.differing {
+            let seen: Vec<String> = digests.iter().map(|digest| digest.map_or("absent".into(), |d| d.short())).collect();
+            put!("{} {} output `{output}`: {}", style.paint_out(Ink::Bad, "differs:"), escape(&row.id), seen.join(", "));
+        }
+        for failure in &row.failures {
+            put!("{} {}: {}", style.paint_out(Ink::Bad, "failed:"), escape(&row.id), escape(&failure.describe()));
+        }
+    }
+    if report.is_deterministic() {
+        if !args.json {
+            put!("{} made the same bytes {} times", escape(&args.node.node), args.repeat);
+        }
+        return Ok(0);
+    }
+    if !args.json {
+        say!("a node that makes other bytes each time is cached by its first result; fix its seed or say `cache: never`");
+    }
+    Ok(1)
+}
+
+fn check_json(row: &CheckRow) -> serde_json::Value {
+    let differing: serde_json::Map<_, _> = row
+        .differing
+        .iter()
+        .map(|(output, digests)| (output.clone(), digests.iter().map(|d| d.map(|d| d.to_string())).collect::<Vec<_>>().into()))
+        .collect();
+    let failures: Vec<String> = row.failures.iter().map(dagrun_events::AttemptSummary::describe).collect();
+    serde_json::json!({"id": row.id, "repeats": row.repeats, "differing": differing, "failures": failures})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outputs_are_named_after_a_colon() {
+        assert_eq!(split_output("a"), ("a", None));
+        assert_eq!(split_output("a:o"), ("a", Some("o")));
+        assert_eq!(split_output(r#"a[t="1:2"]"#), (r#"a[t="1:2"]"#, None));
+        assert_eq!(split_output(r#"a[t="1:2"]:o"#), (r#"a[t="1:2"]"#, Some("o")));
+    }
+}

@@ -1,0 +1,351 @@
+//! `dagrun run`: wires plan, store, executor, signals and the terminal, and says how it went.
+
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::PathBuf,
+    sync::Arc,
+    thread::JoinHandle,
+};
+
+use dagrun_events::Record;
+use dagrun_local::{LocalExecutor, LocalOptions};
+use dagrun_model::{NodeIx, format_seconds};
+use dagrun_plan::Plan;
+use dagrun_run::{
+    Failure, Force, Notification, RunOptions, RunRequest, RunSummary, StopHandle, Subscriber, Subscription, stop_channel,
+    subscribe,
+};
+use dagrun_sched::Stop;
+
+use crate::{
+    args::{Global, RunArgs},
+    commands::{report, run_error},
+    error::{CliError, Context, Done, Kind},
+    load::{Loaded, Planned},
+    say,
+    settings::Settings,
+    term::{Ink, Progress, Style, escape, shell_word},
+};
+
+/// Events that a subscriber may lag behind; the journal has them all.
+const QUEUE: usize = 65_536;
+
+/// Failures that are listed at the end.
+const LISTED: usize = 10;
+
+pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
+    let loaded = Loaded::new(&args.file, global, style)?;
+    let planned = loaded.plan(&args.pipeline, &args.selection)?;
+    let force = force(args.force.as_deref(), &planned.plan)?;
+    let command: Vec<String> = std::env::args().collect();
+    let lock = planned.workspace.lock(&command).map_err(run_error)?;
+    let slots = args.jobs.unwrap_or(loaded.settings.jobs.value);
+    if slots == 0 {
+        return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in").hint("write a number above 0"));
+    }
+    announce(&planned, slots, style);
+
+    let (stop, stop_receiver) = stop_channel();
+    handle_signals(stop, style)?;
+    let mut followers = Followers::default();
+    let rerun = rerun_command(args);
+    followers.progress(Progress::new(style, nodes_by_job(&planned.plan)));
+    if let Some(path) = &args.events {
+        followers.ndjson(path)?;
+    }
+    let plan = planned.plan.clone();
+    let summary = dagrun_run::run(RunRequest {
+        plan: plan.clone(),
+        warnings: planned.warnings,
+        store: planned.store.clone(),
+        workspace: planned.workspace.clone(),
+        lock,
+        options: RunOptions {
+            force,
+            fail_fast: args.fail_fast,
+            keep_failed: args.keep_failed,
+            export: true,
+            command,
+            version: env!("CARGO_PKG_VERSION").into(),
+            pipeline_path: args.file.display().to_string(),
+            slots: u32::try_from(slots).unwrap_or(u32::MAX),
+            seed: 0,
+        },
+        executor: executor(&loaded.settings, planned.store, slots),
+        subscribers: std::mem::take(&mut followers.subscribers),
+        progress: Arc::default(),
+        stop: stop_receiver,
+    })
+    .map_err(run_error)?;
+    followers.join()?;
+
+    conclude(&summary, &rerun, style);
+    report::after_run(&planned.workspace, &summary, &plan, args, style)?;
+    if let Some(fatal) = &summary.fatal {
+        return Err(CliError { kind: Kind::Environment, message: fatal.clone(), hints: Vec::new() });
+    }
+    Ok(u8::try_from(summary.exit_code).unwrap_or(1))
+}
+
+/// What `--force` means: nothing, all, or these.
+pub(crate) fn force(names: Option<&[String]>, plan: &Plan) -> Result<Force, CliError> {
+    let force = match names {
+        None => Force::None,
+        Some([]) => Force::All,
+        Some(names) => Force::Only(names.to_vec()),
+    };
+    match force.unknown(plan).first() {
+        Some(name) => Err(crate::commands::no_such_node(name, plan)),
+        None => Ok(force),
+    }
+}
+
+/// The local executor, made only when a node has to run. Folders of nodes stand beside the store: outputs are then renamed
+/// into it, and no tool of a node finds the project by walking up.
+pub(crate) fn executor(settings: &Settings, store: dagrun_store::Store, slots: usize) -> dagrun_run::ExecutorFactory {
+    let settings = settings.clone();
+    Box::new(move |context| {
+        let spawner = std::env::current_exe().map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
+        let work = store.root().join("work");
+        let mut options = LocalOptions::new(store, context.project.clone(), work, spawner, context.run.0.clone());
+        options.slots = u32::try_from(slots).unwrap_or(u32::MAX);
+        options.memory = Some(settings.memory.value).filter(|bytes| *bytes > 0);
+        options.named = settings.resources.value.clone();
+        options.secrets = settings.secret_values()?;
+        options.staging = settings.staging();
+        let executor = LocalExecutor::new(options).map_err(|error| error.to_string())?;
+        Ok(Arc::new(executor) as Arc<dyn dagrun_executor_api::Executor>)
+    })
+}
+
+fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
+    let mut jobs = BTreeMap::new();
+    for ix in 0..plan.len() {
+        let job = plan.job(NodeIx::from_index(ix));
+        *jobs.entry(plan.pipeline().job(job).name.value.clone()).or_default() += 1;
+    }
+    jobs
+}
+
+fn announce(planned: &Planned, slots: usize, style: Style) {
+    if style.quiet {
+        return;
+    }
+    let plan = &planned.plan;
+    let counts = plan.counts();
+    let mut text = format!(
+        "{} {} nodes, {slots} slot{}",
+        style.paint(Ink::Bold, &plan.pipeline().name.value),
+        counts.nodes,
+        if slots == 1 { "" } else { "s" }
+    );
+    if counts.naive > counts.nodes {
+        text.push_str(&format!(" (an engine without deduplication would run {})", counts.naive));
+    }
+    say!("{text}");
+}
+
+/// The command that runs this pipeline again in the same way, to which a node can be added.
+fn rerun_command(args: &RunArgs) -> String {
+    let mut words = vec!["dagrun".to_string(), shell_word(&args.file.display().to_string())];
+    for param in &args.pipeline.params {
+        words.push(format!("-p {}", shell_word(param)));
+    }
+    for file in &args.pipeline.params_file {
+        words.push(format!("--params-file {}", shell_word(&file.display().to_string())));
+    }
+    words.join(" ")
+}
+
+/// First signal: TERM to the nodes. Second: KILL.
+pub(crate) fn handle_signals(stop: StopHandle, style: Style) -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (ready, is_ready) = std::sync::mpsc::channel();
+    let listen = move || {
+        let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().build() {
+            Ok(runtime) => runtime,
+            Err(error) => return drop(ready.send(Err(error))),
+        };
+        runtime.block_on(async {
+            let signals = (|| {
+                Ok((
+                    signal(SignalKind::interrupt())?,
+                    signal(SignalKind::terminate())?,
+                    signal(SignalKind::hangup())?,
+                ))
+            })();
+            let (mut interrupt, mut terminate, mut hangup) = match signals {
+                Ok(signals) => signals,
+                Err(error) => return drop(ready.send(Err(error))),
+            };
+            let _ = ready.send(Ok(()));
+            let mut asked = Stop::Terminate;
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                    _ = hangup.recv() => {}
+                }
+                stop.stop(asked);
+                match asked {
+                    Stop::Terminate => say!("\n{} again to kill the nodes at once", style.paint(Ink::Warn, "stopping; Ctrl-C")),
+                    _ => say!("\n{}", style.paint(Ink::Warn, "killing")),
+                }
+                asked = Stop::Kill;
+            }
+        });
+    };
+    std::thread::Builder::new().name("signals".into()).spawn(listen).doing(|| "start a thread".into())?;
+    match is_ready.recv() {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(error)) => Err(CliError::environment(format!("cannot listen for signals: {error}"))),
+        Err(_) => Err(CliError::environment("cannot listen for signals: the thread ended")),
+    }
+}
+
+/// The threads that follow a run's events.
+#[derive(Default)]
+struct Followers {
+    subscribers: Vec<Subscriber>,
+    threads: Vec<JoinHandle<Result<(), CliError>>>,
+}
+
+impl Followers {
+    fn progress(&mut self, mut progress: Progress) {
+        self.follow(move |subscription| {
+            while let Some(notification) = subscription.next() {
+                if let Notification::Event(record) = notification {
+                    progress.event(&record);
+                }
+            }
+            progress.finish();
+            Ok(())
+        });
+    }
+
+    fn ndjson(&mut self, path: &PathBuf) -> Result<(), CliError> {
+        let to: Box<dyn Write + Send> = if path.as_os_str() == "-" {
+            Box::new(std::io::stdout())
+        } else {
+            Box::new(std::fs::File::create(path).doing(|| format!("create {}", path.display()))?)
+        };
+        let mut to = std::io::BufWriter::new(to);
+        let path = path.clone();
+        self.follow(move |subscription| {
+            let mut write = |bytes: &[u8]| {
+                to.write_all(bytes).and_then(|()| to.write_all(b"\n")).doing(|| format!("write {}", path.display()))
+            };
+            while let Some(notification) = subscription.next() {
+                match notification {
+                    Notification::Event(record) => write(&line(&record)?)?,
+                    Notification::Missed(events) => write(format!(r#"{{"event":"missed","events":{events}}}"#).as_bytes())?,
+                }
+            }
+            to.flush().doing(|| "write events".into())
+        });
+        Ok(())
+    }
+
+    fn follow(&mut self, follow: impl FnOnce(Subscription) -> Result<(), CliError> + Send + 'static) {
+        let (subscriber, subscription) = subscribe(QUEUE);
+        self.subscribers.push(subscriber);
+        self.threads.push(std::thread::spawn(move || follow(subscription)));
+    }
+
+    fn join(self) -> Result<(), CliError> {
+        for thread in self.threads {
+            thread.join().map_err(|_| CliError::environment("a thread that shows progress panicked"))??;
+        }
+        Ok(())
+    }
+}
+
+fn line(record: &Record) -> Result<Vec<u8>, CliError> {
+    record.to_json().doing(|| "write an event as JSON".into())
+}
+
+fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
+    for failure in summary.failures.iter().take(LISTED) {
+        say!("{}", describe(failure, rerun, style));
+    }
+    let failed = summary.counts.failed;
+    if failed > LISTED as u64 {
+        say!("... and {} more failed nodes; `dagrun show` lists them", failed - LISTED as u64);
+    }
+    for (target, reason) in &summary.kept_back {
+        say!("{} {}: {}", style.paint(Ink::Bad, "not exported"), escape(target), escape(reason));
+    }
+    for warning in &summary.warnings {
+        say!("{} {}", style.paint(Ink::Warn, "warning:"), escape(warning));
+    }
+    if summary.dropped_events > 0 && style.verbose > 0 {
+        say!("{} events came too fast for the screen; the journal has them", summary.dropped_events);
+    }
+    if style.quiet && summary.exit_code == 0 {
+        return;
+    }
+    say!("{}", totals(summary, style));
+    if !style.quiet {
+        for (target, _) in summary.exported.iter().take(LISTED) {
+            say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(target));
+        }
+        if summary.exported.len() > LISTED {
+            say!("  {} {} more", style.paint(Ink::Dim, "wrote"), summary.exported.len() - LISTED);
+        }
+    }
+}
+
+fn totals(summary: &RunSummary, style: Style) -> String {
+    let counts = &summary.counts;
+    let mut parts = Vec::new();
+    for (n, word, ink) in [
+        (counts.succeeded, "ran", Ink::Good),
+        (counts.cached, "cached", Ink::Info),
+        (counts.failed, "failed", Ink::Bad),
+        (counts.skipped, "skipped", Ink::Warn),
+        (counts.cancelled, "cancelled", Ink::Warn),
+    ] {
+        if n > 0 {
+            parts.push(style.paint(ink, &format!("{n} {word}")).into_owned());
+        }
+    }
+    let (word, ink) = match summary.exit_code {
+        0 => ("done", Ink::Good),
+        130 => ("interrupted", Ink::Warn),
+        _ => ("failed", Ink::Bad),
+    };
+    format!("{} in {}: {}", style.paint(ink, word), format_seconds(summary.wall), parts.join(", "))
+}
+
+/// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks.
+fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
+    let mut text = format!("\n{} {}", style.paint(Ink::Bad, "failed:"), style.paint(Ink::Bold, &escape(&failure.id)));
+    let mut row = |name: &str, value: &str| {
+        text.push_str(&format!("\n  {} {value}", style.paint(Ink::Dim, &format!("{name:>8}"))));
+    };
+    row("why", &escape(&failure.describe()));
+    if !failure.command.is_empty() {
+        row("command", &escape(&failure.command));
+    }
+    if failure.attempts > 1 {
+        row("attempts", &failure.attempts.to_string());
+    }
+    if let Some(attempt) = &failure.attempt {
+        let log = attempt.stderr.as_ref().or(attempt.stdout.as_ref());
+        let tail = log.map_or("", |log| log.tail.as_str());
+        let lines: Vec<&str> = tail.lines().collect();
+        for line in &lines[lines.len().saturating_sub(10)..] {
+            row("│", &escape(line));
+        }
+        if let Some(folder) = &attempt.kept_folder {
+            row("folder", folder);
+        }
+    }
+    if failure.blocked > 0 {
+        row("blocks", &format!("{} node{}", failure.blocked, if failure.blocked == 1 { "" } else { "s" }));
+    }
+    row("log", &format!("dagrun log {}", shell_word(&failure.id)));
+    row("rerun", &format!("{rerun} --only {}", shell_word(&failure.id)));
+    text
+}

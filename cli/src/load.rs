@@ -1,0 +1,178 @@
+//! From a file's name to a plan: the steps that most commands share.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use dagrun_model::{Diagnostic, Pipeline, RelPath, Sources, Value};
+use dagrun_plan::{Origin, Plan, PlanOptions};
+use dagrun_run::Workspace;
+use dagrun_store::{FileHashes, Store, StoreOptions};
+
+use crate::{
+    args::{self, Global, Selection},
+    commands::project_of,
+    error::{CliError, Context, Kind},
+    say,
+    settings::Settings,
+    term::Style,
+};
+
+/// The greatest pipeline file that is read at all.
+const MAX_BYTES: u64 = 4 << 20;
+
+/// How nodes are kept apart on this machine: a clean folder and environment. It is in every key.
+const ISOLATION: &str = "folder";
+
+/// A pipeline and where it stands.
+pub(crate) struct Loaded {
+    pub(crate) pipeline: Arc<Pipeline>,
+    /// The file as it was named.
+    pub(crate) file: PathBuf,
+    pub(crate) project: PathBuf,
+    pub(crate) settings: Settings,
+    style: Style,
+}
+
+/// A plan with what it was made from.
+pub(crate) struct Planned {
+    pub(crate) plan: Arc<Plan>,
+    /// Warnings, as one-line texts; they have been shown already.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) workspace: Workspace,
+    pub(crate) store: Store,
+}
+
+impl Loaded {
+    /// Reads and checks a pipeline file. All its errors are printed.
+    pub(crate) fn new(file: &Path, global: &Global, style: Style) -> Result<Self, CliError> {
+        let project = project_of(file);
+        let settings = Settings::load(&project, global.cache.as_deref())?;
+        let text = read(file)?;
+        let parsed = dagrun_dsl::parse(&file.display().to_string(), &text, &Includes(project.clone()));
+        let Some(pipeline) = parsed.pipeline else {
+            return Err(refuse(&parsed.diagnostics, &parsed.sources, style));
+        };
+        if !parsed.diagnostics.is_empty() && !style.quiet {
+            say!("{}", dagrun_dsl::render(&parsed.diagnostics, &parsed.sources, style.color));
+        }
+        Ok(Self { pipeline: Arc::new(pipeline), file: file.to_path_buf(), project, settings, style })
+    }
+
+    /// Opens the cache.
+    pub(crate) fn store(&self) -> Result<Store, CliError> {
+        open_store(&self.settings)
+    }
+
+    /// Makes the plan: expands the pipeline, answers what it asks about files and toolchains, makes the keys.
+    pub(crate) fn plan(&self, args: &args::Pipeline, selection: &Selection) -> Result<Planned, CliError> {
+        let store = self.store()?;
+        let workspace = Workspace::open(&self.project).map_err(crate::commands::run_error)?;
+        let options = PlanOptions {
+            params: parameters(args)?,
+            only: selection.only.clone(),
+            until: selection.until.clone(),
+            from: selection.from.clone(),
+            os: std::env::consts::OS.into(),
+            arch: std::env::consts::ARCH.into(),
+            isolation: ISOLATION.into(),
+            ..PlanOptions::default()
+        };
+        let sources = &self.pipeline.sources;
+        let refused = |diagnostics: Vec<Diagnostic>| refuse(&diagnostics, sources, self.style);
+        let expansion = dagrun_plan::expand(self.pipeline.clone(), options).map_err(refused)?;
+        let hashes = FileHashes::open(&workspace.hashes_path());
+        let facts = dagrun_run::facts::answer(&expansion.facts_needed(), &hashes, &workspace).map_err(crate::commands::run_error)?;
+        // What is remembered only saves work: a disk that is full must not stop a run here.
+        if let Err(error) = hashes.save() {
+            tracing::warn!("hashes of files are not remembered: {error}");
+        }
+        let (plan, warnings) = expansion.finish(facts).map_err(refused)?;
+        if !warnings.is_empty() && !self.style.quiet {
+            say!("{}", dagrun_dsl::render(&warnings, sources, self.style.color));
+        }
+        let warnings = warnings.iter().map(|w| format!("{}: {}", sources.locate(w.span), w.message)).collect();
+        Ok(Planned { plan: Arc::new(plan), warnings, workspace, store })
+    }
+}
+
+/// Opens the cache of some settings.
+pub(crate) fn open_store(settings: &Settings) -> Result<Store, CliError> {
+    Store::open(&settings.cache.value, StoreOptions::default()).map_err(|error| {
+        CliError::environment(error).hint(format!(
+            "the cache is {} (from {}); `--cache DIR` or DAGRUN_CACHE names another",
+            settings.cache.value.display(),
+            settings.cache.origin
+        ))
+    })
+}
+
+fn refuse(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> CliError {
+    say!("{}", dagrun_dsl::render(diagnostics, sources, style.color));
+    CliError::said(Kind::Invalid)
+}
+
+fn read(file: &Path) -> Result<String, CliError> {
+    let size = match std::fs::metadata(file) {
+        Ok(metadata) if metadata.is_dir() => {
+            return Err(CliError::invalid(format!("{} is a folder", file.display()))
+                .hint(format!("name the pipeline file: `dagrun {}`", file.join("pipeline.yaml").display())));
+        }
+        Ok(metadata) => metadata.len(),
+        Err(error) => {
+            return Err(CliError::invalid(format!("cannot read {}: {error}", file.display()))
+                .hint("`dagrun init` starts a pipeline from a template"));
+        }
+    };
+    if size > MAX_BYTES {
+        return Err(CliError::invalid(format!("{} has {size} bytes; a pipeline file may have {MAX_BYTES}", file.display()))
+            .hint("put data into files that jobs read, and many similar jobs into a matrix"));
+    }
+    let bytes = std::fs::read(file).doing(|| format!("read {}", file.display()))?;
+    String::from_utf8(bytes).map_err(|error| {
+        let at = error.utf8_error().valid_up_to();
+        let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
+        CliError::invalid(format!("{}:{line}: byte {at} is not UTF-8", file.display())).hint("save the file as UTF-8")
+    })
+}
+
+/// Modules are read from the project folder and nowhere else.
+struct Includes(PathBuf);
+
+impl dagrun_dsl::Loader for Includes {
+    fn load(&self, path: &RelPath) -> Result<String, String> {
+        let full = self.0.join(path);
+        let inside = full.canonicalize().map_err(|error| error.to_string())?;
+        let project = self.0.canonicalize().map_err(|error| error.to_string())?;
+        if !inside.starts_with(&project) {
+            return Err("it leads out of the project folder by a symbolic link".into());
+        }
+        if std::fs::metadata(&inside).map_err(|error| error.to_string())?.len() > MAX_BYTES {
+            return Err(format!("it has more than {MAX_BYTES} bytes"));
+        }
+        std::fs::read_to_string(&inside).map_err(|error| error.to_string())
+    }
+}
+
+/// Parameters from files, then from flags; later ones win.
+fn parameters(args: &args::Pipeline) -> Result<Vec<(String, Value, Origin)>, CliError> {
+    let mut params = Vec::new();
+    for file in &args.params_file {
+        let text = std::fs::read_to_string(file)
+            .map_err(|error| CliError::invalid(format!("cannot read {}: {error}", file.display())))?;
+        let name = file.display().to_string();
+        let value = dagrun_dsl::parse_value(&name, &text).map_err(CliError::invalid)?;
+        let Value::Map(map) = value else {
+            return Err(CliError::invalid(format!("{name} must hold a map of parameters, such as `trials: 20`")));
+        };
+        params.extend(map.iter().map(|(key, value)| (key.to_string(), value.clone(), Origin::File(name.clone()))));
+    }
+    for text in &args.params {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| CliError::invalid(format!("`-p {text}` has no `=`; write `-p NAME=VALUE`")))?;
+        params.push((name.to_owned(), dagrun_dsl::parse_scalar(value), Origin::CommandLine));
+    }
+    Ok(params)
+}

@@ -1,0 +1,267 @@
+//! Live progress: a line that is drawn over on a terminal, plain lines elsewhere. A fold of events, with no data of its own.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use dagrun_events::{AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, Record, RunEvent};
+use dagrun_model::format_seconds;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::{Ink, Style, escape};
+use crate::say;
+
+/// How often a plain line is written at the most.
+const PLAIN_EVERY: Duration = Duration::from_secs(5);
+
+/// Follows the events of a run.
+pub(crate) struct Progress {
+    style: Style,
+    bar: Option<ProgressBar>,
+    total: u64,
+    slots: f64,
+    started: Instant,
+    last_plain: Instant,
+    counts: NodeCounts,
+    running: BTreeMap<u64, String>,
+    /// Per job: nodes left, attempts measured, seconds measured.
+    jobs: BTreeMap<String, JobPace>,
+    last_attempt: BTreeMap<String, AttemptSummary>,
+}
+
+#[derive(Default, Clone, Copy)]
+struct JobPace {
+    left: u64,
+    measured: u64,
+    seconds: f64,
+}
+
+impl Progress {
+    /// Progress over `jobs`: the number of nodes of each.
+    pub(crate) fn new(style: Style, jobs: BTreeMap<String, u64>) -> Self {
+        let total = jobs.values().sum();
+        let bar = style.live.then(|| {
+            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+            let look = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}");
+            bar.set_style(look.expect("the template is a constant").progress_chars("━╸─"));
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        let now = Instant::now();
+        Self {
+            style,
+            bar,
+            total,
+            slots: 1.0,
+            started: now,
+            last_plain: now,
+            counts: NodeCounts::default(),
+            running: BTreeMap::new(),
+            jobs: jobs.into_iter().map(|(job, left)| (job, JobPace { left, ..JobPace::default() })).collect(),
+            last_attempt: BTreeMap::new(),
+        }
+    }
+
+    /// Takes an event in.
+    pub(crate) fn event(&mut self, record: &Record) {
+        match &record.event {
+            RunEvent::WorkerJoined { slots, .. } => self.slots = slots.max(1.0),
+            RunEvent::AttemptStarted { node, attempt, number, .. } => {
+                self.running.insert(*attempt, node.clone());
+                if self.style.verbose > 0 {
+                    let again = if *number > 1 { format!(" (attempt {number})") } else { String::new() };
+                    self.line(&format!("start {}{again}", escape(node)));
+                }
+            }
+            RunEvent::AttemptEnded { node, attempt, result, .. } => self.attempt_ended(node, *attempt, result),
+            RunEvent::NodesCached { nodes } => {
+                for node in nodes {
+                    self.done(&node.node, NodeOutcome::Cached);
+                }
+            }
+            RunEvent::NodeDone { node, end, because, .. } => {
+                self.done(node, *end);
+                match end {
+                    NodeOutcome::Failed => self.failure(node),
+                    NodeOutcome::Skipped if self.style.verbose > 0 => {
+                        let why = because.as_deref().map_or(String::new(), |id| format!(" because of {}", escape(id)));
+                        self.line(&format!("skip  {}{why}", escape(node)));
+                    }
+                    NodeOutcome::Succeeded if self.style.verbose > 0 => self.line(&format!("done  {}", escape(node))),
+                    _ => {}
+                }
+                self.last_attempt.remove(node);
+            }
+            RunEvent::Retrying { node, delay, lost } => {
+                let why = if *lost { "its worker was lost" } else { "it failed" };
+                let in_time = format_seconds(*delay);
+                self.line(&format!("{} {}: {why}; again in {in_time}", self.ink(Ink::Warn, "retry"), escape(node)));
+            }
+            RunEvent::Rewound { node } => {
+                self.line(&format!(
+                    "{} {}: its outputs are gone from the cache; it runs again",
+                    self.ink(Ink::Warn, "rewind"),
+                    escape(node)
+                ));
+            }
+            RunEvent::Leaked { node, processes } => self.line(&format!(
+                "{} {} left {processes} process{} running; killed",
+                self.ink(Ink::Warn, "leak"),
+                escape(node),
+                if *processes == 1 { "" } else { "es" }
+            )),
+            RunEvent::NonDeterminism { node, output, .. } => self.line(&format!(
+                "{} {} gave other bytes for `{output}` than before; the former result stays in the cache",
+                self.ink(Ink::Warn, "warning"),
+                escape(node)
+            )),
+            RunEvent::Warning { message } => {
+                self.line(&format!("{} {}", self.ink(Ink::Warn, "warning:"), escape(message)));
+            }
+            RunEvent::Stuck { nodes } => self.line(&format!(
+                "{} these nodes ask for more than any worker has: {}; see `dagrun explain`",
+                self.ink(Ink::Bad, "stuck"),
+                escape(&nodes.join(", "))
+            )),
+            RunEvent::ExportKept { target, reason } => {
+                self.line(&format!("{} {target}: {}", self.ink(Ink::Bad, "not exported"), escape(reason)));
+            }
+            _ => {}
+        }
+        self.refresh();
+    }
+
+    /// Takes the progress line away.
+    pub(crate) fn finish(&mut self) {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+    }
+
+    fn attempt_ended(&mut self, node: &str, attempt: u64, result: &AttemptSummary) {
+        self.running.remove(&attempt);
+        let pace = self.jobs.entry(job_of(node).to_owned()).or_default();
+        pace.measured += 1;
+        pace.seconds += result.phases.total() - result.phases.queue;
+        if !matches!(result.outcome, AttemptOutcome::Succeeded) {
+            self.last_attempt.insert(node.to_owned(), result.clone());
+        }
+    }
+
+    fn done(&mut self, node: &str, end: NodeOutcome) {
+        self.counts.add(end);
+        if let Some(pace) = self.jobs.get_mut(job_of(node)) {
+            pace.left = pace.left.saturating_sub(1);
+        }
+    }
+
+    /// One line now; the end of the run has the whole story.
+    fn failure(&mut self, node: &str) {
+        let why = self.last_attempt.get(node).map_or(String::new(), |result| format!(": {}", escape(&result.describe())));
+        self.line(&format!("{} {}{why}", self.ink(Ink::Bad, "FAILED"), self.ink(Ink::Bold, &escape(node))));
+    }
+
+    fn ink(&self, ink: Ink, text: &str) -> String {
+        self.style.paint(ink, text).into_owned()
+    }
+
+    fn line(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| say!("{text}")),
+            None => say!("{text}"),
+        }
+    }
+
+    fn refresh(&mut self) {
+        let done = self.counts.total().min(self.total);
+        if let Some(bar) = &self.bar {
+            bar.set_position(done);
+            bar.set_message(self.status());
+        } else if !self.style.quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+            self.last_plain = Instant::now();
+            say!("{done}/{} {}", self.total, self.status());
+        }
+    }
+
+    fn status(&self) -> String {
+        let mut parts = Vec::new();
+        let mut count = |n: u64, word: &str| {
+            if n > 0 {
+                parts.push(format!("{n} {word}"));
+            }
+        };
+        count(self.counts.cached, "cached");
+        count(self.counts.failed, "failed");
+        count(self.counts.skipped, "skipped");
+        count(self.running.len() as u64, "running");
+        let elapsed = self.started.elapsed().as_secs_f64();
+        if self.counts.succeeded > 0 && elapsed > 0.5 {
+            parts.push(format!("{:.1}/s", self.counts.succeeded as f64 / elapsed));
+        }
+        if let Some(eta) = self.eta() {
+            parts.push(format!("ETA {}", format_seconds(eta)));
+        }
+        if let Some(node) = self.running.values().next() {
+            parts.push(escape(node));
+        }
+        parts.join(" · ")
+    }
+
+    /// Seconds to go: what is left of each job at its mean time so far, over the slots. A job that has not run yet counts
+    /// with the mean of all; `None` until something was measured.
+    fn eta(&self) -> Option<f64> {
+        let (measured, seconds) =
+            self.jobs.values().fold((0, 0.0), |(n, s), pace| (n + pace.measured, s + pace.seconds));
+        if measured < 2 || self.counts.total() >= self.total {
+            return None;
+        }
+        let mean = seconds / measured as f64;
+        let work: f64 = self
+            .jobs
+            .values()
+            .map(|pace| {
+                let each = if pace.measured > 0 { pace.seconds / pace.measured as f64 } else { mean };
+                pace.left as f64 * each
+            })
+            .sum();
+        Some(work / self.slots)
+    }
+}
+
+/// The job of a logical id.
+pub(crate) fn job_of(node: &str) -> &str {
+    node.split('[').next().unwrap_or(node)
+}
+
+/// A word as it has to be typed in a shell.
+pub(crate) fn shell_word(word: &str) -> String {
+    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-' | b'=' | b':' | b',' | b'+');
+    if !word.is_empty() && word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn progress(total: u64) -> Progress {
+        let style = Style { color: false, out_color: false, live: false, quiet: true, verbose: 0 };
+        Progress::new(style, [("a".to_string(), total)].into())
+    }
+
+    #[test]
+    fn counts_follow_events() {
+        let mut progress = progress(3);
+        let node = |id: &str| dagrun_events::CachedNode { node: id.into(), also: Vec::new(), outputs: Default::default() };
+        progress.event(&Record { at: 0.0, event: RunEvent::NodesCached { nodes: vec![node("a[x=1]"), node("a[x=2]")] } });
+        assert_eq!(progress.counts.cached, 2);
+        assert_eq!(progress.jobs["a"].left, 1);
+        assert_eq!(progress.status(), "2 cached");
+    }
+
+    #[test]
+    fn rerun_commands_can_be_pasted() {
+        assert_eq!(shell_word("a[x=1]"), "'a[x=1]'");
+        assert_eq!(shell_word("it's"), r"'it'\''s'");
+    }
+}

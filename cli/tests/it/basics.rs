@@ -1,0 +1,219 @@
+//! Running, caching, early cut-off, parts of the graph, parameters.
+
+use crate::kit::Project;
+
+/// A source, three nodes that read it, one that gathers them.
+const FAN: &str = r#"
+dagrun: 1
+name: fan
+params:
+  scale: {type: int, default: 2}
+jobs:
+  source:
+    inputs: [number.txt]
+    outputs: {n: n.txt}
+    run: tr -d ' ' < number.txt > ${{ outputs.n }}
+  times:
+    needs: source
+    matrix: {factor: [1, 2, 3]}
+    inputs: {n: "${{ needs.source.outputs.n }}"}
+    outputs: {product: product.txt}
+    run: echo $(( $(cat ${{ inputs.n }}) * FACTOR )) > ${{ outputs.product }}
+    env: {FACTOR: "${{ matrix.factor * params.scale }}"}
+  total:
+    needs: times
+    inputs: {products: "${{ needs.times.outputs.product }}"}
+    outputs: {total: total.txt}
+    run: cat ${{ inputs.products }} | paste -sd+ | bc > ${{ outputs.total }} || awk '{s+=$1} END {print s}' ${{ inputs.products }} > ${{ outputs.total }}
+export:
+  total.txt: ${{ jobs.total.outputs.total }}
+"#;
+
+fn fan() -> Project {
+    let project = Project::new(FAN);
+    project.write("number.txt", "7\n");
+    project
+}
+
+#[test]
+fn a_pipeline_runs_and_then_comes_from_the_cache() {
+    let project = fan();
+    project.ok(&["pipeline.yaml"]);
+    assert_eq!(project.read("total.txt"), "84\n");
+    assert_eq!(project.counts(), [5, 0, 0, 0, 0]);
+    project.ok(&["pipeline.yaml"]);
+    assert_eq!(project.counts(), [0, 5, 0, 0, 0]);
+    assert_eq!(project.executed(), 0);
+}
+
+#[test]
+fn equal_bytes_cut_off_what_comes_after() {
+    let project = fan();
+    project.ok(&["run"]);
+    project.write("number.txt", " 7 \n");
+    project.ok(&["run"]);
+    assert_eq!(project.counts(), [1, 4, 0, 0, 0], "only `source` runs: its output has the same bytes");
+    project.write("number.txt", "8\n");
+    project.ok(&["run"]);
+    assert_eq!(project.counts(), [5, 0, 0, 0, 0]);
+    assert_eq!(project.read("total.txt"), "96\n");
+    project.write("number.txt", "7\n");
+    project.ok(&["run"]);
+    assert_eq!(project.executed(), 0, "the first results are still there");
+    assert_eq!(project.read("total.txt"), "84\n");
+}
+
+#[test]
+fn a_parameter_reaches_only_what_uses_it() {
+    let project = fan();
+    project.ok(&["run"]);
+    project.ok(&["run", "-p", "scale=3"]);
+    assert_eq!(project.counts(), [4, 1, 0, 0, 0]);
+    assert_eq!(project.read("total.txt"), "126\n");
+    project.fails(2, &["run", "-p", "scale=three"]).has("scale");
+    project.fails(2, &["run", "-p", "skale=3"]).has("skale").has("scale");
+    project.write("more.yaml", "scale: 3\n");
+    project.ok(&["run", "--params-file", "more.yaml"]);
+    assert_eq!(project.executed(), 0);
+}
+
+#[test]
+fn parts_of_the_graph() {
+    let project = fan();
+    project.ok(&["run", "--until", "times[factor=2]"]);
+    assert_eq!(project.counts(), [2, 0, 0, 0, 0]);
+    assert!(!project.exists("total.txt"));
+    project.ok(&["run", "--only", "times"]);
+    assert_eq!(project.executed(), 2);
+    project.ok(&["run", "--from", "total"]);
+    assert_eq!(project.executed(), 1);
+    project.fails(2, &["run", "--only", "tines"]).has("times");
+}
+
+#[test]
+fn force_runs_again_and_keeps_the_first_result() {
+    let project = fan();
+    project.ok(&["run"]);
+    project.ok(&["run", "--force=times"]);
+    assert_eq!(project.executed(), 3, "what comes after reads equal bytes");
+    project.ok(&["run", "--force"]);
+    assert_eq!(project.executed(), 5);
+    project.fails(2, &["run", "--force=nobody"]).has("nobody");
+}
+
+#[test]
+fn replicates_that_do_not_differ_are_one_node() {
+    let project = Project::new(
+        "dagrun: 1\nname: same\njobs:\n  a:\n    matrix: {x: [1, 2, 3]}\n    outputs: {o: o.txt}\n    run: echo same > ${{ outputs.o }}\n",
+    );
+    let plan = project.json(&["plan", "--json"]);
+    assert_eq!(plan["counts"], serde_json::json!({"naive": 3, "nodes": 1, "units": 1}));
+    assert_eq!(plan["nodes"][0]["ids"].as_array().unwrap().len(), 3);
+    project.ok(&["run"]).has("1 ran");
+}
+
+#[test]
+fn equal_actions_run_once_though_their_keys_differ() {
+    // Two different recipes make the same bytes; what reads them is the same action, and runs once.
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: single-flight
+jobs:
+  make:
+    matrix: {by: [echo, printf]}
+    outputs: {o: o.txt}
+    run: ${{ matrix.by }} 'x
+      ' | tr -d '\n ' > ${{ outputs.o }}
+  use:
+    needs: make
+    for_each: by
+    inputs: {o: "${{ needs.make.outputs.o }}"}
+    outputs: {u: u.txt}
+    run: sleep 0.2; cp ${{ inputs.o }} ${{ outputs.u }}
+"#,
+    );
+    project.ok(&["run", "-j", "4"]);
+    assert_eq!(project.counts(), [3, 1, 0, 0, 0]);
+    assert_eq!(project.executed(), 3);
+}
+
+#[test]
+fn nodes_see_what_is_declared_and_nothing_else() {
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: clean
+env: {DECLARED: "yes"}
+jobs:
+  look:
+    inputs: [seen.txt]
+    outputs: {files: files.txt, env: env.txt}
+    run: |
+      ls -A > files.txt
+      env > env.txt
+export:
+  files.txt: ${{ jobs.look.outputs.files }}
+  env.txt: ${{ jobs.look.outputs.env }}
+"#,
+    );
+    project.write("seen.txt", "");
+    project.write("hidden.txt", "");
+    let output = project.command(&["run"]).env("HIDDEN_VARIABLE", "1").output().unwrap();
+    assert!(output.status.success());
+    let files = project.read("files.txt");
+    assert!(files.contains("seen.txt") && !files.contains("hidden.txt"), "{files}");
+    let env = project.read("env.txt");
+    assert!(env.contains("DECLARED=yes") && !env.contains("HIDDEN_VARIABLE"), "{env}");
+}
+
+#[test]
+fn exports_never_overwrite_what_dagrun_did_not_write() {
+    let project = fan();
+    project.write("total.txt", "mine\n");
+    project.fails(1, &["run"]).has("total.txt");
+    assert_eq!(project.read("total.txt"), "mine\n");
+    std::fs::remove_file(project.dir().join("total.txt")).unwrap();
+    project.ok(&["run"]);
+    assert_eq!(project.read("total.txt"), "84\n");
+    project.write("number.txt", "8\n");
+    project.ok(&["run"]);
+    assert_eq!(project.read("total.txt"), "96\n", "dagrun's own file is replaced");
+    project.write("total.txt", "edited\n");
+    project.fails(1, &["run"]);
+    project.ok(&["run", "--overwrite"]);
+    assert_eq!(project.read("total.txt"), "96\n");
+}
+
+#[test]
+fn get_log_explain_and_the_small_commands() {
+    let project = fan();
+    project.ok(&["run"]);
+    project.ok(&["get", "times[factor=3]:product", "out"]);
+    assert_eq!(project.read("out/product.txt"), "42\n");
+    project.ok(&["explain", "times[factor=3]", "-p", "scale=5"]).has("FACTOR");
+    project.ok(&["runs"]).has("fan");
+    project.ok(&["show"]).has("times");
+    for format in ["dot", "mermaid", "svg", "json"] {
+        project.ok(&["graph", "--format", format]).has("times");
+    }
+    project.ok(&["schema"]).has("\"$schema\"");
+    project.ok(&["completions", "bash"]).has("_dagrun");
+    project.ok(&["settings"]).has("DAGRUN_CACHE");
+    project.ok(&["cache", "verify"]).has("0 problems");
+    project.ok(&["man", "man"]);
+    assert!(project.exists("man/dagrun-run.1"));
+    project.ok(&["fmt", "--check"]);
+    project.ok(&["shell", "times[factor=2]", "--", "cat", "in/n/n.txt"]).has("7");
+}
+
+#[test]
+fn every_template_runs() {
+    for template in ["hello", "sweep"] {
+        let project = Project::new("");
+        project.ok(&["init", template, "new"]);
+        project.ok(&["new/pipeline.yaml"]);
+        project.ok(&["fmt", "--check", "new/pipeline.yaml"]);
+        project.fails(2, &["init", template, "new"]).has("already");
+    }
+}

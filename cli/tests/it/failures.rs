@@ -1,0 +1,171 @@
+//! Nodes that fail: what is said, what goes on, what is tried again.
+
+use crate::kit::Project;
+
+fn job(recipe: &str) -> Project {
+    Project::new(&format!("dagrun: 1\nname: failing\njobs:\n  a:\n{recipe}\n"))
+}
+
+#[test]
+fn a_failure_is_told_with_all_that_helps() {
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: failing
+jobs:
+  bad:
+    run: |
+      echo out of luck >&2
+      exit 7
+  after:
+    needs: bad
+    run: echo never
+  beside:
+    run: echo fine
+"#,
+    );
+    let said = project.fails(1, &["run"]);
+    said.has("bad").has("exit code 7").has("out of luck").has("--only bad").has("1 node");
+    assert_eq!(project.counts(), [1, 0, 1, 1, 0], "what does not depend on the failure goes on");
+    project.fails(1, &["run", "--fail-fast", "-j", "1"]);
+    project.ok(&["log", "bad"]).has("out of luck");
+}
+
+#[test]
+fn every_way_to_die_has_its_name() {
+    for (recipe, words) in [
+        ("    run: exit 3", "exit code 3"),
+        ("    run: kill -SEGV $$", "SIGSEGV"),
+        ("    run: [no-such-program-anywhere]", "ENOENT"),
+        ("    inputs: [plain.txt]\n    run: [./plain.txt]", "EACCES"),
+        ("    run: sleep 60\n    timeout: 300ms", "timed out"),
+        ("    run: \"true\"\n    outputs: {o: o.txt}", "declared output missing"),
+        ("    run: mkfifo o.txt\n    outputs: {o: o.txt}", "o"),
+        ("    run: ln -s /etc/passwd o.txt\n    outputs: {o: o.txt}", "o"),
+        ("    run: echo nonsense > o.json\n    outputs: {o: {json: o.json}}", "JSON"),
+        ("    run: echo '{\"a\":1}' > o.json\n    outputs: {o: {json: o.json, pointer: /b}}", "/b"),
+        ("    run: echo '\"text\"' > o.json\n    outputs: {o: {json: o.json}}", "number"),
+    ] {
+        let project = job(recipe);
+        project.write("plain.txt", "text");
+        project.fails(1, &["run"]).has(words);
+        assert_eq!(project.counts()[2], 1, "{recipe}");
+    }
+}
+
+#[test]
+fn a_missing_output_lists_what_there_is() {
+    let project = job("    run: touch close.txt\n    outputs: {o: closed.txt}");
+    project.fails(1, &["run"]).has("closed.txt").has("close.txt");
+}
+
+#[test]
+fn retries_are_counted_and_stop() {
+    let project = job("    run: echo attempt >&2; exit 1\n    retry: {max: 2, backoff: 10ms}");
+    project.fails(1, &["run"]);
+    assert_eq!(project.executed(), 3);
+    let project = job("    run: exit 1\n    retry: {max: 2, when: [timeout], backoff: 10ms}");
+    project.fails(1, &["run"]);
+    assert_eq!(project.executed(), 1, "an exit code is not among the causes to retry");
+}
+
+#[test]
+fn a_flaky_node_succeeds_in_the_end() {
+    // `external` gives the node a place outside its folder to count its attempts.
+    let project = Project::new("");
+    let counter = project.folder.path().join("count");
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: flaky\njobs:\n  a:\n    retry: {{max: 3, backoff: 10ms}}\n    run: echo x >> {0}; test $(wc -l < {0}) -ge 3\n",
+            counter.display()
+        ),
+    );
+    project.ok(&["run"]);
+    assert_eq!(project.executed(), 3);
+    assert_eq!(project.counts(), [1, 0, 0, 0, 0]);
+}
+
+#[test]
+fn continue_on_error_counts_for_dependents_but_is_shown() {
+    let project = Project::new(
+        "dagrun: 1\nname: c\njobs:\n  a:\n    continue_on_error: true\n    run: exit 1\n  b:\n    needs: a\n    run: echo on\n",
+    );
+    project.ok(&["run"]).has("a");
+    assert_eq!(project.counts(), [1, 0, 1, 0, 0]);
+}
+
+#[test]
+fn conditions_on_how_needs_ended() {
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: conditions
+jobs:
+  bad: {run: exit 1}
+  clean:
+    needs: bad
+    if: always()
+    run: echo cleaning
+  mourn:
+    needs: bad
+    if: failure()
+    run: echo mourning
+  cheer:
+    needs: bad
+    if: success()
+    run: echo cheering
+"#,
+    );
+    project.fails(1, &["run"]);
+    assert_eq!(project.counts(), [2, 0, 1, 1, 0]);
+}
+
+#[test]
+fn steps_end_at_the_first_failure_and_name_it() {
+    let project = job("    steps:\n      - {name: one, run: echo 1}\n      - {name: two, run: exit 4}\n      - {name: three, run: echo 3}");
+    project.fails(1, &["run"]).has("step `two`").has("exit code 4");
+}
+
+#[test]
+fn leftovers_are_killed_and_told() {
+    let project = job("    run: (setsid sleep 300 &) ; echo done");
+    project.ok(&["run"]).has("left 1 process");
+}
+
+#[test]
+fn a_secret_is_masked_and_a_missing_one_fails_its_job_only() {
+    let project = Project::new(
+        "dagrun: 1\nname: s\nsecrets: [TOKEN_X]\njobs:\n  a:\n    secrets: [TOKEN_X]\n    run: echo token is $TOKEN_X; exit 1\n  b:\n    run: echo fine\n",
+    );
+    project.fails(1, &["run"]).has("TOKEN_X").has("not set");
+    assert_eq!(project.counts(), [1, 0, 1, 0, 0]);
+    let canary = "canary-5e1f0c";
+    let output = project.command(&["run", "--events", "e.ndjson"]).env("TOKEN_X", canary).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let mut places = vec![output.stdout, output.stderr];
+    for folder in [project.dir(), project.cache()] {
+        collect(&folder, &mut places);
+    }
+    assert!(places.len() > 5);
+    assert!(places.iter().all(|bytes| !bytes.windows(canary.len()).any(|w| w == canary.as_bytes())), "the secret is somewhere");
+}
+
+fn collect(folder: &std::path::Path, places: &mut Vec<Vec<u8>>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            collect(&path, places);
+        } else {
+            places.push(std::fs::read(&path).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_node_that_makes_other_bytes_is_found_out() {
+    let project = job("    run: date +%N > ${{ outputs.o }}\n    outputs: {o: o.txt}");
+    project.fails(1, &["check", "a", "--repeat", "3"]).has("o");
+    let project = job("    run: echo same > ${{ outputs.o }}\n    outputs: {o: o.txt}");
+    project.ok(&["check", "a", "--repeat", "3"]);
+}

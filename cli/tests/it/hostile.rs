@@ -1,0 +1,105 @@
+//! Files that are wrong on purpose: a clear error with a place, fast and small.
+
+use crate::kit::Project;
+
+fn refused(pipeline: &str, words: &[&str]) {
+    let project = Project::new(pipeline);
+    let said = project.fails(2, &["plan"]);
+    for word in words {
+        said.has(word);
+    }
+    assert!(!project.exists("PWN"));
+}
+
+#[test]
+fn bombs_and_depths() {
+    let mut laughs = String::from("x-a: &a [1,1,1,1,1,1,1,1,1]\n");
+    for (from, to) in ["a", "b", "c", "d", "e", "f", "g", "h"].iter().zip(["b", "c", "d", "e", "f", "g", "h", "i"]) {
+        laughs.push_str(&format!("x-{to}: &{to} [*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from}]\n"));
+    }
+    refused(&format!("{laughs}dagrun: 1\nname: bomb\njobs: {{a: {{run: [*i]}}}}\n"), &["pipeline.yaml"]);
+    refused(&format!("dagrun: 1\nname: deep\nx-d: {}\n", "[".repeat(200_000)), &["pipeline.yaml"]);
+    refused(&format!("dagrun: 1\nname: deep\nx-d: {}\n", "{a: ".repeat(20_000)), &["pipeline.yaml"]);
+    refused(&"- ".repeat(100_000), &["pipeline.yaml"]);
+}
+
+#[test]
+fn a_huge_product_is_refused_before_it_is_expanded() {
+    let axes: String = (0..6).map(|i| format!("      a{i}: \"${{{{ range(1, 100) }}}}\"\n")).collect();
+    refused(&format!("dagrun: 1\nname: huge\njobs:\n  a:\n    matrix:\n{axes}    run: echo\n"), &["a"]);
+}
+
+#[test]
+fn places_and_remedies() {
+    for (pipeline, words) in [
+        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, needs: b}\n  b: {run: echo, needs: a}\n", vec!["a", "b", "cycle"]),
+        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo}\n  a: {run: echo}\n", vec!["pipeline.yaml:5:3"]),
+        ("dagrun: 1\nname: x\njobs:\n\ta: {run: echo}\n", vec!["tab"]),
+        ("dagrun: 1\nname: x\njobs:\n  a: {run: \"echo ${{ params.nope }}\"}\n", vec!["nope", "pipeline.yaml:4"]),
+        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, outputs: {o: ../../PWN}}\n", vec!["..", "pipeline.yaml:4"]),
+        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, inputs: [/etc/passwd]}\n", vec!["external"]),
+        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, inputs: [nowhere.txt]}\n", vec!["nowhere.txt"]),
+        ("dagrun: 1\nname: x\n", vec!["jobs"]),
+        ("dagrun: 2\nname: x\njobs: {a: {run: echo}}\n", vec!["1"]),
+    ] {
+        refused(pipeline, &words);
+    }
+}
+
+#[test]
+fn all_errors_come_at_once() {
+    refused(
+        "dagrun: 1\nname: x\njobs:\n  a: {rum: echo}\n  b: {run: echo, need: a}\n  c: {run: \"echo ${{ nope }}\"}\n",
+        &["rum", "`need`", "nope"],
+    );
+}
+
+#[test]
+fn a_file_that_is_no_text_or_too_large() {
+    let project = Project::new("");
+    std::fs::write(project.dir().join("pipeline.yaml"), b"name: \xff\xfe").unwrap();
+    project.fails(2, &["plan"]).has("UTF-8");
+    std::fs::write(project.dir().join("pipeline.yaml"), vec![b' '; 5 << 20]).unwrap();
+    project.fails(2, &["plan"]).has("bytes");
+}
+
+/// Values that would run as code if they were pasted into a script.
+#[test]
+fn values_never_become_script_text() {
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: injection
+params: {v: {type: string}}
+jobs:
+  a:
+    outputs: {o: o.txt}
+    run: |
+      printf '%s\n' ${{ params.v }} > ${{ outputs.o }}
+      printf '%s\n' "${{ params.v }}" >> ${{ outputs.o }}
+      printf '%s\n' '${{ params.v }}' >> ${{ outputs.o }}
+export: {out.txt: "${{ jobs.a.outputs.o }}"}
+"#,
+    );
+    let target = project.dir().join("PWN");
+    let pwn = target.display();
+    for value in [
+        format!("x; touch {pwn}"),
+        format!("$(touch {pwn})"),
+        format!("`touch {pwn}`"),
+        format!("\"; touch {pwn}; \""),
+        format!("'; touch {pwn}; '"),
+        format!("a && touch {pwn}"),
+        format!("a | touch {pwn}"),
+        "${HOME}".to_string(),
+        "a  b\tc".to_string(),
+        "*".to_string(),
+        "\\".to_string(),
+        "-n".to_string(),
+        "é ü 漢".to_string(),
+    ] {
+        project.ok(&["run", "-p", &format!("v={value}")]);
+        assert!(!project.exists("PWN"), "{value}");
+        assert_eq!(project.read("out.txt"), format!("{value}\n{value}\n{value}\n"));
+    }
+}

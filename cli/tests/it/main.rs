@@ -1,0 +1,10 @@
+//! The real binary on real pipelines, with real processes.
+
+mod basics;
+mod contract;
+mod docs;
+mod failures;
+mod faults;
+mod hostile;
+mod kit;
+mod stopping;

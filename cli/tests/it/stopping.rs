@@ -1,0 +1,197 @@
+//! Ctrl-C, SIGTERM, kill -9, two dagruns at once, and going on afterwards.
+
+use std::time::{Duration, Instant};
+
+use crate::kit::{Project, said, signal};
+
+/// Six nodes that take a while, and one that gathers them. `MARK` is in the environment of every process.
+fn slow(seconds: &str) -> Project {
+    let project = Project::new(&format!(
+        r#"
+dagrun: 1
+name: slow
+pass_env: [DAGRUN_TEST_MARK]
+jobs:
+  quick:
+    outputs: {{o: o.txt}}
+    run: echo quick > ${{{{ outputs.o }}}}; echo > {0}/started
+  wait:
+    needs: quick
+    matrix: {{i: [1, 2, 3, 4, 5, 6]}}
+    outputs: {{o: o.txt}}
+    run: sleep {seconds}; echo ${{{{ matrix.i }}}} > ${{{{ outputs.o }}}}
+  gather:
+    needs: wait
+    inputs: {{o: "${{{{ needs.wait.outputs.o }}}}"}}
+    outputs: {{all: all.txt}}
+    run: cat ${{{{ inputs.o }}}} > ${{{{ outputs.all }}}}
+export:
+  all.txt: ${{{{ jobs.gather.outputs.all }}}}
+"#,
+        "DIR"
+    ));
+    let text = project.read("pipeline.yaml").replace("DIR", &project.dir().display().to_string());
+    project.write("pipeline.yaml", &text);
+    project
+}
+
+fn processes_with(mark: &str) -> usize {
+    let needle = format!("DAGRUN_TEST_MARK={mark}");
+    std::fs::read_dir("/proc")
+        .unwrap()
+        .filter_map(Result::ok)
+        .filter_map(|entry| std::fs::read(entry.path().join("environ")).ok())
+        .filter(|environ| environ.split(|b| *b == 0).any(|variable| variable == needle.as_bytes()))
+        .count()
+}
+
+fn until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
+    let started = Instant::now();
+    while !done() {
+        assert!(started.elapsed() < Duration::from_secs(seconds), "{what} did not happen in {seconds} s");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn an_interrupt_ends_the_nodes_and_resume_goes_on() {
+    for name in ["INT", "TERM", "HUP"] {
+        let project = slow("0.5");
+        let mark = format!("interrupt-{name}-{}", std::process::id());
+        let mut command = project.command(&["run", "-j", "2"]);
+        let child = command
+            .env("DAGRUN_TEST_MARK", &mark)
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        project.wait_for("started");
+        std::thread::sleep(Duration::from_millis(200));
+        signal(&child, name);
+        let said = said(child.wait_with_output().unwrap());
+        assert_eq!(said.code, 130, "{said:?}");
+        assert_eq!(processes_with(&mark), 0);
+        let counts = project.counts();
+        assert!(counts[0] >= 1 && counts[4] >= 1, "{counts:?}");
+        project.ok(&["run"]);
+        assert_eq!(project.read("all.txt"), "1\n2\n3\n4\n5\n6\n");
+        assert!(project.counts()[1] >= 1, "what had ended before is a hit");
+    }
+}
+
+#[test]
+fn a_second_interrupt_kills_nodes_that_ignore_the_first() {
+    let project = Project::new("");
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: deaf\njobs:\n  a:\n    run: |\n      trap '' TERM INT\n      echo > {}/started\n      while true; do sleep 0.1; done\n",
+            project.dir().display()
+        ),
+    );
+    let child = project.start(&["run"]);
+    project.wait_for("started");
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(300));
+    let second = Instant::now();
+    signal(&child, "INT");
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 130, "{said:?}");
+    assert!(second.elapsed() < Duration::from_secs(4), "the second interrupt does not wait for the grace time");
+}
+
+#[test]
+fn nothing_survives_a_kill_of_the_engine() {
+    let project = slow("300");
+    let mark = format!("killed-{}", std::process::id());
+    let mut command = project.command(&["run", "-j", "2"]);
+    let mut child = command
+        .env("DAGRUN_TEST_MARK", &mark)
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    project.wait_for("started");
+    until("the slow nodes start", 10, || processes_with(&mark) >= 4);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("all processes are gone", 10, || processes_with(&mark) == 0);
+}
+
+#[test]
+fn killed_at_random_times_it_goes_on_and_loses_nothing() {
+    let project = slow("0.05");
+    let mut finished = 0;
+    for round in 0..25_u64 {
+        let mut child = project.command(&["run", "-j", "2", "--quiet"]).spawn().unwrap();
+        // A spread of moments over the whole run, the same in every test run.
+        std::thread::sleep(Duration::from_millis(5 + (round * 37) % 350));
+        let _ = child.kill();
+        if child.wait().unwrap().success() {
+            finished += 1;
+        }
+    }
+    project.ok(&["run"]);
+    assert_eq!(project.read("all.txt"), "1\n2\n3\n4\n5\n6\n");
+    project.ok(&["cache", "verify"]);
+    assert!(finished < 25, "no round was ever killed");
+    project.ok(&["run"]);
+    assert_eq!(project.executed(), 0);
+}
+
+#[test]
+fn charged_failures_survive_a_kill() {
+    let project = Project::new("");
+    let dir = project.dir().display().to_string();
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: charged\njobs:\n  a:\n    retry: {{max: 2, backoff: 1s}}\n    run: echo x >> {dir}/attempts; exit 1\n"
+        ),
+    );
+    let mut child = project.command(&["run", "--quiet"]).spawn().unwrap();
+    project.wait_for("attempts");
+    std::thread::sleep(Duration::from_millis(500));
+    child.kill().unwrap();
+    child.wait().unwrap();
+    project.fails(1, &["run"]);
+    assert_eq!(project.read("attempts").lines().count(), 3, "one attempt and two retries, across the restart");
+}
+
+#[test]
+fn a_second_dagrun_is_told_who_runs() {
+    let project = slow("5");
+    let mut child = project.start(&["run"]);
+    project.wait_for("started");
+    let said = project.fails(3, &["run"]);
+    said.has(&child.id().to_string());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // The owner is dead: its lock is free by itself.
+    project.ok(&["run", "--until", "quick"]);
+}
+
+#[test]
+fn two_workspaces_share_one_cache_at_once() {
+    let first = slow("0.2");
+    let second = slow("0.2");
+    let mut command = second.command(&["run"]);
+    command.env("DAGRUN_CACHE", first.cache());
+    let other = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    first.ok(&["run"]);
+    assert!(other.wait_with_output().unwrap().status.success());
+    assert_eq!(second.read("all.txt"), first.read("all.txt"));
+    first.ok(&["cache", "verify"]);
+}
+
+#[test]
+fn gc_in_a_loop_takes_nothing_from_a_live_run() {
+    let project = slow("0.2");
+    let mut child = project.start(&["run", "-j", "2"]);
+    while child.try_wait().unwrap().is_none() {
+        project.ok(&["gc", "--max-age", "0s", "--max-size", "0"]);
+    }
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(project.read("all.txt"), "1\n2\n3\n4\n5\n6\n");
+}
