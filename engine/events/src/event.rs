@@ -70,6 +70,9 @@ pub enum RunEvent {
         number: u32,
         /// Where.
         worker: u32,
+        /// The node among those it needs that ended last, where that one ran: the way back along the critical path.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        after: Option<String>,
     },
     /// An attempt ended.
     AttemptEnded {

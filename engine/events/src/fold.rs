@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use dagrun_model::{Digest, FailureCause, Phases, Usage};
+use rustc_hash::FxHashMap;
 
 use crate::{
     AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, OutputRows, PlanCounts, Record,
@@ -46,8 +47,8 @@ pub struct RunState {
     pub exit_code: Option<i32>,
     /// Wall seconds; to the last event where it did not end by itself.
     pub wall: f64,
-    by_id: BTreeMap<String, usize>,
-    by_attempt: BTreeMap<u64, usize>,
+    by_id: FxHashMap<String, usize>,
+    by_attempt: FxHashMap<u64, usize>,
 }
 
 /// A worker of a run.
@@ -97,6 +98,8 @@ pub struct AttemptRow {
     pub number: u32,
     /// Where it ran.
     pub worker: u32,
+    /// The node among those it needs that ended last, where that one ran.
+    pub after: Option<String>,
     /// When it was handed to the worker.
     pub started: f64,
     /// When its end was known.
@@ -163,7 +166,20 @@ impl RunState {
                 attempt,
                 number,
                 worker,
-            } => self.start_attempt(at, node, *key, *attempt, *number, *worker),
+                after,
+            } => {
+                let row = AttemptRow {
+                    node: self.node_ix(node),
+                    attempt: *attempt,
+                    number: *number,
+                    worker: *worker,
+                    after: after.clone(),
+                    started: at,
+                    ended: None,
+                    result: None,
+                };
+                self.start_attempt(row, *key);
+            }
             RunEvent::AttemptEnded {
                 node,
                 key,
@@ -290,29 +306,12 @@ impl RunState {
         self.counts.add(end);
     }
 
-    fn start_attempt(
-        &mut self,
-        at: f64,
-        node: &str,
-        key: Digest,
-        attempt: u64,
-        number: u32,
-        worker: u32,
-    ) {
-        let node = self.node_ix(node);
+    fn start_attempt(&mut self, row: AttemptRow, key: Digest) {
         let ix = self.attempts.len();
-        self.attempts.push(AttemptRow {
-            node,
-            attempt,
-            number,
-            worker,
-            started: at,
-            ended: None,
-            result: None,
-        });
-        self.by_attempt.insert(attempt, ix);
-        self.nodes[node].attempts.push(ix);
-        self.nodes[node].key = Some(key);
+        self.by_attempt.insert(row.attempt, ix);
+        self.nodes[row.node].attempts.push(ix);
+        self.nodes[row.node].key = Some(key);
+        self.attempts.push(row);
         self.executed += 1;
     }
 
@@ -364,6 +363,7 @@ mod tests {
             attempt,
             number,
             worker: 0,
+            after: None,
         }
     }
 

@@ -104,6 +104,7 @@ mod tests {
                     attempt,
                     number: 1,
                     worker: 0,
+                    after: None,
                 },
             ));
             let result = Box::new(AttemptSummary::from(&result));

@@ -1,1 +1,43 @@
-//! Placeholder until the first real code lands.
+//! The driver: the loop between plan, scheduler, store, executor and journal.
+//!
+//! Owns: the workspace on disk ([`Workspace`]: lock, journals, what was exported, histories of keys), the answers to the facts
+//! that a plan asks for ([`facts`]), a run from its first look-up to its last export ([`run`]), what a run would do
+//! ([`preview()`]) and why ([`explain()`]).
+//!
+//! Knows nothing of YAML, terminals or any concrete executor: it is handed a factory, and asks it only when a node has to run.
+//!
+//! # The order of durable things
+//! A success is first in the store (blobs, then the entry of the action cache), then in the journal, and only then does the
+//! scheduler hear of it. One thread writes both, and puts what waits into one write and one sync. After one failed sync nothing
+//! more is written: the run ends with exit code 3 and the state of the last good sync.
+
+#![forbid(unsafe_code)]
+
+mod board;
+mod check;
+mod driver;
+mod error;
+mod exports;
+pub mod facts;
+mod history;
+mod journal;
+mod lock;
+mod preview;
+mod request;
+mod restore;
+mod subscribe;
+mod view;
+mod workspace;
+
+pub use check::{CheckReport, CheckRequest, CheckRow, check};
+pub use error::RunError;
+pub use history::{History, KeyRow, PastRun};
+pub use journal::{Loaded, load as load_journal, repair as repair_journal};
+pub use lock::{Holder, WorkspaceLock};
+pub use preview::{Cause, Difference, Explanation, NodePreview, PreviewState, explain, preview};
+pub use request::{
+    ExecutorContext, ExecutorFactory, Failure, Force, RunOptions, RunRequest, RunSummary,
+    StopHandle, StopReceiver, run, stop_channel,
+};
+pub use subscribe::{Notification, Progress, Subscriber, Subscription, subscribe};
+pub use workspace::{ExportRecord, ExportedFile, Workspace};

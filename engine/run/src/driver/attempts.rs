@@ -1,0 +1,394 @@
+//! Attempts: submitted, ended, committed.
+
+use std::{sync::Arc, time::SystemTime, time::UNIX_EPOCH};
+
+use dagrun_events::{AttemptSummary, RunEvent};
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{
+    Action, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec, ContentHasher,
+    FailureCause, InputSource, NodeIx, Outcome, Outputs, Resources, RetryCause, WorkerIx,
+};
+use dagrun_sched::{AttemptEnd, Event, Stop};
+use dagrun_store::{ActionEntry, Differing, MadeBy};
+
+use super::{Driver, LastEnd, look_up::bytes_of};
+use crate::{
+    PastRun,
+    journal::{Commit, Durable},
+    lock::host_name,
+};
+
+/// An attempt that runs.
+pub(super) struct Live {
+    node: NodeIx,
+    number: u32,
+    action: Arc<Action>,
+}
+
+/// An attempt that succeeded.
+pub(super) struct Finished {
+    digest: ActionDigest,
+    outputs: Arc<Outputs>,
+    result: AttemptResult,
+}
+
+impl Driver<'_> {
+    /// Starts an attempt: into the journal first, then to the executor.
+    pub(super) fn start(
+        &mut self,
+        attempt: AttemptId,
+        node: NodeIx,
+        number: u32,
+        worker: WorkerIx,
+        resources: Resources,
+    ) {
+        self.board.set_attempt(node, number);
+        let action = match self.plan.action(node, &self.board) {
+            Ok(action) => Arc::new(action),
+            Err(cause) => {
+                self.causes.insert(node, cause);
+                let end = AttemptEnd::Failed(None);
+                self.queue.push_back(Event::AttemptEnded { attempt, end });
+                return;
+            }
+        };
+        let id = self.plan.id(node);
+        self.record(RunEvent::AttemptStarted {
+            node: id.clone(),
+            key: self.plan.key(node),
+            attempt: attempt.0,
+            number,
+            worker: worker.0,
+            after: self.last_need(node),
+        });
+        self.executed += 1;
+        if number == 1 {
+            self.fresh.push(node);
+        }
+        self.submits.entry(worker).or_default().push(AttemptSpec {
+            attempt,
+            node,
+            id,
+            number,
+            action: Arc::clone(&action),
+            resources,
+            keep_failed: self.options.keep_failed,
+        });
+        let live = Live {
+            node,
+            number,
+            action,
+        };
+        self.live.insert(attempt, live);
+    }
+
+    /// The node among those that a node needs that ended last, where that one ran.
+    fn last_need(&self, node: NodeIx) -> Option<String> {
+        let last = self
+            .plan
+            .producers(node)
+            .into_iter()
+            .max_by_key(|need| self.ended_order[need.index()])?;
+        (self.ended_order[last.index()] > 0).then(|| self.plan.id(last))
+    }
+
+    /// Tells history what the keys of started nodes were made of; the nodes run meanwhile.
+    pub(super) fn write_history(&mut self) {
+        for node in std::mem::take(&mut self.fresh) {
+            let past = PastRun {
+                id: self.plan.id(node),
+                job: self.plan.job_name(node).into(),
+                run: self.run.0.clone(),
+                action: self
+                    .plan
+                    .action_digest(node, &self.board)
+                    .unwrap_or_default(),
+                parts: self.plan.manifest(node, &self.board),
+            };
+            let line = serde_json::to_vec(&past).expect("a past run is plain data");
+            self.batch.history.push(line);
+        }
+    }
+
+    pub(super) fn take_executor_event(&mut self, event: ExecutorEvent) {
+        match event {
+            ExecutorEvent::WorkerJoined(info) => {
+                self.record(RunEvent::WorkerJoined {
+                    worker: info.worker.0,
+                    host: info.host_name,
+                    slots: info.capacity.cpu_milli as f64 / 1000.0,
+                    memory: info.capacity.memory,
+                });
+                self.slots += info.capacity.cpu_milli / 1000;
+                let joined = Event::WorkerJoined {
+                    worker: info.worker,
+                    host: info.host,
+                    capacity: info.capacity,
+                    profile: info.profile,
+                };
+                self.workers.push(joined.clone());
+                self.queue.push_back(joined);
+            }
+            ExecutorEvent::WorkerDraining(worker) => {
+                self.queue.push_back(Event::WorkerDraining(worker));
+            }
+            ExecutorEvent::WorkerLost(worker, reason) => {
+                self.record(RunEvent::WorkerLost {
+                    worker: worker.0,
+                    reason,
+                });
+                self.workers.retain(
+                    |e| !matches!(e, Event::WorkerJoined { worker: w, .. } if *w == worker),
+                );
+                self.queue.push_back(Event::WorkerLost(worker));
+                if self.workers.is_empty() && self.live.is_empty() {
+                    self.fatal = Some("the last worker is gone".into());
+                }
+            }
+            ExecutorEvent::Started(attempt) => self.queue.push_back(Event::AttemptStarted(attempt)),
+            ExecutorEvent::Ended(attempt, result) => self.attempt_ended(attempt, *result),
+        }
+    }
+
+    fn attempt_ended(&mut self, attempt: AttemptId, result: AttemptResult) {
+        // A late word of an attempt that is over already changes nothing.
+        let Some(live) = self.live.remove(&attempt) else {
+            return;
+        };
+        let node = self.plan.id(live.node);
+        let summary = AttemptSummary::from(&result);
+        self.record(RunEvent::AttemptEnded {
+            node: node.clone(),
+            key: self.plan.key(live.node),
+            attempt: attempt.0,
+            result: Box::new(summary.clone()),
+        });
+        // A failure that was charged stays charged over a crash.
+        self.batch.sync |= summary.is_charged();
+        if result.leaked > 0 {
+            self.record(RunEvent::Leaked {
+                node: node.clone(),
+                processes: result.leaked,
+            });
+            self.warnings.push(format!(
+                "`{node}` left {} running when it ended; they were killed",
+                if result.leaked == 1 {
+                    "a process".into()
+                } else {
+                    format!("{} processes", result.leaked)
+                }
+            ));
+        }
+        let end = self.map_outcome(attempt, &live, result, summary);
+        self.queue.push_back(Event::AttemptEnded { attempt, end });
+    }
+
+    fn map_outcome(
+        &mut self,
+        attempt: AttemptId,
+        live: &Live,
+        mut result: AttemptResult,
+        summary: AttemptSummary,
+    ) -> AttemptEnd {
+        let outcome = std::mem::replace(&mut result.outcome, Outcome::Cancelled);
+        if let Outcome::Succeeded(outputs) = outcome {
+            let bytes = bytes_of(&outputs);
+            let finished = Finished {
+                digest: self.commit_digest(live),
+                outputs: Arc::new(outputs),
+                result,
+            };
+            self.succeeded.insert(attempt, finished);
+            return AttemptEnd::Succeeded { bytes };
+        }
+        let last = LastEnd {
+            summary,
+            number: live.number,
+            command: command_text(&live.action),
+        };
+        self.last_ends.insert(live.node, last);
+        match outcome {
+            Outcome::Succeeded(_) => unreachable!("handled above"),
+            Outcome::TimedOut(_) => AttemptEnd::Failed(Some(RetryCause::Timeout)),
+            Outcome::Lost(_) => AttemptEnd::Lost,
+            Outcome::Cancelled => AttemptEnd::Cancelled,
+            Outcome::Failed(FailureCause::Staging {
+                path,
+                missing_blob: true,
+                ..
+            }) => self.missing_inputs(live, &path),
+            Outcome::Failed(FailureCause::Engine { .. }) => AttemptEnd::Lost,
+            Outcome::Failed(cause) => AttemptEnd::Failed(cause.retry_cause()),
+        }
+    }
+
+    /// A node that is never cached is kept under a digest of its own, so that its outputs are durable like others.
+    fn commit_digest(&self, live: &Live) -> ActionDigest {
+        if !self.never_cached.contains(&live.node) {
+            return live.action.digest;
+        }
+        ContentHasher::new("dagrun.uncached.v1")
+            .with(&self.run.0)
+            .with(&self.plan.id(live.node))
+            .finish()
+    }
+
+    /// Finds who made the input that is gone.
+    fn missing_inputs(&mut self, live: &Live, path: &str) -> AttemptEnd {
+        let staged = live.action.inputs.iter().find_map(|input| {
+            let same = input.path.as_str() == path;
+            match &input.source {
+                InputSource::Stored(artifact) if same => Some(artifact.content_digest()),
+                _ => None,
+            }
+        });
+        let needs = self.plan.producers(live.node);
+        let made = |node: &NodeIx, is: &dyn Fn(&Artifact) -> bool| {
+            self.board
+                .outputs_of(*node)
+                .is_some_and(|outputs| outputs.values().any(is))
+        };
+        let mut producers: Vec<NodeIx> = match staged {
+            Some(digest) => needs
+                .iter()
+                .copied()
+                .filter(|node| made(node, &|a| a.content_digest() == digest))
+                .collect(),
+            None => Vec::new(),
+        };
+        if producers.is_empty() {
+            let gone = |a: &Artifact| a.blob_digest().is_some_and(|d| !self.store.contains(&d));
+            producers = needs.into_iter().filter(|node| made(node, &gone)).collect();
+        }
+        if producers.is_empty() {
+            return AttemptEnd::Failed(None);
+        }
+        self.record(RunEvent::InputMissing {
+            node: self.plan.id(live.node),
+            producers: producers.iter().map(|node| self.plan.id(*node)).collect(),
+        });
+        let ids: Vec<_> = producers.iter().map(|node| self.plan.id(*node)).collect();
+        self.warn(format!(
+            "outputs of {} were missing or damaged in the store and are made again",
+            ids.join(", ")
+        ));
+        self.rewound.extend(&producers);
+        AttemptEnd::InputsMissing(producers)
+    }
+
+    /// Hands a success to the journal's thread.
+    pub(super) fn commit(&mut self, node: NodeIx, attempt: AttemptId) {
+        let Some(finished) = self.succeeded.remove(&attempt) else {
+            return;
+        };
+        let result = finished.result;
+        let entry = ActionEntry {
+            outputs: (*finished.outputs).clone(),
+            stdout: result.stdout,
+            stderr: result.stderr,
+            phases: result.phases,
+            usage: result.usage,
+            made_by: MadeBy {
+                run: self.run.0.clone(),
+                node: self.plan.id(node),
+                host: host_name(),
+                time_ms: now_ms(),
+            },
+        };
+        // The scheduler tells dependents only after `Committed`, so they cannot see these outputs before.
+        self.board.set_outputs(node, finished.outputs);
+        self.uncommitted += 1;
+        self.batch.commits.push(Commit {
+            node,
+            digest: finished.digest,
+            entry,
+        });
+    }
+
+    /// Equal actions should give equal bytes: tells where they did not, and takes the result that holds.
+    fn differs(&mut self, node: NodeIx, differing: Differing) {
+        let id = self.plan.id(node);
+        let (now, former) = if differing.replaced {
+            (differing.kept.outputs, differing.other.outputs)
+        } else {
+            (differing.other.outputs, differing.kept.outputs)
+        };
+        for (name, artifact) in &now {
+            let before = former.get(name);
+            if before.map(Artifact::content_digest) == Some(artifact.content_digest()) {
+                continue;
+            }
+            self.record(RunEvent::NonDeterminism {
+                node: id.clone(),
+                output: name.clone(),
+                former: before.and_then(Artifact::blob_digest),
+                now: artifact.blob_digest(),
+            });
+            let held = if differing.replaced {
+                "the new one is used, since the old one is lost"
+            } else {
+                "the old one is used"
+            };
+            self.warnings.push(format!(
+                "output `{name}` of `{id}` differs from that of an equal action before; {held}: the node is not deterministic, or depends on something that it does not declare"
+            ));
+        }
+        if !differing.replaced {
+            self.board.set_outputs(node, Arc::new(former));
+        }
+    }
+
+    pub(super) fn take_durable(&mut self, reply: Option<Durable>) {
+        match reply {
+            Some(Durable::Committed(nodes)) => {
+                self.uncommitted -= nodes.len() as u64;
+                for (node, differing) in nodes {
+                    if let Some(differing) = differing {
+                        self.differs(node, *differing);
+                    }
+                    self.rewound.remove(&node);
+                    self.last_ends.remove(&node);
+                    self.queue.push_back(Event::Committed(node));
+                }
+            }
+            Some(Durable::NotCommitted(node, cause)) => {
+                self.uncommitted -= 1;
+                self.causes.insert(node, cause);
+                self.queue.push_back(Event::CommitFailed(node));
+            }
+            Some(Durable::Failed(error)) => self.fatal = Some(error),
+            None => {
+                self.fatal
+                    .get_or_insert_with(|| "the journal's writer died".into());
+            }
+        }
+    }
+
+    /// Ends what runs, at once: the run itself cannot go on.
+    pub(super) fn abandon(&mut self) {
+        self.stopped.get_or_insert(Stop::Kill);
+        let attempts: Vec<AttemptId> = self.live.keys().copied().collect();
+        if let Some(executor) = &self.executor {
+            executor.cancel(&attempts, true);
+        }
+    }
+}
+
+/// The command of an action on one line.
+fn command_text(action: &Action) -> String {
+    let texts: Vec<String> = action
+        .commands
+        .iter()
+        .map(|command| match &command.script {
+            Some(script) => script.trim().to_string(),
+            None => command.argv.join(" "),
+        })
+        .collect();
+    texts.join("; ")
+}
+
+fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
+}

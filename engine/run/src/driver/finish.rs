@@ -1,0 +1,127 @@
+//! The end of a run: exports, the last record, the summary.
+
+use std::sync::atomic::Ordering;
+
+use dagrun_events::RunEvent;
+use dagrun_model::NodeIx;
+
+use super::Driver;
+use crate::{
+    RunSummary,
+    exports::{self, Laid},
+};
+
+impl Driver<'_> {
+    /// Lays out exports. Gives the nodes whose outputs are gone from the store, unless this is the last round.
+    pub(super) fn export(&mut self, last: bool) -> Vec<NodeIx> {
+        let planned = self.plan.exports();
+        if planned.is_empty() {
+            return Vec::new();
+        }
+        let mut gone = Vec::new();
+        let mut record = self.workspace.export_record();
+        let before = record.clone();
+        for export in exports::resolve(&self.board, planned) {
+            let project = self.workspace.project().to_path_buf();
+            match exports::lay(
+                &self.store,
+                &project,
+                &mut record,
+                &export,
+                self.options.overwrite_exports,
+            ) {
+                Laid::Unchanged => {}
+                Laid::Done => self.tell_exported(&export),
+                Laid::KeptBack(reason) => self.keep_back(export.target, reason),
+                Laid::Gone(reason) if last => self.keep_back(export.target, reason),
+                Laid::Gone(reason) => {
+                    self.warn(format!(
+                        "{reason}; `{}` runs again",
+                        self.plan.id(export.node)
+                    ));
+                    gone.push(export.node);
+                }
+            }
+        }
+        if record != before
+            && let Err(error) = self.workspace.save_export_record(&record)
+        {
+            self.warn(error.to_string());
+        }
+        gone.sort_unstable();
+        gone.dedup();
+        gone
+    }
+
+    fn tell_exported(&mut self, export: &exports::Export) {
+        let node = self.plan.id(export.node);
+        self.exported.push((export.target.clone(), node.clone()));
+        self.record(RunEvent::Exported {
+            target: export.target.clone(),
+            node,
+            output: export.output.clone(),
+        });
+    }
+
+    fn keep_back(&mut self, target: String, reason: String) {
+        self.record(RunEvent::ExportKept {
+            target: target.clone(),
+            reason: reason.clone(),
+        });
+        self.kept_back.push((target, reason));
+    }
+
+    /// Ends the executor and the journal.
+    pub(super) fn end(mut self) -> RunSummary {
+        if self.fatal.is_some() {
+            self.abandon();
+        }
+        if let Some(executor) = self.executor.take() {
+            executor.shutdown();
+        }
+        let wall = self.clock.elapsed().as_secs_f64();
+        let mut exit_code = self.exit_code();
+        if self.fatal.is_none() {
+            self.record(RunEvent::RunEnded {
+                exit_code,
+                counts: self.counts,
+                wall,
+            });
+        }
+        self.flush_batch();
+        self.progress.set(&self.counts, 0, self.executed);
+        if let Err(error) = self.journal.close() {
+            self.fatal.get_or_insert(error);
+            exit_code = 3;
+        }
+        for failure in &mut self.failures {
+            failure.blocked = self.blocked.get(&failure.node).copied().unwrap_or(0);
+        }
+        RunSummary {
+            run: self.run,
+            exit_code,
+            counts: self.counts,
+            executed: self.executed,
+            wall,
+            failures: self.failures,
+            exported: self.exported,
+            kept_back: self.kept_back,
+            warnings: self.warnings,
+            fatal: self.fatal,
+            stopped: self.stopped,
+            dropped_events: self.dropped.iter().map(|n| n.load(Ordering::Relaxed)).sum(),
+        }
+    }
+
+    fn exit_code(&self) -> i32 {
+        if self.fatal.is_some() {
+            3
+        } else if self.interrupted() {
+            130
+        } else if self.counts.failed > 0 || !self.kept_back.is_empty() {
+            1
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Asking the action cache.
+
+use std::sync::Arc;
+
+use dagrun_model::{Artifact, NodeIx, Outputs};
+use dagrun_plan::UpstreamEnd;
+use dagrun_sched::{CacheAnswer, Event};
+
+use super::{Driver, Forced};
+
+impl Driver<'_> {
+    /// Answers for nodes whose needs are decided.
+    pub(super) fn look_up(&mut self, nodes: Vec<NodeIx>) {
+        let mut answers = Vec::with_capacity(nodes.len());
+        let mut asked = Vec::with_capacity(nodes.len());
+        for node in nodes {
+            match self.before_the_cache(node) {
+                Ok(digest) => asked.push((node, digest)),
+                Err(answer) => answers.push((node, answer)),
+            }
+        }
+        let digests: Vec<_> = asked.iter().map(|(_, digest)| *digest).collect();
+        let found = match self.store.lookup(&digests) {
+            Ok(found) => found,
+            Err(error) => {
+                self.fatal = Some(format!("the action cache does not answer: {error}"));
+                return;
+            }
+        };
+        for ((node, digest), entry) in asked.into_iter().zip(found) {
+            let hit = entry.and_then(|entry| self.take_hit(node, entry.outputs));
+            let miss = CacheAnswer::Miss {
+                action: Some(digest),
+            };
+            answers.push((node, hit.unwrap_or(miss)));
+        }
+        let runs = |(_, answer): &(NodeIx, CacheAnswer)| matches!(answer, CacheAnswer::Miss { .. });
+        if answers.iter().any(runs) {
+            self.need_executor();
+        }
+        self.queue.push_back(Event::CacheAnswered(answers));
+    }
+
+    /// The digest to ask for, or the answer where the cache need not be asked.
+    fn before_the_cache(
+        &mut self,
+        node: NodeIx,
+    ) -> Result<dagrun_model::ActionDigest, CacheAnswer> {
+        if let Some(answer) = self.settled_answer(node) {
+            return Err(answer);
+        }
+        let decided = match self.plan.condition(node, &self.board) {
+            Ok(false) => return Err(CacheAnswer::ConditionFalse),
+            Ok(true) => self.plan.action_digest(node, &self.board),
+            Err(cause) => Err(cause),
+        };
+        match decided {
+            Ok(Some(digest)) => Ok(digest),
+            Ok(None) => Err(CacheAnswer::Miss { action: None }),
+            Err(cause) => {
+                self.causes.insert(node, cause);
+                Err(CacheAnswer::Unrunnable)
+            }
+        }
+    }
+
+    /// In a later round: what the first found out.
+    fn settled_answer(&self, node: NodeIx) -> Option<CacheAnswer> {
+        if !self.settled.as_ref()?.contains(&node) || self.rewound.contains(&node) {
+            return None;
+        }
+        Some(match self.board.end_of(node) {
+            Some(UpstreamEnd::Succeeded) => CacheAnswer::Hit {
+                bytes: self.board.outputs_of(node).map_or(0, |o| bytes_of(o)),
+            },
+            Some(UpstreamEnd::ConditionFalse) => CacheAnswer::ConditionFalse,
+            _ => CacheAnswer::Unrunnable,
+        })
+    }
+
+    /// Takes an entry of the cache as the node's result, unless the node has to run all the same.
+    fn take_hit(&mut self, node: NodeIx, outputs: Outputs) -> Option<CacheAnswer> {
+        let forced = match &self.forced {
+            Forced::All => true,
+            Forced::Some(nodes) => nodes.contains(&node),
+        };
+        let outputs = Arc::new(outputs);
+        if forced || self.rewound.contains(&node) || self.export_is_gone(node, &outputs) {
+            return None;
+        }
+        let bytes = bytes_of(&outputs);
+        self.board.set_outputs(node, outputs);
+        Some(CacheAnswer::Hit { bytes })
+    }
+
+    /// A hit needs digests only, but an export needs the bytes: find out before the node counts as done.
+    fn export_is_gone(&self, node: NodeIx, outputs: &Outputs) -> bool {
+        self.exported_nodes.contains(&node)
+            && outputs
+                .values()
+                .filter_map(Artifact::blob_digest)
+                .any(|digest| !self.store.contains(&digest))
+    }
+}
+
+/// Bytes of all outputs.
+pub(super) fn bytes_of(outputs: &Outputs) -> u64 {
+    outputs.values().map(Artifact::size).sum()
+}

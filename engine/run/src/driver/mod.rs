@@ -1,0 +1,622 @@
+//! The loop: events to the scheduler, its actions to the store, the journal and the executor.
+//!
+//! One thread owns all state here. What blocks is elsewhere: syncs in the journal's thread, nodes in the executor.
+
+mod attempts;
+mod finish;
+mod look_up;
+mod notices;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BinaryHeap, VecDeque},
+    sync::{Arc, atomic::AtomicU64},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use dagrun_events::{
+    AttemptSummary, CachedNode, FORMAT, NodeCounts, ParamRow, PlanCounts, Record, RunEvent,
+    RunStarted, StopKind,
+};
+use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_model::{AttemptId, AttemptSpec, FailureCause, NodeIx, RunId, WorkerIx};
+use dagrun_sched::{Action, Config, Event, Scheduler, Stop, Time, TimerId};
+use dagrun_store::Store;
+use rustc_hash::{FxHashMap, FxHashSet};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    ExecutorContext, ExecutorFactory, Failure, Force, Progress, RunError, RunRequest, RunSummary,
+    StopReceiver, Subscriber, Workspace,
+    board::Board,
+    history::HistoryWriter,
+    journal::{Batch, Durable, JournalHandle},
+    lock::{boot_id, host_name},
+    restore::{self, Restored},
+    view::View,
+};
+
+use attempts::{Finished, Live};
+
+/// Failures that are kept with their details.
+const MOST_FAILURES: usize = 1000;
+/// Rounds of running again what an export found missing.
+const MOST_ROUNDS: u32 = 3;
+
+/// Runs a plan to its end.
+pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
+    let plan = Arc::clone(&request.plan);
+    let counts = plan.counts();
+    let pipeline = plan.pipeline();
+    let about = About {
+        pipeline: pipeline.name.value.clone(),
+        params: plan
+            .params()
+            .iter()
+            .map(|(name, param)| ParamRow {
+                name: name.clone(),
+                value: param.value.to_json(),
+                origin: param.origin.to_string(),
+            })
+            .collect(),
+        counts: PlanCounts {
+            naive: counts.naive,
+            nodes: counts.nodes,
+            units: counts.units,
+        },
+        warnings: request.warnings.clone(),
+        skipped: plan.skipped(),
+    };
+    let forced = forced_nodes(&plan, &request.options.force);
+    let parts = Parts {
+        store: request.store,
+        workspace: request.workspace,
+        executor: request.executor,
+        subscribers: request.subscribers,
+        progress: request.progress,
+        stop: request.stop,
+        options: request.options,
+        forced,
+    };
+    let run = parts.workspace.new_run(&request.lock)?;
+    drive(&*plan, about, run, parts)
+    // The lock goes with `request`, after the last record.
+}
+
+fn forced_nodes(plan: &dagrun_plan::Plan, force: &Force) -> Forced {
+    match force {
+        Force::None => Forced::Some(FxHashSet::default()),
+        Force::All => Forced::All,
+        Force::Only(names) => {
+            let nodes = (0..plan.len()).map(NodeIx::from_index);
+            let is_named =
+                |node: &NodeIx| names.contains(&plan.pipeline().job(plan.job(*node)).name.value);
+            let mut forced: FxHashSet<NodeIx> = nodes.filter(is_named).collect();
+            forced.extend(names.iter().filter_map(|name| plan.find(name)));
+            Forced::Some(forced)
+        }
+    }
+}
+
+/// What the journal says of a run besides its nodes.
+#[derive(Debug, Default)]
+pub(crate) struct About {
+    pub(crate) pipeline: String,
+    pub(crate) params: Vec<ParamRow>,
+    pub(crate) counts: PlanCounts,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) skipped: Vec<String>,
+}
+
+/// A request without its plan.
+pub(crate) struct Parts {
+    pub(crate) store: Store,
+    pub(crate) workspace: Workspace,
+    pub(crate) executor: ExecutorFactory,
+    pub(crate) subscribers: Vec<Subscriber>,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) stop: StopReceiver,
+    pub(crate) options: crate::RunOptions,
+    pub(crate) forced: Forced,
+}
+
+/// Nodes that run though the cache has them.
+#[derive(Debug)]
+pub(crate) enum Forced {
+    All,
+    Some(FxHashSet<NodeIx>),
+}
+
+/// Runs a plan to its end.
+pub(crate) fn drive(
+    plan: &dyn View,
+    about: About,
+    run: RunId,
+    parts: Parts,
+) -> Result<RunSummary, RunError> {
+    let unfinished = restore::unfinished(&parts.workspace, &run, &about.pipeline)?;
+    // Guards what this run reads and makes from being collected, until it is dropped.
+    let lease = parts
+        .store
+        .lease(&run.0)
+        .map_err(|e| RunError::Store(e.to_string()))?;
+    let (replies, durable) = unbounded_channel();
+    let dropped = parts.subscribers.iter().map(Subscriber::dropped).collect();
+    let journal = JournalHandle::start(
+        &parts.workspace.journal_path(&run),
+        parts.store.clone(),
+        parts.subscribers,
+        HistoryWriter::new(&parts.workspace),
+        replies,
+    )?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .map_err(RunError::io("start the loop of", parts.workspace.root()))?;
+    let started = started_event(&about, &run, &parts.workspace, &parts.options, &unfinished);
+    let (executor_sender, executor_events) = unbounded_channel();
+    let config = Config {
+        seed: parts.options.seed,
+        fail_fast: parts.options.fail_fast,
+        first_attempt: unfinished.as_ref().map_or(1, |u| u.next_attempt),
+        ..Config::default()
+    };
+    parts.progress.set_total(plan.len() as u64);
+    let mut driver = Driver {
+        plan,
+        board: Board::new(&run.0, plan.len()),
+        sched: Scheduler::new(config.clone()),
+        config,
+        queue: VecDeque::new(),
+        actions: Vec::new(),
+        batch: Batch::default(),
+        cached: Vec::new(),
+        journal,
+        durable,
+        uncommitted: 0,
+        executor: None,
+        factory: Some(parts.executor),
+        executor_sender,
+        executor_events,
+        workers: Vec::new(),
+        slots: 0,
+        submits: BTreeMap::new(),
+        cancels: [Vec::new(), Vec::new()],
+        fresh: Vec::new(),
+        live: FxHashMap::default(),
+        succeeded: FxHashMap::default(),
+        timers: BinaryHeap::new(),
+        forced: parts.forced,
+        rewound: FxHashSet::default(),
+        ended_order: vec![0; plan.len()],
+        ran_nodes: FxHashSet::default(),
+        never_cached: FxHashSet::default(),
+        settled: None,
+        exported_nodes: FxHashSet::default(),
+        causes: FxHashMap::default(),
+        last_ends: FxHashMap::default(),
+        failures: Vec::new(),
+        blame: FxHashMap::default(),
+        blocked: FxHashMap::default(),
+        counts: NodeCounts::default(),
+        executed: 0,
+        warnings: Vec::new(),
+        exported: Vec::new(),
+        kept_back: Vec::new(),
+        finished: false,
+        stopped: None,
+        fatal: None,
+        stop: Some(parts.stop),
+        progress: parts.progress,
+        dropped,
+        options: parts.options,
+        store: parts.store,
+        workspace: parts.workspace,
+        clock: Instant::now(),
+        run,
+    };
+    driver.begin(started, about, unfinished);
+    runtime.block_on(driver.run_to_end());
+    let summary = driver.end();
+    drop(lease);
+    Ok(summary)
+}
+
+fn started_event(
+    about: &About,
+    run: &RunId,
+    workspace: &Workspace,
+    options: &crate::RunOptions,
+    unfinished: &Option<Restored>,
+) -> RunEvent {
+    RunEvent::RunStarted(Box::new(RunStarted {
+        format: FORMAT,
+        run: run.0.clone(),
+        pipeline: about.pipeline.clone(),
+        path: options.pipeline_path.clone(),
+        workspace: workspace.project().display().to_string(),
+        dagrun: options.version.clone(),
+        command: options.command.clone(),
+        params: about.params.clone(),
+        host: host_name(),
+        slots: options.slots,
+        boot: boot_id(),
+        pid: std::process::id(),
+        resumes: unfinished.as_ref().map(|u| u.run.0.clone()),
+    }))
+}
+
+struct Driver<'p> {
+    plan: &'p dyn View,
+    board: Board,
+    sched: Scheduler,
+    config: Config,
+    /// What the scheduler has yet to hear.
+    queue: VecDeque<Event>,
+    actions: Vec<Action>,
+
+    /// What the journal has yet to hear.
+    batch: Batch,
+    cached: Vec<CachedNode>,
+    journal: JournalHandle,
+    durable: UnboundedReceiver<Durable>,
+    uncommitted: u64,
+
+    executor: Option<Arc<dyn Executor>>,
+    factory: Option<ExecutorFactory>,
+    executor_sender: UnboundedSender<ExecutorEvent>,
+    executor_events: UnboundedReceiver<ExecutorEvent>,
+    workers: Vec<Event>,
+    slots: u64,
+    submits: BTreeMap<WorkerIx, Vec<AttemptSpec>>,
+    /// Attempts to stop: by TERM, and by KILL.
+    cancels: [Vec<AttemptId>; 2],
+    /// Nodes that were started since the last flush, whose keys history has to hear of.
+    fresh: Vec<NodeIx>,
+
+    live: FxHashMap<AttemptId, Live>,
+    /// Successes that the scheduler has not yet decided about.
+    succeeded: FxHashMap<AttemptId, Finished>,
+    timers: BinaryHeap<Reverse<(Time, TimerId)>>,
+
+    forced: Forced,
+    /// Nodes that must run again because blobs of theirs are gone.
+    rewound: FxHashSet<NodeIx>,
+    /// By node: its place among all that ran and ended, from 1.
+    ended_order: Vec<u32>,
+    /// Nodes whose result is of this run.
+    ran_nodes: FxHashSet<NodeIx>,
+    never_cached: FxHashSet<NodeIx>,
+    /// In a later round: how nodes ended in the first.
+    settled: Option<FxHashSet<NodeIx>>,
+    exported_nodes: FxHashSet<NodeIx>,
+
+    /// Why nodes that cannot become actions cannot.
+    causes: FxHashMap<NodeIx, FailureCause>,
+    /// How the last attempt of each node that has not succeeded ended.
+    last_ends: FxHashMap<NodeIx, LastEnd>,
+    failures: Vec<Failure>,
+    /// The failed node at the root of each skip.
+    blame: FxHashMap<NodeIx, NodeIx>,
+    blocked: FxHashMap<NodeIx, u64>,
+    counts: NodeCounts,
+    executed: u64,
+    warnings: Vec<String>,
+    exported: Vec<(String, String)>,
+    kept_back: Vec<(String, String)>,
+
+    finished: bool,
+    stopped: Option<Stop>,
+    fatal: Option<String>,
+    stop: Option<StopReceiver>,
+    progress: Arc<Progress>,
+    dropped: Vec<Arc<AtomicU64>>,
+    options: crate::RunOptions,
+    store: Store,
+    workspace: Workspace,
+    clock: Instant,
+    run: RunId,
+}
+
+struct LastEnd {
+    summary: AttemptSummary,
+    number: u32,
+    command: String,
+}
+
+impl Driver<'_> {
+    fn now(&self) -> Time {
+        Time(u64::try_from(self.clock.elapsed().as_micros()).unwrap_or(u64::MAX))
+    }
+
+    /// Adds a record to what the journal is told next.
+    fn record(&mut self, event: RunEvent) {
+        self.flush_cached();
+        self.push_record(event);
+    }
+
+    fn push_record(&mut self, event: RunEvent) {
+        let at = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .map_or(0.0, |d| d.as_secs_f64());
+        self.batch.records.push(Record { at, event });
+    }
+
+    fn flush_cached(&mut self) {
+        if !self.cached.is_empty() {
+            let nodes = std::mem::take(&mut self.cached);
+            self.push_record(RunEvent::NodesCached { nodes });
+        }
+    }
+
+    fn warn(&mut self, message: String) {
+        self.record(RunEvent::Warning {
+            message: message.clone(),
+        });
+        self.warnings.push(message);
+    }
+
+    fn begin(&mut self, started: RunEvent, about: About, unfinished: Option<Restored>) {
+        self.record(started);
+        self.record(RunEvent::Planned {
+            counts: about.counts,
+            warnings: about.warnings,
+            skipped: about.skipped,
+        });
+        let delta = self.plan.delta();
+        for (ix, node) in delta.nodes.iter().enumerate() {
+            if delta.classes[node.class as usize].never_cache {
+                self.never_cached.insert(NodeIx::from_index(ix));
+            }
+        }
+        if self.options.export {
+            let exports = self.plan.exports();
+            self.exported_nodes = exports.iter().map(|export| export.node).collect();
+        }
+        self.queue.push_back(Event::PlanExtended(delta));
+        if let Some(unfinished) = unfinished {
+            self.restore(unfinished);
+        }
+        self.queue.push_back(Event::PlanComplete);
+    }
+
+    /// Failures of a run that was cut off count for this one, by the keys of its nodes.
+    fn restore(&mut self, unfinished: Restored) {
+        if let Some(at) = unfinished.torn_at {
+            self.warn(format!(
+                "the journal of run {} ends within a record at byte {at}: what came after it is not known",
+                unfinished.run
+            ));
+        }
+        if unfinished.charged.is_empty() {
+            return;
+        }
+        for node in (0..self.plan.len()).map(NodeIx::from_index) {
+            let key = self.plan.key(node);
+            let Some(charged) = unfinished.charged.get(&key) else {
+                continue;
+            };
+            self.record(RunEvent::Restored {
+                node: self.plan.id(node),
+                key,
+                failures: charged.failures,
+            });
+            if let Some(summary) = &charged.last {
+                let last = LastEnd {
+                    summary: summary.clone(),
+                    number: charged.failures,
+                    command: String::new(),
+                };
+                self.last_ends.insert(node, last);
+            }
+            self.queue.push_back(Event::Restore {
+                node,
+                failures: charged.failures,
+                losses: 0,
+            });
+        }
+    }
+
+    async fn run_to_end(&mut self) {
+        for round in 0..MOST_ROUNDS {
+            self.run_round().await;
+            if self.fatal.is_some() || self.interrupted() || !self.options.export {
+                return;
+            }
+            let gone = self.export(round + 1 == MOST_ROUNDS);
+            if gone.is_empty() {
+                return;
+            }
+            self.next_round(gone);
+        }
+    }
+
+    /// Begins again with what is known, to run only the nodes whose outputs turned out to be gone.
+    fn next_round(&mut self, gone: Vec<NodeIx>) {
+        let all = (0..self.plan.len()).map(NodeIx::from_index);
+        self.settled = Some(all.filter(|node| !gone.contains(node)).collect());
+        for node in gone {
+            self.rewind(node);
+        }
+        self.config.first_attempt += self.executed + 1;
+        self.sched = Scheduler::new(self.config.clone());
+        self.timers.clear();
+        self.finished = false;
+        self.queue.push_back(Event::PlanExtended(self.plan.delta()));
+        self.queue.extend(self.workers.iter().cloned());
+        self.queue.push_back(Event::PlanComplete);
+    }
+
+    async fn run_round(&mut self) {
+        loop {
+            self.pump();
+            if self.finished || self.fatal.is_some() {
+                return;
+            }
+            self.wait().await;
+        }
+    }
+
+    /// Handles all that is queued, then tells journal and executor.
+    fn pump(&mut self) {
+        while let Some(event) = self.queue.pop_front() {
+            let mut actions = std::mem::take(&mut self.actions);
+            self.sched.handle(self.now(), event, &mut actions);
+            for action in actions.drain(..) {
+                self.execute(action);
+            }
+            self.actions = actions;
+            if self.fatal.is_some() {
+                break;
+            }
+            self.flush_if_large();
+        }
+        // The scheduler asks for a commit at once or never: what is left lost a race.
+        self.succeeded.clear();
+        self.flush();
+    }
+
+    fn execute(&mut self, action: Action) {
+        match action {
+            Action::LookUp(nodes) => self.look_up(nodes),
+            Action::Start {
+                attempt,
+                node,
+                number,
+                worker,
+                resources,
+                group: _,
+            } => self.start(attempt, node, number, worker, resources),
+            Action::Cancel { attempt, kill } => self.cancels[usize::from(kill)].push(attempt),
+            Action::Commit { node, attempt } => self.commit(node, attempt),
+            Action::SetTimer { id, at } => self.timers.push(Reverse((at, id))),
+            Action::Emit(notice) => self.notice(notice),
+            Action::Finish => self.finished = true,
+        }
+    }
+
+    fn flush_if_large(&mut self) {
+        if self.cached.len() >= 4096 || self.batch.records.len() >= 256 {
+            self.flush_batch();
+        }
+    }
+
+    fn flush_batch(&mut self) {
+        self.flush_cached();
+        if !self.batch.is_empty() {
+            self.journal.send(std::mem::take(&mut self.batch));
+        }
+    }
+
+    fn flush(&mut self) {
+        self.flush_batch();
+        let running = self.live.len() as u64;
+        if let Some(executor) = &self.executor {
+            for (worker, attempts) in std::mem::take(&mut self.submits) {
+                executor.submit(worker, attempts);
+            }
+            for (kill, attempts) in self.cancels.iter_mut().enumerate() {
+                if !attempts.is_empty() {
+                    executor.cancel(attempts, kill == 1);
+                    attempts.clear();
+                }
+            }
+        }
+        self.write_history();
+        let starved = running < self.slots && self.sched.counts().ready == 0;
+        if self.uncommitted > 0 && (running == 0 || starved) {
+            self.journal.hurry();
+        }
+        self.progress.set(&self.counts, running, self.executed);
+    }
+
+    /// Waits until something happens, and queues it.
+    async fn wait(&mut self) {
+        let timer = self.next_timer();
+        let stop = async {
+            match &mut self.stop {
+                Some(stop) => stop.0.recv().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            stop = stop => match stop {
+                Some(stop) => self.request_stop(stop),
+                None => self.stop = None,
+            },
+            reply = self.durable.recv() => self.take_durable(reply),
+            event = self.executor_events.recv() => {
+                if let Some(event) = event {
+                    self.take_executor_event(event);
+                }
+            }
+            () = tokio::time::sleep(timer.unwrap_or(Duration::from_secs(3600))), if timer.is_some() => {}
+        }
+        self.take_what_waits();
+    }
+
+    /// Takes what else is there, so that one pass of the scheduler serves it all.
+    fn take_what_waits(&mut self) {
+        while let Ok(reply) = self.durable.try_recv() {
+            self.take_durable(Some(reply));
+        }
+        for _ in 0..1024 {
+            match self.executor_events.try_recv() {
+                Ok(event) => self.take_executor_event(event),
+                Err(_) => break,
+            }
+        }
+        let now = self.now();
+        while let Some(Reverse((at, id))) = self.timers.peek().copied()
+            && at <= now
+        {
+            self.timers.pop();
+            self.queue.push_back(Event::TimerFired(id));
+        }
+    }
+
+    /// How long until the next timer.
+    fn next_timer(&self) -> Option<Duration> {
+        let Reverse((at, _)) = self.timers.peek()?;
+        Some(Duration::from_micros(at.0.saturating_sub(self.now().0)))
+    }
+
+    fn request_stop(&mut self, stop: Stop) {
+        self.stopped = Some(self.stopped.map_or(stop, |former| former.max(stop)));
+        self.record(RunEvent::StopRequested {
+            stop: match stop {
+                Stop::Drain => StopKind::Drain,
+                Stop::Terminate => StopKind::Terminate,
+                Stop::Kill => StopKind::Kill,
+            },
+        });
+        self.batch.sync = true;
+        self.queue.push_back(Event::StopRequested(stop));
+    }
+
+    fn interrupted(&self) -> bool {
+        self.stopped.is_some()
+    }
+
+    /// Starts the executor if it is not there yet.
+    fn need_executor(&mut self) {
+        let Some(factory) = self.factory.take() else {
+            return;
+        };
+        let context = ExecutorContext {
+            run: self.run.clone(),
+            project: self.workspace.project().to_path_buf(),
+            folder: self.workspace.run_path(&self.run),
+        };
+        match factory(&context) {
+            Ok(executor) => {
+                executor.start(self.executor_sender.clone());
+                self.executor = Some(executor);
+            }
+            Err(error) => self.fatal = Some(format!("the executor cannot start: {error}")),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! What the scheduler tells people.
+
+use std::sync::Arc;
+
+use dagrun_events::{CachedNode, NodeOutcome, OutputRows, RunEvent, output_rows};
+use dagrun_model::NodeIx;
+use dagrun_plan::UpstreamEnd;
+use dagrun_sched::{NodeEnd, Notice};
+
+use super::{Driver, MOST_FAILURES};
+use crate::Failure;
+
+impl Driver<'_> {
+    pub(super) fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::NodeDone { node, end } => self.node_done(node, end),
+            Notice::WillRetry { node, at, lost } => {
+                let delay = at.0.saturating_sub(self.now().0) as f64 / 1e6;
+                let node = self.plan.id(node);
+                self.record(RunEvent::Retrying { node, delay, lost });
+            }
+            Notice::Speculated { node } => {
+                let node = self.plan.id(node);
+                self.record(RunEvent::Speculated { node });
+            }
+            Notice::Rewound { node } => self.rewind(node),
+            Notice::Stuck { nodes } => self.stuck(&nodes),
+        }
+    }
+
+    /// A node that was done has to run again.
+    pub(super) fn rewind(&mut self, node: NodeIx) {
+        self.rewound.insert(node);
+        match self.board.end_of(node) {
+            Some(UpstreamEnd::Succeeded) if self.ran_nodes.remove(&node) => {
+                self.counts.remove(NodeOutcome::Succeeded);
+            }
+            Some(UpstreamEnd::Succeeded) => self.counts.remove(NodeOutcome::Cached),
+            _ => {}
+        }
+        self.board.set_end(node, None);
+        let node = self.plan.id(node);
+        self.record(RunEvent::Rewound { node });
+    }
+
+    fn stuck(&mut self, nodes: &[NodeIx]) {
+        let ids: Vec<String> = nodes.iter().map(|node| self.plan.id(*node)).collect();
+        let first = ids.first().cloned().unwrap_or_default();
+        self.record(RunEvent::Stuck { nodes: ids });
+        self.fatal = Some(format!(
+            "`{first}` asks for more than any worker has; lower its `resources` or give more slots, memory or named resources"
+        ));
+    }
+
+    fn node_done(&mut self, node: NodeIx, end: NodeEnd) {
+        if self.is_known(node) {
+            return;
+        }
+        let outcome = outcome_of(end);
+        self.counts.add(outcome);
+        self.board.set_end(node, Some(upstream_end(end)));
+        match end {
+            NodeEnd::Cached => self.node_cached(node),
+            NodeEnd::Succeeded => {
+                self.ran_nodes.insert(node);
+                self.ended_order[node.index()] = self.ran_nodes.len() as u32;
+                self.tell_done(node, outcome, None);
+            }
+            NodeEnd::Failed => self.node_failed(node),
+            NodeEnd::Skipped { because } => {
+                self.blame(node, because);
+                self.tell_done(node, outcome, Some(because));
+            }
+            NodeEnd::ConditionFalse | NodeEnd::Cancelled => self.tell_done(node, outcome, None),
+        }
+    }
+
+    /// In a later round, most nodes end again as they had ended.
+    fn is_known(&self, node: NodeIx) -> bool {
+        self.settled.is_some() && self.board.end_of(node).is_some()
+    }
+
+    fn node_cached(&mut self, node: NodeIx) {
+        if self.board.outputs_of(node).is_none() {
+            self.take_shared(node);
+        }
+        let outputs = self.outputs(node);
+        self.cached.push(CachedNode {
+            node: self.plan.id(node),
+            also: self.plan.also(node),
+            outputs,
+        });
+    }
+
+    /// A node that waited for an equal action has that one's result.
+    fn take_shared(&mut self, node: NodeIx) {
+        let Ok(Some(digest)) = self.plan.action_digest(node, &self.board) else {
+            return;
+        };
+        let entry = self.store.lookup(&[digest]).ok().and_then(|mut e| e.pop());
+        if let Some(Some(entry)) = entry {
+            self.board.set_outputs(node, Arc::new(entry.outputs));
+        }
+    }
+
+    fn outputs(&self, node: NodeIx) -> OutputRows {
+        self.board
+            .outputs_of(node)
+            .map_or_else(OutputRows::new, |outputs| output_rows(outputs))
+    }
+
+    fn node_failed(&mut self, node: NodeIx) {
+        self.tell_done(node, NodeOutcome::Failed, None);
+        let last = self.last_ends.remove(&node);
+        if self.failures.len() >= MOST_FAILURES {
+            return;
+        }
+        let (attempt, attempts, command) = match last {
+            Some(last) => (Some(last.summary), last.number, last.command),
+            None => (None, 0, String::new()),
+        };
+        self.failures.push(Failure {
+            node,
+            id: self.plan.id(node),
+            cause: self.causes.get(&node).cloned(),
+            attempt,
+            attempts,
+            command,
+            blocked: 0,
+        });
+    }
+
+    fn blame(&mut self, node: NodeIx, because: NodeIx) {
+        let root = self.blame.get(&because).copied().unwrap_or(because);
+        self.blame.insert(node, root);
+        *self.blocked.entry(root).or_default() += 1;
+    }
+
+    fn tell_done(&mut self, node: NodeIx, end: NodeOutcome, because: Option<NodeIx>) {
+        let cause = match end {
+            NodeOutcome::Failed => self.causes.get(&node).cloned().or_else(|| {
+                let last = self.last_ends.get(&node)?;
+                last.summary.cause.clone()
+            }),
+            _ => None,
+        };
+        let outputs = match end {
+            NodeOutcome::Succeeded => self.outputs(node),
+            _ => OutputRows::new(),
+        };
+        self.record(RunEvent::NodeDone {
+            node: self.plan.id(node),
+            also: self.plan.also(node),
+            end,
+            because: because.map(|node| self.plan.id(node)),
+            cause,
+            outputs,
+        });
+    }
+}
+
+fn outcome_of(end: NodeEnd) -> NodeOutcome {
+    match end {
+        NodeEnd::Cached => NodeOutcome::Cached,
+        NodeEnd::Succeeded => NodeOutcome::Succeeded,
+        NodeEnd::Failed => NodeOutcome::Failed,
+        NodeEnd::Skipped { .. } => NodeOutcome::Skipped,
+        NodeEnd::ConditionFalse => NodeOutcome::ConditionFalse,
+        NodeEnd::Cancelled => NodeOutcome::Cancelled,
+    }
+}
+
+fn upstream_end(end: NodeEnd) -> UpstreamEnd {
+    match end {
+        NodeEnd::Cached | NodeEnd::Succeeded => UpstreamEnd::Succeeded,
+        NodeEnd::Failed => UpstreamEnd::Failed,
+        NodeEnd::Skipped { .. } => UpstreamEnd::Skipped,
+        NodeEnd::ConditionFalse => UpstreamEnd::ConditionFalse,
+        NodeEnd::Cancelled => UpstreamEnd::Cancelled,
+    }
+}

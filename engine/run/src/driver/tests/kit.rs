@@ -1,0 +1,472 @@
+//! Plans made by hand, and an executor that does what it is told.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs,
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use dagrun_events::{PlanCounts, Record, RunEvent, RunState, journal as codec};
+use dagrun_executor_api::{Executor, ExecutorEvent, WorkerInfo};
+use dagrun_model::{
+    Action, ActionCommand, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec,
+    ContentHasher, Digest, FailureCause, HostIx, InputSource, JobIx, Limits, NodeClass, NodeIx,
+    NodeKey, NodeSpec, Outcome, OutputSpec, Outputs, PlanDelta, RelPath, Resources, SetIx, SetSpec,
+    StagedInput, Trigger, WorkerIx,
+};
+use dagrun_plan::{PlannedExport, Upstream};
+use dagrun_store::{Store, StoreOptions};
+use rustc_hash::FxHashSet;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{
+    KeyRow, Progress, RunError, RunOptions, RunSummary, Workspace,
+    board::Board,
+    driver::{About, Forced, Parts, drive},
+    journal::load,
+    stop_channel,
+    view::View,
+};
+
+/// A plan of nodes that each have one output, `out`.
+pub(super) struct TestPlan {
+    pub(super) nodes: Vec<TestNode>,
+    exports: Vec<PlannedExport>,
+}
+
+pub(super) struct TestNode {
+    pub(super) id: String,
+    pub(super) recipe: String,
+    pub(super) needs: Vec<NodeIx>,
+    pub(super) condition: Option<bool>,
+    pub(super) trigger: Trigger,
+    pub(super) class: NodeClass,
+}
+
+impl TestPlan {
+    pub(super) fn new() -> Self {
+        Self {
+            nodes: Vec::new(),
+            exports: Vec::new(),
+        }
+    }
+
+    pub(super) fn node(&mut self, id: &str, recipe: &str, needs: &[NodeIx]) -> NodeIx {
+        self.nodes.push(TestNode {
+            id: id.into(),
+            recipe: recipe.into(),
+            needs: needs.to_vec(),
+            condition: None,
+            trigger: Trigger::Succeeded,
+            class: NodeClass {
+                backoff: Duration::ZERO,
+                ..NodeClass::default()
+            },
+        });
+        NodeIx::from_index(self.nodes.len() - 1)
+    }
+
+    fn class(&mut self, id: &str) -> &mut NodeClass {
+        let node = self.nodes.iter_mut().find(|node| node.id == id);
+        &mut node.expect("a test names a node of its plan").class
+    }
+
+    pub(super) fn retries(&mut self, id: &str, retries: u32) {
+        self.class(id).max_retries = retries;
+    }
+
+    pub(super) fn never_cache(&mut self, id: &str) {
+        self.class(id).never_cache = true;
+    }
+
+    pub(super) fn needs_cpus(&mut self, id: &str, milli: u64) {
+        self.class(id).resources.cpu_milli = milli;
+    }
+
+    pub(super) fn export(&mut self, target: &str, node: NodeIx) {
+        self.exports.push(PlannedExport {
+            target: target.into(),
+            node,
+            output: "out".into(),
+            span: Default::default(),
+        });
+    }
+
+    fn digest(&self, node: &TestNode, board: &Board) -> ActionDigest {
+        let mut hasher = ContentHasher::new("test").with(&node.recipe);
+        for need in &node.needs {
+            if let Some(outputs) = board.outputs(*need) {
+                hasher = hasher.with(&outputs["out"].content_digest());
+            }
+        }
+        hasher.finish()
+    }
+}
+
+impl View for TestPlan {
+    fn delta(&self) -> PlanDelta {
+        let mut delta = PlanDelta {
+            classes: self.nodes.iter().map(|node| node.class.clone()).collect(),
+            ..PlanDelta::default()
+        };
+        for (ix, node) in self.nodes.iter().enumerate() {
+            let start = delta.node_sets.len() as u32;
+            for need in &node.needs {
+                delta.node_sets.push(SetIx::from_index(delta.sets.len()));
+                delta.sets.push(SetSpec {
+                    members: (delta.set_members.len() as u32, 1),
+                    gather: false,
+                    min: None,
+                });
+                delta.set_members.push(*need);
+            }
+            delta.nodes.push(NodeSpec {
+                job: JobIx(0),
+                class: ix as u32,
+                sets: (start, node.needs.len() as u32),
+                group: None,
+                trigger: node.trigger,
+            });
+        }
+        delta
+    }
+
+    fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    fn key(&self, node: NodeIx) -> NodeKey {
+        Digest::of(self.nodes[node.index()].recipe.as_bytes())
+    }
+
+    fn job_name(&self, _node: NodeIx) -> &str {
+        "job"
+    }
+
+    fn id(&self, node: NodeIx) -> String {
+        self.nodes[node.index()].id.clone()
+    }
+
+    fn also(&self, _node: NodeIx) -> Vec<String> {
+        Vec::new()
+    }
+
+    fn condition(&self, node: NodeIx, _board: &Board) -> Result<bool, FailureCause> {
+        Ok(self.nodes[node.index()].condition.unwrap_or(true))
+    }
+
+    fn action_digest(
+        &self,
+        node: NodeIx,
+        board: &Board,
+    ) -> Result<Option<ActionDigest>, FailureCause> {
+        let node = &self.nodes[node.index()];
+        Ok((!node.class.never_cache).then(|| self.digest(node, board)))
+    }
+
+    fn action(&self, node: NodeIx, board: &Board) -> Result<Action, FailureCause> {
+        let node = &self.nodes[node.index()];
+        let inputs = node.needs.iter().filter_map(|need| {
+            let artifact = board.outputs(*need)?["out"].clone();
+            Some(StagedInput {
+                path: path(&format!("in/{}", need.0)),
+                source: InputSource::Stored(artifact),
+            })
+        });
+        Ok(Action {
+            digest: self.digest(node, board),
+            commands: vec![ActionCommand {
+                name: String::new(),
+                argv: node.recipe.split(' ').map(Into::into).collect(),
+                script: None,
+                env: Vec::new(),
+            }],
+            env: Vec::new(),
+            pass_env: Vec::new(),
+            secrets: Vec::new(),
+            inputs: inputs.collect(),
+            outputs: vec![OutputSpec {
+                name: "out".into(),
+                path: path("result.txt"),
+                json: None,
+                optional: false,
+            }],
+            stdout: None,
+            limits: Limits::default(),
+        })
+    }
+
+    fn manifest(&self, node: NodeIx, _board: &Board) -> Vec<KeyRow> {
+        vec![KeyRow {
+            kind: "command".into(),
+            name: String::new(),
+            value: self.nodes[node.index()].recipe.clone(),
+        }]
+    }
+
+    fn producers(&self, node: NodeIx) -> Vec<NodeIx> {
+        self.nodes[node.index()].needs.clone()
+    }
+
+    fn exports(&self) -> Vec<PlannedExport> {
+        self.exports.clone()
+    }
+}
+
+fn path(text: &str) -> RelPath {
+    RelPath::new(text).unwrap()
+}
+
+/// What an attempt does; without any word it writes its recipe.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Does {
+    Write(&'static str),
+    Exit(i32),
+    Vanish,
+    /// Until it is cancelled.
+    Hang,
+}
+
+type Hook = Box<dyn FnOnce() + Send>;
+
+#[derive(Default)]
+struct Script {
+    does: BTreeMap<String, VecDeque<Does>>,
+    on_start: BTreeMap<String, Hook>,
+    log: Vec<String>,
+}
+
+struct FakeExecutor {
+    store: Store,
+    script: Arc<Mutex<Script>>,
+    events: Mutex<Option<UnboundedSender<ExecutorEvent>>>,
+}
+
+impl FakeExecutor {
+    fn say(&self, event: ExecutorEvent) {
+        let events = self.events.lock().unwrap();
+        let _ = events
+            .as_ref()
+            .expect("the executor was started")
+            .send(event);
+    }
+
+    fn outcome(&self, spec: &AttemptSpec) -> Option<Outcome> {
+        for input in &spec.action.inputs {
+            let InputSource::Stored(artifact) = &input.source else {
+                continue;
+            };
+            let digest = artifact.blob_digest().unwrap();
+            if let Err(error) = self.store.read(&digest) {
+                return Some(Outcome::Failed(FailureCause::Staging {
+                    path: input.path.to_string(),
+                    reason: error.to_string(),
+                    missing_blob: error.is_lost_blob(),
+                }));
+            }
+        }
+        let mut script = self.script.lock().unwrap();
+        script.log.push(spec.id.clone());
+        let does = script.does.get_mut(&spec.id).and_then(VecDeque::pop_front);
+        let hook = script.on_start.remove(&spec.id);
+        drop(script);
+        if let Some(hook) = hook {
+            hook();
+        }
+        let recipe = spec.action.commands[0].argv.join(" ");
+        match does {
+            None => Some(self.written(&recipe)),
+            Some(Does::Write(text)) => Some(self.written(text)),
+            Some(Does::Exit(code)) => Some(Outcome::Failed(FailureCause::Exit {
+                code,
+                step: String::new(),
+            })),
+            Some(Does::Vanish) => Some(Outcome::Lost("the worker vanished".into())),
+            Some(Does::Hang) => None,
+        }
+    }
+
+    fn written(&self, text: &str) -> Outcome {
+        let blob = self.store.put_bytes(text.as_bytes()).unwrap();
+        Outcome::Succeeded(Outputs::from_iter([(
+            "out".to_string(),
+            Artifact::File(blob),
+        )]))
+    }
+}
+
+impl Executor for FakeExecutor {
+    fn start(&self, events: UnboundedSender<ExecutorEvent>) {
+        *self.events.lock().unwrap() = Some(events);
+        self.say(ExecutorEvent::WorkerJoined(WorkerInfo {
+            worker: WorkerIx(0),
+            host: HostIx(0),
+            host_name: "here".into(),
+            capacity: Resources {
+                cpu_milli: 2000,
+                memory: 1 << 30,
+                named: BTreeMap::new(),
+            },
+            profile: None,
+        }));
+    }
+
+    fn submit(&self, _worker: WorkerIx, attempts: Vec<AttemptSpec>) {
+        for spec in attempts {
+            let outcome = self.outcome(&spec);
+            self.say(ExecutorEvent::Started(spec.attempt));
+            if let Some(outcome) = outcome {
+                let result = Box::new(AttemptResult::bare(outcome));
+                self.say(ExecutorEvent::Ended(spec.attempt, result));
+            }
+        }
+    }
+
+    fn cancel(&self, attempts: &[AttemptId], _kill: bool) {
+        for attempt in attempts {
+            let result = Box::new(AttemptResult::bare(Outcome::Cancelled));
+            self.say(ExecutorEvent::Ended(*attempt, result));
+        }
+    }
+
+    fn shutdown(&self) {}
+}
+
+/// A project, a store and an executor.
+pub(super) struct Bench {
+    _folder: tempfile::TempDir,
+    pub(super) workspace: Workspace,
+    store: Store,
+    script: Arc<Mutex<Script>>,
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let project = folder.path().join("project");
+        fs::create_dir(&project).unwrap();
+        Self {
+            workspace: Workspace::open(&project).unwrap(),
+            store: Store::open(&folder.path().join("store"), StoreOptions::default()).unwrap(),
+            script: Arc::default(),
+            _folder: folder,
+        }
+    }
+
+    pub(super) fn project(&self) -> &Path {
+        self.workspace.project()
+    }
+
+    /// Says what the next attempt of a node does.
+    pub(super) fn does(&self, id: &str, does: Does) {
+        let mut script = self.script.lock().unwrap();
+        script.does.entry(id.into()).or_default().push_back(does);
+    }
+
+    pub(super) fn on_start(&self, id: &str, hook: impl FnOnce() + Send + 'static) {
+        let mut script = self.script.lock().unwrap();
+        script.on_start.insert(id.into(), Box::new(hook));
+    }
+
+    /// The nodes that ran, in order.
+    pub(super) fn log(&self) -> Vec<String> {
+        self.script.lock().unwrap().log.clone()
+    }
+
+    pub(super) fn clear_log(&self) {
+        self.script.lock().unwrap().log.clear();
+    }
+
+    pub(super) fn run(&self, plan: &TestPlan) -> RunSummary {
+        self.go(plan, |_| {})
+    }
+
+    pub(super) fn run_without_executor(&self, plan: &TestPlan) -> RunSummary {
+        self.go(plan, |parts| {
+            parts.executor = Box::new(|_| panic!("nothing has to run"));
+        })
+    }
+
+    pub(super) fn go(&self, plan: &TestPlan, change: impl FnOnce(&mut Parts)) -> RunSummary {
+        self.try_go(plan, change).unwrap()
+    }
+
+    pub(super) fn try_go(
+        &self,
+        plan: &TestPlan,
+        change: impl FnOnce(&mut Parts),
+    ) -> Result<RunSummary, RunError> {
+        let lock = self.workspace.lock(&[])?;
+        let run = self.workspace.new_run(&lock)?;
+        let fake = FakeExecutor {
+            store: self.store.clone(),
+            script: Arc::clone(&self.script),
+            events: Mutex::new(None),
+        };
+        let mut parts = Parts {
+            store: self.store.clone(),
+            workspace: self.workspace.clone(),
+            executor: Box::new(move |_| Ok(Arc::new(fake))),
+            subscribers: Vec::new(),
+            progress: Arc::new(Progress::default()),
+            stop: stop_channel().1,
+            options: RunOptions::default(),
+            forced: Forced::Some(FxHashSet::default()),
+        };
+        change(&mut parts);
+        let about = About {
+            pipeline: "test".into(),
+            counts: PlanCounts::default(),
+            ..About::default()
+        };
+        drive(plan, about, run, parts)
+    }
+
+    pub(super) fn fold(&self, summary: &RunSummary) -> RunState {
+        let path = self.workspace.journal_path(&summary.run);
+        RunState::fold(&load(&path).unwrap().records)
+    }
+
+    pub(super) fn exported(&self, path: &str) -> String {
+        fs::read_to_string(self.project().join(path)).unwrap()
+    }
+
+    fn blob_path(&self, summary: &RunSummary, id: &str) -> std::path::PathBuf {
+        let state = self.fold(summary);
+        let digest = state.find(id).unwrap().outputs["out"].digest.unwrap();
+        self.store.blob_path(&digest)
+    }
+
+    pub(super) fn remove_blob(&self, summary: &RunSummary, id: &str) {
+        fs::remove_file(self.blob_path(summary, id)).unwrap();
+    }
+
+    pub(super) fn damage_blob(&self, summary: &RunSummary, id: &str) {
+        let path = self.blob_path(summary, id);
+        fs::remove_file(&path).unwrap();
+        fs::write(&path, "broken").unwrap();
+    }
+
+    /// Cuts a journal after the first event that `last` accepts, as a crash would.
+    pub(super) fn cut_journal(
+        &self,
+        summary: &RunSummary,
+        last: impl Fn(&RunEvent, &RunState) -> bool,
+    ) {
+        let path = self.workspace.journal_path(&summary.run);
+        let records: Vec<Record> = load(&path).unwrap().records;
+        let mut state = RunState::default();
+        let mut bytes = codec::header().to_vec();
+        for record in records {
+            state.apply(&record);
+            codec::encode(&record.to_json().unwrap(), &mut bytes);
+            if last(&record.event, &state) {
+                fs::write(path, bytes).unwrap();
+                return;
+            }
+        }
+        panic!("no such event");
+    }
+}

@@ -1,0 +1,85 @@
+//! Why a run could not begin, or the workspace not be used.
+
+use std::path::{Path, PathBuf};
+
+use crate::Holder;
+
+/// Trouble of the environment: exit code 3. A node that fails is never one of these.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// A file of the workspace cannot be read or written.
+    #[error("cannot {what} `{}`: {error}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// What the system said.
+        error: std::io::Error,
+    },
+    /// Another run has the workspace.
+    #[error("another run has this folder: {0}; wait for it or stop it")]
+    Locked(Holder),
+    /// Anybody could write into the workspace.
+    #[error("`{}` can be written by everybody; run `chmod 700 {}`", .0.display(), .0.display())]
+    WorldWritable(PathBuf),
+    /// A journal is damaged in its middle.
+    #[error(
+        "`{}` is damaged at byte {at}{}; `dagrun journal repair {}` keeps a copy of it and all records that can still be read",
+        path.display(),
+        next.map(|n| format!(" and goes on at byte {n}")).unwrap_or_default(),
+        run_of(path)
+    )]
+    CorruptJournal {
+        /// The file.
+        path: PathBuf,
+        /// Where the damage begins.
+        at: u64,
+        /// Where good records go on; none where the header itself is bad.
+        next: Option<u64>,
+    },
+    /// There is no such run.
+    #[error("no run `{0}` in this folder; `dagrun runs` lists them")]
+    UnknownRun(String),
+    /// Several runs begin with that text.
+    #[error("`{0}` is the beginning of several runs; give more of the id")]
+    AmbiguousRun(String),
+    /// There is no such node.
+    #[error("no node `{id}` in the plan{}", suggestion.as_ref().map(|s| format!("; did you mean `{s}`?")).unwrap_or_default())]
+    UnknownNode {
+        /// What was asked for.
+        id: String,
+        /// The nearest id.
+        suggestion: Option<String>,
+    },
+    /// The store does not answer.
+    #[error("the store does not answer: {0}")]
+    Store(String),
+    /// The executor cannot start.
+    #[error("the executor cannot start: {0}")]
+    Executor(String),
+    /// Something that the plan needs cannot be found out.
+    #[error("{0}")]
+    Facts(String),
+}
+
+/// The run whose journal a file is.
+fn run_of(path: &Path) -> String {
+    path.parent()
+        .and_then(Path::file_name)
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default()
+}
+
+impl RunError {
+    pub(crate) fn io<'a>(
+        what: &'static str,
+        path: &'a Path,
+    ) -> impl FnOnce(std::io::Error) -> Self + 'a {
+        move |error| Self::Io {
+            what,
+            path: path.to_path_buf(),
+            error,
+        }
+    }
+}

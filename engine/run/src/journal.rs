@@ -1,0 +1,426 @@
+//! Journals on disk, and the thread that makes results durable.
+//!
+//! The thread takes batches, puts those that wait into one write, and syncs once for all of them. Within a batch the store
+//! goes first: a record never speaks of a result that the store does not have. Only then is the driver told.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use dagrun_events::{
+    Record,
+    journal::{self, End},
+};
+use dagrun_model::{ActionDigest, FailureCause, NodeIx};
+use dagrun_store::{ActionEntry, Differing, Store, StoreError};
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{RunError, Subscriber, history::HistoryWriter, workspace::write_whole};
+
+/// How long a result may wait for others to share a sync.
+const WINDOW: Duration = Duration::from_millis(5);
+/// How many results are synced at once at most.
+const MOST: usize = 512;
+
+/// A journal as it was read.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Loaded {
+    /// Its records.
+    pub records: Vec<Record>,
+    /// It ends within a record, at this byte: the process or the machine died while it was written.
+    pub torn_at: Option<u64>,
+}
+
+/// Reads a journal. Never changes it.
+///
+/// # Errors
+/// When it cannot be read, or is damaged in its middle.
+pub fn load(path: &Path) -> Result<Loaded, RunError> {
+    let bytes = fs::read(path).map_err(RunError::io("read", path))?;
+    let decoded = journal::decode(&bytes);
+    let corrupt = |at, next| RunError::CorruptJournal {
+        path: path.to_path_buf(),
+        at,
+        next,
+    };
+    let torn_at = match decoded.end {
+        End::Clean => None,
+        End::Torn { at } => Some(at),
+        End::Corrupt { at, next } => return Err(corrupt(at, Some(next))),
+        End::BadHeader => return Err(corrupt(0, None)),
+    };
+    let records = decoded
+        .records
+        .iter()
+        .map(|(at, payload)| Record::from_json(payload).map_err(|_| corrupt(*at, None)))
+        .collect::<Result<_, _>>()?;
+    Ok(Loaded { records, torn_at })
+}
+
+/// Rewrites a damaged journal with the records that can still be read, and keeps a copy of it. Returns the copy's path and
+/// how many records were kept.
+///
+/// # Errors
+/// When a file cannot be read or written.
+pub fn repair(path: &Path) -> Result<(PathBuf, usize), RunError> {
+    let bytes = fs::read(path).map_err(RunError::io("read", path))?;
+    let copy = path.with_extension("damaged");
+    write_whole(&copy, &bytes)?;
+    let mut out = journal::header().to_vec();
+    let mut kept = 0;
+    for (_, payload) in journal::salvage(&bytes) {
+        if Record::from_json(payload).is_ok() {
+            journal::encode(payload, &mut out);
+            kept += 1;
+        }
+    }
+    write_whole(path, &out)?;
+    Ok((copy, kept))
+}
+
+/// Something for the journal thread.
+#[derive(Debug, Default)]
+pub(crate) struct Batch {
+    /// Records in order.
+    pub(crate) records: Vec<Record>,
+    /// Results to make durable before the records.
+    pub(crate) commits: Vec<Commit>,
+    /// The records must be durable soon though no result depends on them.
+    pub(crate) sync: bool,
+    /// Lines for the history of keys.
+    pub(crate) history: Vec<Vec<u8>>,
+}
+
+impl Batch {
+    pub(crate) fn is_empty(&self) -> bool {
+        self.records.is_empty() && self.commits.is_empty() && self.history.is_empty() && !self.sync
+    }
+
+    fn append(&mut self, mut other: Batch) {
+        self.records.append(&mut other.records);
+        self.commits.append(&mut other.commits);
+        self.history.append(&mut other.history);
+        self.sync |= other.sync;
+    }
+}
+
+/// A result to make durable.
+#[derive(Debug)]
+pub(crate) struct Commit {
+    pub(crate) node: NodeIx,
+    pub(crate) digest: ActionDigest,
+    pub(crate) entry: ActionEntry,
+}
+
+/// What the journal thread says.
+#[derive(Debug)]
+pub(crate) enum Durable {
+    /// These results are durable, and in the journal; with what the store had before where that differs.
+    Committed(Vec<(NodeIx, Option<Box<Differing>>)>),
+    /// This result could not be made durable, for a reason of its own.
+    NotCommitted(NodeIx, FailureCause),
+    /// Nothing more will be written.
+    Failed(String),
+}
+
+enum Message {
+    Batch(Box<Batch>),
+    /// Nothing else will come until what waits is durable.
+    Hurry,
+    Close,
+}
+
+/// The driver's end of the journal thread.
+#[derive(Debug)]
+pub(crate) struct JournalHandle {
+    sender: Sender<Message>,
+    thread: Option<JoinHandle<Result<(), String>>>,
+}
+
+impl JournalHandle {
+    /// Makes the journal file of a run and starts its thread.
+    pub(crate) fn start(
+        path: &Path,
+        store: Store,
+        subscribers: Vec<Subscriber>,
+        history: HistoryWriter,
+        replies: UnboundedSender<Durable>,
+    ) -> Result<Self, RunError> {
+        let file = OpenOptions::new()
+            .append(true)
+            .create_new(true)
+            .open(path)
+            .map_err(RunError::io("make", path))?;
+        let (sender, receiver) = channel();
+        let writer = Writer {
+            file,
+            path: path.to_path_buf(),
+            store,
+            subscribers,
+            history,
+            buffer: journal::header().to_vec(),
+            linked: false,
+            unsynced: false,
+            replies,
+        };
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || writer.run(&receiver))
+            .map_err(RunError::io("start the writer of", path))?;
+        Ok(Self {
+            sender,
+            thread: Some(thread),
+        })
+    }
+
+    pub(crate) fn send(&self, batch: Batch) {
+        // A writer that failed has said so by a reply, and takes nothing more.
+        let _ = self.sender.send(Message::Batch(Box::new(batch)));
+    }
+
+    pub(crate) fn hurry(&self) {
+        let _ = self.sender.send(Message::Hurry);
+    }
+
+    /// Writes what waits and ends the thread.
+    pub(crate) fn close(mut self) -> Result<(), String> {
+        let _ = self.sender.send(Message::Close);
+        match self.thread.take().map(JoinHandle::join) {
+            Some(Ok(result)) => result,
+            _ => Err("the journal's writer died".into()),
+        }
+    }
+}
+
+struct Writer {
+    file: File,
+    path: PathBuf,
+    store: Store,
+    subscribers: Vec<Subscriber>,
+    history: HistoryWriter,
+    /// Encoded records that are not yet written.
+    buffer: Vec<u8>,
+    /// The file's name is durable.
+    linked: bool,
+    /// Something durable was written since the last sync.
+    unsynced: bool,
+    replies: UnboundedSender<Durable>,
+}
+
+impl Writer {
+    fn run(mut self, messages: &Receiver<Message>) -> Result<(), String> {
+        loop {
+            let (batch, last) = collect(messages);
+            if let Err(error) = self.write(batch) {
+                let error = format!("cannot write `{}`: {error}", self.path.display());
+                let _ = self.replies.send(Durable::Failed(error.clone()));
+                return Err(error);
+            }
+            if last {
+                return Ok(());
+            }
+        }
+    }
+
+    fn write(&mut self, batch: Batch) -> Result<(), String> {
+        let nodes = self.commit(batch.commits)?;
+        for record in &batch.records {
+            let json = record.to_json().map_err(|e| e.to_string())?;
+            journal::encode(&json, &mut self.buffer);
+        }
+        self.unsynced |= batch.sync || !nodes.is_empty();
+        self.flush().map_err(|e| e.to_string())?;
+        self.history.append(&batch.history);
+        self.tell(batch.records);
+        if !nodes.is_empty() {
+            let _ = self.replies.send(Durable::Committed(nodes));
+        }
+        Ok(())
+    }
+
+    /// Makes results durable in the store; one that cannot be does not keep the others back.
+    fn commit(
+        &mut self,
+        commits: Vec<Commit>,
+    ) -> Result<Vec<(NodeIx, Option<Box<Differing>>)>, String> {
+        if commits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let entries = commits
+            .iter()
+            .map(|commit| (commit.digest, commit.entry.clone()))
+            .collect();
+        let mut differing = Vec::new();
+        let mut nodes: Vec<(NodeIx, ActionDigest)> = Vec::new();
+        match self.store.commit(entries) {
+            Ok(report) => {
+                differing = report.differing;
+                nodes = commits.iter().map(|c| (c.node, c.digest)).collect();
+            }
+            Err(error @ StoreError::Poisoned { .. }) => return Err(error.to_string()),
+            Err(_) => {
+                for Commit {
+                    node,
+                    digest,
+                    entry,
+                } in commits
+                {
+                    match self.store.commit(vec![(digest, entry)]) {
+                        Ok(report) => {
+                            differing.extend(report.differing);
+                            nodes.push((node, digest));
+                        }
+                        Err(error @ StoreError::Poisoned { .. }) => return Err(error.to_string()),
+                        Err(error) => self.refuse(node, error),
+                    }
+                }
+            }
+        }
+        let found = |digest: &ActionDigest| differing.iter().position(|d| d.action == *digest);
+        let found: Vec<_> = nodes.iter().map(|(_, digest)| found(digest)).collect();
+        Ok(nodes
+            .into_iter()
+            .zip(found)
+            .map(|((node, _), at)| (node, at.map(|at| Box::new(differing[at].clone()))))
+            .collect())
+    }
+
+    fn refuse(&self, node: NodeIx, error: StoreError) {
+        let cause = match error {
+            StoreError::DiskFull { path, .. } => FailureCause::DiskFull {
+                path: path.display().to_string(),
+            },
+            error => FailureCause::Engine {
+                message: error.to_string(),
+            },
+        };
+        let _ = self.replies.send(Durable::NotCommitted(node, cause));
+    }
+
+    /// Writes what is encoded and, where something durable is in it, syncs. A run of hits alone is never synced: losing its
+    /// journal loses nothing.
+    fn flush(&mut self) -> std::io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.file.write_all(&self.buffer)?;
+            self.buffer.clear();
+        }
+        if !self.unsynced {
+            return Ok(());
+        }
+        self.file.sync_data()?;
+        if !self.linked {
+            for folder in self.path.ancestors().skip(1).take(2) {
+                File::open(folder)?.sync_all()?;
+            }
+            self.linked = true;
+        }
+        self.unsynced = false;
+        Ok(())
+    }
+
+    fn tell(&mut self, records: Vec<Record>) {
+        if self.subscribers.is_empty() {
+            return;
+        }
+        for record in records {
+            let record = Arc::new(record);
+            self.subscribers
+                .retain_mut(|subscriber| subscriber.give(&record));
+        }
+    }
+}
+
+/// The batches that go into one write, and whether they are the last.
+fn collect(messages: &Receiver<Message>) -> (Batch, bool) {
+    let mut all = Batch::default();
+    let mut until: Option<Instant> = None;
+    loop {
+        let message = match until {
+            None if all.is_empty() => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
+            None => messages.try_recv().map_err(|_| RecvTimeoutError::Timeout),
+            Some(until) => messages.recv_timeout(until.saturating_duration_since(Instant::now())),
+        };
+        match message {
+            Ok(Message::Batch(batch)) => {
+                all.append(*batch);
+                if until.is_none() && (all.sync || !all.commits.is_empty()) {
+                    until = Some(Instant::now() + WINDOW);
+                }
+                if all.commits.len() >= MOST {
+                    return (all, false);
+                }
+            }
+            Ok(Message::Hurry) if all.is_empty() => {}
+            Ok(Message::Hurry) | Err(RecvTimeoutError::Timeout) => return (all, false),
+            Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return (all, true),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagrun_events::RunEvent;
+
+    use super::*;
+
+    fn records(n: u32) -> Vec<Record> {
+        (0..n)
+            .map(|i| Record {
+                at: f64::from(i),
+                event: RunEvent::Rewound {
+                    node: format!("n{i}"),
+                },
+            })
+            .collect()
+    }
+
+    fn write(path: &Path, records: &[Record]) {
+        let mut bytes = journal::header().to_vec();
+        for record in records {
+            journal::encode(&record.to_json().unwrap(), &mut bytes);
+        }
+        fs::write(path, bytes).unwrap();
+    }
+
+    #[test]
+    fn a_torn_journal_is_read_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.log");
+        write(&path, &records(3));
+        let whole = fs::read(&path).unwrap();
+        fs::write(&path, &whole[..whole.len() - 2]).unwrap();
+        let loaded = load(&path).unwrap();
+        assert_eq!(loaded.records, records(2));
+        assert!(loaded.torn_at.is_some());
+        assert_eq!(fs::read(&path).unwrap().len(), whole.len() - 2);
+    }
+
+    /// F05: the message has the position and the command, and the repair keeps what is good and a copy.
+    #[test]
+    fn a_damaged_journal_is_refused_and_can_be_repaired() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("journal.log");
+        write(&path, &records(5));
+        let mut bytes = fs::read(&path).unwrap();
+        let damaged_at = bytes.len() / 2;
+        bytes[damaged_at] ^= 4;
+        fs::write(&path, &bytes).unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(
+            error.contains("damaged at byte") && error.contains("dagrun journal repair"),
+            "{error}"
+        );
+        let (copy, kept) = repair(&path).unwrap();
+        assert_eq!(kept, 4);
+        assert_eq!(fs::read(copy).unwrap(), bytes);
+        assert_eq!(load(&path).unwrap().records.len(), 4);
+    }
+}

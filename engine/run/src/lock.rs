@@ -1,0 +1,166 @@
+//! The lock of a workspace: one run at a time.
+//!
+//! It is an advisory lock of the kernel on a file, so that the death of its owner frees it, whatever the file says. What
+//! the file says is only for the message of the one that is refused.
+
+use std::{
+    fmt,
+    fs::{File, OpenOptions, TryLockError},
+    io::{Read, Write},
+    path::Path,
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::RunError;
+
+/// Holds a workspace until it is dropped, or its process dies.
+#[derive(Debug)]
+pub struct WorkspaceLock {
+    _file: File,
+}
+
+/// Who holds a workspace.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The process.
+    pub pid: u32,
+    /// Its host.
+    pub host: String,
+    /// The boot of that host.
+    pub boot: String,
+    /// When it took the lock, in seconds since the epoch.
+    pub since: u64,
+    /// Its command line.
+    pub command: Vec<String>,
+}
+
+impl fmt::Display for Holder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.pid == 0 {
+            return f.write_str("its process is just beginning");
+        }
+        let ago = now_seconds().saturating_sub(self.since);
+        write!(
+            f,
+            "process {} on {}, since {}",
+            self.pid,
+            self.host,
+            ago_text(ago)
+        )
+    }
+}
+
+fn ago_text(seconds: u64) -> String {
+    match seconds {
+        0..=119 => format!("{seconds} s"),
+        120..=7199 => format!("{} min", seconds / 60),
+        _ => format!("{} h", seconds / 3600),
+    }
+}
+
+pub(crate) fn now_seconds() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |d| d.as_secs())
+}
+
+impl WorkspaceLock {
+    pub(crate) fn take(path: &Path, command: &[String]) -> Result<Self, RunError> {
+        let mut file = open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(RunError::Locked(read_holder(&mut file))),
+            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
+        }
+        let holder = Holder {
+            pid: std::process::id(),
+            host: host_name(),
+            boot: boot_id(),
+            since: now_seconds(),
+            command: command.to_vec(),
+        };
+        let text = serde_json::to_vec(&holder).expect("a holder is plain data");
+        // Only the message of a refused run depends on it: a full disk must not keep this one from starting.
+        let _ = file.set_len(0).and_then(|()| file.write_all(&text));
+        Ok(Self { _file: file })
+    }
+
+    /// Who holds the lock now, if anybody does.
+    pub(crate) fn holder(path: &Path) -> Option<Holder> {
+        let mut file = File::open(path).ok()?;
+        match file.try_lock_shared() {
+            Ok(()) => None,
+            Err(_) => Some(read_holder(&mut file)),
+        }
+    }
+}
+
+fn open(path: &Path) -> Result<File, RunError> {
+    use std::os::unix::fs::OpenOptionsExt;
+    OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(path)
+        .map_err(RunError::io("open", path))
+}
+
+fn read_holder(file: &mut File) -> Holder {
+    let mut text = String::new();
+    match file.take(1 << 16).read_to_string(&mut text) {
+        Ok(_) => serde_json::from_str(&text).unwrap_or_default(),
+        Err(_) => Holder::default(),
+    }
+}
+
+/// The host's name.
+pub(crate) fn host_name() -> String {
+    rustix::system::uname()
+        .nodename()
+        .to_string_lossy()
+        .into_owned()
+}
+
+/// The id of the current boot; empty where the system has none.
+pub(crate) fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_string())
+        .unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_second_owner_is_told_of_the_first_and_death_frees_the_lock() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = WorkspaceLock::take(&path, &["dagrun".into()]).unwrap();
+        let Err(RunError::Locked(holder)) = WorkspaceLock::take(&path, &[]) else {
+            panic!("the lock was taken twice");
+        };
+        assert_eq!(holder.pid, std::process::id());
+        assert_eq!(holder.command, ["dagrun"]);
+        assert_eq!(WorkspaceLock::holder(&path), Some(holder));
+        drop(lock);
+        assert_eq!(WorkspaceLock::holder(&path), None);
+        WorkspaceLock::take(&path, &[]).unwrap();
+    }
+
+    #[test]
+    fn what_a_dead_owner_wrote_keeps_nobody_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        std::fs::write(
+            &path,
+            r#"{"pid":1,"host":"h","boot":"b","since":1,"command":[]}"#,
+        )
+        .unwrap();
+        WorkspaceLock::take(&path, &[]).unwrap();
+    }
+}

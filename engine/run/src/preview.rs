@@ -1,0 +1,475 @@
+//! What a run would do, and why.
+
+use std::collections::BTreeMap;
+
+use dagrun_model::{
+    Action, ActionDigest, FailureCause, NodeIx, Outputs, PlanDelta, Resources, SetSpec, Trigger,
+};
+use dagrun_plan::{Plan, UpstreamEnd};
+use dagrun_store::Store;
+use serde::Serialize;
+
+use crate::{Force, History, KeyRow, PastRun, RunError, board::Board, view::View};
+
+/// What would become of a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PreviewState {
+    /// Its result is in the action cache.
+    Hit,
+    /// It would run.
+    Run,
+    /// What it reads is not made yet: the content decides.
+    Unknown,
+    /// It would be skipped.
+    Skip,
+}
+
+/// A node of a preview.
+#[derive(Clone, Debug, PartialEq)]
+pub struct NodePreview {
+    /// The node.
+    pub node: NodeIx,
+    /// What would become of it.
+    pub state: PreviewState,
+    /// Why; none for hits.
+    pub cause: Option<Cause>,
+}
+
+/// Why a node would run, or cannot be said to.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum Cause {
+    /// No former execution is known.
+    NeverRan,
+    /// Its key differs from that of its last execution; the first difference is the most telling.
+    Changed {
+        /// What kind of part, such as `param` or `input`.
+        kind: String,
+        /// Which one.
+        name: String,
+        /// How many parts differ.
+        parts: usize,
+    },
+    /// A node that it needs runs, or is not known itself.
+    Upstream {
+        /// The first such node.
+        node: String,
+    },
+    /// It says `cache: never`.
+    NeverCache,
+    /// The caller asks for it.
+    Forced,
+    /// It ran with this key, but the entry is no longer in the action cache.
+    Evicted,
+    /// Its own `if` is false.
+    ConditionFalse,
+    /// A node that it needs is skipped.
+    NeedSkipped {
+        /// The node.
+        node: String,
+    },
+    /// It cannot be made into an action.
+    Unrunnable {
+        /// Why.
+        message: String,
+    },
+}
+
+impl Cause {
+    /// A stable short name, for JSON and scripts.
+    pub fn code(&self) -> &str {
+        match self {
+            Self::NeverRan => "never_ran",
+            Self::Changed { kind, .. } => kind,
+            Self::Upstream { .. } => "upstream",
+            Self::NeverCache => "never_cache",
+            Self::Forced => "forced",
+            Self::Evicted => "evicted",
+            Self::ConditionFalse => "condition_false",
+            Self::NeedSkipped { .. } => "need_skipped",
+            Self::Unrunnable { .. } => "unrunnable",
+        }
+    }
+
+    /// In words, for people.
+    pub fn describe(&self) -> String {
+        match self {
+            Self::NeverRan => "never ran here".into(),
+            Self::Changed { kind, name, parts } => {
+                let kind = kind.replace('_', " ");
+                let what = if name.is_empty() {
+                    format!("{kind} changed")
+                } else {
+                    format!("{kind} `{name}` changed")
+                };
+                match parts {
+                    0 | 1 => what,
+                    n => format!("{what}, and {} more", n - 1),
+                }
+            }
+            Self::Upstream { node } => format!("waits for `{node}`"),
+            Self::NeverCache => "says `cache: never`".into(),
+            Self::Forced => "forced".into(),
+            Self::Evicted => "its result is no longer in the cache".into(),
+            Self::ConditionFalse => "its `if` is false".into(),
+            Self::NeedSkipped { node } => format!("needs `{node}`, which is skipped"),
+            Self::Unrunnable { message } => message.clone(),
+        }
+    }
+}
+
+/// A part of a key, then and now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Difference {
+    /// What it is, such as `param` or `input`.
+    pub kind: String,
+    /// Which one.
+    pub name: String,
+    /// Its value at the former execution; none where it is new.
+    pub former: Option<String>,
+    /// Its value now; none where it is gone.
+    pub now: Option<String>,
+}
+
+/// Why a node runs or does not.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Explanation {
+    /// The node.
+    pub node: NodeIx,
+    /// What would become of it.
+    pub state: PreviewState,
+    /// Why; none for hits.
+    pub cause: Option<Cause>,
+    /// Its action digest, where it is known.
+    pub action: Option<ActionDigest>,
+    /// All parts of its key now; empty while upstream content decides.
+    pub parts: Vec<KeyRow>,
+    /// The nearest former execution.
+    pub former: Option<PastRun>,
+    /// What differs from that.
+    pub differences: Vec<Difference>,
+    /// Who made the result, where it is a hit: run, node, host.
+    pub made_by: Option<(String, String, String)>,
+}
+
+/// What a run of the plan would do, for each node in plan order. Reads the action cache and nothing else.
+///
+/// # Errors
+/// When the action cache does not answer.
+pub fn preview(
+    plan: &Plan,
+    store: &Store,
+    history: &History,
+    force: &Force,
+) -> Result<Vec<NodePreview>, RunError> {
+    let forced = |node: NodeIx| match force {
+        Force::None => false,
+        Force::All => true,
+        Force::Only(names) => {
+            let job = View::job_name(plan, node);
+            names
+                .iter()
+                .any(|name| name == job || plan.find(name) == Some(node))
+        }
+    };
+    Ok(Walk::run(plan, store, history, &forced)?.rows)
+}
+
+/// Why a node runs, does not run or cannot be known to: the difference of its key to the nearest former one.
+///
+/// # Errors
+/// When there is no such node, or the action cache does not answer.
+pub fn explain(
+    plan: &Plan,
+    store: &Store,
+    history: &History,
+    id: &str,
+) -> Result<Explanation, RunError> {
+    let node = plan.find(id).ok_or_else(|| unknown_node(plan, id))?;
+    let walk = Walk::run(plan, store, history, &|_| false)?;
+    Ok(walk.explain(node))
+}
+
+pub(crate) fn unknown_node(plan: &dyn View, id: &str) -> RunError {
+    let ids: Vec<String> = (0..plan.len().min(10_000))
+        .map(|ix| plan.id(NodeIx::from_index(ix)))
+        .collect();
+    let suggestion = dagrun_model::did_you_mean(id, ids.iter().map(String::as_str));
+    RunError::UnknownNode {
+        id: id.into(),
+        suggestion: suggestion.map(Into::into),
+    }
+}
+
+/// A walk over a plan in plan order that follows hits as a run would.
+pub(crate) struct Walk<'a> {
+    plan: &'a dyn View,
+    store: &'a Store,
+    history: &'a History,
+    delta: PlanDelta,
+    pub(crate) board: Board,
+    pub(crate) rows: Vec<NodePreview>,
+}
+
+impl<'a> Walk<'a> {
+    pub(crate) fn run(
+        plan: &'a dyn View,
+        store: &'a Store,
+        history: &'a History,
+        forced: &dyn Fn(NodeIx) -> bool,
+    ) -> Result<Self, RunError> {
+        let mut walk = Self {
+            plan,
+            store,
+            history,
+            delta: plan.delta(),
+            board: Board::new("preview", plan.len()),
+            rows: Vec::with_capacity(plan.len()),
+        };
+        for node in (0..plan.len()).map(NodeIx::from_index) {
+            let (state, cause) = walk.step(node, forced(node))?;
+            walk.rows.push(NodePreview { node, state, cause });
+        }
+        Ok(walk)
+    }
+
+    fn step(
+        &mut self,
+        node: NodeIx,
+        forced: bool,
+    ) -> Result<(PreviewState, Option<Cause>), RunError> {
+        if let Some(decided) = self.by_needs(node) {
+            return Ok(decided);
+        }
+        let digest = match self.plan.condition(node, &self.board) {
+            Ok(true) => self.plan.action_digest(node, &self.board),
+            Ok(false) => {
+                self.board.set_end(node, Some(UpstreamEnd::ConditionFalse));
+                return Ok((PreviewState::Skip, Some(Cause::ConditionFalse)));
+            }
+            Err(cause) => Err(cause),
+        };
+        match digest {
+            Ok(Some(digest)) if !forced => self.ask(node, digest),
+            Ok(Some(_)) => Ok((PreviewState::Run, Some(Cause::Forced))),
+            Ok(None) => Ok((PreviewState::Run, Some(Cause::NeverCache))),
+            Err(cause) => Ok((PreviewState::Run, Some(unrunnable(&cause)))),
+        }
+    }
+
+    fn ask(
+        &mut self,
+        node: NodeIx,
+        digest: ActionDigest,
+    ) -> Result<(PreviewState, Option<Cause>), RunError> {
+        let found = self
+            .store
+            .lookup(&[digest])
+            .map_err(|e| RunError::Store(e.to_string()))?;
+        if let Some(Some(entry)) = found.into_iter().next() {
+            self.board.set_outputs(node, entry.outputs.into());
+            self.board.set_end(node, Some(UpstreamEnd::Succeeded));
+            return Ok((PreviewState::Hit, None));
+        }
+        Ok((PreviewState::Run, Some(self.cause_of_miss(node, digest))))
+    }
+
+    fn cause_of_miss(&self, node: NodeIx, digest: ActionDigest) -> Cause {
+        let Some(past) = self.history.of(&self.plan.id(node)) else {
+            return Cause::NeverRan;
+        };
+        if past.action == Some(digest) {
+            return Cause::Evicted;
+        }
+        let now = self.plan.manifest(node, &self.board);
+        let differences = differences(&past.parts, &now);
+        match differences.first() {
+            Some(first) => Cause::Changed {
+                kind: first.kind.clone(),
+                name: first.name.clone(),
+                parts: differences.len(),
+            },
+            None => Cause::Evicted,
+        }
+    }
+
+    /// What follows from the needs alone, where that decides.
+    fn by_needs(&mut self, node: NodeIx) -> Option<(PreviewState, Option<Cause>)> {
+        let spec = &self.delta.nodes[node.index()];
+        let sets = slice(&self.delta.node_sets, spec.sets);
+        let terminal = spec.trigger == Trigger::Terminal;
+        let mut skipped = None;
+        for set in sets {
+            let set = &self.delta.sets[set.index()];
+            for member in slice(&self.delta.set_members, set.members) {
+                match self.rows[member.index()].state {
+                    PreviewState::Hit => {}
+                    PreviewState::Skip => {
+                        if !terminal && !drops_out(set, self.board.end_of(*member)) {
+                            skipped.get_or_insert(*member);
+                        }
+                    }
+                    PreviewState::Run | PreviewState::Unknown => {
+                        let node = self.plan.id(*member);
+                        return Some((PreviewState::Unknown, Some(Cause::Upstream { node })));
+                    }
+                }
+            }
+        }
+        let because = skipped?;
+        self.board.set_end(node, Some(UpstreamEnd::Skipped));
+        let need = self.plan.id(because);
+        Some((PreviewState::Skip, Some(Cause::NeedSkipped { node: need })))
+    }
+
+    pub(crate) fn id(&self, node: NodeIx) -> String {
+        self.plan.id(node)
+    }
+
+    pub(crate) fn cached(&self, node: NodeIx) -> Option<Outputs> {
+        self.board.outputs_of(node).map(|o| (**o).clone())
+    }
+
+    pub(crate) fn action(&self, node: NodeIx) -> Result<Action, FailureCause> {
+        self.plan.action(node, &self.board)
+    }
+
+    pub(crate) fn resources(&self, node: NodeIx) -> Resources {
+        let class = self.delta.nodes[node.index()].class as usize;
+        self.delta.classes[class].resources.clone()
+    }
+
+    fn explain(&self, node: NodeIx) -> Explanation {
+        let row = &self.rows[node.index()];
+        let known = matches!(row.state, PreviewState::Hit | PreviewState::Run);
+        let action = known
+            .then(|| self.plan.action_digest(node, &self.board).ok().flatten())
+            .flatten();
+        let parts = if known {
+            self.plan.manifest(node, &self.board)
+        } else {
+            Vec::new()
+        };
+        let former = self
+            .history
+            .nearest(&self.plan.id(node), self.plan.job_name(node))
+            .cloned();
+        let differences = match &former {
+            Some(past) if known => differences(&past.parts, &parts),
+            _ => Vec::new(),
+        };
+        let entry = action.and_then(|action| self.store.lookup(&[action]).ok()?.pop()?);
+        Explanation {
+            node,
+            state: row.state,
+            cause: row.cause.clone(),
+            action,
+            parts,
+            former,
+            differences,
+            made_by: entry.map(|e| (e.made_by.run, e.made_by.node, e.made_by.host)),
+        }
+    }
+}
+
+fn unrunnable(cause: &FailureCause) -> Cause {
+    Cause::Unrunnable {
+        message: cause.to_string(),
+    }
+}
+
+/// A member that is skipped by its own `if`, or for such a one, leaves a gather; a plain need is skipped with it.
+fn drops_out(set: &SetSpec, end: Option<UpstreamEnd>) -> bool {
+    set.gather
+        && matches!(
+            end,
+            Some(UpstreamEnd::ConditionFalse | UpstreamEnd::Skipped)
+        )
+}
+
+fn slice<T>(all: &[T], (start, len): (u32, u32)) -> &[T] {
+    &all[start as usize..(start + len) as usize]
+}
+
+/// The kinds of parts in the order in which they tell most: a changed command explains more than the inputs that it reads.
+const TELLING: [&str; 6] = ["command", "param", "axis", "seed", "input", "env"];
+
+/// What differs between two keys, the most telling first.
+pub(crate) fn differences(former: &[KeyRow], now: &[KeyRow]) -> Vec<Difference> {
+    let index = |rows: &[KeyRow]| -> BTreeMap<(String, String), String> {
+        rows.iter()
+            .map(|row| ((row.kind.clone(), row.name.clone()), row.value.clone()))
+            .collect()
+    };
+    let (former, now) = (index(former), index(now));
+    let mut found = Vec::new();
+    for ((kind, name), value) in &now {
+        let before = former.get(&(kind.clone(), name.clone()));
+        if before != Some(value) {
+            found.push(Difference {
+                kind: kind.clone(),
+                name: name.clone(),
+                former: before.cloned(),
+                now: Some(value.clone()),
+            });
+        }
+    }
+    for ((kind, name), value) in former {
+        if !now.contains_key(&(kind.clone(), name.clone())) {
+            found.push(Difference {
+                kind,
+                name,
+                former: Some(value),
+                now: None,
+            });
+        }
+    }
+    let rank = |kind: &str| {
+        TELLING
+            .iter()
+            .position(|k| *k == kind)
+            .unwrap_or(TELLING.len())
+    };
+    found.sort_by(|a, b| (rank(&a.kind), &a.kind, &a.name).cmp(&(rank(&b.kind), &b.kind, &b.name)));
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(kind: &str, name: &str, value: &str) -> KeyRow {
+        KeyRow {
+            kind: kind.into(),
+            name: name.into(),
+            value: value.into(),
+        }
+    }
+
+    #[test]
+    fn differences_are_told_with_the_most_telling_first() {
+        let former = [
+            row("input", "a", "1"),
+            row("env", "X", "1"),
+            row("threads", "", "2"),
+        ];
+        let now = [
+            row("command", "", "x"),
+            row("input", "a", "2"),
+            row("threads", "", "2"),
+        ];
+        let found: Vec<String> = differences(&former, &now)
+            .iter()
+            .map(|d| format!("{} {} {:?} {:?}", d.kind, d.name, d.former, d.now))
+            .collect();
+        assert_eq!(
+            found,
+            [
+                r#"command  None Some("x")"#,
+                r#"input a Some("1") Some("2")"#,
+                r#"env X Some("1") None"#,
+            ]
+        );
+    }
+}

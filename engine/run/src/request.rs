@@ -1,0 +1,212 @@
+//! What a run is given and what it gives back.
+
+use std::{path::PathBuf, sync::Arc};
+
+use dagrun_events::{AttemptSummary, NodeCounts};
+use dagrun_executor_api::Executor;
+use dagrun_model::{FailureCause, NodeIx, RunId};
+use dagrun_plan::Plan;
+use dagrun_sched::Stop;
+use dagrun_store::Store;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{Progress, RunError, Subscriber, Workspace, WorkspaceLock, driver};
+
+/// Everything that a run needs.
+pub struct RunRequest {
+    /// What to run.
+    pub plan: Arc<Plan>,
+    /// Warnings of the planner, as one-line texts for the journal.
+    pub warnings: Vec<String>,
+    /// Blobs and the action cache.
+    pub store: Store,
+    /// Where the journal goes.
+    pub workspace: Workspace,
+    /// The workspace's lock: see [`Workspace::lock`].
+    pub lock: WorkspaceLock,
+    /// How to run it.
+    pub options: RunOptions,
+    /// Makes the executor when the first node has to run; never called where all are hits.
+    pub executor: ExecutorFactory,
+    /// Who hears of events, after the journal.
+    pub subscribers: Vec<Subscriber>,
+    /// Counts for a progress line, kept up to date.
+    pub progress: Arc<Progress>,
+    /// Where stop requests come from.
+    pub stop: StopReceiver,
+}
+
+/// Makes an executor.
+pub type ExecutorFactory =
+    Box<dyn FnOnce(&ExecutorContext) -> Result<Arc<dyn Executor>, String> + Send>;
+
+/// What an executor may want to know of its run.
+#[derive(Clone, Debug)]
+pub struct ExecutorContext {
+    /// The run.
+    pub run: RunId,
+    /// The project folder.
+    pub project: PathBuf,
+    /// The folder of the run's own files, below `.dagrun`.
+    pub folder: PathBuf,
+}
+
+/// How to run.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Which nodes are run again though the action cache has them.
+    pub force: Force,
+    /// Start nothing new after the first failure.
+    pub fail_fast: bool,
+    /// Keep the folders of failed attempts.
+    pub keep_failed: bool,
+    /// Lay `export` targets into the project folder at the end.
+    pub export: bool,
+    /// Let exports replace files that dagrun did not write.
+    pub overwrite_exports: bool,
+    /// The command line, for the journal.
+    pub command: Vec<String>,
+    /// The version of dagrun, for the journal.
+    pub version: String,
+    /// The pipeline's file as it was named, for the journal.
+    pub pipeline_path: String,
+    /// Nodes of one CPU at a time as asked for, for the journal; 0 where the executor decides.
+    pub slots: u32,
+    /// The seed of the scheduler's jitter.
+    pub seed: u64,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            force: Force::None,
+            fail_fast: false,
+            keep_failed: false,
+            export: true,
+            overwrite_exports: false,
+            command: Vec::new(),
+            version: env!("CARGO_PKG_VERSION").into(),
+            pipeline_path: String::new(),
+            slots: 0,
+            seed: 0,
+        }
+    }
+}
+
+/// Which nodes do not ask the action cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Force {
+    /// None: all ask.
+    #[default]
+    None,
+    /// All run.
+    All,
+    /// These run: names of jobs and logical ids.
+    Only(Vec<String>),
+}
+
+impl Force {
+    /// The names of nodes or jobs that are neither in the plan.
+    pub fn unknown<'a>(&'a self, plan: &Plan) -> Vec<&'a str> {
+        let Self::Only(names) = self else {
+            return Vec::new();
+        };
+        names
+            .iter()
+            .map(String::as_str)
+            .filter(|name| plan.pipeline().job_ix(name).is_none() && plan.find(name).is_none())
+            .collect()
+    }
+}
+
+/// How a run went.
+#[derive(Clone, Debug)]
+pub struct RunSummary {
+    /// Its id.
+    pub run: RunId,
+    /// The exit code for the command: 0, 1, 3 or 130.
+    pub exit_code: i32,
+    /// How its nodes ended.
+    pub counts: NodeCounts,
+    /// Attempts started.
+    pub executed: u64,
+    /// Wall seconds.
+    pub wall: f64,
+    /// Failures in the order in which they happened, at most 1,000; `counts.failed` counts all.
+    pub failures: Vec<Failure>,
+    /// Exports that were done: path and node.
+    pub exported: Vec<(String, String)>,
+    /// Exports that were not done: path, and why with the remedy.
+    pub kept_back: Vec<(String, String)>,
+    /// Warnings that are worth a line at the end.
+    pub warnings: Vec<String>,
+    /// Why the run itself could not go on; exit code 3.
+    pub fatal: Option<String>,
+    /// How it was told to stop.
+    pub stopped: Option<Stop>,
+    /// Events that subscribers were too slow for.
+    pub dropped_events: u64,
+}
+
+/// A node that failed.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    /// The node in the plan.
+    pub node: NodeIx,
+    /// Its first logical id.
+    pub id: String,
+    /// Why, where there is a cause besides its last attempt (an expression that failed, a missing secret).
+    pub cause: Option<FailureCause>,
+    /// Its last attempt; none where it failed without one.
+    pub attempt: Option<AttemptSummary>,
+    /// How many attempts it had.
+    pub attempts: u32,
+    /// The command, one line for people.
+    pub command: String,
+    /// How many nodes were skipped because of it.
+    pub blocked: u64,
+}
+
+impl Failure {
+    /// The reason in one lowercase fragment.
+    pub fn describe(&self) -> String {
+        match (&self.attempt, &self.cause) {
+            (Some(attempt), _) => attempt.describe(),
+            (None, Some(cause)) => cause.to_string(),
+            (None, None) => "failed".into(),
+        }
+    }
+}
+
+/// Asks a run to stop. Cheap to clone; safe to use from a signal-handling thread.
+#[derive(Clone, Debug)]
+pub struct StopHandle(UnboundedSender<Stop>);
+
+/// The run's end of a [`StopHandle`].
+#[derive(Debug)]
+pub struct StopReceiver(pub(crate) UnboundedReceiver<Stop>);
+
+impl StopHandle {
+    /// Asks. A first Ctrl-C is [`Stop::Terminate`], a second [`Stop::Kill`]. Does nothing after the run ended.
+    pub fn stop(&self, stop: Stop) {
+        // The run may be over: then there is nothing to stop.
+        let _ = self.0.send(stop);
+    }
+}
+
+/// A way to stop a run.
+pub fn stop_channel() -> (StopHandle, StopReceiver) {
+    let (sender, receiver) = unbounded_channel();
+    (StopHandle(sender), StopReceiver(receiver))
+}
+
+/// Runs a plan to its end and returns how it went. A node that failed is no error.
+///
+/// Blocks the thread; drives its own tokio runtime.
+///
+/// # Errors
+/// When the run could not begin: the journal cannot be written, the journal of the last run is corrupt. Troubles after that
+/// are in [`RunSummary::fatal`].
+pub fn run(request: RunRequest) -> Result<RunSummary, RunError> {
+    driver::run(request)
+}

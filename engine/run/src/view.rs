@@ -1,0 +1,95 @@
+//! What the driver asks of a plan: the border at which tests put plans made by hand.
+
+use dagrun_model::{Action, ActionDigest, FailureCause, NodeIx, NodeKey, PlanDelta};
+use dagrun_plan::{Plan, PlannedExport};
+
+use crate::{KeyRow, board::Board};
+
+/// A plan as the driver sees it.
+pub(crate) trait View {
+    fn delta(&self) -> PlanDelta;
+    fn len(&self) -> usize;
+    fn key(&self, node: NodeIx) -> NodeKey;
+    fn job_name(&self, node: NodeIx) -> &str;
+    fn id(&self, node: NodeIx) -> String;
+    fn also(&self, node: NodeIx) -> Vec<String>;
+    fn condition(&self, node: NodeIx, board: &Board) -> Result<bool, FailureCause>;
+    fn action_digest(
+        &self,
+        node: NodeIx,
+        board: &Board,
+    ) -> Result<Option<ActionDigest>, FailureCause>;
+    fn action(&self, node: NodeIx, board: &Board) -> Result<Action, FailureCause>;
+    fn manifest(&self, node: NodeIx, board: &Board) -> Vec<KeyRow>;
+    /// The nodes that a node needs, each once.
+    fn producers(&self, node: NodeIx) -> Vec<NodeIx>;
+    fn exports(&self) -> Vec<PlannedExport>;
+}
+
+impl View for Plan {
+    fn delta(&self) -> PlanDelta {
+        Plan::delta(self)
+    }
+
+    fn len(&self) -> usize {
+        Plan::len(self)
+    }
+
+    fn key(&self, node: NodeIx) -> NodeKey {
+        Plan::key(self, node)
+    }
+
+    fn job_name(&self, node: NodeIx) -> &str {
+        &self.pipeline().job(self.job(node)).name.value
+    }
+
+    fn id(&self, node: NodeIx) -> String {
+        Plan::id(self, node)
+    }
+
+    fn also(&self, node: NodeIx) -> Vec<String> {
+        let mut ids = self.ids(node);
+        ids.remove(0);
+        ids
+    }
+
+    fn condition(&self, node: NodeIx, board: &Board) -> Result<bool, FailureCause> {
+        Plan::condition(self, node, board)
+    }
+
+    fn action_digest(
+        &self,
+        node: NodeIx,
+        board: &Board,
+    ) -> Result<Option<ActionDigest>, FailureCause> {
+        Plan::action_digest(self, node, board)
+    }
+
+    fn action(&self, node: NodeIx, board: &Board) -> Result<Action, FailureCause> {
+        Plan::action(self, node, board)
+    }
+
+    fn manifest(&self, node: NodeIx, board: &Board) -> Vec<KeyRow> {
+        key_rows(Plan::manifest(self, node, board))
+    }
+
+    fn producers(&self, node: NodeIx) -> Vec<NodeIx> {
+        self.upstream(node).collect()
+    }
+
+    fn exports(&self) -> Vec<PlannedExport> {
+        Plan::exports(self)
+    }
+}
+
+fn key_rows(manifest: dagrun_plan::KeyManifest) -> Vec<KeyRow> {
+    manifest
+        .parts
+        .into_iter()
+        .map(|part| KeyRow {
+            kind: part.kind.name().to_owned(),
+            name: part.name,
+            value: part.value,
+        })
+        .collect()
+}

@@ -1,0 +1,350 @@
+//! The folder `.dagrun` beside a pipeline: journals, the lock, and what was exported.
+//!
+//! It holds nothing that a run cannot do without: results are in the store. Deleting it loses histories, and the knowledge
+//! of which exported files are dagrun's own.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, DirBuilder},
+    io::Write,
+    os::unix::fs::{DirBuilderExt, PermissionsExt},
+    path::{Path, PathBuf},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use dagrun_model::{Digest, RunId};
+use serde::{Deserialize, Serialize};
+
+use crate::{Holder, RunError, WorkspaceLock};
+
+/// A project folder and its `.dagrun`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Workspace {
+    project: PathBuf,
+    root: PathBuf,
+}
+
+impl Workspace {
+    /// Opens the workspace of a project folder, and makes it where there is none.
+    ///
+    /// # Errors
+    /// When it cannot be made, or everybody could write into it.
+    pub fn open(project: &Path) -> Result<Self, RunError> {
+        let workspace = Self::at(project);
+        make_private(&workspace.root)?;
+        make_private(&workspace.root.join("runs"))?;
+        let ignore = workspace.root.join(".gitignore");
+        if !ignore.exists() {
+            // Only a convenience: without it, version control shows the folder.
+            let _ = fs::write(&ignore, "*\n");
+        }
+        workspace.check_mode()?;
+        Ok(workspace)
+    }
+
+    /// The workspace of a project folder, if it is there: for commands that only look.
+    ///
+    /// # Errors
+    /// When everybody could write into it.
+    pub fn existing(project: &Path) -> Result<Option<Self>, RunError> {
+        let workspace = Self::at(project);
+        if !workspace.root.is_dir() {
+            return Ok(None);
+        }
+        workspace.check_mode()?;
+        Ok(Some(workspace))
+    }
+
+    fn at(project: &Path) -> Self {
+        Self {
+            project: project.to_path_buf(),
+            root: project.join(".dagrun"),
+        }
+    }
+
+    fn check_mode(&self) -> Result<(), RunError> {
+        let mode = fs::metadata(&self.root)
+            .map_err(RunError::io("look at", &self.root))?
+            .permissions()
+            .mode();
+        if mode & 0o002 != 0 {
+            return Err(RunError::WorldWritable(self.root.clone()));
+        }
+        Ok(())
+    }
+
+    /// The project folder: where the pipeline file is.
+    pub fn project(&self) -> &Path {
+        &self.project
+    }
+
+    /// The folder `.dagrun`.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Where remembered file hashes are: for `dagrun_store::FileHashes`.
+    pub fn hashes_path(&self) -> PathBuf {
+        self.root.join("hashes")
+    }
+
+    /// Where nodes may run: for executors of this machine.
+    pub fn work_path(&self) -> PathBuf {
+        self.root.join("work")
+    }
+
+    pub(crate) fn history_path(&self) -> PathBuf {
+        self.root.join("history.log")
+    }
+
+    pub(crate) fn toolchain_path(&self) -> PathBuf {
+        self.root.join("toolchain.json")
+    }
+
+    fn exports_path(&self) -> PathBuf {
+        self.root.join("exports.json")
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.root.join("lock")
+    }
+
+    /// Takes the lock: one run at a time.
+    ///
+    /// # Errors
+    /// When another process has it: the error says who.
+    pub fn lock(&self, command: &[String]) -> Result<WorkspaceLock, RunError> {
+        WorkspaceLock::take(&self.lock_path(), command)
+    }
+
+    /// Who runs here now.
+    pub fn holder(&self) -> Option<Holder> {
+        WorkspaceLock::holder(&self.lock_path())
+    }
+
+    /// The folder of a run.
+    pub fn run_path(&self, run: &RunId) -> PathBuf {
+        self.root.join("runs").join(&run.0)
+    }
+
+    /// The journal of a run.
+    pub fn journal_path(&self, run: &RunId) -> PathBuf {
+        self.run_path(run).join("journal.log")
+    }
+
+    /// All runs, oldest first.
+    pub fn runs(&self) -> Vec<RunId> {
+        let Ok(entries) = fs::read_dir(self.root.join("runs")) else {
+            return Vec::new();
+        };
+        let mut runs: Vec<RunId> = entries
+            .filter_map(Result::ok)
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .filter(|name| name.starts_with(|c: char| c.is_ascii_digit()))
+            .map(RunId)
+            .collect();
+        runs.sort_unstable();
+        runs
+    }
+
+    /// The run that began last.
+    pub fn latest(&self) -> Option<RunId> {
+        self.runs().pop()
+    }
+
+    /// The run of an id, of the beginning of one, or of `latest`.
+    ///
+    /// # Errors
+    /// When there is none, or more than one.
+    pub fn find_run(&self, text: &str) -> Result<RunId, RunError> {
+        let unknown = || RunError::UnknownRun(text.into());
+        if text == "latest" || text == "last" {
+            return self.latest().ok_or_else(unknown);
+        }
+        let mut found = self
+            .runs()
+            .into_iter()
+            .filter(|run| run.0.starts_with(text));
+        let run = found.next().ok_or_else(unknown)?;
+        if run.0 != text && found.next().is_some() {
+            return Err(RunError::AmbiguousRun(text.into()));
+        }
+        Ok(run)
+    }
+
+    /// Makes the folder of a new run. Its id is later than all others, whatever the clock says.
+    ///
+    /// # Errors
+    /// When the folder cannot be made.
+    pub fn new_run(&self, _lock: &WorkspaceLock) -> Result<RunId, RunError> {
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        let mut stamp = run_stamp(now.as_millis());
+        if let Some(RunId(latest)) = self.latest()
+            && let Some(former) = parse_stamp(&latest)
+            && stamp <= former
+        {
+            stamp = former + 1;
+        }
+        let noise = Digest::of(format!("{} {now:?}", std::process::id()).as_bytes()).to_string();
+        let digits = format!("{stamp:017}");
+        let run = RunId(format!("{}-{}-{}", &digits[..8], &digits[8..], &noise[..4]));
+        let path = self.run_path(&run);
+        make_private(&path)?;
+        Ok(run)
+    }
+
+    /// What was exported so far.
+    pub fn export_record(&self) -> ExportRecord {
+        fs::read(self.exports_path())
+            .ok()
+            .and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            .unwrap_or_default()
+    }
+
+    /// Keeps what was exported.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_export_record(&self, record: &ExportRecord) -> Result<(), RunError> {
+        let bytes = serde_json::to_vec(record).expect("an export record is plain data");
+        write_whole(&self.exports_path(), &bytes)
+    }
+}
+
+/// The files that dagrun laid into a project folder, with the digest of their bytes: only these may be written over.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ExportRecord {
+    /// Files by path, relative to the project folder.
+    pub files: BTreeMap<String, ExportedFile>,
+}
+
+/// A file that dagrun laid into a project folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportedFile {
+    /// The digest of its bytes.
+    pub digest: Digest,
+    /// How it was found after it was written, so that it need not be hashed again: inode, size, mtime, ctime and device.
+    pub stat: [i64; 5],
+}
+
+fn make_private(path: &Path) -> Result<(), RunError> {
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        other => other.map_err(RunError::io("make", path)),
+    }
+}
+
+/// Writes a file so that it is seen in full or not at all.
+pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
+    let temporary = path.with_extension("tmp");
+    let write = || {
+        let mut file = fs::File::create(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_data()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|error| {
+        // The error to tell of is the first one.
+        let _ = fs::remove_file(&temporary);
+        RunError::io("write", path)(error)
+    })
+}
+
+/// Milliseconds since the epoch as `YYYYMMDDhhmmssmmm` in UTC.
+fn run_stamp(millis: u128) -> u64 {
+    let millis = u64::try_from(millis).unwrap_or(0);
+    let (days, rest) = (millis / 86_400_000, millis % 86_400_000);
+    let (year, month, day) = civil_date(days);
+    let date = (year * 100 + month) * 100 + day;
+    let (hour, minute) = (rest / 3_600_000, rest / 60_000 % 60);
+    let time = (hour * 100 + minute) * 100_000 + rest % 60_000;
+    date * 1_000_000_000 + time
+}
+
+/// Year, month and day of a day since the epoch (H. Hinnant's algorithm).
+fn civil_date(days: u64) -> (u64, u64, u64) {
+    let z = days + 719_468;
+    let (era, doe) = (z / 146_097, z % 146_097);
+    let yoe = (doe - doe / 1460 + doe / 36_524 - doe / 146_096) / 365;
+    let doy = doe - (365 * yoe + yoe / 4 - yoe / 100);
+    let mp = (5 * doy + 2) / 153;
+    let day = doy - (153 * mp + 2) / 5 + 1;
+    let month = if mp < 10 { mp + 3 } else { mp - 9 };
+    (yoe + era * 400 + u64::from(month <= 2), month, day)
+}
+
+fn parse_stamp(run: &str) -> Option<u64> {
+    let digits: String = run.splitn(3, '-').take(2).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stamps_are_dates() {
+        assert_eq!(run_stamp(0), 19_700_101_000_000_000);
+        assert_eq!(run_stamp(1_709_210_096_789), 20_240_229_123_456_789);
+        assert_eq!(run_stamp(1_767_225_599_999), 20_251_231_235_959_999);
+    }
+
+    #[test]
+    fn run_ids_only_grow() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let lock = workspace.lock(&[]).unwrap();
+        let mut made: Vec<RunId> = (0..20).map(|_| workspace.new_run(&lock).unwrap()).collect();
+        fs::create_dir(workspace.run_path(&RunId("29991231-235959999-beef".into()))).unwrap();
+        made.push(RunId("29991231-235959999-beef".into()));
+        made.push(workspace.new_run(&lock).unwrap());
+        assert_eq!(workspace.runs(), made);
+        assert_eq!(workspace.find_run("latest").unwrap(), made[21]);
+        assert_eq!(workspace.find_run(&made[3].0).unwrap(), made[3]);
+        assert!(matches!(
+            workspace.find_run("2"),
+            Err(RunError::AmbiguousRun(_))
+        ));
+        assert!(matches!(
+            workspace.find_run("x"),
+            Err(RunError::UnknownRun(_))
+        ));
+    }
+
+    #[test]
+    fn a_workspace_is_private_and_refused_when_it_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Workspace::existing(folder.path()).unwrap(), None);
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let mode = fs::metadata(workspace.root()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        fs::set_permissions(workspace.root(), fs::Permissions::from_mode(0o777)).unwrap();
+        for result in [
+            Workspace::open(folder.path()).map(Some),
+            Workspace::existing(folder.path()),
+        ] {
+            assert!(matches!(result, Err(RunError::WorldWritable(_))));
+        }
+    }
+
+    #[test]
+    fn export_records_round_trip() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        assert_eq!(workspace.export_record(), ExportRecord::default());
+        let record = ExportRecord {
+            files: [(
+                "a/b".to_string(),
+                ExportedFile {
+                    digest: Digest::of(b"x"),
+                    stat: [1, 2, 3, 4, 5],
+                },
+            )]
+            .into(),
+        };
+        workspace.save_export_record(&record).unwrap();
+        assert_eq!(workspace.export_record(), record);
+    }
+}
