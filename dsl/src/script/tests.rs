@@ -319,27 +319,40 @@ const POSITIONS: [&str; 8] = [
     "if [[ ${{ v }} == '${{ v }}' ]]; then bash -c 'printf %s \"$1\"' _ ${{ v }}; fi",
 ];
 
-#[test]
-fn no_value_becomes_code_in_bash() {
+/// Runs every value at every position and compares what comes out.
+fn check_injection(shell: Shell, command: &[&str], positions: &[&str]) {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("bystander"), "").unwrap();
-    for script in POSITIONS {
-        for value in HOSTILE {
-            let (script, out) = parse(script, Shell::Bash);
-            assert_eq!(out, []);
-            let rendered = render_script(&script, &One(Value::str(value))).unwrap();
-            let output = Command::new("bash")
-                .args(["-euo", "pipefail", "-c", &rendered.text])
-                .envs(rendered.env)
-                .current_dir(folder.path())
-                .output()
-                .unwrap();
-            let what = format!("{value:?} in {}", rendered.text);
-            assert_eq!(String::from_utf8_lossy(&output.stdout), value, "{what}");
-            assert!(output.status.success(), "{what}");
-            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{what}");
-        }
+    for (script, value) in positions
+        .iter()
+        .flat_map(|p| HOSTILE.map(|value| (*p, value)))
+    {
+        let (script, out) = parse(script, shell.clone());
+        assert_eq!(out, []);
+        let rendered = render_script(&script, &One(Value::str(value))).unwrap();
+        let output = Command::new(command[0])
+            .args(&command[1..])
+            .args(["-c", &rendered.text])
+            .envs(rendered.env)
+            .current_dir(folder.path())
+            .output()
+            .unwrap();
+        let what = format!("{value:?} in {}", rendered.text);
+        assert_eq!(String::from_utf8_lossy(&output.stdout), value, "{what}");
+        assert!(output.status.success(), "{what}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1, "{what}");
     }
+}
+
+#[test]
+fn no_value_becomes_code_in_bash() {
+    check_injection(Shell::Bash, &["bash", "-euo", "pipefail"], &POSITIONS);
+}
+
+#[test]
+fn no_value_becomes_code_in_sh() {
+    // All but the last one, which is bash's own.
+    check_injection(Shell::Sh, &["sh", "-eu"], &POSITIONS[..7]);
 }
 
 #[test]
