@@ -326,6 +326,10 @@ impl Scheduler {
             .all(|class| self.hosts.could_take(host, self.lanes.class_shape(*class)))
     }
 
+    fn group_fits_somewhere(&self, group: GroupIx) -> bool {
+        (0..self.hosts.count).any(|host| self.group_fits(group, HostIx::from_index(host)))
+    }
+
     /// Frees groups from a host that lost a worker and can no longer run all their members.
     pub(crate) fn host_weakened(&mut self, worker: WorkerIx) {
         let host = self.hosts.host_of(worker);
@@ -477,8 +481,14 @@ impl Scheduler {
     }
 
     fn bind(&mut self, group: Option<GroupIx>, kin: u32, host: HostIx) {
-        if let Some(group) = group {
-            self.graph.groups[group.index()].host.get_or_insert(host);
+        // A member that asks for more than its class may have to go where the others cannot.
+        if let Some(group) = group
+            && self.graph.groups[group.index()].host.is_none()
+            && (!self.hosts.many()
+                || self.group_fits(group, host)
+                || !self.group_fits_somewhere(group))
+        {
+            self.graph.groups[group.index()].host = Some(host);
         }
         if kin != NONE && self.graph.sets[kin as usize].home == NONE {
             self.graph.sets[kin as usize].home = host.0;

@@ -692,14 +692,17 @@ impl Model {
                 format!("{node:?} of {group:?} starts on {host:?}, not {bound:?}")
             });
         } else {
-            self.groups[group.index()] = Some(host);
             let wise = self.host_count < 2
                 || self.group_fits(group.index(), host)
                 || (0..self.host_count)
                     .all(|h| !self.group_fits(group.index(), HostIx::from_index(h)));
-            self.check(wise, "group", || {
+            let grown = resources.memory > self.class(node).resources.memory;
+            self.check(wise || grown, "group", || {
                 format!("{group:?} is bound to {host:?}, which cannot run all of it")
             });
+            if wise {
+                self.groups[group.index()] = Some(host);
+            }
         }
     }
 
