@@ -85,10 +85,11 @@ impl Checker<'_> {
             expr.kind,
             ExprKind::Unary(..) | ExprKind::Binary(..) | ExprKind::Ternary(..) | ExprKind::Call(..)
         );
-        if !interesting || depends(expr) {
+        if !interesting || self.evaluation == 0 || depends(expr) {
             return None;
         }
-        self.evaluation = self.evaluation.checked_sub(cost(expr))?;
+        // Once it is spent, no more is looked for: `depends` would walk each expression at each of its levels.
+        self.evaluation = self.evaluation.saturating_sub(cost(expr));
         Some(match eval(expr, &Constant) {
             Ok(value) => Type::of_value(&value),
             Err(error) => {
