@@ -1,18 +1,12 @@
-//! The host's thread: the state of every attempt, and whose turn it is.
+//! The host's thread: the state of every attempt.
 
-use std::{
-    collections::VecDeque,
-    io,
-    path::PathBuf,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Instant};
 
 use dagrun_executor_api::{ExecutorEvent, WorkerInfo};
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome, Resources};
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome};
 use dagrun_worker::{Finished, Link, LinkEvent, Prepared, Timing, Worker};
 use rustc_hash::FxHashMap;
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
@@ -21,14 +15,13 @@ use crate::{
     pool::{Job, Pool, guarded},
 };
 
-/// Attempts that are made ready beyond those that run.
+/// Attempts that are made ready beyond one for each slot.
 const AHEAD: usize = 2;
 /// Spawners that may die one after the other without an attempt ending between, before the worker is given up.
 const DEATHS: u32 = 3;
 
 pub(crate) struct Host {
     info: WorkerInfo,
-    free: Resources,
     ahead: usize,
     spawner: PathBuf,
     worker: Arc<Worker>,
@@ -43,9 +36,8 @@ pub(crate) struct Host {
     waiting: VecDeque<AttemptSpec>,
     /// Being made ready.
     preparing: usize,
-    /// Ready and waiting for their turn, in order.
-    ready: VecDeque<Box<Prepared>>,
-    running: usize,
+    /// Given to the spawner, and as far as is known not started.
+    pending: usize,
     closing: bool,
 }
 
@@ -55,15 +47,20 @@ struct Entry {
 }
 
 enum State {
-    /// In `waiting` or `ready`.
-    Queued,
+    /// In `waiting`.
+    Waiting,
     /// In the pool; `cancelled` while there.
-    Preparing {
-        cancelled: bool,
-    },
-    Running(Box<Prepared>, Timing),
+    Preparing { cancelled: bool },
+    /// With the spawner, which starts it when it is its turn.
+    Given(Given),
     /// In the pool, whose threads report its end.
     Collecting,
+}
+
+struct Given {
+    prepared: Box<Prepared>,
+    timing: Timing,
+    started: bool,
 }
 
 impl Host {
@@ -77,7 +74,6 @@ impl Host {
         inbox: Arc<Inbox>,
     ) -> Self {
         Self {
-            free: info.capacity.clone(),
             info,
             ahead: options.slots as usize + AHEAD,
             spawner: options.spawner.clone(),
@@ -90,8 +86,7 @@ impl Host {
             attempts: FxHashMap::default(),
             waiting: VecDeque::new(),
             preparing: 0,
-            ready: VecDeque::new(),
-            running: 0,
+            pending: 0,
             closing: false,
         }
     }
@@ -110,10 +105,10 @@ impl Host {
                     Vec::new()
                 }
             };
-            // Free slots are given away before anything else is done for those that ended.
+            // The spawner gets new work before anything else is done for what has ended.
             self.dispatch();
-            for (id, prepared, finished, timing) in ended {
-                self.collect(id, prepared, finished, timing);
+            for (id, given, finished) in ended {
+                self.collect(id, given, finished);
             }
         }
         if let Some(link) = self.link.take() {
@@ -131,28 +126,25 @@ impl Host {
     /// Sleeps until there is a message or the spawner says something.
     fn wait(&mut self) -> io::Result<Vec<LinkEvent>> {
         let mut events = Vec::new();
-        let now = rustix::event::Timespec {
+        let at_once = Timespec {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let timeout = if self.inbox.may_sleep() {
-            None
-        } else {
-            Some(&now)
-        };
+        let timeout = (!self.inbox.may_sleep()).then_some(&at_once);
         let mut fds = vec![PollFd::from_borrowed_fd(self.inbox.fd(), PollFlags::IN)];
         if let Some(link) = &self.link {
             fds.push(PollFd::from_borrowed_fd(link.fd(), PollFlags::IN));
         }
         let polled = poll(&mut fds, timeout);
-        let heard: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();
-        self.inbox.awake(heard[0]);
+        let is_ready = |at: usize| fds.get(at).is_some_and(|fd| !fd.revents().is_empty());
+        let (rang, speaks) = (is_ready(0), is_ready(1));
+        self.inbox.awake(rang);
         match polled {
             Ok(_) => {}
             Err(rustix::io::Errno::INTR) => return Ok(events),
             Err(error) => return Err(error.into()),
         }
-        if let (Some(link), Some(true)) = (&mut self.link, heard.get(1)) {
+        if let Some(link) = self.link.as_mut().filter(|_| speaks) {
             link.receive(&mut events)?;
         }
         Ok(events)
@@ -176,13 +168,13 @@ impl Host {
             return self.tell_end(id, AttemptResult::bare(Outcome::Cancelled));
         }
         if self.link.is_none() {
-            return self.tell_end(id, lost("the worker cannot start processes any more"));
+            return self.tell_end(id, AttemptResult::bare(no_spawner()));
         }
         self.attempts.insert(
             id,
             Entry {
                 submitted: Instant::now(),
-                state: State::Queued,
+                state: State::Waiting,
             },
         );
         self.waiting.push_back(spec);
@@ -193,9 +185,12 @@ impl Host {
             return;
         };
         match &mut entry.state {
-            State::Queued => self.unqueue(id),
+            State::Waiting => {
+                self.waiting.retain(|spec| spec.attempt != id);
+                self.end(id, AttemptResult::bare(Outcome::Cancelled));
+            }
             State::Preparing { cancelled } => *cancelled = true,
-            State::Running(..) => {
+            State::Given(_) => {
                 if let Some(link) = &mut self.link {
                     link.stop(id, kill);
                 }
@@ -204,50 +199,40 @@ impl Host {
         }
     }
 
-    fn unqueue(&mut self, id: AttemptId) {
-        if let Some(at) = self.waiting.iter().position(|spec| spec.attempt == id) {
-            self.waiting.remove(at);
-            return self.end(id, AttemptResult::bare(Outcome::Cancelled));
-        }
-        let at = self
-            .ready
-            .iter()
-            .position(|prepared| prepared.spec().attempt == id);
-        if let Some(prepared) = at.and_then(|at| self.ready.remove(at)) {
-            let result = self.worker.give_up(*prepared, Outcome::Cancelled);
-            self.end(id, result);
-        }
-    }
-
+    /// Gives the spawner what is ready, unless it is not wanted any more.
     fn prepared(&mut self, id: AttemptId, made: Result<Box<Prepared>, Box<AttemptResult>>) {
         self.preparing -= 1;
         let Some(entry) = self.attempts.get_mut(&id) else {
             return;
         };
         let cancelled = matches!(entry.state, State::Preparing { cancelled: true });
-        match made {
-            Ok(prepared) if cancelled => {
-                let result = self.worker.give_up(*prepared, Outcome::Cancelled);
-                self.end(id, result);
-            }
-            Ok(prepared) if self.link.is_none() => {
-                let why = "the worker cannot start processes any more".to_owned();
-                let result = self.worker.give_up(*prepared, Outcome::Lost(why));
-                self.end(id, result);
-            }
-            Ok(prepared) => {
-                entry.state = State::Queued;
-                self.ready.push_back(prepared);
-            }
-            Err(_) if cancelled => self.end(id, AttemptResult::bare(Outcome::Cancelled)),
-            Err(result) => self.end(id, *result),
-        }
+        let mut prepared = match made {
+            Ok(prepared) => prepared,
+            Err(_) if cancelled => return self.end(id, AttemptResult::bare(Outcome::Cancelled)),
+            Err(result) => return self.end(id, *result),
+        };
+        let Some(link) = self.link.as_mut().filter(|_| !cancelled) else {
+            let outcome = if cancelled {
+                Outcome::Cancelled
+            } else {
+                no_spawner()
+            };
+            let result = self.worker.give_up(*prepared, outcome);
+            return self.end(id, result);
+        };
+        link.start(&mut prepared);
+        self.pending += 1;
+        let queue = entry.submitted.elapsed().saturating_sub(prepared.took());
+        entry.state = State::Given(Given {
+            prepared,
+            timing: Timing { queue },
+            started: false,
+        });
     }
 
     fn dispatch(&mut self) {
         loop {
             self.prepare_next();
-            self.start_ready();
             let flushed = self.link.as_mut().map_or(Ok(()), Link::flush);
             match flushed {
                 Ok(()) => return,
@@ -257,7 +242,7 @@ impl Host {
     }
 
     fn prepare_next(&mut self) {
-        while self.preparing + self.ready.len() < self.ahead
+        while self.preparing + self.pending < self.ahead
             && let Some(spec) = self.waiting.pop_front()
         {
             let id = spec.attempt;
@@ -276,42 +261,16 @@ impl Host {
         }
     }
 
-    fn start_ready(&mut self) {
-        while let Some(prepared) = self.ready.front() {
-            // What asks for more than there is at all runs alone rather than never.
-            if !prepared.spec().resources.fits(&self.free) && self.running > 0 {
-                return;
-            }
-            let Some(mut prepared) = self.ready.pop_front() else {
-                return;
-            };
-            let (Some(link), Some(entry)) = (
-                &mut self.link,
-                self.attempts.get_mut(&prepared.spec().attempt),
-            ) else {
-                continue;
-            };
-            take(&mut self.free, &prepared.spec().resources);
-            self.running += 1;
-            link.start(&mut prepared);
-            let queue = entry.submitted.elapsed().saturating_sub(prepared.took());
-            entry.state = State::Running(prepared, Timing { queue });
-        }
-    }
-
     /// Takes what the spawner said; gives what is to be collected.
-    fn note(
-        &mut self,
-        events: Vec<LinkEvent>,
-    ) -> Vec<(AttemptId, Box<Prepared>, Finished, Timing)> {
+    fn note(&mut self, events: Vec<LinkEvent>) -> Vec<(AttemptId, Given, Finished)> {
         let mut ended = Vec::new();
         for event in events {
             match event {
-                LinkEvent::Started(id) => self.tell(ExecutorEvent::Started(id)),
+                LinkEvent::Started(id) => self.started(id),
                 LinkEvent::Ended(id, finished) => {
                     self.deaths = 0;
-                    if let Some((prepared, timing)) = self.stopped_running(id) {
-                        ended.push((id, prepared, finished, timing));
+                    if let Some(given) = self.take_back(id) {
+                        ended.push((id, given, finished));
                     }
                 }
             }
@@ -319,19 +278,24 @@ impl Host {
         ended
     }
 
-    /// Takes back what a running attempt held.
-    fn stopped_running(&mut self, id: AttemptId) -> Option<(Box<Prepared>, Timing)> {
+    fn started(&mut self, id: AttemptId) {
+        let entry = self.attempts.get_mut(&id);
+        if let Some(State::Given(given)) = entry.map(|entry| &mut entry.state)
+            && !given.started
+        {
+            given.started = true;
+            self.pending -= 1;
+            self.tell(ExecutorEvent::Started(id));
+        }
+    }
+
+    /// Takes an attempt back that the spawner has done with.
+    fn take_back(&mut self, id: AttemptId) -> Option<Given> {
         let entry = self.attempts.get_mut(&id)?;
         match std::mem::replace(&mut entry.state, State::Collecting) {
-            State::Running(prepared, timing) => {
-                self.running -= 1;
-                give(
-                    &mut self.free,
-                    &prepared.spec().resources,
-                    &self.info.capacity,
-                    self.running,
-                );
-                Some((prepared, timing))
+            State::Given(given) => {
+                self.pending -= usize::from(!given.started);
+                Some(given)
             }
             other => {
                 entry.state = other;
@@ -340,18 +304,14 @@ impl Host {
         }
     }
 
-    fn collect(
-        &mut self,
-        id: AttemptId,
-        prepared: Box<Prepared>,
-        finished: Finished,
-        timing: Timing,
-    ) {
+    fn collect(&mut self, id: AttemptId, given: Given, finished: Finished) {
+        let Given {
+            prepared, timing, ..
+        } = given;
         if prepared.is_light() && finished.is_light() {
             let worker = &self.worker;
-            let result =
-                guarded(|| worker.collect(*prepared, finished, timing)).unwrap_or_else(|bug| bug);
-            self.end(id, result);
+            let result = guarded(|| worker.collect(*prepared, finished, timing));
+            self.end(id, result.unwrap_or_else(|bug| bug));
         } else {
             self.pool
                 .add(Job::Collect(prepared, Box::new(finished), timing));
@@ -374,18 +334,19 @@ impl Host {
         }
         let killed = self.worker.kill_leftovers();
         tracing::warn!("the spawner died ({error}); {killed} processes of nodes were killed");
-        let is_running = |(id, entry): (&AttemptId, &Entry)| {
-            matches!(entry.state, State::Running(..)).then_some(*id)
-        };
-        let mut running: Vec<AttemptId> = self.attempts.iter().filter_map(is_running).collect();
-        running.sort_unstable();
-        for id in running {
-            if let Some((prepared, _)) = self.stopped_running(id) {
-                let why = "the process that runs nodes on this worker died".to_owned();
+        let mut given: Vec<AttemptId> = self
+            .attempts
+            .iter()
+            .filter(|(_, entry)| matches!(entry.state, State::Given(_)))
+            .map(|(id, _)| *id)
+            .collect();
+        given.sort_unstable();
+        for id in given {
+            if let Some(Given { prepared, .. }) = self.take_back(id) {
                 let outcome = if self.closing {
                     Outcome::Cancelled
                 } else {
-                    Outcome::Lost(why)
+                    Outcome::Lost("the process that runs nodes on this worker died".into())
                 };
                 let result = self.worker.give_up(*prepared, outcome);
                 self.end(id, result);
@@ -408,20 +369,17 @@ impl Host {
                 self.deaths
             )));
         }
-        std::thread::sleep(Duration::from_millis(10) * self.deaths);
-        Link::open(&self.spawner, &self.worker)
+        Link::open(&self.spawner, &self.worker, self.info.capacity.clone())
     }
 
     /// No spawner can be had: this worker is of no use any more.
     fn give_up(&mut self, error: &io::Error) {
         let why = format!("cannot start a spawner: {error}");
         for spec in std::mem::take(&mut self.waiting) {
-            self.end(spec.attempt, lost(&why));
-        }
-        for prepared in std::mem::take(&mut self.ready) {
-            let id = prepared.spec().attempt;
-            let result = self.worker.give_up(*prepared, Outcome::Lost(why.clone()));
-            self.end(id, result);
+            self.end(
+                spec.attempt,
+                AttemptResult::bare(Outcome::Lost(why.clone())),
+            );
         }
         self.tell(ExecutorEvent::WorkerLost(self.info.worker, why));
     }
@@ -436,29 +394,6 @@ impl Host {
     }
 }
 
-fn lost(why: &str) -> AttemptResult {
-    AttemptResult::bare(Outcome::Lost(why.into()))
-}
-
-/// Takes resources, down to nothing where more is asked for than there is.
-fn take(free: &mut Resources, asked: &Resources) {
-    if asked.fits(free) {
-        free.take(asked);
-    } else {
-        *free = Resources::none();
-    }
-}
-
-/// Gives resources back; once nothing runs all is free again, whatever was asked for.
-fn give(free: &mut Resources, asked: &Resources, capacity: &Resources, running: usize) {
-    if running == 0 {
-        *free = capacity.clone();
-    } else {
-        free.give(asked);
-        free.cpu_milli = free.cpu_milli.min(capacity.cpu_milli);
-        free.memory = free.memory.min(capacity.memory);
-        for (name, amount) in &mut free.named {
-            *amount = (*amount).min(*capacity.named.get(name).unwrap_or(&0));
-        }
-    }
+fn no_spawner() -> Outcome {
+    Outcome::Lost("this worker cannot start processes any more".into())
 }

@@ -138,12 +138,13 @@ impl LocalExecutor {
             secrets: options.secrets.clone(),
             staging: options.staging,
         })?);
-        let link = Link::open(&options.spawner, &worker)?;
+        let capacity = options.capacity();
+        let link = Link::open(&options.spawner, &worker, capacity.clone())?;
         let info = WorkerInfo {
             worker: options.worker,
             host: options.host,
             host_name: machine::host_name(),
-            capacity: options.capacity(),
+            capacity,
             profile: options.profile.clone(),
         };
         Ok(Self {

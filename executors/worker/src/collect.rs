@@ -21,7 +21,7 @@ const FOUND: usize = 20;
 /// When an attempt came and went, as its executor saw it.
 #[derive(Clone, Copy, Debug)]
 pub struct Timing {
-    /// From being given to the worker to being started, without the time in which it was prepared.
+    /// From being given to the worker to being given to its spawner, without the time in which it was prepared.
     pub queue: Duration,
 }
 
@@ -41,7 +41,7 @@ impl Worker {
             Some(cause) => Outcome::Failed(cause),
             None => self.outcome(&prepared, how),
         };
-        let kept_folder = self.leave(&prepared, &outcome);
+        let kept_folder = self.leave(&prepared, &outcome, finished.0.leaked);
         let mut result = AttemptResult {
             stdout: out,
             stderr: err,
@@ -56,7 +56,7 @@ impl Worker {
 
     /// The result of an attempt that ended without its processes having been seen to end.
     pub fn give_up(&self, prepared: Prepared, outcome: Outcome) -> AttemptResult {
-        let _ = folder::remove(&prepared.folder);
+        self.folders.remove(&prepared.folder);
         AttemptResult::bare(outcome)
     }
 
@@ -224,13 +224,17 @@ impl Worker {
         Ok(Artifact::Value { value, file: *file })
     }
 
-    fn leave(&self, prepared: &Prepared, outcome: &Outcome) -> Option<String> {
-        let failed = matches!(outcome, Outcome::Failed(_) | Outcome::TimedOut(_));
-        if failed && prepared.spec.keep_failed {
-            return Some(prepared.folder.display().to_string());
-        }
-        if let Err(error) = folder::remove(&prepared.folder) {
-            tracing::warn!("cannot remove {}: {error}", prepared.folder.display());
+    fn leave(&self, prepared: &Prepared, outcome: &Outcome, leaked: u32) -> Option<String> {
+        let Prepared { spec, folder, .. } = prepared;
+        match outcome {
+            Outcome::Failed(_) | Outcome::TimedOut(_) if spec.keep_failed => {
+                let kept = self.folders.keep(folder, &spec.id, spec.attempt);
+                return Some(kept.display().to_string());
+            }
+            Outcome::Succeeded(_) | Outcome::Failed(_) if leaked == 0 => {
+                self.folders.give_back(folder);
+            }
+            _ => self.folders.remove(folder),
         }
         None
     }
@@ -255,7 +259,7 @@ fn put_failure(spec: &OutputSpec, error: &StoreError) -> FailureCause {
 
 fn measure(result: &mut AttemptResult, prepared: &Prepared, end: &End, timing: Timing) {
     result.phases = Phases {
-        queue: timing.queue.as_secs_f64(),
+        queue: timing.queue.as_secs_f64() + end.queued,
         start: prepared.start + end.spawn,
         fetch: prepared.fetch,
         compute: (end.wall - end.spawn).max(0.0),

@@ -4,15 +4,114 @@ use std::{
     fs, io,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use dagrun_model::{AttemptId, RelPath};
+use dagrun_model::{AttemptId, FailureCause, RelPath};
+
+use crate::worker::io_failure;
 
 /// Entries that are looked at when files are listed for a message.
 const LISTED: usize = 10_000;
 
+/// The folders of nodes of one run.
+///
+/// An empty folder is used again: making and removing one costs more than all else that is done for a small node.
+#[derive(Debug)]
+pub(crate) struct Folders {
+    root: PathBuf,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    made: u64,
+    spare: Vec<PathBuf>,
+    /// The rights of a folder as it is made.
+    mode: Option<u32>,
+}
+
+impl Folders {
+    pub(crate) fn new(root: &Path) -> Self {
+        Self {
+            root: root.into(),
+            state: Mutex::default(),
+        }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A clean folder that nobody else has.
+    pub(crate) fn take(&self) -> Result<PathBuf, FailureCause> {
+        let path = {
+            let mut state = self.state();
+            if let Some(path) = state.spare.pop() {
+                return Ok(path);
+            }
+            state.made += 1;
+            self.root.join(format!("n{}", state.made))
+        };
+        fs::create_dir(&path).map_err(|error| io_failure("make", &path, &error))?;
+        Ok(path)
+    }
+
+    /// Takes a folder back that nothing uses any more.
+    pub(crate) fn give_back(&self, path: &Path) {
+        if self.is_clean(path) {
+            self.state().spare.push(path.into());
+        } else {
+            self.remove(path);
+        }
+    }
+
+    /// Removes a folder that something might still use.
+    pub(crate) fn remove(&self, path: &Path) {
+        if let Err(error) = remove(path) {
+            tracing::warn!("cannot remove {}: {error}", path.display());
+        }
+    }
+
+    /// Gives a folder to people to look at, under a name that tells whose it was.
+    pub(crate) fn keep(&self, path: &Path, id: &str, attempt: AttemptId) -> PathBuf {
+        let kept = self.root.join(name(id, attempt));
+        match fs::rename(path, &kept) {
+            Ok(()) => kept,
+            Err(_) => path.into(),
+        }
+    }
+
+    /// Removes what is spare.
+    pub(crate) fn clean(&self) {
+        for path in self.state().spare.drain(..) {
+            let _ = fs::remove_dir(path);
+        }
+    }
+
+    /// Whether a folder is as it was made.
+    fn is_clean(&self, path: &Path) -> bool {
+        let Ok(meta) = fs::symlink_metadata(path) else {
+            return false;
+        };
+        let mode = *self.state().mode.get_or_insert_with(|| self.usual_mode());
+        meta.is_dir()
+            && meta.permissions().mode() == mode
+            && fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_none())
+    }
+
+    /// The folder for scripts was made in the same place by the same means.
+    fn usual_mode(&self) -> u32 {
+        let sibling = fs::symlink_metadata(self.root.join(SCRATCH));
+        sibling.map_or(0, |meta| meta.permissions().mode())
+    }
+}
+
+/// The folder for scripts and logs, beside those of nodes.
+pub(crate) const SCRATCH: &str = ".dagrun";
+
 /// A short name that tells people which node it is and that no shell or build tool stumbles over.
-pub(crate) fn name(id: &str, attempt: AttemptId) -> String {
+fn name(id: &str, attempt: AttemptId) -> String {
     let plain = |c: char| {
         if c.is_ascii_alphanumeric() || matches!(c, '-' | '.') {
             c
@@ -25,7 +124,7 @@ pub(crate) fn name(id: &str, attempt: AttemptId) -> String {
 }
 
 /// Removes a folder with all in it, also where the node took its own rights away.
-pub(crate) fn remove(folder: &Path) -> io::Result<()> {
+fn remove(folder: &Path) -> io::Result<()> {
     // Most nodes leave nothing behind once their outputs are stored.
     if fs::remove_dir(folder).is_ok() {
         return Ok(());
@@ -101,6 +200,33 @@ mod tests {
         );
         assert_eq!(name("..", attempt), "-a7");
         assert!(name(&"x".repeat(300), attempt).len() < 60);
+    }
+
+    #[test]
+    fn only_clean_folders_are_used_again() {
+        let root = tempfile::tempdir().expect("a temporary folder");
+        fs::create_dir(root.path().join(SCRATCH)).expect("a folder");
+        let folders = Folders::new(root.path());
+        let dirty: [fn(&Path); 4] = [
+            |path| fs::write(path.join(".hidden"), "").expect("a file"),
+            |path| fs::set_permissions(path, fs::Permissions::from_mode(0o700)).expect("chmod"),
+            |path| fs::remove_dir(path).expect("rmdir"),
+            |path| {
+                fs::remove_dir(path).expect("rmdir");
+                std::os::unix::fs::symlink("/tmp", path).expect("a link");
+            },
+        ];
+        let first = folders.take().expect("a folder");
+        folders.give_back(&first);
+        assert_eq!(folders.take().expect("a folder"), first);
+        for spoil in dirty {
+            let path = folders.take().expect("a folder");
+            spoil(&path);
+            folders.give_back(&path);
+            let next = folders.take().expect("a folder");
+            assert_ne!(next, path);
+            assert!(path.symlink_metadata().is_err() || path.is_symlink());
+        }
     }
 
     #[test]

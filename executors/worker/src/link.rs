@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_model::AttemptId;
+use dagrun_model::{AttemptId, Resources};
 
 use crate::{
     Prepared, SPAWNER_COMMAND, Worker,
@@ -56,11 +56,11 @@ impl Finished {
 }
 
 impl Link {
-    /// Starts a spawner for a worker: `program`, which must call [`spawner_main`](crate::spawner_main) for its hidden subcommand.
+    /// Starts a spawner for a worker with a capacity that nodes share: `program`, which must call [`spawner_main`](crate::spawner_main) for its hidden subcommand.
     ///
     /// # Errors
     /// When it cannot be started, or is not the spawner of this version.
-    pub fn open(program: &Path, worker: &Worker) -> io::Result<Self> {
+    pub fn open(program: &Path, worker: &Worker, capacity: Resources) -> io::Result<Self> {
         let (socket, theirs) = UnixStream::pair()?;
         let child = Command::new(program)
             .arg(SPAWNER_COMMAND)
@@ -78,6 +78,7 @@ impl Link {
         link.orders.push(Order::Hello(Hello {
             session: worker.session.clone(),
             env: worker.inherited.clone(),
+            capacity,
             leak_timeout: LEAK_TIMEOUT,
         }));
         link.flush()?;
@@ -103,7 +104,8 @@ impl Link {
         self.child.id()
     }
 
-    /// Gives it an attempt; it goes out with the next [`Link::flush`]. An attempt can be started once.
+    /// Gives it an attempt, which starts when those before it have started and its resources are free. It goes out with the next
+    /// [`Link::flush`]. An attempt can be given once.
     pub fn start(&mut self, prepared: &mut Prepared) {
         self.orders.extend(prepared.order.take().map(Order::Start));
     }

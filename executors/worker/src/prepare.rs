@@ -9,7 +9,7 @@ use std::{
 use dagrun_model::{ActionCommand, AttemptResult, AttemptSpec, Digest, FailureCause, Outcome};
 
 use crate::{
-    Worker, env, folder,
+    Worker, env,
     inputs::{Inputs, write_new},
     spawner::wire::{Cmd, Start},
     worker::io_failure,
@@ -78,24 +78,29 @@ impl Worker {
     /// # Errors
     /// The attempt's result, where it cannot be made ready; nothing is left of it then.
     pub fn prepare(&self, spec: AttemptSpec) -> Result<Prepared, Box<AttemptResult>> {
-        let folder = self.folder.join(folder::name(&spec.id, spec.attempt));
-        self.try_prepare(&spec, &folder)
+        let began = Instant::now();
+        let failed = |cause| Box::new(AttemptResult::bare(Outcome::Failed(cause)));
+        let folder = self.folders.take().map_err(failed)?;
+        self.try_prepare(&spec, &folder, began)
             .map(|ready| Prepared {
                 spec,
                 folder: folder.clone(),
                 ..ready
             })
             .map_err(|cause| {
-                let _ = folder::remove(&folder);
-                Box::new(AttemptResult::bare(Outcome::Failed(cause)))
+                self.folders.give_back(&folder);
+                failed(cause)
             })
     }
 
-    fn try_prepare(&self, spec: &AttemptSpec, folder: &Path) -> Result<Prepared, FailureCause> {
-        let began = Instant::now();
+    fn try_prepare(
+        &self,
+        spec: &AttemptSpec,
+        folder: &Path,
+        began: Instant,
+    ) -> Result<Prepared, FailureCause> {
         let options = &self.options;
         let env = env::of_attempt(spec, &options.run, &self.session, &options.secrets)?;
-        fs::create_dir(folder).map_err(|error| io_failure("make", folder, &error))?;
         let staging = Instant::now();
         let inputs = self.stage(&spec.action, folder)?;
         let staged = Instant::now();
@@ -110,6 +115,7 @@ impl Worker {
         let limits = &spec.action.limits;
         let order = Box::new(Start {
             id: spec.attempt.0,
+            resources: spec.resources.clone(),
             token: env.token,
             commands,
             env: env.vars,

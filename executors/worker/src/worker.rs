@@ -12,7 +12,11 @@ use dagrun_model::{Digest, FailureCause};
 use dagrun_store::{Staging, Store, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::{env, inputs::Stat};
+use crate::{
+    env,
+    folder::{Folders, SCRATCH},
+    inputs::Stat,
+};
 
 /// What a worker is made of.
 #[derive(Clone, Debug)]
@@ -38,6 +42,7 @@ pub struct Worker {
     pub(crate) options: WorkerOptions,
     /// The folder of the run.
     pub(crate) folder: PathBuf,
+    pub(crate) folders: Folders,
     /// Scripts and logs on their way, beside the folders of nodes.
     pub(crate) scratch: PathBuf,
     /// What attempt tokens of this worker begin with, unique on this machine.
@@ -57,7 +62,7 @@ impl Worker {
     /// When it cannot be made, or its path is not UTF-8.
     pub fn new(options: WorkerOptions) -> io::Result<Self> {
         let folder = options.work_dir.join(&options.run);
-        let scratch = folder.join(".dagrun");
+        let scratch = folder.join(SCRATCH);
         std::fs::create_dir_all(&scratch).map_err(|error| named(error, &scratch))?;
         // Nodes get absolute paths whatever the caller gave, and messages to the spawner are text.
         let folder = folder
@@ -79,7 +84,8 @@ impl Worker {
                 std::process::id(),
                 since.as_nanos()
             ),
-            scratch: folder.join(".dagrun"),
+            scratch: folder.join(SCRATCH),
+            folders: Folders::new(&folder),
             folder,
             inherited: env::inherited(std::env::vars_os()),
             compared: Mutex::default(),
@@ -95,6 +101,7 @@ impl Worker {
 
     /// Removes what is left of the run's folder: scripts, and the folder itself unless folders of failed nodes were kept in it.
     pub fn clean(&self) {
+        self.folders.clean();
         let _ = std::fs::remove_dir_all(&self.scratch);
         let _ = std::fs::remove_dir(&self.folder);
     }

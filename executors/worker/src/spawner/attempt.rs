@@ -83,6 +83,7 @@ pub(crate) struct Attempt {
     step: usize,
     stdout: Capture,
     stderr: Capture,
+    came: Instant,
     began: Option<Instant>,
     ended: Option<Instant>,
     spawning: Duration,
@@ -134,7 +135,7 @@ struct Used {
 }
 
 impl Attempt {
-    pub(crate) fn new(order: Start) -> Self {
+    pub(crate) fn new(order: Start, now: Instant) -> Self {
         let log = |name: &str| {
             Capture::new(
                 format!("{}{name}", order.scratch),
@@ -151,6 +152,7 @@ impl Attempt {
             leaked: 0,
             stop: None,
             step: 0,
+            came: now,
             began: None,
             ended: None,
             spawning: Duration::ZERO,
@@ -544,6 +546,7 @@ impl Attempt {
         End {
             id: self.order.id,
             how,
+            queued: (self.began.unwrap_or(ended) - self.came).as_secs_f64(),
             wall: self.wall(ended),
             spawn: self.spawning.as_secs_f64(),
             cpu: self.used.cpu.as_secs_f64(),

@@ -4,11 +4,13 @@
 //! their parents ended. It never blocks on anything but `poll`.
 
 use std::{
+    collections::VecDeque,
     io::{self, Read, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
     time::{Duration, Instant},
 };
 
+use dagrun_model::Resources;
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     process::{Pid, Signal},
@@ -33,6 +35,11 @@ pub(crate) struct Server {
     /// When the held reports must go.
     flush_at: Option<Instant>,
     session: String,
+    /// What no attempt has taken.
+    free: Resources,
+    capacity: Resources,
+    /// Attempts whose turn has not come, in order.
+    queue: VecDeque<Attempt>,
     live: Vec<Attempt>,
     strays: Vec<Stray>,
     children: Children,
@@ -75,6 +82,9 @@ impl Server {
             reports: Vec::new(),
             flush_at: None,
             session: String::new(),
+            free: Resources::none(),
+            capacity: Resources::none(),
+            queue: VecDeque::new(),
             live: Vec::new(),
             strays: Vec::new(),
             children: Children::new(),
@@ -95,7 +105,11 @@ impl Server {
             let now = Instant::now();
             self.tick(now);
             self.finish(now);
-            self.send(now);
+            // What is free is given away before anybody is told of it.
+            while self.start_next() {
+                self.finish(Instant::now());
+            }
+            self.send(Instant::now());
         }
         Ok(())
     }
@@ -221,22 +235,67 @@ impl Server {
         match order {
             Order::Hello(hello) => {
                 self.session = hello.session;
+                self.free = hello.capacity.clone();
+                self.capacity = hello.capacity;
                 self.tools.env = hello.env;
                 self.tools.leak_timeout = hello.leak_timeout;
             }
             Order::Start(order) => {
-                let mut attempt = Attempt::new(*order);
-                let alone = self.live.is_empty();
-                attempt.start(&mut self.tools, now, alone);
-                self.report_started(&attempt, now);
-                self.live.push(attempt);
+                self.queue.push_back(Attempt::new(*order, now));
             }
             Order::Stop { id, kill } => {
+                self.stop_queued(id, now);
                 let strays = strays_of(&self.strays, id);
                 if let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) {
                     attempt.stop(Why::Cancelled, kill, &strays, now);
                 }
             }
+        }
+    }
+
+    /// Starts what is next in order, while there is room for it. What asks for more than there is at all runs alone rather
+    /// than never. Gives whether one ended at once because it could not be started.
+    fn start_next(&mut self) -> bool {
+        while let Some(next) = self.queue.front() {
+            let fits = next.order.resources.fits(&self.free);
+            if !fits && !self.live.is_empty() {
+                return false;
+            }
+            let Some(mut attempt) = self.queue.pop_front() else {
+                return false;
+            };
+            if fits {
+                self.free.take(&attempt.order.resources);
+            } else {
+                self.free = Resources::none();
+            }
+            let now = Instant::now();
+            attempt.start(&mut self.tools, now, self.live.is_empty());
+            self.report_started(&attempt, now);
+            let ended = attempt.how.is_some();
+            self.live.push(attempt);
+            if ended {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// Gives back what an attempt took; once nothing runs all is free, whatever was asked for.
+    fn free(&mut self, taken: &Resources) {
+        if self.live.is_empty() {
+            self.free = self.capacity.clone();
+        } else {
+            self.free.give(taken);
+        }
+    }
+
+    fn stop_queued(&mut self, id: u64, now: Instant) {
+        let at = self.queue.iter().position(|attempt| attempt.order.id == id);
+        if let Some(mut attempt) = at.and_then(|at| self.queue.remove(at)) {
+            attempt.stop(Why::Cancelled, true, &[], now);
+            self.reports.push(Report::Ended(Box::new(attempt.report())));
+            self.flush_at = Some(now);
         }
     }
 
@@ -251,6 +310,9 @@ impl Server {
     fn close(&mut self) {
         self.closing = true;
         self.output.clear();
+        self.flush_at = None;
+        self.queue.iter().for_each(remove_traces);
+        self.queue.clear();
         let now = Instant::now();
         for attempt in &mut self.live {
             let strays = strays_of(&self.strays, attempt.order.id);
@@ -426,6 +488,7 @@ impl Server {
                 continue;
             }
             let mut attempt = self.live.swap_remove(at);
+            self.free(&attempt.order.resources);
             attempt.drain(&mut self.tools.buffer);
             if self.closing {
                 remove_traces(&attempt);
@@ -437,7 +500,10 @@ impl Server {
     }
 
     fn send(&mut self, now: Instant) {
-        if self.closing || self.flush_at.is_none_or(|at| at > now) {
+        if self.closing {
+            self.flush_at = None;
+        }
+        if self.flush_at.is_none_or(|at| at > now) {
             return;
         }
         self.flush_at = None;

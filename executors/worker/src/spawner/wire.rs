@@ -4,6 +4,7 @@
 
 use std::{io, time::Duration};
 
+use dagrun_model::Resources;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What the spawner says first, so that another program is noticed at once.
@@ -31,14 +32,18 @@ pub(crate) struct Hello {
     pub(crate) session: String,
     /// The environment that every node gets.
     pub(crate) env: Vec<(String, String)>,
+    /// What nodes may take together.
+    pub(crate) capacity: Resources,
     /// How long to go on reading pipes that something keeps open after a node's end.
     pub(crate) leak_timeout: Duration,
 }
 
-/// An attempt whose folder is ready.
+/// An attempt whose folder is ready. It starts when those before it have started and its resources are free.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) id: u64,
+    /// What it takes of the capacity.
+    pub(crate) resources: Resources,
     /// The value of `DAGRUN_ATTEMPT_TOKEN`.
     pub(crate) token: String,
     /// Run one after the other until one fails.
@@ -82,6 +87,8 @@ pub(crate) enum Report {
 pub(crate) struct End {
     pub(crate) id: u64,
     pub(crate) how: How,
+    /// Seconds until it was its turn.
+    pub(crate) queued: f64,
     /// Seconds from the first start to the last exit.
     pub(crate) wall: f64,
     /// Seconds it took to start processes.
