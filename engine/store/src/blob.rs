@@ -15,7 +15,7 @@ use dagrun_model::{Artifact, BlobRef, Digest, RelPath};
 use crate::{
     Store,
     error::{At, StoreError},
-    fsx::{StatId, Temp, now_ms, open_plain, patiently, rename_new},
+    fsx::{StatId, Temp, lock, now_ms, open_plain, patiently, rename_new},
     lease::Use,
 };
 
@@ -248,9 +248,17 @@ impl Store {
         let file = temp.file.try_clone().at("open", temp.path())?;
         let path = self.blob_path(digest);
         if temp.persist_new(&path)? {
-            let stat = StatId::of(&file.metadata().at("read", &path)?);
-            self.inner.verified.learn(digest, stat);
+            self.arrived(digest, &file, &path)?;
         }
+        Ok(())
+    }
+
+    /// A blob has got its name: its bytes are right, and not yet on disk.
+    fn arrived(&self, digest: &Digest, file: &File, path: &Path) -> Result<(), StoreError> {
+        let stat = StatId::of(&file.metadata().at("read", path)?);
+        self.inner.verified.learn(digest, stat);
+        // An earlier one of this name was removed.
+        lock(&self.inner.durable).remove(digest);
         Ok(())
     }
 
@@ -278,10 +286,7 @@ impl Store {
             .at("set the mode of", path)?;
         let dest = self.blob_path(&digest);
         match rename_new(path, &dest) {
-            Ok(true) => {
-                let stat = StatId::of(&file.metadata().at("read", &dest)?);
-                self.inner.verified.learn(&digest, stat);
-            }
+            Ok(true) => self.arrived(&digest, &file, &dest)?,
             Ok(false) => std::fs::remove_file(path).at("remove", path)?,
             Err(StoreError::Io { source, .. })
                 if source.kind() == std::io::ErrorKind::CrossesDevices =>

@@ -27,7 +27,6 @@ use crate::{
 
 /// What a commit found beside what it was given.
 #[derive(Clone, Debug, Default, PartialEq)]
-#[must_use = "differing results have to be reported"]
 pub struct CommitReport {
     /// Actions that already had another result: nodes that are not deterministic.
     pub differing: Vec<Differing>,
@@ -62,7 +61,7 @@ impl Poison {
         Ok(())
     }
 
-    fn set(&self, error: &StoreError) -> StoreError {
+    pub(crate) fn set(&self, error: &StoreError) -> StoreError {
         let mut first = lock(&self.first);
         if !self.set.swap(true, Ordering::AcqRel) {
             *first = error.to_string();

@@ -3,7 +3,12 @@
 //! Under `compact.lock`, which nobody waits for but the collector. The new table is on disk and named before what it
 //! replaces is removed, and readers prefer newer tables, so that a crash in between changes no answer.
 
-use std::{fs::File, os::unix::fs::FileExt, path::PathBuf, sync::Arc};
+use std::{
+    fs::File,
+    os::unix::fs::FileExt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use dagrun_model::{ActionDigest, Digest};
 use rustc_hash::FxHashMap;
@@ -155,7 +160,11 @@ impl Actions {
         let mut merged = Merged::default();
         // Tables first, oldest first: where times are equal, what was there first holds.
         for (ix, source) in inputs.sources.iter().enumerate().rev() {
-            self.gather(ix, source, &inputs.paths[ix], &mut merged)?;
+            let path = &inputs.paths[ix];
+            if let Some(at) = gather(ix, source, path, &mut merged)? {
+                lock(&self.state).warnings.push(damaged(path, at));
+                self.keep_copy(path);
+            }
         }
         let mut actions: Vec<_> = merged.known.into_iter().collect();
         actions.sort_unstable_by_key(|(action, _)| *action);
@@ -222,55 +231,128 @@ impl Actions {
         Ok(dropped)
     }
 
-    fn gather(
-        &self,
-        ix: usize,
-        source: &Source,
-        path: &std::path::Path,
-        merged: &mut Merged,
-    ) -> Result<(), StoreError> {
-        match source {
-            Source::Table(table) => {
-                let bad = table
-                    .each(|place, record| merged.take(record, (ix, place)))
-                    .at("read", path)?;
-                if let Some(at) = bad.first() {
-                    lock(&self.state).warnings.push(damaged(path, *at));
-                    self.keep_copy(path);
-                }
-            }
-            Source::Segment(file) => {
-                let len = file.metadata().at("read", path)?.len();
-                let start = SEGMENT_MAGIC.len() as u64;
-                let mut bytes = vec![0; len.saturating_sub(start) as usize];
-                file.read_exact_at(&mut bytes, start.min(len))
-                    .at("read", path)?;
-                let mut records = Vec::new();
-                let (_, end) = log::scan(&bytes, |offset, record| {
-                    let place = Place {
-                        at: start + offset as u64,
-                        len: RECORD_HEAD + 41 + record.entry.len(),
-                    };
-                    records.push((record.kind, record.time, record.action, place));
-                });
-                if matches!(end, End::Damaged { .. }) {
-                    self.keep_copy(path);
-                    return Ok(());
-                }
-                for (kind, time, action, place) in records {
-                    merged.insert(action, kind, time, (ix, place));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Keeps a damaged file for `verify`, as its sound part is merged and the file removed.
-    fn keep_copy(&self, path: &std::path::Path) {
+    fn keep_copy(&self, path: &Path) {
         let _ = std::fs::create_dir_all(&self.quarantine);
         if let Some(name) = path.file_name() {
             let _ = std::fs::hard_link(path, self.quarantine.join(name));
         }
+    }
+}
+
+/// Takes in all records of a file. Gives the position of the first damage, if there is any.
+fn gather(
+    ix: usize,
+    source: &Source,
+    path: &Path,
+    merged: &mut Merged,
+) -> Result<Option<u64>, StoreError> {
+    match source {
+        Source::Table(table) => {
+            let bad = table
+                .each(|place, record| merged.take(record, (ix, place)))
+                .at("read", path)?;
+            Ok(bad.first().copied())
+        }
+        Source::Segment(file) => {
+            let len = file.metadata().at("read", path)?.len();
+            let start = SEGMENT_MAGIC.len() as u64;
+            let mut bytes = vec![0; len.saturating_sub(start) as usize];
+            file.read_exact_at(&mut bytes, start.min(len))
+                .at("read", path)?;
+            let mut records = Vec::new();
+            let (good, end) = log::scan(&bytes, |offset, record| {
+                let place = Place {
+                    at: start + offset as u64,
+                    len: RECORD_HEAD + 41 + record.entry.len(),
+                };
+                records.push((record.kind, record.time, record.action, place));
+            });
+            if matches!(end, End::Damaged { .. }) {
+                // Nothing of it is trusted until a person has asked for what is left.
+                return Ok(Some(start + good as u64));
+            }
+            for (kind, time, action, place) in records {
+                merged.insert(action, kind, time, (ix, place));
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// An entry of the whole cache, as [`Actions::each`] gives it.
+pub(crate) struct Row {
+    pub(crate) action: ActionDigest,
+    pub(crate) entry: ActionEntry,
+    /// Whether it is the one that look-ups give, and not just kept as evidence.
+    pub(crate) holds: bool,
+}
+
+/// Sizes and damage of the action cache's files.
+#[derive(Default)]
+pub(crate) struct Census {
+    pub(crate) segments: u64,
+    pub(crate) tables: u64,
+    pub(crate) bytes: u64,
+    pub(crate) damaged: Vec<(PathBuf, u64)>,
+}
+
+impl Actions {
+    /// Gives every entry, of live writers too, sorted by action.
+    pub(crate) fn each(
+        &self,
+        mut each: impl FnMut(Row) -> Result<(), StoreError>,
+    ) -> Result<Census, StoreError> {
+        let names = names(&self.folder)?;
+        let mut census = Census::default();
+        let (mut sources, mut paths) = (Vec::new(), Vec::new());
+        for name in names.iter().filter(|n| is(n, SEGMENT)) {
+            let path = self.folder.join(name);
+            if let Ok(file) = open_plain(&path) {
+                census.segments += 1;
+                census.bytes += file.metadata().at("read", &path)?.len();
+                sources.push(Source::Segment(Arc::new(file)));
+                paths.push(path);
+            }
+        }
+        for name in names.iter().filter(|n| is(n, TABLE)) {
+            let path = self.folder.join(name);
+            if Table::open(&path, 0).at("open", &path)?.is_none() {
+                census.damaged.push((path, 0));
+            }
+        }
+        for table in self.open_tables(&names)? {
+            census.tables += 1;
+            census.bytes += table.bytes;
+            paths.push(table.path.clone());
+            sources.push(Source::Table(table));
+        }
+        let mut merged = Merged::default();
+        for (ix, source) in sources.iter().enumerate().rev() {
+            if let Some(at) = gather(ix, source, &paths[ix], &mut merged)? {
+                census.damaged.push((paths[ix].clone(), at));
+            }
+        }
+        let best = merged
+            .known
+            .into_iter()
+            .filter_map(|(action, known)| Some((action, true, known.best?.place)));
+        let evidence = merged
+            .evidence
+            .into_iter()
+            .flat_map(|(action, places)| places.into_iter().map(move |p| (action, false, p)));
+        let mut rows: Vec<_> = best.chain(evidence).collect();
+        rows.sort_by_key(|(action, holds, _)| (*action, !*holds));
+        for (action, holds, place) in rows {
+            if let Some(entry) = entry_of(&read(&sources, &paths, place)?) {
+                each(Row {
+                    action,
+                    entry,
+                    holds,
+                })?;
+            }
+        }
+        Ok(census)
     }
 }
 

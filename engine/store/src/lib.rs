@@ -24,6 +24,7 @@ mod commit;
 mod compact;
 mod error;
 mod fsx;
+mod gc;
 mod glob;
 mod hashes;
 mod lease;
@@ -32,6 +33,7 @@ mod stage;
 mod table;
 mod tree;
 mod verified;
+mod verify;
 
 use std::{
     fs::File,
@@ -56,10 +58,12 @@ pub use crate::{
     codec::{ActionEntry, MadeBy},
     commit::{CommitReport, Differing},
     error::StoreError,
+    gc::{GcOptions, GcReport, GcRow},
     hashes::{FileError, FileHashes},
     lease::Lease,
     stage::{Altered, Staged, Staging},
     tree::{TreeEntry, TreeKind},
+    verify::{MissingBlob, StoreStat, VerifyReport},
 };
 
 /// The version of the layout of the folder.
@@ -267,8 +271,9 @@ fn create(root: &Path, version: &Path) -> Result<(), StoreError> {
     sync_folder(root)?;
     // The folder itself, and those above it that were just made, have to survive as well.
     for above in root.ancestors().skip(1).take(3) {
-        if !above.as_os_str().is_empty() {
-            let _ = sync_folder(above);
+        // Those that this user may not open were not made just now.
+        if let Ok(folder) = File::open(above) {
+            folder.sync_all().at("sync", above)?;
         }
     }
     Ok(())

@@ -242,7 +242,19 @@ impl Store {
         look: Look,
         staged: &mut Staged,
     ) -> Result<(), StoreError> {
+        self.lay_file(blob, dest, staging, look, staged)?;
         staged.bytes += blob.size;
+        Ok(())
+    }
+
+    fn lay_file(
+        &self,
+        blob: &BlobRef,
+        dest: &Path,
+        staging: Staging,
+        look: Look,
+        staged: &mut Staged,
+    ) -> Result<(), StoreError> {
         let mode = if blob.executable {
             look.executable
         } else {

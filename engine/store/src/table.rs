@@ -36,8 +36,6 @@ pub(crate) struct Table {
     pub(crate) seq: u64,
     slots: u64,
     index_at: u64,
-    /// Records, also those that no slot points to.
-    pub(crate) records: u64,
     /// Bytes of the file.
     pub(crate) bytes: u64,
     whole: OnceLock<Option<Vec<u8>>>,
@@ -57,7 +55,7 @@ impl Table {
         }
         let number =
             |at: usize| u64::from_le_bytes(header[at..at + 8].try_into().expect("eight bytes"));
-        let (slots, index_at, records) = (number(8), number(16), number(24));
+        let (slots, index_at) = (number(8), number(16));
         let crc = crc32fast::hash(&header[..HEADER - 4]).to_le_bytes();
         let sound = header[..8] == *MAGIC
             && header[HEADER - 4..] == crc
@@ -69,7 +67,6 @@ impl Table {
             seq,
             slots,
             index_at,
-            records,
             bytes,
             whole: OnceLock::new(),
         }))
@@ -355,9 +352,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let table = build(folder.path(), 8);
         let good = std::fs::read(&table.path).unwrap();
-        for bit in 0..good.len() * 8 {
+        for byte in 0..good.len() {
             let mut bad = good.clone();
-            bad[bit / 8] ^= 1 << (bit % 8);
+            bad[byte] ^= 1 << (byte % 8);
             let path = folder.path().join("bad");
             std::fs::write(&path, &bad).unwrap();
             let Some(table) = Table::open(&path, 1).unwrap() else {

@@ -117,7 +117,7 @@ fn entries_are_found_by_others_and_after_reopening() {
     drop((one, two));
     let three = store(folder.path());
     assert_eq!(three.lookup(&[action(1), action(2)]).unwrap(), expected);
-    assert_eq!(three.take_warnings(), [String::new(); 0]);
+    assert!(three.take_warnings().is_empty());
 }
 
 #[test]
@@ -144,7 +144,7 @@ fn merging_segments_changes_no_answer() {
     }
     let files = fs::read_dir(folder.path().join("store/actions")).unwrap();
     assert!(files.count() < 20, "segments were merged");
-    assert_eq!(reader.take_warnings(), [String::new(); 0]);
+    assert!(reader.take_warnings().is_empty());
 }
 
 #[test]

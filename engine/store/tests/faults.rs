@@ -1,0 +1,580 @@
+//! The store under injected faults. Names carry the number of the fault case.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
+    path::Path,
+    process::{Command, Stdio},
+};
+
+use dagrun_model::Artifact;
+use dagrun_store::{Staging, Store, StoreError, StoreOptions};
+use dagrun_testkit::{Fault, Fs, Loss, PowerCut, SmallDisk, example, scratch, skip};
+
+mod check;
+mod load;
+
+fn open(root: &Path) -> Store {
+    Store::open(root, StoreOptions::default()).unwrap()
+}
+
+fn load_program() -> std::path::PathBuf {
+    example("dagrun-store", "store_load")
+}
+
+/// Kills the load program at the N-th of some system calls, for every N, and checks what it had acknowledged.
+fn sweep(calls: &str, effect: &str, expect_failure: bool) {
+    let program = load_program();
+    let folder = scratch();
+    let mut n = 1;
+    loop {
+        let root = folder.path().join(format!("{n}"));
+        let fault = Fault {
+            calls: calls.into(),
+            effect: effect.into(),
+            when: n.to_string(),
+        };
+        let traced = skip!(
+            "sweep",
+            fault.run(&program, &[root.to_str().unwrap(), "12"])
+        );
+        let printed = &traced.output.stdout;
+        let acked = check::acks(printed);
+        if traced.injected {
+            if expect_failure {
+                assert!(!traced.output.status.success(), "{calls} {n}");
+            }
+        } else {
+            assert_eq!(acked.len(), 12, "{}", String::from_utf8_lossy(printed));
+            break;
+        }
+        check::assert_survived(&root, &acked);
+        // The next one takes over where the last one died.
+        let again = Command::new(&program)
+            .args([root.to_str().unwrap(), "12"])
+            .output()
+            .unwrap();
+        assert_eq!(check::acks(&again.stdout).len(), 12, "{calls} {n}");
+        check::assert_survived(&root, &(0..12).collect::<Vec<_>>());
+        fs::remove_dir_all(&root).unwrap();
+        n += 1;
+    }
+    assert!(n > 2, "the fault was never injected");
+}
+
+#[test]
+fn f02_killed_at_each_sync() {
+    sweep("fsync,fdatasync", "signal=KILL", true);
+}
+
+#[test]
+fn f02_killed_at_each_rename() {
+    sweep("rename,renameat2", "signal=KILL", true);
+}
+
+#[test]
+fn f02_killed_at_each_write() {
+    sweep("write,pwrite64", "signal=KILL", true);
+}
+
+/// F10: after a failed sync nothing more is acknowledged, and what was before is there.
+#[test]
+fn f10_eio_at_each_sync() {
+    sweep("fsync,fdatasync", "error=EIO", true);
+}
+
+#[test]
+fn f10_a_failed_sync_stops_all_later_commits() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    drop(open(&root));
+    let fault = Fault {
+        calls: "fdatasync".into(),
+        effect: "error=EIO".into(),
+        when: "2".into(),
+    };
+    let traced = skip!(
+        "F10",
+        fault.run(&load_program(), &[root.to_str().unwrap(), "12"])
+    );
+    let printed = String::from_utf8_lossy(&traced.output.stdout).into_owned();
+    assert_eq!(check::acks(printed.as_bytes()), [0, 1, 2], "{printed}");
+    assert!(printed.contains("stopped committing"), "{printed}");
+    assert!(printed.contains("actions"), "it names the file: {printed}");
+    check::assert_survived(&root, &[0, 1, 2]);
+}
+
+/// F09: with no room left a put or a commit fails cleanly at every point, and works once there is room.
+#[test]
+fn f09_a_full_disk() {
+    let disk = skip!("F09", SmallDisk::new(2 << 20, None));
+    let root = disk.path().join("store");
+    let store = open(&root);
+    let mut made = 0;
+    let error = loop {
+        let result = load::make(&store, made).and_then(|entry| {
+            store.commit(vec![(load::action(made), entry)])?;
+            Ok(())
+        });
+        match result {
+            Ok(()) => made += 1,
+            Err(error) => break error,
+        }
+        assert!(made < 10_000, "the disk is never full");
+    };
+    let text = error.to_string();
+    assert!(
+        matches!(&error, StoreError::DiskFull { .. }) || text.contains("No space left"),
+        "{text}"
+    );
+    assert!(text.contains(disk.path().to_str().unwrap()), "{text}");
+    let filler = disk.fill();
+    let full = store.put_bytes(&vec![3; 500_000]).unwrap_err();
+    assert!(matches!(full, StoreError::DiskFull { .. }), "{full}");
+    let acked: Vec<u32> = (0..made).collect();
+    check::assert_survived(&root, &acked);
+    assert!(no_temporary_files(&root), "temporary files are left over");
+
+    fs::remove_file(filler).unwrap();
+    disk.remount("size=8m");
+    // The same store goes on: being full is no reason to distrust it.
+    let entry = load::make(&store, made).unwrap();
+    store.commit(vec![(load::action(made), entry)]).unwrap();
+    check::assert_survived(&root, &(0..=made).collect::<Vec<_>>());
+}
+
+/// F09: the entry itself does not fit. Half a frame must not hide what is committed later.
+#[test]
+fn f09_a_full_disk_while_entries_are_appended() {
+    let disk = skip!("F09", SmallDisk::new(4 << 20, None));
+    let root = disk.path().join("store");
+    let store = open(&root);
+    let entry = load::make(&store, 1).unwrap();
+    store.commit(vec![(load::action(1), entry)]).unwrap();
+    let mut large = load::make(&store, 2).unwrap();
+    large.made_by.run = "x".repeat(100_000);
+    let filler = disk.fill();
+    let error = store
+        .commit(vec![(load::action(2), large.clone())])
+        .unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    assert_eq!(store.lookup(&[load::action(2)]).unwrap(), [None]);
+    fs::remove_file(filler).unwrap();
+    store.commit(vec![(load::action(2), large)]).unwrap();
+    drop(store);
+    check::assert_survived(&root, &[1, 2]);
+}
+
+/// F11: out of inodes is told as a full disk, with the path.
+#[test]
+fn f11_out_of_inodes() {
+    let disk = skip!("F11", SmallDisk::new(64 << 20, Some(300)));
+    let store = open(&disk.path().join("store"));
+    let error = (0..1000_u32)
+        .find_map(|n| store.put_bytes(&n.to_le_bytes()).err())
+        .expect("inodes run out");
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    assert!(error.to_string().contains("blobs"), "{error}");
+}
+
+/// F11: a file system that was set read-only gives a clear error, and what is there can still be read.
+#[test]
+fn f11_a_read_only_store() {
+    let disk = skip!("F11", SmallDisk::new(64 << 20, None));
+    let root = disk.path().join("store");
+    let store = open(&root);
+    let blob = store.put_bytes(b"there").unwrap();
+    let entry = load::make(&store, 1).unwrap();
+    store.commit(vec![(load::action(1), entry)]).unwrap();
+    drop(store);
+    disk.remount("ro");
+    let store = open(&root);
+    let error = store.put_bytes(b"new").unwrap_err();
+    assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+    assert!(error.to_string().contains("DAGRUN_CACHE"), "{error}");
+    assert_eq!(store.read(&blob.digest).unwrap(), b"there");
+    assert!(store.lookup(&[load::action(1)]).unwrap()[0].is_some());
+    drop(store);
+    disk.remount("rw");
+}
+
+/// F11: without the right to write.
+#[test]
+fn f11_a_store_of_somebody_else() {
+    if dagrun_testkit::require_root().is_ok() {
+        return dagrun_testkit::report_skipped("F11 EACCES", "root may write everywhere");
+    }
+    let folder = scratch();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o555)).unwrap();
+    let error = Store::open(&folder.path().join("s"), StoreOptions::default()).unwrap_err();
+    assert!(matches!(error, StoreError::Denied { .. }), "{error}");
+}
+
+/// F12: with too few files the store says so, with the limit, and stores nothing wrong.
+#[test]
+fn f12_too_many_open_files() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let prlimit = skip!("F12", dagrun_testkit::require_program("prlimit"));
+    let run = |files: u32| {
+        Command::new(&prlimit)
+            .arg(format!("--nofile={files}"))
+            .arg(load_program())
+            .args([root.to_str().unwrap(), "12"])
+            .output()
+            .unwrap()
+    };
+    drop(open(&root));
+    let mut failed = 0;
+    for files in 4..24 {
+        let output = run(files);
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        if !output.status.success() {
+            failed += 1;
+            let message = format!("with a limit of {files}");
+            assert!(printed.contains(&message), "{files}: {printed}");
+        }
+        check::assert_survived(&root, &check::acks(&output.stdout));
+    }
+    assert!(failed > 0, "the limit was never reached");
+    assert!(run(64).status.success());
+}
+
+/// F03: what was acknowledged before a power cut is there after it, with its bytes.
+fn power_cuts(fs_kind: Fs, mib: u64, cuts: u32) {
+    let cut = skip!("F03", PowerCut::new(fs_kind, mib));
+    let program = load_program();
+    let root = cut.path().join("store");
+    let mut first = 0;
+    let mut total = 0;
+    for loss in Loss::ALL {
+        for round in 0..cuts {
+            let mut child = Command::new(&program)
+                .arg(&root)
+                .args(["100000", &first.to_string()])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+            // Each round is cut at another point of the work.
+            let wanted = 6 + 7 * round as usize;
+            let mut acked = Vec::new();
+            for line in lines.by_ref() {
+                acked.extend(check::acks(line.unwrap().as_bytes()));
+                if acked.len() >= wanted {
+                    break;
+                }
+            }
+            assert!(acked.len() >= wanted, "the program ended: {acked:?}");
+            // Only what came before the cut counts.
+            cut.cut(loss);
+            let _ = child.kill();
+            drop(lines);
+            child.wait().unwrap();
+            cut.restore();
+            check::assert_survived(&root, &acked);
+            total += acked.len();
+            first += 100_000;
+        }
+    }
+    assert!(total > 100, "{total}");
+}
+
+#[test]
+fn f03_power_cuts_on_ext4() {
+    power_cuts(Fs::Ext4, 256, 5);
+}
+
+#[test]
+fn f03_power_cuts_on_xfs() {
+    power_cuts(Fs::Xfs, 320, 5);
+}
+
+/// F08: collection in a loop, with no mercy, takes nothing that a run with a lease makes, finds or reads.
+#[test]
+fn f08_collection_during_a_run() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let ruthless = dagrun_store::GcOptions {
+        max_age: Some(std::time::Duration::ZERO),
+        max_bytes: Some(0),
+        grace: std::time::Duration::ZERO,
+        ..Default::default()
+    };
+    // Results of an earlier run, which the live run finds before collection starts.
+    {
+        let store = open(&root);
+        let entries = (0..30)
+            .map(|n| (load::action(n), load::make(&store, n).unwrap()))
+            .collect();
+        store.commit(entries).unwrap();
+    }
+    let store = open(&root);
+    let lease = store.lease("run").unwrap();
+    let hits: Vec<_> = (0..30).map(load::action).collect();
+    let found = store.lookup(&hits).unwrap();
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let collected = std::thread::scope(|scope| {
+        let collector = scope.spawn(|| {
+            let other = open(&root);
+            let mut rounds = 0;
+            while !done.load(std::sync::atomic::Ordering::Relaxed) || rounds < 3 {
+                let report = other.gc(&ruthless).unwrap();
+                assert_eq!(report.leases, 1);
+                rounds += 1;
+            }
+            rounds
+        });
+        for n in 30..120 {
+            let entry = load::make(&store, n).unwrap();
+            let dest = folder.path().join(format!("staged-{n}"));
+            let artifact = entry.outputs["out"].clone();
+            let staged = store.stage(&artifact, &dest, Staging::Auto).unwrap();
+            assert_eq!(staged.bytes, load::content(n).len() as u64);
+            store.commit(vec![(load::action(n), entry)]).unwrap();
+        }
+        for (n, entry) in found.iter().enumerate() {
+            for artifact in entry.as_ref().expect("it was committed").outputs.values() {
+                let dest = folder.path().join(format!("hit-{n}"));
+                let _ = store.stage(artifact, &dest, Staging::Auto).unwrap();
+                let _ = fs::remove_dir_all(&dest).or_else(|_| fs::remove_file(&dest));
+            }
+        }
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        collector.join().unwrap()
+    });
+    assert!(collected >= 3);
+    check::assert_survived(&root, &(0..120).collect::<Vec<_>>());
+    drop(lease);
+    drop(store);
+    let report = open(&root).gc(&ruthless).unwrap();
+    assert_eq!((report.kept_blobs, report.entries), (0, 120));
+}
+
+/// F07: an entry whose blobs are gone is told apart from damage, and its node can commit again.
+#[test]
+fn f07_an_entry_without_its_blob() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let store = open(&root);
+    let entry = load::make(&store, 3).unwrap();
+    let artifact = entry.outputs["out"].clone();
+    store.commit(vec![(load::action(3), entry)]).unwrap();
+    let digest = artifact.blob_digest().unwrap();
+    fs::remove_file(store.blob_path(&digest)).unwrap();
+    let dest = folder.path().join("dest");
+    let error = store
+        .stage(&artifact, &dest, Staging::Auto)
+        .map(|_| ())
+        .unwrap_err();
+    assert!(error.is_lost_blob(), "{error}");
+    assert!(store.lookup(&[load::action(3)]).unwrap()[0].is_some());
+    let report = store.verify(false).unwrap();
+    assert!(report.is_sound());
+    assert_eq!(report.missing[0].digest, digest);
+    // The producer runs again; its blob is new and has to be synced again.
+    let again = load::make(&store, 3).unwrap();
+    let report = store.commit(vec![(load::action(3), again)]).unwrap();
+    assert!(report.differing.is_empty());
+    check::assert_survived(&root, &[3]);
+}
+
+/// F04 and F05 with real files: a torn tail costs its commit and one warning; damage costs the segment until a repair.
+#[test]
+fn f04_f05_torn_and_damaged_segments() {
+    let folder = scratch();
+    let write = |root: &Path| {
+        let store = open(root);
+        for n in 0..3 {
+            let entry = load::make(&store, n).unwrap();
+            store.commit(vec![(load::action(n), entry)]).unwrap();
+        }
+        let name = fs::read_dir(root.join("actions"))
+            .unwrap()
+            .map(|e| e.unwrap().path())
+            .find(|p| p.extension().is_some_and(|e| e == "log"))
+            .unwrap();
+        let bytes = fs::read(&name).unwrap();
+        (name, bytes)
+    };
+    let hits = |store: &Store| {
+        let actions: Vec<_> = (0..3).map(load::action).collect();
+        let found = store.lookup(&actions).unwrap();
+        found.iter().filter(|e| e.is_some()).count()
+    };
+
+    let root = folder.path().join("torn");
+    let (segment, bytes) = write(&root);
+    fs::write(&segment, &bytes[..bytes.len() - 1]).unwrap();
+    let store = open(&root);
+    assert_eq!(hits(&store), 2);
+    assert_eq!(hits(&store), 2);
+    assert_eq!(store.take_warnings().len(), 1, "one warning and no more");
+
+    let root = folder.path().join("damaged");
+    let (segment, mut bytes) = write(&root);
+    bytes[40] ^= 1;
+    fs::write(&segment, &bytes).unwrap();
+    let store = open(&root);
+    assert_eq!(hits(&store), 0);
+    let warnings = store.take_warnings();
+    assert!(warnings[0].contains("at byte 8"), "{warnings:?}");
+    assert!(warnings[0].contains("verify --fix"), "{warnings:?}");
+    assert!(!segment.exists(), "it is in quarantine");
+    let report = store.verify(true).unwrap();
+    assert_eq!((report.saved, report.corrupt.len()), (2, 0));
+    store.refresh().unwrap();
+    assert_eq!(hits(&store), 2);
+    assert_eq!(hits(&open(&root)), 2);
+}
+
+/// F06: a check of the whole store finds each damaged blob, and a repair takes them out.
+#[test]
+fn f06_verify_finds_damage() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let store = open(&root);
+    let blobs: Vec<_> = (0..20_u8)
+        .map(|n| store.put_bytes(&[n; 1000]).unwrap())
+        .collect();
+    for blob in &blobs[..3] {
+        let path = store.blob_path(&blob.digest);
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
+        fs::write(&path, b"bad").unwrap();
+    }
+    let report = store.verify(false).unwrap();
+    assert_eq!((report.blobs, report.corrupt.len()), (20, 3));
+    assert!(!report.is_sound());
+    assert_eq!(store.verify(true).unwrap().corrupt.len(), 3);
+    let report = store.verify(false).unwrap();
+    assert_eq!((report.blobs, report.corrupt.len()), (17, 0));
+}
+
+/// F45: results of a broken machine are dropped, also for those who read the store already, and can be made again.
+#[test]
+fn f45_evicted_results_are_misses() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let reader = open(&root);
+    for round in 0..3 {
+        let store = open(&root);
+        for n in 0..4 {
+            let mut entry = load::make(&store, n).unwrap();
+            entry.made_by.host = if n < 2 { "bad" } else { "good" }.into();
+            store.commit(vec![(load::action(n), entry)]).unwrap();
+        }
+        drop(store);
+        let all: Vec<_> = (0..4).map(load::action).collect();
+        let there = |store: &Store| -> Vec<bool> {
+            store.refresh().unwrap();
+            let found = store.lookup(&all).unwrap();
+            found.iter().map(Option::is_some).collect()
+        };
+        assert_eq!(there(&reader), [true; 4], "{round}");
+        let evicted = open(&root)
+            .evict(&|_, entry| entry.made_by.host == "bad")
+            .unwrap();
+        assert_eq!(evicted.len(), 2);
+        assert_eq!(there(&reader), [false, false, true, true], "{round}");
+        assert_eq!(there(&open(&root)), [false, false, true, true], "{round}");
+        // Merging everything changes nothing.
+        let report = open(&root).verify(true).unwrap();
+        assert_eq!(report.entries, 2);
+        assert_eq!(there(&reader), [false, false, true, true], "{round}");
+    }
+}
+
+/// Collection goes by last use, says whose the bytes were, and a dry run changes nothing.
+#[test]
+fn collection_by_size_takes_what_was_not_used() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    {
+        let store = open(&root);
+        let old = |n: u32| {
+            let blob = store.put_bytes(&vec![n as u8; 1000]).unwrap();
+            let mut entry = load::make(&store, 1).unwrap();
+            entry.stdout = None;
+            entry.outputs = [("out".to_owned(), Artifact::File(blob))]
+                .into_iter()
+                .collect();
+            entry.made_by.node = n.to_string();
+            (load::action(n), entry)
+        };
+        store.commit((0..4).map(old).collect()).unwrap();
+    }
+    let options = dagrun_store::GcOptions {
+        max_bytes: Some(1500),
+        grace: std::time::Duration::ZERO,
+        dry_run: true,
+        ..Default::default()
+    };
+    let store = open(&root);
+    let before = store.stat().unwrap();
+    let report = store.gc(&options).unwrap();
+    assert_eq!(store.stat().unwrap(), before);
+    assert_eq!(report.kept_bytes, 1000);
+    assert_eq!(report.rows.len(), 3);
+    assert!(
+        report
+            .rows
+            .iter()
+            .all(|row| row.run == "load" && !row.entry)
+    );
+    let report = store
+        .gc(&dagrun_store::GcOptions {
+            dry_run: false,
+            ..options
+        })
+        .unwrap();
+    assert_eq!((report.kept_blobs, report.entries), (1, 0));
+    let after = store.stat().unwrap();
+    assert_eq!(
+        (after.blobs, after.entries),
+        (1, 4),
+        "entries outlive blobs"
+    );
+}
+
+fn no_temporary_files(root: &Path) -> bool {
+    let mut folders = vec![root.to_path_buf()];
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_type().unwrap().is_dir() {
+                folders.push(entry.path());
+            } else if entry.file_name().to_str().unwrap().starts_with(".tmp-") {
+                return false;
+            }
+        }
+    }
+    true
+}
+
+/// Several processes put, commit and read at once; all results are there afterwards.
+#[test]
+fn several_processes_at_once() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let program = load_program();
+    let children: Vec<_> = (0..4)
+        .map(|n: u32| {
+            Command::new(&program)
+                .arg(&root)
+                // Half of what each makes, another makes as well.
+                .args(["60", &(n * 30).to_string()])
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        let printed = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "{printed}");
+    }
+    check::assert_survived(&root, &(0..150).collect::<Vec<_>>());
+    let report = open(&root).verify(false).unwrap();
+    assert!(report.is_sound() && report.missing.is_empty(), "{report:?}");
+}

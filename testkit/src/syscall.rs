@@ -1,0 +1,76 @@
+//! System calls that fail, or are the last: by `strace --inject`.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use crate::skip::{Unavailable, require_program};
+
+/// What happens at which calls.
+#[derive(Clone, Debug)]
+pub struct Fault {
+    /// The system calls, as strace names them: `fsync,fdatasync`, or a set such as `/^rename`.
+    pub calls: String,
+    /// What happens: `error=EIO`, `signal=KILL`.
+    pub effect: String,
+    /// At which of the calls of each thread: `3`, or `3+` for all from there on.
+    pub when: String,
+}
+
+/// What came of a program that ran with a fault.
+#[derive(Debug)]
+pub struct Traced {
+    /// Its status and what it printed.
+    pub output: Output,
+    /// Whether the fault was injected at all: with a `when` beyond the last call it is not.
+    pub injected: bool,
+}
+
+impl Fault {
+    /// Runs `program` with the fault.
+    ///
+    /// # Errors
+    /// Without strace, or the right to trace.
+    pub fn run(&self, program: &Path, args: &[&str]) -> Result<Traced, Unavailable> {
+        self.run_with(program, args, |_| {})
+    }
+
+    /// Runs `program` with the fault, after `prepare` has set up the command.
+    ///
+    /// # Errors
+    /// Without strace, or the right to trace.
+    pub fn run_with(
+        &self,
+        program: &Path,
+        args: &[&str],
+        prepare: impl FnOnce(&mut Command),
+    ) -> Result<Traced, Unavailable> {
+        let strace = require_program("strace")?;
+        let folder = crate::scratch();
+        let trace: PathBuf = folder.path().join("trace");
+        let mut command = Command::new(strace);
+        command
+            .arg("-f")
+            .arg("-o")
+            .arg(&trace)
+            .args(["-e", &format!("trace={}", self.calls)])
+            .args([
+                "-e",
+                &format!("inject={}:{}:when={}", self.calls, self.effect, self.when),
+            ])
+            .arg(program)
+            .args(args);
+        prepare(&mut command);
+        let output = command
+            .output()
+            .map_err(|error| Unavailable(format!("cannot run strace: {error}")))?;
+        let text = std::fs::read_to_string(&trace).unwrap_or_default();
+        let errors = String::from_utf8_lossy(&output.stderr);
+        if errors.contains("Operation not permitted") && text.is_empty() {
+            return Err(Unavailable("strace may not trace here".into()));
+        }
+        let injected = text.contains("(INJECTED)") || text.contains("killed by SIG");
+        Ok(Traced { output, injected })
+    }
+}
