@@ -175,6 +175,9 @@ impl<'l> Assembler<'l> {
             defaults: head.defaults.as_ref(),
             names,
         };
+        if let Some(defaults) = &head.defaults {
+            decoder.check_defaults(defaults);
+        }
         for (raw, module) in head.jobs.iter().zip(modules) {
             match module {
                 None => jobs.extend(decoder.job(raw, &context, &mut self.symbols)),

@@ -156,6 +156,14 @@ fn top_level() {
         ("bad-name", "secrets: [‸a b]\njobs: {a: {run: x}}\n"),
         ("shell-in-toolchain", "toolchain: [‸a | b]\njobs: {a: {run: x}}\n"),
         ("unknown-key", "defaults: {‸needs: b}\njobs: {a: {run: x}}\n"),
+        (
+            "bad-duration",
+            "defaults: {timeout: ‸soon}\njobs: {a: {run: x, timeout: 1s}}\n",
+        ),
+        (
+            "wrong-type",
+            "defaults: {speculate: ‸maybe}\njobs: {a: {run: x}}\n",
+        ),
         ("bad-path", "report: {junit: ‸../x.xml}\njobs: {a: {run: x}}\n"),
         ("unknown-word", "report: {annotations: ‸gitlab}\njobs: {a: {run: x}}\n"),
         (

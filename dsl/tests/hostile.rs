@@ -105,6 +105,15 @@ fn size() {
 }
 
 #[test]
+fn long_axes() {
+    check(
+        "matrix-too-large",
+        (5, 10),
+        &job("", &format!("[{}1]", "1,".repeat(900_000))),
+    );
+}
+
+#[test]
 fn products() {
     let axis = |n: usize| {
         format!(

@@ -49,7 +49,7 @@ impl<'a> Decoder<'a, '_> {
         }
     }
 
-    fn shell(&mut self, at: At) -> Shell {
+    pub(super) fn shell(&mut self, at: At) -> Shell {
         let mut words = Vec::new();
         for item in self.one_or_many(at) {
             let Some(text) = self.literal(

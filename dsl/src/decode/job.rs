@@ -89,9 +89,43 @@ impl<'a> Decoder<'a, '_> {
         })
     }
 
+    /// Reads the defaults once for what is wrong in them, also where no job takes them over.
+    pub(crate) fn check_defaults(&mut self, defaults: &Fields<'a>) {
+        let get = |name: &str| defaults.get(name);
+        self.check_image(get("image"), defaults);
+        get("inputs")
+            .into_iter()
+            .for_each(|at| drop(self.inputs(at)));
+        get("shell").into_iter().for_each(|at| drop(self.shell(at)));
+        get("env").into_iter().for_each(|at| drop(self.env(at)));
+        get("pass_env")
+            .into_iter()
+            .for_each(|at| drop(self.env_names(at, "`pass_env`")));
+        get("toolchain")
+            .into_iter()
+            .for_each(|at| drop(self.toolchain(at)));
+        get("resources")
+            .into_iter()
+            .for_each(|at| drop(self.resources(at)));
+        get("threads")
+            .into_iter()
+            .for_each(|at| drop(self.threads(at)));
+        get("timeout")
+            .into_iter()
+            .for_each(|at| drop(self.timeout(at)));
+        get("retry").into_iter().for_each(|at| drop(self.retry(at)));
+        get("cache").into_iter().for_each(|at| drop(self.cache(at)));
+        for name in ["continue_on_error", "speculate"] {
+            get(name).into_iter().for_each(|at| {
+                self.bool(at, &format!("`{name}`"));
+            });
+        }
+    }
+
     fn check_image(&mut self, image: Option<At>, fields: &Fields<'a>) {
         if let Some(at) = image {
-            let span = fields.key_span("image").unwrap_or_else(|| self.span(at));
+            let span = self.span(at);
+            let span = fields.key_span("image").unwrap_or(span);
             let words = "`image` is reserved: no executor of this version runs containers";
             self.push(Diagnostic::error("reserved-key", span, words).help(
                 "remove it, and name the programs under `toolchain` so that they enter the key",

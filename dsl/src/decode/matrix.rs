@@ -8,6 +8,9 @@ use crate::schema;
 /// The most points that the lists of one job may make together.
 const MAX_POINTS: u64 = 1_000_000;
 
+/// The most values that a list of one axis may have.
+const MAX_VALUES: usize = 100_000;
+
 /// Axes that are there by themselves.
 const OWN_AXES: &[&str] = &["replicate", "trial", "study"];
 
@@ -68,6 +71,19 @@ impl<'a> Decoder<'a, '_> {
             self.push(Diagnostic::error("reserved-name", entry.name_span, words).help(help));
         }
         let what = format!("the axis `{}`", printable(&entry.name));
+        if let View::List(items) = self.view(entry.at)
+            && items.len() > MAX_VALUES
+        {
+            let words = format!(
+                "{what} has {} values and the limit is {MAX_VALUES}",
+                items.len()
+            );
+            let diagnostic = self
+                .diagnostic("matrix-too-large", entry.at, words)
+                .help("write them as an expression such as `${{ range(1, 1000) }}`");
+            self.push(diagnostic);
+            return ValueTemplate::Value(Spanned::new(Value::list([]), self.span(entry.at)));
+        }
         let values = self.value_template(entry.at);
         match self.view(entry.at) {
             View::List(items) => {

@@ -29,6 +29,9 @@ use crate::{
 /// More diagnostics than anybody reads; what comes after them is dropped.
 const MAX_DIAGNOSTICS: usize = 2000;
 
+/// How much more a value behind an alias counts than one that is written out.
+const ALIAS_WEIGHT: usize = 4;
+
 /// What all files of a pipeline share while they are decoded.
 #[derive(Default)]
 pub(crate) struct Shared {
@@ -147,12 +150,14 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn spend(&mut self, at: At) {
-        self.shared.visited += 1;
-        if self.shared.visited == MAX_NODES + 1 {
+        let within = !self.shared.exhausted();
+        // What an alias unfolds to has no text of its own that would bound it.
+        self.shared.visited += if at.via.is_some() { ALIAS_WEIGHT } else { 1 };
+        if within && self.shared.exhausted() {
             let diagnostic = Diagnostic::error(
                 "too-many-nodes",
                 at.via.unwrap_or_else(|| self.tree.span(at.id)),
-                format!("aliases and merge keys make more than {MAX_NODES} values of this file"),
+                "aliases and merge keys make too many values of this file",
             )
             .help("name a large list once, or write it as an expression");
             self.shared.out.push(diagnostic);

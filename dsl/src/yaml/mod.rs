@@ -22,5 +22,5 @@ pub const MAX_BYTES: usize = 4 << 20;
 /// The most collections that may stand inside one another, aliases counted as what they stand for.
 pub const MAX_DEPTH: usize = 64;
 
-/// The most nodes in a file, and the most nodes that decoding a pipeline may visit.
+/// The most nodes in a file, and the most nodes that decoding a pipeline may visit; those behind aliases count fourfold.
 pub const MAX_NODES: usize = 1_000_000;
