@@ -27,7 +27,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Graph(args) => graph::graph(&args, &global, style),
         Command::Log(args) => report::log(&args, &global, style),
         Command::Runs(args) => report::runs(&args),
-        Command::Show(args) => report::show(&args),
+        Command::Show(args) => report::show(&args, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),
         Command::Check(args) => node::check(&args, &global, style),

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dagrun_events::RunState;
+use dagrun_events::{NodeOutcome, RunState};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::{RunSummary, Workspace};
@@ -18,7 +18,7 @@ use crate::{
     load::open_store,
     put, say,
     settings::Settings,
-    term::{Style, escape, table},
+    term::{Ink, Style, escape, table},
 };
 
 fn workspace(path: &Path) -> Result<Workspace, CliError> {
@@ -43,7 +43,7 @@ pub(crate) fn fold(workspace: &Workspace, run: &RunId) -> Result<RunState, CliEr
     Ok(RunState::fold(&loaded.records))
 }
 
-pub(crate) fn show(args: &ShowArgs) -> Done {
+pub(crate) fn show(args: &ShowArgs, style: Style) -> Done {
     let workspace = workspace(&args.file)?;
     let (_, state) = load(&workspace, args.run.as_deref())?;
     if let Some(path) = &args.trace {
@@ -55,13 +55,79 @@ pub(crate) fn show(args: &ShowArgs) -> Done {
     if args.json {
         put!("{}", to_json(&state));
     } else {
-        put!("{}", dagrun_report::summary(&state).trim_end());
+        print(&state, style);
     }
     Ok(0)
 }
 
 fn to_json(state: &RunState) -> String {
-    serde_json::to_string(&dagrun_report::show(state)).expect("a report is plain data")
+    dagrun_report::show(state).to_string()
+}
+
+fn print(state: &RunState, style: Style) {
+    let Some(started) = &state.started else { return };
+    let how = match state.exit_code {
+        Some(0) => style.paint_out(Ink::Good, "done"),
+        Some(130) => style.paint_out(Ink::Warn, "interrupted"),
+        Some(_) => style.paint_out(Ink::Bad, "failed"),
+        None => style.paint_out(Ink::Warn, "not finished"),
+    };
+    put!("{} {}: {how} in {}", style.paint_out(Ink::Bold, &started.pipeline), started.run, format_seconds(state.wall));
+    let counts = &state.counts;
+    put!(
+        "{} succeeded, {} cached, {} failed, {} skipped, {} cancelled; {} attempts",
+        counts.succeeded,
+        counts.cached,
+        counts.failed,
+        counts.skipped,
+        counts.cancelled,
+        state.executed
+    );
+    let figures = dagrun_report::statistics(state);
+    print_jobs(&figures);
+    if let Some(utilisation) = figures.utilisation {
+        put!("\nslots busy {:.0} %", utilisation * 100.0);
+    }
+    if figures.slowest.len() > 1 {
+        let slowest: Vec<String> =
+            figures.slowest.iter().take(3).map(|(id, seconds)| format!("{} {}", escape(id), format_seconds(*seconds))).collect();
+        put!("slowest: {}", slowest.join(", "));
+    }
+    for node in state.nodes.iter().filter(|node| node.outcome == Some(NodeOutcome::Failed)) {
+        let why = state.last_attempt(node).and_then(|attempt| attempt.result.as_ref()).map(|result| result.describe());
+        let why = why.or_else(|| node.cause.as_ref().map(ToString::to_string)).unwrap_or_default();
+        put!("{} {}: {}", style.paint_out(Ink::Bad, "failed"), escape(&node.id), escape(&why));
+    }
+    for (target, reason) in &state.kept_back {
+        put!("{} {}: {}", style.paint_out(Ink::Bad, "not exported"), escape(target), escape(reason));
+    }
+}
+
+fn print_jobs(figures: &dagrun_report::Statistics) {
+    let bytes = |bytes: u64| if bytes == 0 { String::new() } else { format_bytes(bytes) };
+    let count = |n: u64| if n == 0 { String::new() } else { n.to_string() };
+    let rows: Vec<Vec<String>> = figures
+        .jobs
+        .iter()
+        .map(|(job, figures)| {
+            let seconds = |q: f64| figures.quantile(q).map_or(String::new(), format_seconds);
+            vec![
+                job.clone(),
+                count(figures.attempts),
+                count(figures.cached),
+                count(figures.unsuccessful),
+                seconds(0.5),
+                seconds(0.95),
+                if figures.attempts > 0 { format_seconds(figures.cpu) } else { String::new() },
+                bytes(figures.peak_memory),
+                bytes(figures.bytes_out),
+            ]
+        })
+        .collect();
+    if !rows.is_empty() {
+        let header = ["job", ">ran", ">cached", ">failed", ">median", ">95 %", ">CPU", ">peak memory", ">outputs"];
+        put!("\n{}", table(&header, &rows).trim_end());
+    }
 }
 
 pub(crate) fn runs(args: &RunsArgs) -> Done {

@@ -66,6 +66,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
             fail_fast: args.fail_fast,
             keep_failed: args.keep_failed,
             export: true,
+            overwrite_exports: args.overwrite,
             command,
             version: env!("CARGO_PKG_VERSION").into(),
             pipeline_path: args.file.display().to_string(),
