@@ -42,9 +42,19 @@ pub fn annotations(state: &RunState) -> Vec<String> {
 }
 
 fn data(text: &str) -> String {
-    text.replace('%', "%25")
-        .replace('\r', "%0D")
-        .replace('\n', "%0A")
+    let mut safe = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '%' => safe.push_str("%25"),
+            '\r' => safe.push_str("%0D"),
+            '\n' => safe.push_str("%0A"),
+            '\t' => safe.push(c),
+            // A terminal or a web page must not obey what a node printed.
+            c if c.is_control() => safe.extend(c.escape_default()),
+            c => safe.push(c),
+        }
+    }
+    safe
 }
 
 fn property(text: &str) -> String {
@@ -58,6 +68,7 @@ mod tests {
     #[test]
     fn nothing_ends_an_annotation_early() {
         assert_eq!(data("a%\n::b"), "a%25%0A::b");
+        assert_eq!(data("\u{1b}[2J"), "\\u{1b}[2J");
         assert_eq!(property("a[b=1,c=2]: x"), "a[b=1%2Cc=2]%3A x");
     }
 }

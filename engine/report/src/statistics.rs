@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dagrun_events::{AttemptOutcome, RunState};
+use dagrun_events::{AttemptOutcome, NodeRow, RunState};
 
 /// A run in figures.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -15,6 +15,9 @@ pub struct Statistics {
     pub utilisation: Option<f64>,
     /// The attempts that took longest: node and seconds, at most ten.
     pub slowest: Vec<(String, f64)>,
+    /// The chain of nodes that ended last, each with the seconds from its first start to its end: the run could only be
+    /// shorter if one of these were.
+    pub critical_path: Vec<(String, f64)>,
 }
 
 /// A job in figures.
@@ -85,7 +88,26 @@ pub fn statistics(state: &RunState) -> Statistics {
     if slots > 0.0 && state.wall > 0.0 && figures.busy > 0.0 {
         figures.utilisation = Some(figures.busy / (slots * state.wall));
     }
+    figures.critical_path = critical_path(state);
     figures
+}
+
+/// Follows back from the node that ended last which need it had waited for.
+fn critical_path(state: &RunState) -> Vec<(String, f64)> {
+    let ran = |node: &&NodeRow| !node.attempts.is_empty() && node.outcome.is_some();
+    let by_end = |a: &&NodeRow, b: &&NodeRow| a.done_at.total_cmp(&b.done_at);
+    let mut at = state.nodes.iter().filter(ran).max_by(by_end);
+    let mut path = Vec::new();
+    while let Some(node) = at
+        && path.len() < state.nodes.len()
+    {
+        let first = &state.attempts[node.attempts[0]];
+        path.push((node.id.clone(), (node.done_at - first.started).max(0.0)));
+        let need = first.after.as_deref().and_then(|id| state.find(id));
+        at = need.filter(ran);
+    }
+    path.reverse();
+    path
 }
 
 pub(crate) fn job_of(id: &str) -> &str {
@@ -94,7 +116,41 @@ pub(crate) fn job_of(id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use dagrun_events::{NodeOutcome, OutputRows, Record, RunEvent};
+    use dagrun_model::Digest;
+
     use super::*;
+
+    #[test]
+    fn the_critical_path_is_the_chain_that_ended_last() {
+        let start = |node: &str, attempt, after: Option<&str>| RunEvent::AttemptStarted {
+            node: node.into(),
+            key: Digest::empty(),
+            attempt,
+            number: 1,
+            worker: 0,
+            after: after.map(Into::into),
+        };
+        let done = |node: &str| RunEvent::NodeDone {
+            node: node.into(),
+            also: Vec::new(),
+            end: NodeOutcome::Succeeded,
+            because: None,
+            cause: None,
+            outputs: OutputRows::new(),
+        };
+        let records = [
+            (0.0, start("a", 1, None)),
+            (0.0, start("b", 2, None)),
+            (1.0, done("a")),
+            (4.0, done("b")),
+            (4.0, start("c", 3, Some("b"))),
+            (6.0, done("c")),
+        ]
+        .map(|(at, event)| Record { at, event });
+        let path = statistics(&RunState::fold(&records)).critical_path;
+        assert_eq!(path, [("b".to_string(), 4.0), ("c".to_string(), 2.0)]);
+    }
 
     #[test]
     fn quantiles_are_values_that_were_measured() {

@@ -120,11 +120,14 @@ pub(crate) struct Commit {
     pub(crate) entry: ActionEntry,
 }
 
+/// A node whose result is durable, and what the store had before where that differs.
+pub(crate) type Committed = (NodeIx, Option<Box<Differing>>);
+
 /// What the journal thread says.
 #[derive(Debug)]
 pub(crate) enum Durable {
-    /// These results are durable, and in the journal; with what the store had before where that differs.
-    Committed(Vec<(NodeIx, Option<Box<Differing>>)>),
+    /// These results are durable, and in the journal.
+    Committed(Vec<Committed>),
     /// This result could not be made durable, for a reason of its own.
     NotCommitted(NodeIx, FailureCause),
     /// Nothing more will be written.
@@ -247,10 +250,7 @@ impl Writer {
     }
 
     /// Makes results durable in the store; one that cannot be does not keep the others back.
-    fn commit(
-        &mut self,
-        commits: Vec<Commit>,
-    ) -> Result<Vec<(NodeIx, Option<Box<Differing>>)>, String> {
+    fn commit(&mut self, commits: Vec<Commit>) -> Result<Vec<Committed>, String> {
         if commits.is_empty() {
             return Ok(Vec::new());
         }

@@ -141,9 +141,6 @@ impl Driver<'_> {
                     |e| !matches!(e, Event::WorkerJoined { worker: w, .. } if *w == worker),
                 );
                 self.queue.push_back(Event::WorkerLost(worker));
-                if self.workers.is_empty() && self.live.is_empty() {
-                    self.fatal = Some("the last worker is gone".into());
-                }
             }
             ExecutorEvent::Started(attempt) => self.queue.push_back(Event::AttemptStarted(attempt)),
             ExecutorEvent::Ended(attempt, result) => self.attempt_ended(attempt, *result),

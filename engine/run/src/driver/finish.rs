@@ -79,6 +79,9 @@ impl Driver<'_> {
         if let Some(executor) = self.executor.take() {
             executor.shutdown();
         }
+        for warning in self.store.take_warnings() {
+            self.warn(warning);
+        }
         let wall = self.clock.elapsed().as_secs_f64();
         let mut exit_code = self.exit_code();
         if self.fatal.is_none() {

@@ -455,6 +455,10 @@ impl Driver<'_> {
             if self.finished || self.fatal.is_some() {
                 return;
             }
+            if self.slots > 0 && self.workers.is_empty() && self.live.is_empty() {
+                self.fatal = Some("the last worker is gone, and nodes are left to run".into());
+                return;
+            }
             self.wait().await;
         }
     }
