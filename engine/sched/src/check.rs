@@ -1,6 +1,6 @@
 //! The scheduler's own oracle: every count made anew from scratch.
 
-use dagrun_model::{NodeIx, SetIx};
+use dagrun_model::{HostIx, NodeIx, SetIx};
 
 use crate::{
     NodeState, Scheduler, StateCounts,
@@ -48,6 +48,18 @@ impl Scheduler {
                     == (set.pending, set.good, set.dropped, set.bad, set.bytes),
                 "counts of set {ix} are {set:?}"
             );
+            for host in (0..self.hosts.count.min(64)).map(HostIx::from_index) {
+                let members = self.graph.members(SetIx::from_index(ix)).iter();
+                let here = members
+                    .map(|m| self.graph.node(*m))
+                    .filter(|m| m.fate == Fate::Good && m.replicas & crate::flow::bit(host) != 0);
+                let here: u64 = here.map(|m| m.bytes).sum();
+                let known = self.hosts.bytes_at(SetIx::from_index(ix), host);
+                ensure!(
+                    !self.hosts.many() || here == known,
+                    "set {ix} has {here} bytes on {host:?}, not {known}"
+                );
+            }
             ensure!(
                 set.status == set.evaluate(false),
                 "set {ix} is not {:?}",

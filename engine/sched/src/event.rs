@@ -52,7 +52,7 @@ pub enum Event {
     /// What earlier attempts at a node were charged, from the journal of the run that is being resumed.
     ///
     /// Told between [`Event::PlanExtended`] and the answer of the cache. A node whose tries are used up fails without
-    /// an attempt, unless the cache has its result.
+    /// an attempt, unless the cache has its result; the numbers of its attempts go on.
     Restore {
         /// The node.
         node: NodeIx,

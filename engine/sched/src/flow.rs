@@ -199,18 +199,13 @@ impl Scheduler {
     }
 
     fn need_changed(&mut self, node: NodeIx, set: SetIx, was: Status, is: Status) {
+        let ignored = self.mutant(Mutant::TriggerIgnored);
         let n = &mut self.graph.nodes[node.index()];
-        let trigger = match n.trigger {
-            Trigger::Terminal if cfg!(feature = "mutants") => {
-                if self.mutant(Mutant::TriggerIgnored) {
-                    Trigger::Succeeded
-                } else {
-                    Trigger::Terminal
-                }
-            }
-            trigger => trigger,
+        let trigger = if ignored {
+            Trigger::Succeeded
+        } else {
+            n.trigger
         };
-        let n = &mut self.graph.nodes[node.index()];
         match (was.closed_for(trigger), is.closed_for(trigger)) {
             (false, true) => n.open -= 1,
             (true, false) => n.open += 1,
@@ -527,10 +522,10 @@ impl Scheduler {
         let n = &mut self.graph.nodes[node.index()];
         n.failures = n.failures.saturating_add(1);
         if !self.may_retry(node, cause) {
+            self.end(node, NodeEnd::Failed);
             if let Some(other) = other {
                 self.cancel(other, true);
             }
-            self.end(node, NodeEnd::Failed);
             return;
         }
         if cause == Some(RetryCause::OutOfMemory) && !self.mutant(Mutant::GrowthForgotten) {
@@ -668,10 +663,10 @@ impl Scheduler {
             n.stalls = n.stalls.saturating_add(1);
         }
         if bounded && (worn_out || n.stalls > max) {
+            self.end(node, NodeEnd::Failed);
             if let Some(other) = other {
                 self.cancel(other, true);
             }
-            self.end(node, NodeEnd::Failed);
             return;
         }
         for producer in rewindable {
@@ -732,6 +727,7 @@ impl Scheduler {
             let clamp = |count: u32| u16::try_from(count).unwrap_or(u16::MAX);
             n.failures = n.failures.max(clamp(failures));
             n.losses = n.losses.max(clamp(losses));
+            n.attempts = n.attempts.max(failures.saturating_add(losses));
         }
     }
 

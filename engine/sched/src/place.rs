@@ -167,17 +167,19 @@ impl Scheduler {
                 self.lanes.lanes[lane as usize].queue.remove(at);
                 continue;
             }
-            self.bind_early(entry.1, rooms);
-            if self.move_to_its_group(lane, at, entry) {
+            let bound = self.lanes.lanes[lane as usize].host.is_some();
+            if !bound && self.settle_group(lane, at, entry, rooms) {
                 continue;
             }
             seen += 1;
             for room in rooms {
                 let node = entry.1;
-                if !self.group_may_go(node, room.host, rooms) {
+                let cost = self.cost(node, room.host);
+                if best.is_some_and(|best| best.cost <= cost)
+                    || !bound && !self.group_may_go(node, room.host, rooms)
+                {
                     continue;
                 }
-                let cost = self.cost(node, room.host);
                 let pair = Pair {
                     cost,
                     at,
@@ -189,7 +191,7 @@ impl Scheduler {
                 }
                 if let Some(until) = self.worth_waiting(node, room.host, cost) {
                     held = Some(held.map_or(until, |other| other.min(until)));
-                } else if best.is_none_or(|best| cost < best.cost) {
+                } else {
                     best = Some(pair);
                 }
             }
@@ -269,17 +271,14 @@ impl Scheduler {
         self.lanes.push(lane, node, seq);
     }
 
-    /// Moves an entry whose group was bound since it came here.
-    fn move_to_its_group(&mut self, lane: u32, at: usize, entry: (u64, NodeIx)) -> bool {
-        let from = &self.lanes.lanes[lane as usize];
-        let Some(host) = self
-            .bound_host(entry.1)
-            .filter(|host| from.host != Some(*host))
-        else {
-            return false;
-        };
-        self.move_entry(lane, at, entry, Some(host));
-        true
+    /// Takes an entry out of a common lane where its group is bound, or should be bound now; whether it did.
+    fn settle_group(&mut self, lane: u32, at: usize, entry: (u64, NodeIx), rooms: &[Room]) -> bool {
+        self.bind_early(entry.1, rooms);
+        let host = self.bound_host(entry.1);
+        if host.is_some() {
+            self.move_entry(lane, at, entry, host);
+        }
+        host.is_some()
     }
 
     fn move_entry(&mut self, lane: u32, at: usize, entry: (u64, NodeIx), host: Option<HostIx>) {

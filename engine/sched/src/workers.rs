@@ -4,7 +4,7 @@ use dagrun_model::{AttemptId, HostIx, Resources, SetIx, WorkerIx};
 
 use crate::{
     flow::bit,
-    graph::{Graph, Node},
+    graph::{Fate, Graph, Node},
     lanes::Shape,
     stop::sorted,
 };
@@ -206,40 +206,34 @@ impl Hosts {
 
     // --- bytes ---------------------------------------------------------------------------------
 
-    /// Makes room for all sets and hosts; the sums are made anew when hosts were added.
+    /// Makes room for all sets and hosts; the sums are made for new sets, and for all when hosts were added.
     pub(crate) fn resize(&mut self, graph: &Graph) {
         if !self.many() {
             return;
         }
         let stride = self.count.min(64).next_power_of_two();
-        if stride == self.stride {
-            self.bytes.resize(graph.sets.len() * stride, 0);
-            // New sets may have members that are done.
-            return self.sum_up(graph);
+        if stride != self.stride {
+            self.stride = stride;
+            self.bytes.clear();
         }
-        self.stride = stride;
-        self.bytes = vec![0; graph.sets.len() * stride];
-        self.sum_up(graph);
+        let first = self.bytes.len() / stride;
+        self.bytes.resize(graph.sets.len() * stride, 0);
+        for set in first..graph.sets.len() {
+            self.sum_up(graph, SetIx::from_index(set));
+        }
     }
 
-    fn sum_up(&mut self, graph: &Graph) {
-        for (ix, set) in graph.sets.iter().enumerate() {
-            let row = ix * self.stride..(ix + 1) * self.stride;
-            self.bytes[row.clone()].fill(0);
-            if set.bytes > 0 {
-                for member in graph.members(SetIx::from_index(ix)) {
-                    let node = graph.node(*member);
-                    if node.fate == crate::graph::Fate::Good {
-                        add_replicas(&mut self.bytes[row.clone()], node, true);
-                    }
-                }
+    fn sum_up(&mut self, graph: &Graph, set: SetIx) {
+        if graph.sets[set.index()].bytes > 0 {
+            for member in graph.members(set) {
+                self.count_bytes(set, graph.node(*member), true);
             }
         }
     }
 
     /// Adds (or takes off) what a member of a set has on each host.
     pub(crate) fn count_bytes(&mut self, set: SetIx, node: &Node, add: bool) {
-        if self.many() && node.bytes > 0 && node.fate == crate::graph::Fate::Good {
+        if self.many() && node.bytes > 0 && node.fate == Fate::Good {
             let row = set.index() * self.stride..(set.index() + 1) * self.stride;
             add_replicas(&mut self.bytes[row], node, add);
         }

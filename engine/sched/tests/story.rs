@@ -701,7 +701,7 @@ fn charges_of_earlier_runs_count() {
         &[
             done(nodes[1], NodeEnd::Failed),
             done(nodes[2], NodeEnd::Failed),
-            start(1, nodes[0], 1, 0),
+            start(1, nodes[0], 2, 0),
         ],
     );
     story.expect(

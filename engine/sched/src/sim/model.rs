@@ -139,6 +139,7 @@ impl Model {
             *node = NodeFacts {
                 failures: node.failures,
                 losses: node.losses,
+                attempts: node.failures + node.losses,
                 ..NodeFacts::default()
             };
         }
@@ -468,8 +469,7 @@ impl Model {
             }
             Action::Cancel { attempt, .. } => {
                 let live = self.attempts.get(&attempt.0);
-                let why =
-                    live.is_some_and(|live| live.moot) || self.stop.is_some() || self.two(live);
+                let why = live.is_some_and(|live| live.moot) || self.stop.is_some();
                 self.check(why, "cancel", || {
                     format!("{attempt} is cancelled without a reason")
                 });
@@ -489,14 +489,6 @@ impl Model {
             Action::Emit(notice) => self.judge_notice(notice),
             Action::Finish => self.judge_finish(),
         }
-    }
-
-    fn two(&self, live: Option<&Live>) -> bool {
-        live.is_some_and(|live| {
-            self.nodes[live.node.index()].failures > 0
-                || self.nodes[live.node.index()].stalls > 0
-                || self.rewound
-        })
     }
 
     fn judge_look_up(&mut self, node: NodeIx) {

@@ -103,7 +103,7 @@ impl Scene {
 pub(crate) fn scene(rng: &mut Rng, limit: u32, mask: u32) -> Scene {
     let faults = (rng.next() as u32 | 1 << rng.below(u64::from(FAULT_KINDS)) as u32) & mask;
     let high_failure = rng.percent(25);
-    let many = rng.percent(1);
+    let many = rng.percent(2) && faults & (1 << Fault::Crowd as u32) != 0;
     let most = if many {
         rng.range(100, 610)
     } else {

@@ -109,7 +109,6 @@ struct RealWorker {
     capacity: Resources,
     profile: Option<String>,
     alive: bool,
-    running: u64,
 }
 
 /// An attempt as it really is.
@@ -399,7 +398,6 @@ impl World {
             capacity,
             profile,
             alive: true,
-            running: 0,
         };
         self.workers.push(worker.clone());
         self.tell_joined(worker);
@@ -564,14 +562,9 @@ impl World {
 
     fn submitted(&mut self, id: AttemptId) {
         let attempt = self.real[&id.0].clone();
-        let Some(at) = self
-            .workers
-            .iter()
-            .position(|w| w.ix == attempt.worker && w.alive)
-        else {
+        if !self.is_alive(attempt.worker) {
             return;
-        };
-        self.workers[at].running += 1;
+        }
         let delay = self.soon();
         self.at(
             delay,
@@ -599,6 +592,12 @@ impl World {
                 message: Message::Ended(end),
             },
         );
+    }
+
+    fn is_alive(&self, worker: WorkerIx) -> bool {
+        self.workers
+            .iter()
+            .any(|real| real.ix == worker && real.alive)
     }
 
     fn outcome(&mut self, attempt: &RealAttempt) -> AttemptEnd {
@@ -643,10 +642,9 @@ impl World {
 
     fn message(&mut self, id: AttemptId, message: Message) {
         let attempt = self.real[&id.0].clone();
-        let worker = self.workers.iter().position(|w| w.ix == attempt.worker);
-        let Some(worker) = worker.filter(|at| self.workers[*at].alive) else {
+        if !self.is_alive(attempt.worker) {
             return;
-        };
+        }
         let again = self.fault(Fault::Duplicate, 15);
         if again {
             let delay = self.soon();
@@ -665,12 +663,7 @@ impl World {
             }
             Message::Ended(end) => end,
         };
-        if !std::mem::replace(
-            &mut self.real.get_mut(&id.0).expect("it was started").over,
-            true,
-        ) {
-            self.workers[worker].running -= 1;
-        }
+        self.real.get_mut(&id.0).expect("it was started").over = true;
         let stale = !self.model.attempts.contains_key(&id.0);
         self.model.told_end(id, &end);
         self.tell_maybe_stale(Event::AttemptEnded { attempt: id, end }, stale);
@@ -766,7 +759,11 @@ impl World {
             self.act(action);
         }
         self.actions = actions;
-        if self.report.events % u64::from(self.options.check_every) == 0 {
+        if self
+            .report
+            .events
+            .is_multiple_of(u64::from(self.options.check_every))
+        {
             self.check_core();
         }
     }
