@@ -19,7 +19,8 @@ jobs:
     matrix: {target: [a, b]}
     inputs: {sims: "${{ needs.simulate.outputs.o }}"}
     outputs: {loss: {json: loss.json, pointer: /loss}}
-    run: echo "{\"loss\":" $(cat ${{ inputs.sims }} | wc -l) ", \"of\": \"${{ matrix.target }}\"}" > loss.json
+    run: |
+      echo "{\"loss\": $(cat ${{ inputs.sims }} | wc -l), \"of\": \"${{ matrix.target }}\"}" > loss.json
 "#;
 
 #[test]
