@@ -6,7 +6,8 @@
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use dagrun_dsl::NoFiles;
-use dagrun_plan::{Facts, PlanOptions, expand};
+use dagrun_model::{Artifact, BlobRef, Digest, NodeIx, Outputs};
+use dagrun_plan::{Facts, Plan, PlanOptions, Upstream, UpstreamEnd, expand};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -42,14 +43,64 @@ fn main() -> ExitCode {
     let delta = plan.delta();
     let seconds = started.elapsed().as_secs_f64();
     let bytes = peak_memory().saturating_sub(before);
+    let (look_up, action) = answers(&plan);
     let line = format!(
-        r#"{{"shape":"{shape}","nodes":{},"sets":{},"plan_seconds":{planned:.3},"seconds":{seconds:.3},"peak_bytes":{bytes},"bytes_per_node":{}}}"#,
+        r#"{{"shape":"{shape}","nodes":{},"sets":{},"plan_seconds":{planned:.3},"seconds":{seconds:.3},"peak_bytes":{bytes},"bytes_per_node":{},"look_up_us":{look_up:.2},"action_us":{action:.2}}}"#,
         plan.len(),
         delta.sets.len(),
         bytes / plan.len().max(1) as u64
     );
     print(&line);
     ExitCode::SUCCESS
+}
+
+/// Microseconds a node for its action digest and for its action, over a sample, when all nodes have succeeded.
+fn answers(plan: &Plan) -> (f64, f64) {
+    let results = Same(
+        [("out".to_owned(), Artifact::File(blob()))]
+            .into_iter()
+            .collect(),
+    );
+    let step = (plan.len() / 10_000).max(1);
+    let sample: Vec<NodeIx> = plan.nodes().step_by(step).collect();
+    let started = Instant::now();
+    for node in &sample {
+        std::hint::black_box(plan.action_digest(*node, &results).is_ok());
+    }
+    let look_up = started.elapsed().as_secs_f64() * 1e6 / sample.len() as f64;
+    let started = Instant::now();
+    for node in &sample {
+        std::hint::black_box(plan.action(*node, &results).is_ok());
+    }
+    (
+        look_up,
+        started.elapsed().as_secs_f64() * 1e6 / sample.len() as f64,
+    )
+}
+
+fn blob() -> BlobRef {
+    BlobRef {
+        digest: Digest::of(b"same"),
+        size: 4,
+        executable: false,
+    }
+}
+
+/// Every node has the same outputs.
+struct Same(Outputs);
+
+impl Upstream for Same {
+    fn outputs(&self, _: NodeIx) -> Option<&Outputs> {
+        Some(&self.0)
+    }
+
+    fn end(&self, _: NodeIx) -> Option<UpstreamEnd> {
+        Some(UpstreamEnd::Succeeded)
+    }
+
+    fn run_id(&self) -> &str {
+        "bench"
+    }
 }
 
 #[expect(clippy::print_stdout, reason = "the result of this program")]

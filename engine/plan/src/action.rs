@@ -3,13 +3,12 @@
 use std::collections::BTreeMap;
 
 use dagrun_expr::{
-    EvalError, RenderedScript, VALUE_LIMIT, VALUES_LIMIT, eval, eval_text, eval_words,
-    render_script,
+    EvalError, VALUE_LIMIT, VALUES_LIMIT, eval, eval_text, eval_words, render_script,
 };
 use dagrun_model::{
     Action, ActionCommand, ActionDigest, Artifact, Command, ContentHash, ContentHasher,
-    FailureCause, InputSource, Limits, NodeIx, OutputSpec, Quoting, Recipe, RelPath, Script,
-    ScriptPart, Shell, StagedInput, Step, Template, Value,
+    FailureCause, InputSource, Limits, NodeIx, OutputSpec, Recipe, RelPath, Shell, StagedInput,
+    Step, Template, Value,
 };
 use indexmap::IndexMap;
 
@@ -21,7 +20,6 @@ use crate::{
     finish::{data_shape, points_digest},
     input::{DataInput, Item, Stage},
     live::{Live, StagedValues},
-    recipe::secret,
     staging::{
         as_file, file_name, list_file, project_paths, rel_path, staged_files, upstream_path,
     },
@@ -441,7 +439,7 @@ fn one_command(
             })
         }
         Command::Script(script) => {
-            let rendered = rendered(script, ctx)?;
+            let rendered = render_script(script, ctx).map_err(failure)?;
             env.extend(rendered.env);
             Ok(ActionCommand {
                 name,
@@ -460,32 +458,6 @@ fn shell_words(shell: &Shell) -> Vec<String> {
         Shell::Other(words) => return words.clone(),
     };
     words.iter().map(|word| (*word).to_owned()).collect()
-}
-
-/// A secret becomes a reference to its own variable: its value is never here.
-fn rendered(script: &Script, ctx: &CellContext<'_>) -> Result<RenderedScript, FailureCause> {
-    let has_secret = script
-        .parts
-        .iter()
-        .any(|part| matches!(part, ScriptPart::Value { expr, .. } if secret(expr).is_some()));
-    if !has_secret {
-        return render_script(script, ctx).map_err(failure);
-    }
-    let mut script = script.clone();
-    for part in &mut script.parts {
-        let reference = match part {
-            ScriptPart::Value { expr, place } => secret(expr).map(|name| match place {
-                Quoting::Bare => format!("\"${{{name}}}\""),
-                Quoting::Double => format!("${{{name}}}"),
-                Quoting::Single => format!("'\"${{{name}}}\"'"),
-            }),
-            ScriptPart::Text(_) => None,
-        };
-        if let Some(reference) = reference {
-            *part = ScriptPart::Text(reference.into());
-        }
-    }
-    render_script(&script, ctx).map_err(failure)
 }
 
 fn outputs(ctx: &CellContext<'_>) -> Result<Vec<OutputSpec>, FailureCause> {
@@ -557,7 +529,7 @@ fn check_size(action: &Action, job: &dagrun_model::Job) -> Result<(), FailureCau
             .iter()
             .map(|(name, value)| name.len() + value.len() + 2)
             .sum();
-        if bytes + own + declared > VALUES_LIMIT + (64 << 10) {
+        if bytes + own + declared > VALUES_LIMIT {
             return Err(too_long(format!(
                 "the command and its variables have {} bytes, and the limit is 1 MiB",
                 bytes + own + declared

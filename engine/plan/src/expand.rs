@@ -513,7 +513,7 @@ fn missing_upstream(
     let needed = &pipeline.job(JobIx::from_index(needed)).name.value;
     let more = match missing {
         1 => String::new(),
-        n => format!(", and {} other points find none either", n - 1),
+        n => format!("; the same holds for {} more", n - 1),
     };
     Diagnostic::error(
         "join-without-upstream",

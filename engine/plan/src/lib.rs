@@ -14,6 +14,10 @@
 //! within one job). Cells with equal keys are one *node*.
 
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::result_large_err,
+    reason = "diagnostics are made once for each mistake, and a plan with one ends"
+)]
 
 mod action;
 mod axes;

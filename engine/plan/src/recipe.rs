@@ -132,17 +132,14 @@ impl<'p> RecipeHasher<'p> {
         let mut hasher = self.constant.clone();
         let mut groups = std::mem::take(&mut self.groups);
         for group in &mut groups {
-            let points = &self.plan.points;
-            if let Memo::Direct = group.memo {
+            // A digest for each group, also where nothing is remembered: which axes have several values must not be seen in
+            // a key.
+            let digest = group.memo.get(&self.plan.points, row, || {
+                let mut hasher = ContentHasher::new("dagrun.recipe-part.v1");
                 self.fill(&group.holes, row, &mut hasher, findings);
-            } else {
-                let digest = group.memo.get(points, row, || {
-                    let mut hasher = ContentHasher::new("dagrun.recipe-part.v1");
-                    self.fill(&group.holes, row, &mut hasher, findings);
-                    hasher.finish()
-                });
-                digest.content_hash(&mut hasher);
-            }
+                hasher.finish()
+            });
+            digest.content_hash(&mut hasher);
         }
         self.groups = groups;
         hasher.finish()
@@ -425,10 +422,7 @@ impl<'p> RecipeHasher<'p> {
             HoleKind::Text(template) => eval_text(template, &ctx)
                 .map_err(failed)?
                 .content_hash(hasher),
-            HoleKind::Script(expr) => match secret(expr) {
-                Some(name) => ("secret", name).content_hash(hasher),
-                None => eval(expr, &ctx).map_err(failed)?.content_hash(hasher),
-            },
+            HoleKind::Script(expr) => eval(expr, &ctx).map_err(failed)?.content_hash(hasher),
             HoleKind::Condition(expr) => eval(expr, &ctx)
                 .map_err(failed)?
                 .truthy()
@@ -694,14 +688,6 @@ impl<'p> RecipeHasher<'p> {
             data.need == need && data.output == output && data.stage == Stage::Value
         });
         value.or_else(|| find_files(data, need, output))
-    }
-}
-
-/// The name of a secret, where an expression is one.
-pub(crate) fn secret(expr: &Expr) -> Option<&str> {
-    match expr.as_path().as_deref() {
-        Some(["secrets", name]) => Some(name),
-        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use dagrun_dsl::NoFiles;
 use dagrun_model::{
     Action, Artifact, BlobRef, Diagnostic, Digest, FailureCause, InputSource, NodeIx, Outputs,
-    RelPath, Value,
+    Value,
 };
 use dagrun_plan::{
     Expansion, FactRequest, Facts, FoundFile, GitFacts, Origin, Plan, PlanOptions, Upstream,
@@ -283,8 +283,4 @@ pub(crate) fn staged(action: &Action) -> Vec<String> {
         InputSource::Text(text) => format!("{} <- {text:?}", input.path),
     });
     shown.collect()
-}
-
-pub(crate) fn rel(path: &str) -> RelPath {
-    RelPath::new(path).expect("a relative path")
 }
