@@ -218,3 +218,39 @@ impl<'a> Repeater<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::tests::kit::{Bench, Does, TestPlan};
+
+    #[test]
+    fn repeats_are_compared_with_each_other_and_the_cache() {
+        let bench = Bench::new();
+        let mut plan = TestPlan::new();
+        let a = plan.node("a", "make a", &[]);
+        plan.node("b", "make b", &[a]);
+        bench.run(&plan);
+        let history = History::default();
+        let walk = Walk::run(&plan, bench.store(), &history, &|_| false).unwrap();
+        let executor = bench.executor();
+        let run = RunId("check".into());
+        let mut repeater = Repeater::start(executor.as_ref(), run).unwrap();
+
+        let same = repeater.check(&walk, NodeIx(1), 3);
+        assert_eq!((same.id.as_str(), same.repeats), ("b", 3));
+        assert!(same.differing.is_empty() && same.failures.is_empty());
+
+        bench.does("b", Does::Write("make b"));
+        bench.does("b", Does::Write("by chance"));
+        bench.does("b", Does::Exit(1));
+        let other = repeater.check(&walk, NodeIx(1), 3);
+        let digest = |text: &str| Some(Digest::of(text.as_bytes()));
+        let (made, chance) = (digest("make b"), digest("by chance"));
+        assert_eq!(
+            other.differing,
+            [("out".to_string(), vec![made, made, chance])]
+        );
+        assert_eq!(other.failures.len(), 1);
+    }
+}

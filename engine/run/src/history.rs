@@ -1,7 +1,7 @@
 //! What the keys of former runs were made of: for "why did this run?".
 //!
 //! One line for each node that was executed, in the record format of journals but never synced: it explains, and nothing
-//! depends on it. A damaged history is set aside.
+//! depends on it. What is damaged is skipped.
 
 use std::{
     collections::BTreeMap,
@@ -10,7 +10,7 @@ use std::{
     path::PathBuf,
 };
 
-use dagrun_events::journal::{self, End};
+use dagrun_events::journal;
 use dagrun_model::ActionDigest;
 use serde::{Deserialize, Serialize};
 
@@ -123,28 +123,16 @@ impl HistoryWriter {
         }
     }
 
+    /// A torn tail stays where it is: readers skip it.
     fn open(&self, head: &mut Vec<u8>) -> std::io::Result<File> {
-        let former = fs::metadata(&self.path).map_or(0, |m| m.len());
-        if former > COMPACT_AT {
+        if fs::metadata(&self.path).is_ok_and(|m| m.len() > COMPACT_AT) {
             self.compact();
         }
-        let end = match fs::read(&self.path) {
-            Ok(bytes) => match journal::decode(&bytes).end {
-                End::Clean => bytes.len() as u64,
-                End::Torn { at } => at,
-                End::Corrupt { .. } | End::BadHeader => {
-                    fs::rename(&self.path, self.path.with_extension("damaged"))?;
-                    0
-                }
-            },
-            Err(_) => 0,
-        };
         let file = OpenOptions::new()
             .append(true)
             .create(true)
             .open(&self.path)?;
-        file.set_len(end)?;
-        if end == 0 {
+        if file.metadata()?.len() == 0 {
             head.extend_from_slice(&journal::header());
         }
         Ok(file)
@@ -183,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_execution_counts_and_torn_tails_are_dropped() {
+    fn the_last_execution_counts_and_torn_tails_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
         let workspace = Workspace::open(folder.path()).unwrap();
         HistoryWriter::new(&workspace).append(&[line("a[x=1]", "r1"), line("a[x=2]", "r1")]);

@@ -223,7 +223,6 @@ impl Writer {
         loop {
             let (batch, last) = collect(messages);
             if let Err(error) = self.write(batch) {
-                let error = format!("cannot write `{}`: {error}", self.path.display());
                 let _ = self.replies.send(Durable::Failed(error.clone()));
                 return Err(error);
             }
@@ -240,7 +239,8 @@ impl Writer {
             journal::encode(&json, &mut self.buffer);
         }
         self.unsynced |= batch.sync || !nodes.is_empty();
-        self.flush().map_err(|e| e.to_string())?;
+        self.flush()
+            .map_err(|e| format!("cannot write `{}`: {e}", self.path.display()))?;
         self.history.append(&batch.history);
         self.tell(batch.records);
         if !nodes.is_empty() {

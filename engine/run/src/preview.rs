@@ -438,6 +438,104 @@ pub(crate) fn differences(former: &[KeyRow], now: &[KeyRow]) -> Vec<Difference> 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::tests::kit::{Bench, TestPlan};
+
+    /// a -> b -> c, and d alone.
+    fn plan() -> TestPlan {
+        let mut plan = TestPlan::new();
+        let a = plan.node("a", "make a", &[]);
+        let b = plan.node("b", "make b", &[a]);
+        plan.node("c", "make c", &[b]);
+        plan.node("d", "make d", &[]);
+        plan
+    }
+
+    fn check(bench: &Bench, plan: &TestPlan, forced: &[u32], expected: [&str; 4]) {
+        let history = History::load(&bench.workspace);
+        let forced = |node: NodeIx| forced.contains(&node.0);
+        let walk = Walk::run(plan, bench.store(), &history, &forced).unwrap();
+        let told: Vec<String> = walk
+            .rows
+            .iter()
+            .map(|row| match &row.cause {
+                Some(cause) => format!("{:?}: {}", row.state, cause.describe()),
+                None => format!("{:?}", row.state),
+            })
+            .collect();
+        assert_eq!(told, expected);
+    }
+
+    #[test]
+    fn states_and_causes_follow_what_a_run_would_do() {
+        let bench = Bench::new();
+        let never = "Run: never ran here";
+        let waits = |id: &str| format!("Unknown: waits for `{id}`");
+        check(
+            &bench,
+            &plan(),
+            &[],
+            [never, &waits("a"), &waits("b"), never],
+        );
+        bench.run(&plan());
+        check(&bench, &plan(), &[], ["Hit", "Hit", "Hit", "Hit"]);
+        check(&bench, &plan(), &[3], ["Hit", "Hit", "Hit", "Run: forced"]);
+
+        let mut changed = plan();
+        changed.nodes[1].recipe = "make b, differently".into();
+        changed.nodes[3].condition = Some(false);
+        check(
+            &bench,
+            &changed,
+            &[],
+            [
+                "Hit",
+                "Run: command changed",
+                &waits("b"),
+                "Skip: its `if` is false",
+            ],
+        );
+        let mut skipped = plan();
+        skipped.nodes[0].condition = Some(false);
+        check(
+            &bench,
+            &skipped,
+            &[],
+            [
+                "Skip: its `if` is false",
+                "Skip: needs `a`, which is skipped",
+                "Skip: needs `b`, which is skipped",
+                "Hit",
+            ],
+        );
+        let mut never_cached = plan();
+        never_cached.never_cache("d");
+        check(
+            &bench,
+            &never_cached,
+            &[],
+            ["Hit", "Hit", "Hit", "Run: says `cache: never`"],
+        );
+    }
+
+    #[test]
+    fn an_explanation_compares_with_the_nearest_former_execution() {
+        let bench = Bench::new();
+        let first = bench.run(&plan());
+        let mut changed = plan();
+        changed.nodes[1].recipe = "make b, differently".into();
+        let history = History::load(&bench.workspace);
+        let walk = Walk::run(&changed, bench.store(), &history, &|_| false).unwrap();
+        let told = walk.explain(NodeIx(1));
+        assert_eq!(told.former.unwrap().run, first.run.0);
+        let [difference] = &told.differences[..] else {
+            panic!("{:?}", told.differences);
+        };
+        assert_eq!(difference.former.as_deref(), Some("make b"));
+        assert_eq!(difference.now.as_deref(), Some("make b, differently"));
+        let hit = walk.explain(NodeIx(0));
+        assert_eq!(hit.made_by.unwrap().1, "a");
+        assert!(hit.differences.is_empty());
+    }
 
     fn row(kind: &str, name: &str, value: &str) -> KeyRow {
         KeyRow {

@@ -17,6 +17,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Holder, RunError, WorkspaceLock};
 
+/// How many runs a workspace remembers.
+pub const KEEP_RUNS: usize = 1000;
+
 /// A project folder and its `.dagrun`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Workspace {
@@ -195,6 +198,16 @@ impl Workspace {
         Ok(run)
     }
 
+    /// Removes the oldest runs beyond [`KEEP_RUNS`]: their results stay, in the store.
+    pub(crate) fn prune(&self, _lock: &WorkspaceLock) {
+        let runs = self.runs();
+        let surplus = runs.len().saturating_sub(KEEP_RUNS);
+        for run in &runs[..surplus] {
+            // One that cannot be removed is tried again after the next run.
+            let _ = fs::remove_dir_all(self.run_path(run));
+        }
+    }
+
     /// What was exported so far.
     pub fn export_record(&self) -> ExportRecord {
         fs::read(self.exports_path())
@@ -311,6 +324,21 @@ mod tests {
             workspace.find_run("x"),
             Err(RunError::UnknownRun(_))
         ));
+    }
+
+    #[test]
+    fn the_oldest_runs_are_forgotten() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let lock = workspace.lock(&[]).unwrap();
+        for n in 0..KEEP_RUNS + 3 {
+            let run = RunId(format!("20200101-{n:09}-0000"));
+            fs::create_dir(workspace.run_path(&run)).unwrap();
+        }
+        workspace.prune(&lock);
+        let runs = workspace.runs();
+        assert_eq!(runs.len(), KEEP_RUNS);
+        assert_eq!(runs[0].0, "20200101-000000003-0000");
     }
 
     #[test]

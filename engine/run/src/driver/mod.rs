@@ -7,7 +7,7 @@ mod finish;
 mod look_up;
 mod notices;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::{
     cmp::Reverse,
@@ -81,8 +81,11 @@ pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
         forced,
     };
     let run = parts.workspace.new_run(&request.lock)?;
-    drive(&*plan, about, run, parts)
+    let workspace = parts.workspace.clone();
+    let summary = drive(&*plan, about, run, parts);
+    workspace.prune(&request.lock);
     // The lock goes with `request`, after the last record.
+    summary
 }
 
 fn forced_nodes(plan: &dagrun_plan::Plan, force: &Force) -> Forced {

@@ -1,6 +1,6 @@
 //! The driver with plans made by hand and an executor that only pretends.
 
-mod kit;
+pub(crate) mod kit;
 
 use std::fs;
 

@@ -31,29 +31,29 @@ use crate::{
 };
 
 /// A plan of nodes that each have one output, `out`.
-pub(super) struct TestPlan {
-    pub(super) nodes: Vec<TestNode>,
+pub(crate) struct TestPlan {
+    pub(crate) nodes: Vec<TestNode>,
     exports: Vec<PlannedExport>,
 }
 
-pub(super) struct TestNode {
-    pub(super) id: String,
-    pub(super) recipe: String,
-    pub(super) needs: Vec<NodeIx>,
-    pub(super) condition: Option<bool>,
-    pub(super) trigger: Trigger,
-    pub(super) class: NodeClass,
+pub(crate) struct TestNode {
+    pub(crate) id: String,
+    pub(crate) recipe: String,
+    pub(crate) needs: Vec<NodeIx>,
+    pub(crate) condition: Option<bool>,
+    pub(crate) trigger: Trigger,
+    pub(crate) class: NodeClass,
 }
 
 impl TestPlan {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             nodes: Vec::new(),
             exports: Vec::new(),
         }
     }
 
-    pub(super) fn node(&mut self, id: &str, recipe: &str, needs: &[NodeIx]) -> NodeIx {
+    pub(crate) fn node(&mut self, id: &str, recipe: &str, needs: &[NodeIx]) -> NodeIx {
         self.nodes.push(TestNode {
             id: id.into(),
             recipe: recipe.into(),
@@ -73,19 +73,19 @@ impl TestPlan {
         &mut node.expect("a test names a node of its plan").class
     }
 
-    pub(super) fn retries(&mut self, id: &str, retries: u32) {
+    pub(crate) fn retries(&mut self, id: &str, retries: u32) {
         self.class(id).max_retries = retries;
     }
 
-    pub(super) fn never_cache(&mut self, id: &str) {
+    pub(crate) fn never_cache(&mut self, id: &str) {
         self.class(id).never_cache = true;
     }
 
-    pub(super) fn needs_cpus(&mut self, id: &str, milli: u64) {
+    pub(crate) fn needs_cpus(&mut self, id: &str, milli: u64) {
         self.class(id).resources.cpu_milli = milli;
     }
 
-    pub(super) fn export(&mut self, target: &str, node: NodeIx) {
+    pub(crate) fn export(&mut self, target: &str, node: NodeIx) {
         self.exports.push(PlannedExport {
             target: target.into(),
             node,
@@ -221,7 +221,7 @@ fn path(text: &str) -> RelPath {
 
 /// What an attempt does; without any word it writes its recipe.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Does {
+pub(crate) enum Does {
     Write(&'static str),
     Exit(i32),
     Vanish,
@@ -335,15 +335,15 @@ impl Executor for FakeExecutor {
 }
 
 /// A project, a store and an executor.
-pub(super) struct Bench {
+pub(crate) struct Bench {
     _folder: tempfile::TempDir,
-    pub(super) workspace: Workspace,
+    pub(crate) workspace: Workspace,
     store: Store,
     script: Arc<Mutex<Script>>,
 }
 
 impl Bench {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let project = folder.path().join("project");
         fs::create_dir(&project).unwrap();
@@ -355,60 +355,68 @@ impl Bench {
         }
     }
 
-    pub(super) fn project(&self) -> &Path {
+    pub(crate) fn project(&self) -> &Path {
         self.workspace.project()
     }
 
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    pub(crate) fn executor(&self) -> Arc<dyn Executor> {
+        Arc::new(FakeExecutor {
+            store: self.store.clone(),
+            script: Arc::clone(&self.script),
+            events: Mutex::new(None),
+        })
+    }
+
     /// Says what the next attempt of a node does.
-    pub(super) fn does(&self, id: &str, does: Does) {
+    pub(crate) fn does(&self, id: &str, does: Does) {
         let mut script = self.script.lock().unwrap();
         script.does.entry(id.into()).or_default().push_back(does);
     }
 
-    pub(super) fn on_start(&self, id: &str, hook: impl FnOnce() + Send + 'static) {
+    pub(crate) fn on_start(&self, id: &str, hook: impl FnOnce() + Send + 'static) {
         let mut script = self.script.lock().unwrap();
         script.on_start.insert(id.into(), Box::new(hook));
     }
 
     /// The nodes that ran, in order.
-    pub(super) fn log(&self) -> Vec<String> {
+    pub(crate) fn log(&self) -> Vec<String> {
         self.script.lock().unwrap().log.clone()
     }
 
-    pub(super) fn clear_log(&self) {
+    pub(crate) fn clear_log(&self) {
         self.script.lock().unwrap().log.clear();
     }
 
-    pub(super) fn run(&self, plan: &TestPlan) -> RunSummary {
+    pub(crate) fn run(&self, plan: &TestPlan) -> RunSummary {
         self.go(plan, |_| {})
     }
 
-    pub(super) fn run_without_executor(&self, plan: &TestPlan) -> RunSummary {
+    pub(crate) fn run_without_executor(&self, plan: &TestPlan) -> RunSummary {
         self.go(plan, |parts| {
             parts.executor = Box::new(|_| panic!("nothing has to run"));
         })
     }
 
-    pub(super) fn go(&self, plan: &TestPlan, change: impl FnOnce(&mut Parts)) -> RunSummary {
+    pub(crate) fn go(&self, plan: &TestPlan, change: impl FnOnce(&mut Parts)) -> RunSummary {
         self.try_go(plan, change).unwrap()
     }
 
-    pub(super) fn try_go(
+    pub(crate) fn try_go(
         &self,
         plan: &TestPlan,
         change: impl FnOnce(&mut Parts),
     ) -> Result<RunSummary, RunError> {
         let lock = self.workspace.lock(&[])?;
         let run = self.workspace.new_run(&lock)?;
-        let fake = FakeExecutor {
-            store: self.store.clone(),
-            script: Arc::clone(&self.script),
-            events: Mutex::new(None),
-        };
+        let executor = self.executor();
         let mut parts = Parts {
             store: self.store.clone(),
             workspace: self.workspace.clone(),
-            executor: Box::new(move |_| Ok(Arc::new(fake))),
+            executor: Box::new(move |_| Ok(executor)),
             subscribers: Vec::new(),
             progress: Arc::new(Progress::default()),
             stop: stop_channel().1,
@@ -424,12 +432,12 @@ impl Bench {
         drive(plan, about, run, parts)
     }
 
-    pub(super) fn fold(&self, summary: &RunSummary) -> RunState {
+    pub(crate) fn fold(&self, summary: &RunSummary) -> RunState {
         let path = self.workspace.journal_path(&summary.run);
         RunState::fold(&load(&path).unwrap().records)
     }
 
-    pub(super) fn exported(&self, path: &str) -> String {
+    pub(crate) fn exported(&self, path: &str) -> String {
         fs::read_to_string(self.project().join(path)).unwrap()
     }
 
@@ -439,18 +447,18 @@ impl Bench {
         self.store.blob_path(&digest)
     }
 
-    pub(super) fn remove_blob(&self, summary: &RunSummary, id: &str) {
+    pub(crate) fn remove_blob(&self, summary: &RunSummary, id: &str) {
         fs::remove_file(self.blob_path(summary, id)).unwrap();
     }
 
-    pub(super) fn damage_blob(&self, summary: &RunSummary, id: &str) {
+    pub(crate) fn damage_blob(&self, summary: &RunSummary, id: &str) {
         let path = self.blob_path(summary, id);
         fs::remove_file(&path).unwrap();
         fs::write(&path, "broken").unwrap();
     }
 
     /// Cuts a journal after the first event that `last` accepts, as a crash would.
-    pub(super) fn cut_journal(
+    pub(crate) fn cut_journal(
         &self,
         summary: &RunSummary,
         last: impl Fn(&RunEvent, &RunState) -> bool,
