@@ -145,14 +145,14 @@ impl Store {
         }
         named.sort_unstable();
         named.dedup();
-        {
-            let durable = lock(&self.inner.durable);
-            named.retain(|digest| !durable.contains(digest));
-        }
         for digest in &named {
             if !self.contains(digest) {
                 return Err(StoreError::Missing { digest: *digest });
             }
+        }
+        {
+            let durable = lock(&self.inner.durable);
+            named.retain(|digest| !durable.contains(digest));
         }
         if self.inner.options.durable {
             let files: Vec<PathBuf> = named.iter().map(|d| self.blob_path(d)).collect();

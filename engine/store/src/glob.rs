@@ -146,13 +146,16 @@ impl Walk {
                     self.check(&path)?;
                     self.step(&path, &next, rest, folders, depth + 1)
                 }
-                Ok(_) if rest.is_empty() && !folders => self.file(&path, next),
+                Ok(_) if rest.is_empty() && !folders => {
+                    let is_link = path.is_symlink();
+                    self.file(&path, next, is_link)
+                }
                 Ok(_) => Ok(()),
                 Err(error) if missing(&error) => Ok(()),
                 Err(error) => Err(FileError::io(&path, error)),
             };
         }
-        for (child, is_folder, _) in self.children(folder)? {
+        for (child, is_folder, is_link) in self.children(folder)? {
             let hidden = child.starts_with('.') && !name.starts_with('.');
             if hidden || child == ".git" || !matches(name, &child) {
                 continue;
@@ -165,7 +168,7 @@ impl Walk {
                     self.step(&path, &next, rest, folders, depth + 1)?;
                 }
             } else if rest.is_empty() && !folders {
-                self.file(&path, next)?;
+                self.file(&path, next, is_link)?;
             }
         }
         Ok(())
@@ -183,9 +186,9 @@ impl Walk {
         if !rest.is_empty() {
             return self.step(folder, known_as, rest, folders, depth);
         }
-        for (child, is_folder, _) in self.children(folder)? {
+        for (child, is_folder, is_link) in self.children(folder)? {
             if !is_folder && !child.starts_with('.') {
-                self.file(&folder.join(&child), join(known_as, &child))?;
+                self.file(&folder.join(&child), join(known_as, &child), is_link)?;
             }
         }
         Ok(())
@@ -200,7 +203,7 @@ impl Walk {
                 continue;
             }
             if !is_folder {
-                self.file(&path, next)?;
+                self.file(&path, next, is_link)?;
             } else if depth > MAX_DEPTH {
                 return Err(FileError::Pattern {
                     pattern: next,
@@ -216,9 +219,8 @@ impl Walk {
         Ok(())
     }
 
-    fn file(&mut self, path: &Path, known_as: String) -> Result<(), FileError> {
-        let meta = std::fs::symlink_metadata(path).map_err(|e| FileError::io(path, e))?;
-        if meta.file_type().is_symlink() {
+    fn file(&mut self, path: &Path, known_as: String, is_link: bool) -> Result<(), FileError> {
+        if is_link {
             self.check(path)?;
         }
         self.found.push((known_as, path.to_path_buf()));

@@ -22,6 +22,7 @@ mod blob;
 mod codec;
 mod commit;
 mod compact;
+pub mod conformance;
 mod error;
 mod fsx;
 mod gc;
