@@ -39,12 +39,15 @@ macro_rules! conformance_tests {
     };
 }
 
+/// Gives the bytes of a blob that is there.
+pub type ReadBlob = Box<dyn Fn(&Digest) -> Vec<u8>>;
+
 /// An executor that was not started yet, and the store that its blobs go to.
 pub struct Fixture {
     /// The executor.
     pub executor: Box<dyn Executor>,
     /// Reads a blob of its store.
-    pub read: Box<dyn Fn(&Digest) -> Vec<u8>>,
+    pub read: ReadBlob,
     /// Whatever has to live as long as the executor, such as its folders.
     pub keep: Box<dyn std::any::Any>,
 }

@@ -252,8 +252,7 @@ impl Host {
             }
             if self.worker.is_light(&spec) {
                 let worker = &self.worker;
-                let made =
-                    guarded(|| worker.prepare(spec)).unwrap_or_else(|bug| Err(Box::new(bug)));
+                let made = guarded(|| worker.prepare(spec)).unwrap_or_else(Err);
                 self.prepared(id, made.map(Box::new));
             } else {
                 self.pool.add(Job::Prepare(spec));
@@ -311,10 +310,9 @@ impl Host {
         if prepared.is_light() && finished.is_light() {
             let worker = &self.worker;
             let result = guarded(|| worker.collect(*prepared, finished, timing));
-            self.end(id, result.unwrap_or_else(|bug| bug));
+            self.end(id, result.unwrap_or_else(|bug| *bug));
         } else {
-            self.pool
-                .add(Job::Collect(prepared, Box::new(finished), timing));
+            self.pool.add(Job::Collect(prepared, finished, timing));
         }
     }
 

@@ -20,7 +20,7 @@ use crate::inbox::{Inbox, Message};
 #[derive(Debug)]
 pub(crate) enum Job {
     Prepare(AttemptSpec),
-    Collect(Box<Prepared>, Box<Finished>, Timing),
+    Collect(Box<Prepared>, Finished, Timing),
 }
 
 /// Threads that take jobs in order. Dropping it ends them once they have done what they have.
@@ -98,14 +98,13 @@ impl Tools {
         match job {
             Job::Prepare(spec) => {
                 let id = spec.attempt;
-                let made =
-                    guarded(|| self.worker.prepare(spec)).unwrap_or_else(|bug| Err(Box::new(bug)));
+                let made = guarded(|| self.worker.prepare(spec)).unwrap_or_else(Err);
                 self.inbox.push(Message::Prepared(id, made.map(Box::new)));
             }
             Job::Collect(prepared, finished, timing) => {
                 let id = prepared.spec().attempt;
-                let result = guarded(|| self.worker.collect(*prepared, *finished, timing))
-                    .unwrap_or_else(|bug| bug);
+                let result = guarded(|| self.worker.collect(*prepared, finished, timing))
+                    .unwrap_or_else(|bug| *bug);
                 self.end(id, result);
             }
         }
@@ -119,10 +118,10 @@ impl Tools {
 }
 
 /// Turns a bug of ours into the end of one attempt.
-pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, AttemptResult> {
+pub(crate) fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Box<AttemptResult>> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| {
-        AttemptResult::bare(Outcome::Failed(FailureCause::Engine {
+        Box::new(AttemptResult::bare(Outcome::Failed(FailureCause::Engine {
             message: "the worker panicked; please report this with what was printed".into(),
-        }))
+        })))
     })
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use common::{PROGRAM, fixture_with};
+use common::{PROGRAM, fixture, fixture_with};
 use dagrun_executor_api::conformance::{Running, attempt, marked, output, shell, text_input};
 use dagrun_model::{
     Action, Artifact, AttemptResult, BlobRef, Digest, FailureCause, InputSource, JsonType, Outcome,
@@ -21,6 +21,10 @@ use tempfile::TempDir;
 
 fn folder() -> TempDir {
     TempDir::new().expect("a temporary folder")
+}
+
+fn running() -> Running {
+    Running::new(fixture())
 }
 
 fn failure(result: &AttemptResult) -> &FailureCause {
@@ -124,7 +128,7 @@ fn a_killed_spawner_is_replaced() {
 /// F35: what a terminal or a batch system sends to all processes does not stop the spawner by itself.
 #[test]
 fn the_spawner_does_not_heed_signals() {
-    let mut running = common::running();
+    let mut running = running();
     let result = running.run(shell(
         1,
         "for s in TERM HUP INT; do kill -$s $PPID; done; sleep 0.1; echo alive",
@@ -412,19 +416,21 @@ impl Drop for SmallDisk {
     }
 }
 
+type Change = fn(&mut Action);
+
 /// F09: a full disk is called that, whoever meets it, and the worker goes on.
 #[test]
 fn a_full_disk_is_said_to_be_full() {
     let root = folder();
     let Some(disk) = SmallDisk::new(root.path().join("small")) else {
-        eprintln!("skipped: this user may not mount a small file system");
+        // This user may not mount a small file system.
         return;
     };
     let mut running = Running::new(fixture_with(root.path(), |options| {
         options.work_dir = disk.0.join("work")
     }));
     let big = workspace_input(root.path(), "big", &"x".repeat(2 << 20));
-    let cases: [(&str, fn(&mut Action)); 3] = [
+    let cases: [(&str, Change); 3] = [
         ("head -c 5000000 /dev/zero > file", |_| {}),
         ("head -c 5000000 /dev/zero", |_| {}),
         ("head -c 5000000 /dev/zero", |action| {
@@ -459,7 +465,7 @@ fn json(name: &str, path: &str, pointer: &str, ty: JsonType) -> OutputSpec {
 /// F37, F39: values are read from JSON; what is wrong with them is said.
 #[test]
 fn json_outputs_are_values() {
-    let mut running = common::running();
+    let mut running = running();
     let outputs = vec![
         json("loss", "out/m.json", "/loss", JsonType::Number),
         json("name", "out/m.json", "/name", JsonType::String),
@@ -496,7 +502,7 @@ fn json_outputs_are_values() {
 
 #[test]
 fn the_standard_output_may_be_an_output() {
-    let mut running = common::running();
+    let mut running = running();
     let result = running.run(shell(1, "echo a; echo b >&2", |action| {
         action.stdout = RelPath::new("d/out.txt").ok();
         action.outputs = vec![output("d/out.txt")];
@@ -510,7 +516,7 @@ fn the_standard_output_may_be_an_output() {
 
 #[test]
 fn folders_of_failed_nodes_are_kept_on_demand() {
-    let mut running = common::running();
+    let mut running = running();
     let mut spec = shell(1, "echo x > found; exit 1", |action| {
         action.inputs = vec![text_input("a", "b")]
     });

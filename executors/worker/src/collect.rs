@@ -34,7 +34,7 @@ impl Worker {
             stdout,
             stderr,
             ..
-        } = &finished.0;
+        } = &*finished.0;
         let (out, out_error) = self.log(stdout);
         let (err, err_error) = self.log(stderr);
         let outcome = match out_error.or(err_error) {

@@ -46,7 +46,7 @@ pub enum LinkEvent {
 
 /// How the processes of an attempt ended; to be given to [`Worker::collect`].
 #[derive(Debug)]
-pub struct Finished(pub(crate) End);
+pub struct Finished(pub(crate) Box<End>);
 
 impl Finished {
     /// Whether collecting it needs no more than removing the folder of a light attempt.
@@ -156,7 +156,7 @@ impl Link {
         while let Some(reports) = decode(&mut self.input)? {
             events.extend(reports.into_iter().map(|report| match report {
                 Report::Started(id) => LinkEvent::Started(AttemptId(id)),
-                Report::Ended(end) => LinkEvent::Ended(AttemptId(end.id), Finished(*end)),
+                Report::Ended(end) => LinkEvent::Ended(AttemptId(end.id), Finished(end)),
             }));
         }
         Ok(())

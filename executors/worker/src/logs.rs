@@ -72,10 +72,11 @@ fn tail(bytes: &[u8]) -> String {
     }
     let mut text = String::from_utf8_lossy(last).into_owned();
     // Replacement characters are longer than what they replace.
-    while text.len() > TAIL {
-        let cut = text.ceil_char_boundary(text.len() - TAIL);
-        text.drain(..cut.max(1));
+    let mut cut = text.len().saturating_sub(TAIL);
+    while !text.is_char_boundary(cut) {
+        cut += 1;
     }
+    text.drain(..cut);
     text
 }
 

@@ -1,23 +1,21 @@
 //! Executors with their store and folders, for tests.
 
-#![allow(dead_code, reason = "each test program uses a part")]
-
 use std::path::{Path, PathBuf};
 
-use dagrun_executor_api::conformance::{Fixture, Running};
+use dagrun_executor_api::conformance::Fixture;
 use dagrun_local::{LocalExecutor, LocalOptions};
 use dagrun_store::{Store, StoreOptions};
 use tempfile::TempDir;
 
 /// The program that serves as spawner, and as an engine that is killed.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_dagrun-test-engine");
+pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_dagrun-test-engine");
 
-pub fn fixture() -> Fixture {
+pub(crate) fn fixture() -> Fixture {
     fixture_with(&TempDir::new().expect("a temporary folder").keep(), |_| {})
 }
 
 /// An executor with two slots in `root`: the project is `root/project`.
-pub fn fixture_with(root: &Path, change: impl FnOnce(&mut LocalOptions)) -> Fixture {
+pub(crate) fn fixture_with(root: &Path, change: impl FnOnce(&mut LocalOptions)) -> Fixture {
     let store = Store::open(&root.join("store"), StoreOptions { durable: false }).expect("a store");
     let project = root.join("project");
     std::fs::create_dir_all(&project).expect("a project folder");
@@ -29,10 +27,6 @@ pub fn fixture_with(root: &Path, change: impl FnOnce(&mut LocalOptions)) -> Fixt
         read: Box::new(move |digest| store.read(digest).expect("the blob is there")),
         keep: Box::new(Remove(root.to_owned())),
     }
-}
-
-pub fn running() -> Running {
-    Running::new(fixture())
 }
 
 struct Remove(PathBuf);
