@@ -24,8 +24,10 @@ fn load_program() -> std::path::PathBuf {
 }
 
 /// Kills the load program at the N-th of some system calls, for every N, and checks what it had acknowledged.
-fn sweep(calls: &str, effect: &str, expect_failure: bool) {
+fn sweep(calls: &str, effect: &str, count: u32, expect_failure: bool) {
     let program = load_program();
+    let all: Vec<u32> = (0..count).collect();
+    let count = count.to_string();
     let folder = scratch();
     let mut n = 1;
     loop {
@@ -35,10 +37,8 @@ fn sweep(calls: &str, effect: &str, expect_failure: bool) {
             effect: effect.into(),
             when: n.to_string(),
         };
-        let traced = skip!(
-            "sweep",
-            fault.run(&program, &[root.to_str().unwrap(), "12"])
-        );
+        let args = [root.to_str().unwrap(), &count];
+        let traced = skip!("sweep", fault.run(&program, &args));
         let printed = &traced.output.stdout;
         let acked = check::acks(printed);
         if traced.injected {
@@ -46,17 +46,14 @@ fn sweep(calls: &str, effect: &str, expect_failure: bool) {
                 assert!(!traced.output.status.success(), "{calls} {n}");
             }
         } else {
-            assert_eq!(acked.len(), 12, "{}", String::from_utf8_lossy(printed));
+            assert_eq!(acked, all, "{}", String::from_utf8_lossy(printed));
             break;
         }
         check::assert_survived(&root, &acked);
         // The next one takes over where the last one died.
-        let again = Command::new(&program)
-            .args([root.to_str().unwrap(), "12"])
-            .output()
-            .unwrap();
-        assert_eq!(check::acks(&again.stdout).len(), 12, "{calls} {n}");
-        check::assert_survived(&root, &(0..12).collect::<Vec<_>>());
+        let again = Command::new(&program).args(args).output().unwrap();
+        assert_eq!(check::acks(&again.stdout), all, "{calls} {n}");
+        check::assert_survived(&root, &all);
         fs::remove_dir_all(&root).unwrap();
         n += 1;
     }
@@ -65,23 +62,34 @@ fn sweep(calls: &str, effect: &str, expect_failure: bool) {
 
 #[test]
 fn f02_killed_at_each_sync() {
-    sweep("fsync,fdatasync", "signal=KILL", true);
+    sweep("fsync,fdatasync", "signal=KILL", 6, true);
 }
 
 #[test]
 fn f02_killed_at_each_rename() {
-    sweep("rename,renameat2", "signal=KILL", true);
+    sweep("rename,renameat2", "signal=KILL", 6, true);
 }
 
 #[test]
 fn f02_killed_at_each_write() {
-    sweep("write,pwrite64", "signal=KILL", true);
+    sweep("write,pwrite64", "signal=KILL", 6, true);
 }
 
 /// F10: after a failed sync nothing more is acknowledged, and what was before is there.
 #[test]
 fn f10_eio_at_each_sync() {
-    sweep("fsync,fdatasync", "error=EIO", true);
+    sweep("fsync,fdatasync", "error=EIO", 6, true);
+}
+
+/// F09 at every write: whatever does not fit, nothing half stays under a final name.
+#[test]
+fn f09_enospc_at_each_write() {
+    sweep("write,pwrite64", "error=ENOSPC", 4, false);
+}
+
+#[test]
+fn f10_eio_at_each_rename() {
+    sweep("rename,renameat2", "error=EIO", 4, true);
 }
 
 #[test]
@@ -427,6 +435,63 @@ fn f04_f05_torn_and_damaged_segments() {
     store.refresh().unwrap();
     assert_eq!(hits(&store), 2);
     assert_eq!(hits(&open(&root)), 2);
+}
+
+/// F05: damage in a merged file costs the records it hits, is told once, and a repair keeps all others.
+#[test]
+fn f05_a_damaged_table() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    for n in 0..8 {
+        let store = open(&root);
+        let entry = load::make(&store, n).unwrap();
+        store.commit(vec![(load::action(n), entry)]).unwrap();
+    }
+    let table = fs::read_dir(root.join("actions"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "tbl"))
+        .expect("eight segments are merged");
+    let mut bytes = fs::read(&table).unwrap();
+    bytes[64 + 100] ^= 1;
+    fs::write(&table, &bytes).unwrap();
+    let all: Vec<_> = (0..8).map(load::action).collect();
+    let hits = |store: &Store| {
+        let found = store.lookup(&all).unwrap();
+        found.iter().filter(|e| e.is_some()).count()
+    };
+    let store = open(&root);
+    assert_eq!(hits(&store), 7);
+    assert_eq!(hits(&store), 7);
+    let warnings = store.take_warnings();
+    assert_eq!(warnings.len(), 1, "{warnings:?}");
+    assert!(warnings[0].contains("at byte 64 of"), "{warnings:?}");
+    assert!(!store.verify(false).unwrap().is_sound());
+    assert!(!store.verify(true).unwrap().is_sound());
+    assert!(store.verify(false).unwrap().is_sound());
+    assert_eq!((hits(&store), hits(&open(&root))), (7, 7));
+    assert!(store.take_warnings().len() <= 1, "of the repair itself");
+    assert!(
+        root.join("quarantine")
+            .join(table.file_name().unwrap())
+            .exists()
+    );
+
+    // A table whose header is damaged cannot be read at all: that is told too, and nothing stands in the way.
+    let table = fs::read_dir(root.join("actions"))
+        .unwrap()
+        .map(|e| e.unwrap().path())
+        .find(|p| p.extension().is_some_and(|e| e == "tbl"))
+        .unwrap();
+    fs::write(&table, b"garbage").unwrap();
+    let store = open(&root);
+    assert_eq!(hits(&store), 0);
+    assert_eq!(store.take_warnings().len(), 1);
+    let entry = load::make(&store, 1).unwrap();
+    store.commit(vec![(load::action(1), entry)]).unwrap();
+    store.verify(true).unwrap();
+    assert!(store.verify(false).unwrap().is_sound());
+    assert_eq!(hits(&store), 1);
 }
 
 /// F06: a check of the whole store finds each damaged blob, and a repair takes them out.
