@@ -1,13 +1,14 @@
 //! Measures planning: seconds and peak bytes for each node, as one line of JSON.
 //!
 //! `plan_million [NODES] [SHAPE]`; shapes: `levels` (as the no-op bench: levels of 100 nodes, each reading one of the level
-//! before), `wide` (one job with three axes, then a gather), `chain` (four jobs joined on all axes).
+//! before), `wide` (one job with three axes, then a gather), `chain` (four jobs joined on all axes), `files` (each
+//! node reads a file of its own).
 
 use std::{process::ExitCode, sync::Arc, time::Instant};
 
 use dagrun_dsl::NoFiles;
 use dagrun_model::{Artifact, BlobRef, Digest, NodeIx, Outputs};
-use dagrun_plan::{Facts, Plan, PlanOptions, Upstream, UpstreamEnd, expand};
+use dagrun_plan::{Facts, FoundFile, Plan, PlanOptions, Upstream, UpstreamEnd, expand};
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -19,6 +20,7 @@ fn main() -> ExitCode {
     let text = match shape.as_str() {
         "levels" => levels(nodes),
         "chain" => chain(nodes),
+        "files" => files(nodes),
         _ => wide(nodes),
     };
     let parsed = dagrun_dsl::parse("pipeline.yaml", &text, &NoFiles);
@@ -29,8 +31,14 @@ fn main() -> ExitCode {
     let started = Instant::now();
     let made = expand(Arc::new(pipeline), PlanOptions::default()).and_then(|expansion| {
         let request = expansion.facts_needed();
+        let found = |glob: dagrun_plan::GlobRequest| {
+            vec![FoundFile {
+                path: glob.pattern,
+                blob: blob(),
+            }]
+        };
         let facts = Facts {
-            globs: vec![Vec::new(); request.globs.len()],
+            globs: request.globs.into_iter().map(found).collect(),
             ..Facts::default()
         };
         expansion.finish(facts)
@@ -155,6 +163,12 @@ fn chain(nodes: usize) -> String {
         ));
     }
     text
+}
+
+fn files(nodes: usize) -> String {
+    format!(
+        "dagrun: 1\nname: files\njobs:\n  a:\n    matrix: {{i: \"${{{{ range(1, {nodes}) }}}}\"}}\n    inputs: [\"data/${{{{ matrix.i }}}}.txt\"]\n    outputs: {{out: out}}\n    run: [make, \"${{{{ matrix.i }}}}\"]\n"
+    )
 }
 
 fn levels(nodes: usize) -> String {

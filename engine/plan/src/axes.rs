@@ -77,6 +77,11 @@ impl Axis {
                 .map(|ix| if ix < *b { ix } else { u32::MAX })
                 .collect();
         }
+        if let (AxisValues::List(a), AxisValues::List(b)) = (&self.values, &other.values)
+            && Arc::ptr_eq(a, b)
+        {
+            return (0..a.len() as u32).collect();
+        }
         let index: FxHashMap<String, u32> = (0..other.len() as u32)
             .map(|ix| (identity(&other.value(ix)), ix))
             .collect();
@@ -221,7 +226,10 @@ impl Block {
 }
 
 /// The points of a job, in plan order.
-pub(crate) fn points_of(request: &PointsRequest<'_>) -> Result<JobPoints, Vec<Diagnostic>> {
+pub(crate) fn points_of(
+    request: &PointsRequest<'_>,
+    warnings: &mut Vec<Diagnostic>,
+) -> Result<JobPoints, Vec<Diagnostic>> {
     let mut errors = Vec::new();
     let mut blocks = taken_over(request, &mut errors);
     let include = match maps(&request.job.matrix.include, request.ctx, "include") {
@@ -246,16 +254,26 @@ pub(crate) fn points_of(request: &PointsRequest<'_>) -> Result<JobPoints, Vec<Di
         return Err(errors);
     }
     check_budget(request, &blocks).map_err(|error| vec![error])?;
-    let mut grid = Grid::product(blocks);
     let exclude = maps(&request.job.matrix.exclude, request.ctx, "exclude").map_err(|e| vec![e])?;
-    for (entry, span) in &exclude {
-        grid.exclude(entry, *span, &mut errors);
+    let mut grid = Grid::product(blocks, !(exclude.is_empty() && include.is_empty()));
+    let mut said = Vec::new();
+    if !exclude.is_empty() {
+        grid.exclude(&exclude, &mut said);
     }
     for (entry, span) in &include {
-        grid.include(entry, *span, &mut errors);
+        grid.include(entry, *span, &mut said);
     }
-    if errors.iter().any(Diagnostic::is_error) {
+    let (errors, more): (Vec<_>, Vec<_>) = said.into_iter().partition(Diagnostic::is_error);
+    warnings.extend(more);
+    if !errors.is_empty() {
         return Err(errors);
+    }
+    let points = grid.len() as u64 * u64::from(request.replicates.unwrap_or(1));
+    if points > request.budget {
+        return Err(vec![too_many(
+            request,
+            format!("with those of `include` {points} points"),
+        )]);
     }
     Ok(grid.finish(request.replicates))
 }
@@ -461,17 +479,22 @@ fn check_budget(request: &PointsRequest<'_>, blocks: &[Block]) -> Result<(), Dia
         return Ok(());
     }
     let words: Vec<String> = sizes().map(|len| len.to_string()).collect();
-    Err(Diagnostic::error(
+    Err(too_many(
+        request,
+        format!("{} = {product} points", words.join(" x ")),
+    ))
+}
+
+fn too_many(request: &PointsRequest<'_>, points: String) -> Diagnostic {
+    Diagnostic::error(
         "too-many-nodes",
         request.job.name.span,
         format!(
-            "job `{}` has {} = {product} points; the limit is {}",
-            request.job.name.value,
-            words.join(" x "),
-            request.budget
+            "job `{}` has {points}; the limit is {}",
+            request.job.name.value, request.budget
         ),
     )
-    .help("make the axes smaller, or raise the limit if this is meant"))
+    .help("make the axes smaller, or raise the limit if this is meant")
 }
 
 fn maps(
@@ -508,15 +531,75 @@ fn maps(
 
 /// Points under construction, without replicates.
 struct Grid {
-    axes: Vec<Axis>,
+    axes: Vec<GridAxis>,
     rows: Vec<u32>,
     regular: usize,
+    /// Points that `include` added.
+    added: FxHashMap<Box<[u32]>, usize>,
     attribute_of: Vec<u32>,
     attribute_sets: Vec<Map>,
+    /// Comparisons that are left: entries times points must not take for ever.
+    comparisons: usize,
+}
+
+/// An axis to which `include` may add values.
+struct GridAxis {
+    name: Arc<str>,
+    /// Values, where they are not the indices of replicates.
+    values: Option<Vec<Value>>,
+    len: u32,
+    index: FxHashMap<String, u32>,
+}
+
+/// More comparisons of points with entries than these take too long.
+const MAX_COMPARISONS: usize = 200_000_000;
+
+impl GridAxis {
+    /// An axis; only an indexed one finds values.
+    fn new(axis: Axis, indexed: bool) -> Self {
+        let len = axis.len() as u32;
+        let values = 0..if indexed { len } else { 0 };
+        Self {
+            index: values.map(|ix| (identity(&axis.value(ix)), ix)).collect(),
+            values: match axis.values {
+                AxisValues::List(values) => Some(values.to_vec()),
+                AxisValues::Replicates(_) => None,
+            },
+            name: axis.name,
+            len,
+        }
+    }
+
+    fn find(&self, value: &Value) -> Option<u32> {
+        self.index.get(&identity(value)).copied()
+    }
+
+    /// The index of a value, which is appended where it is new.
+    fn add(&mut self, value: &Value) -> u32 {
+        if let Some(known) = self.find(value) {
+            return known;
+        }
+        let ix = self.len;
+        let indices = || (0..ix).map(|ix| Value::Int(i64::from(ix))).collect();
+        self.values.get_or_insert_with(indices).push(value.clone());
+        self.index.insert(identity(value), ix);
+        self.len += 1;
+        ix
+    }
+
+    fn finish(self) -> Axis {
+        Axis {
+            name: self.name,
+            values: match self.values {
+                Some(values) => AxisValues::List(values.into()),
+                None => AxisValues::Replicates(self.len),
+            },
+        }
+    }
 }
 
 impl Grid {
-    fn product(blocks: Vec<Block>) -> Self {
+    fn product(blocks: Vec<Block>, indexed: bool) -> Self {
         let count: usize = blocks.iter().map(Block::len).product();
         let width: usize = blocks.iter().map(|block| block.axes.len()).sum();
         let mut rows = Vec::with_capacity(count * width);
@@ -539,12 +622,15 @@ impl Grid {
                 *ix = 0;
             }
         }
+        let axes = blocks.into_iter().flat_map(|block| block.axes);
         Self {
-            axes: blocks.into_iter().flat_map(|block| block.axes).collect(),
+            axes: axes.map(|axis| GridAxis::new(axis, indexed)).collect(),
             rows,
             regular: count,
+            added: FxHashMap::default(),
             attribute_of: Vec::new(),
             attribute_sets: vec![Map::new()],
+            comparisons: MAX_COMPARISONS,
         }
     }
 
@@ -559,38 +645,111 @@ impl Grid {
         }
     }
 
-    /// For the axes that `entry` names: which of their values it matches.
-    fn matching(&self, entry: &Map) -> Vec<(usize, Vec<bool>)> {
-        let mut tests = Vec::new();
-        for (ix, axis) in self.axes.iter().enumerate() {
-            if let Some(wanted) = entry.get(&axis.name) {
-                let wanted = identity(wanted);
-                let fits = (0..axis.len() as u32).map(|v| identity(&axis.value(v)) == wanted);
-                tests.push((ix, fits.collect()));
-            }
-        }
-        tests
+    fn row(&self, row: usize) -> &[u32] {
+        &self.rows[row * self.width()..(row + 1) * self.width()]
     }
 
-    fn exclude(&mut self, entry: &Map, span: Span, errors: &mut Vec<Diagnostic>) {
-        for key in entry.keys() {
-            if self.axes.iter().all(|axis| axis.name != *key) {
-                errors.push(self.unknown_axis("exclude", key, span));
-                return;
+    /// The axes that an entry names, with the index of its value; no index where the axis has no such value.
+    fn wanted(&self, entry: &Map) -> Vec<(usize, Option<u32>)> {
+        let axes = self.axes.iter().enumerate();
+        axes.filter_map(|(ix, axis)| Some((ix, axis.find(entry.get(&axis.name)?))))
+            .collect()
+    }
+
+    /// Leaves out the points that some entry matches: one look-up for each set of axes that entries name.
+    fn exclude(&mut self, entries: &[(Map, Span)], out: &mut Vec<Diagnostic>) {
+        let mut shapes: Vec<(Vec<usize>, FxHashMap<Box<[u32]>, usize>)> = Vec::new();
+        let mut used = vec![false; entries.len()];
+        for (ix, (entry, span)) in entries.iter().enumerate() {
+            let unknown = entry
+                .keys()
+                .find(|key| self.axes.iter().all(|axis| axis.name != **key));
+            if let Some(key) = unknown {
+                out.push(self.unknown_axis("exclude", key, *span));
+                used[ix] = true;
+                continue;
+            }
+            let wanted = self.wanted(entry);
+            let axes: Vec<usize> = wanted.iter().map(|(axis, _)| *axis).collect();
+            let Some(values) = wanted
+                .iter()
+                .map(|(_, value)| *value)
+                .collect::<Option<Box<[u32]>>>()
+            else {
+                continue;
+            };
+            match shapes.iter_mut().find(|(known, _)| *known == axes) {
+                Some((_, points)) => {
+                    points.insert(values, ix);
+                }
+                None => shapes.push((axes, [(values, ix)].into_iter().collect())),
             }
         }
-        let tests = self.matching(entry);
-        let (width, rows) = (self.width(), std::mem::take(&mut self.rows));
+        if !self.spend(shapes.len(), entries.first().map(|(_, span)| *span), out) {
+            return;
+        }
+        self.retain(&shapes, &mut used);
+        for ((_, span), used) in entries.iter().zip(used) {
+            if !used {
+                out.push(Diagnostic::warning(
+                    "exclude-matches-nothing",
+                    *span,
+                    "this entry of `exclude` matches no point",
+                ));
+            }
+        }
+    }
+
+    fn retain(&mut self, shapes: &[(Vec<usize>, FxHashMap<Box<[u32]>, usize>)], used: &mut [bool]) {
+        let width = self.width();
         if width == 0 {
             return;
         }
-        self.rows = Vec::with_capacity(rows.len());
+        let mut values = Vec::new();
+        let rows = std::mem::take(&mut self.rows);
+        self.rows.reserve(rows.len());
         for row in rows.chunks_exact(width) {
-            if !tests.iter().all(|(ix, fits)| fits[row[*ix] as usize]) {
+            let mut out = false;
+            for (axes, points) in shapes {
+                values.clear();
+                values.extend(axes.iter().map(|axis| row[*axis]));
+                if let Some(entry) = points.get(values.as_slice()) {
+                    used[*entry] = true;
+                    out = true;
+                }
+            }
+            if !out {
                 self.rows.extend_from_slice(row);
             }
         }
         self.regular = self.rows.len() / width;
+    }
+
+    /// Takes a pass over all points for each of `entries` out of the budget.
+    fn spend(&mut self, entries: usize, span: Option<Span>, out: &mut Vec<Diagnostic>) -> bool {
+        match self
+            .comparisons
+            .checked_sub(self.len().saturating_mul(entries))
+        {
+            Some(left) => {
+                self.comparisons = left;
+                true
+            }
+            None => {
+                let place = span.unwrap_or_default();
+                if out.iter().all(|error| error.code != "too-many-entries") {
+                    out.push(
+                        Diagnostic::error(
+                            "too-many-entries",
+                            place,
+                            format!("too many entries for {} points", self.len()),
+                        )
+                        .help("name all axes in each entry, or make the axes smaller"),
+                    );
+                }
+                false
+            }
+        }
     }
 
     fn unknown_axis(&self, what: &str, key: &str, span: Span) -> Diagnostic {
@@ -599,31 +758,44 @@ impl Grid {
             span,
             format!("`{what}` names `{key}`, which is no axis"),
         );
-        let names: Vec<&str> = self.axes.iter().map(|axis| &*axis.name).collect();
-        match did_you_mean(key, names.iter().copied()) {
+        match did_you_mean(key, self.axes.iter().map(|axis| &*axis.name)) {
             Some(near) => error.help(format!("did you mean `{near}`?")),
-            None => error.help(format!("the axes are {}", names.join(", "))),
+            None => error.help(format!("the axes are {}", self.axis_names())),
         }
     }
 
+    fn axis_names(&self) -> String {
+        self.axes
+            .iter()
+            .map(|axis| &*axis.name)
+            .collect::<Vec<_>>()
+            .join(", ")
+    }
+
     /// An entry with all axes adds a point; one with fewer gives attributes to the points that it matches.
-    fn include(&mut self, entry: &Map, span: Span, errors: &mut Vec<Diagnostic>) {
+    fn include(&mut self, entry: &Map, span: Span, out: &mut Vec<Diagnostic>) {
         let attributes: Map = entry
             .iter()
             .filter(|(key, _)| self.axes.iter().all(|axis| axis.name != **key))
             .map(|(key, value)| (key.clone(), value.clone()))
             .collect();
-        let complete = entry.len() - attributes.len() == self.width();
-        let matches = self.matches(entry);
-        if complete && matches.is_empty() {
-            let row = self.add_values(entry);
-            self.rows.extend(row);
-            if !self.attribute_of.is_empty() {
-                self.attribute_of.push(0);
-            }
-            self.attach(&[self.len() - 1], &attributes);
-        } else if matches.is_empty() {
-            errors.push(
+        if entry.len() - attributes.len() == self.width() {
+            return self.include_point(entry, span, &attributes, out);
+        }
+        if !self.spend(1, Some(span), out) {
+            return;
+        }
+        let wanted = self.wanted(entry);
+        let matches: Vec<usize> = (0..self.len())
+            .filter(|row| {
+                let values = self.row(*row);
+                wanted
+                    .iter()
+                    .all(|(axis, value)| Some(values[*axis]) == *value)
+            })
+            .collect();
+        if matches.is_empty() {
+            out.push(
                 Diagnostic::error(
                     "include-matches-nothing",
                     span,
@@ -631,44 +803,65 @@ impl Grid {
                 )
                 .help(format!(
                     "name all axes ({}) to add a point",
-                    self.axes
-                        .iter()
-                        .map(|axis| &*axis.name)
-                        .collect::<Vec<_>>()
-                        .join(", ")
+                    self.axis_names()
                 )),
             );
-        } else {
-            self.attach(&matches, &attributes);
         }
+        self.attach(&matches, &attributes);
     }
 
-    fn matches(&self, entry: &Map) -> Vec<usize> {
-        let tests = self.matching(entry);
-        let width = self.width();
-        (0..self.len())
-            .filter(|row| {
-                let values = &self.rows[row * width..(row + 1) * width];
-                tests.iter().all(|(ix, fits)| fits[values[*ix] as usize])
-            })
-            .collect()
+    fn include_point(
+        &mut self,
+        entry: &Map,
+        span: Span,
+        attributes: &Map,
+        out: &mut Vec<Diagnostic>,
+    ) {
+        let values: Box<[u32]> = self
+            .axes
+            .iter_mut()
+            .map(|axis| axis.add(&entry[&axis.name]))
+            .collect();
+        let known = match self.added.get(&values) {
+            Some(row) => Some(*row),
+            None => self.find_regular(&values),
+        };
+        let row = match known {
+            Some(row) => {
+                if attributes.is_empty() {
+                    out.push(Diagnostic::warning(
+                        "include-twice",
+                        span,
+                        "this point is there already",
+                    ));
+                }
+                row
+            }
+            None => {
+                let row = self.len();
+                self.rows.extend_from_slice(&values);
+                self.added.insert(values, row);
+                if !self.attribute_of.is_empty() {
+                    self.attribute_of.push(0);
+                }
+                row
+            }
+        };
+        self.attach(&[row], attributes);
     }
 
-    /// The value indices of a new point; values that an axis does not have yet are appended to it.
-    fn add_values(&mut self, entry: &Map) -> Vec<u32> {
-        let mut row = Vec::with_capacity(self.axes.len());
-        for axis in &mut self.axes {
-            let wanted = &entry[&axis.name];
-            let name = identity(wanted);
-            let known = (0..axis.len() as u32).find(|ix| identity(&axis.value(*ix)) == name);
-            row.push(known.unwrap_or_else(|| {
-                let ix = axis.len() as u32;
-                let values = (0..ix).map(|v| axis.value(v)).chain([wanted.clone()]);
-                axis.values = AxisValues::List(values.collect());
-                ix
-            }));
+    /// Regular points are sorted.
+    fn find_regular(&self, values: &[u32]) -> Option<usize> {
+        let (mut low, mut high) = (0, self.regular);
+        while low < high {
+            let middle = usize::midpoint(low, high);
+            match self.row(middle).cmp(values) {
+                std::cmp::Ordering::Less => low = middle + 1,
+                std::cmp::Ordering::Greater => high = middle,
+                std::cmp::Ordering::Equal => return Some(middle),
+            }
         }
-        row
+        None
     }
 
     fn attach(&mut self, rows: &[usize], attributes: &Map) {
@@ -700,7 +893,7 @@ impl Grid {
         let points = JobPoints {
             len: self.len(),
             regular: self.regular,
-            axes: self.axes,
+            axes: self.axes.into_iter().map(GridAxis::finish).collect(),
             rows: self.rows,
             attribute_of: self.attribute_of,
             attribute_sets: self.attribute_sets,

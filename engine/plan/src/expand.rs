@@ -158,6 +158,8 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
         groupings: Vec::new(),
         known_groupings: FxHashMap::default(),
         cells: 0,
+        joined: 0,
+        too_many_joins: false,
         max_nodes: options.max_nodes,
         errors,
         warnings: Vec::new(),
@@ -303,6 +305,9 @@ fn cycle(pipeline: &Pipeline, members: &[usize]) -> Diagnostic {
     error
 }
 
+/// How many joined points there may be for each node that a plan may have.
+const MAX_JOINS: u64 = 8;
+
 struct Expander<'a> {
     pipeline: &'a Pipeline,
     params: &'a Value,
@@ -310,6 +315,9 @@ struct Expander<'a> {
     groupings: Vec<Grouping>,
     known_groupings: FxHashMap<(usize, Vec<usize>), usize>,
     cells: usize,
+    /// Rows that were grouped and joined so far.
+    joined: usize,
+    too_many_joins: bool,
     max_nodes: u64,
     errors: Vec<Diagnostic>,
     warnings: Vec<Diagnostic>,
@@ -334,7 +342,7 @@ impl Expander<'_> {
             Ok(replicates) => replicates,
             Err(error) => return self.errors.push(error),
         };
-        let points = points_of(&PointsRequest {
+        let request = PointsRequest {
             job,
             needed: needed
                 .iter()
@@ -344,7 +352,8 @@ impl Expander<'_> {
             ctx: &ctx,
             replicates: replicates.n,
             budget: self.max_nodes,
-        });
+        };
+        let points = points_of(&request, &mut self.warnings);
         let points = match points {
             Ok(points) => points,
             Err(errors) => return self.errors.extend(errors),
@@ -459,6 +468,7 @@ impl Expander<'_> {
         let common = common_axes(points, &needed.points);
         let axes: Vec<usize> = common.iter().map(|(_, theirs)| *theirs).collect();
         let gather = axes.len() < needed.points.axes.len();
+        let groupings = self.groupings.len();
         let grouping = *self
             .known_groupings
             .entry((job_ix, axes.clone()))
@@ -466,7 +476,25 @@ impl Expander<'_> {
                 self.groupings.push(Grouping::new(&needed.points, axes));
                 self.groupings.len() - 1
             });
-        let groups = join(points, &needed.points, &common, &self.groupings[grouping]);
+        if self.groupings.len() > groupings {
+            self.joined += needed.points.len;
+        }
+        self.joined += points.len;
+        if self.joined as u64 > self.max_nodes.saturating_mul(MAX_JOINS) && !self.too_many_joins {
+            self.too_many_joins = true;
+            self.errors.push(
+                Diagnostic::error(
+                    "too-many-needs",
+                    need.span,
+                    "the needs of this plan join too many points",
+                )
+                .help("let fewer jobs need jobs with many points"),
+            );
+        }
+        let groups = match self.too_many_joins {
+            true => vec![0; points.len],
+            false => join(points, &needed.points, &common, &self.groupings[grouping]),
+        };
         if !need.missing_drop
             && let Some(row) = groups.iter().position(|group| *group == NONE)
         {

@@ -69,6 +69,25 @@ a:
 }
 
 #[test]
+fn entries_that_match_nothing_are_said() {
+    check_error(
+        "a:\n  matrix: {x: [1, 2], y: [1], include: [{x: 3, z: 1}]}\n  run: [a, '${{ matrix.x }}']\n",
+        "include-matches-nothing",
+    );
+    let warnings = World::jobs(
+        "a:\n  matrix: {x: [1, 2], y: [1], exclude: [{x: 3}, {x: 2}], include: [{x: 1, y: 1}]}\n  run: [a, '${{ matrix.x }}']\n",
+    )
+    .warnings();
+    assert_eq!(
+        warnings,
+        [
+            "exclude-matches-nothing: this entry of `exclude` matches no point",
+            "include-twice: this point is there already",
+        ]
+    );
+}
+
+#[test]
 fn a_matrix_of_include_alone_has_the_common_keys_as_axes() {
     check_ids(
         r#"
