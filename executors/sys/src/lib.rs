@@ -85,6 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
+    #[expect(clippy::zombie_processes, reason = "it is reaped by what is tested")]
     fn a_child_is_reaped_once_with_its_status() {
         let child = std::process::Command::new("sh")
             .args(["-c", "exit 7"])

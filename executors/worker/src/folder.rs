@@ -45,16 +45,22 @@ impl Folders {
 
     /// A clean folder that nobody else has.
     pub(crate) fn take(&self) -> Result<PathBuf, FailureCause> {
-        let path = {
-            let mut state = self.state();
-            if let Some(path) = state.spare.pop() {
-                return Ok(path);
+        loop {
+            let path = {
+                let mut state = self.state();
+                if let Some(path) = state.spare.pop() {
+                    return Ok(path);
+                }
+                state.made += 1;
+                self.root.join(format!("n{}", state.made))
+            };
+            match fs::create_dir(&path) {
+                Ok(()) => return Ok(path),
+                // An earlier engine of the same run was killed and left it.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
+                Err(error) => return Err(io_failure("make", &path, &error)),
             }
-            state.made += 1;
-            self.root.join(format!("n{}", state.made))
-        };
-        fs::create_dir(&path).map_err(|error| io_failure("make", &path, &error))?;
-        Ok(path)
+        }
     }
 
     /// Takes a folder back that nothing uses any more.

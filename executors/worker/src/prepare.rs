@@ -39,12 +39,6 @@ impl Prepared {
         &self.folder
     }
 
-    /// The environment of the node's commands, secrets among it.
-    pub fn env(&self) -> impl Iterator<Item = (&str, &str)> {
-        let vars = self.order.iter().flat_map(|order| &order.env);
-        vars.map(|(name, value)| (name.as_str(), value.as_str()))
-    }
-
     /// How long it took to make it ready.
     pub fn took(&self) -> Duration {
         Duration::from_secs_f64(self.start + self.fetch)

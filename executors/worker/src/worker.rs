@@ -13,6 +13,7 @@ use dagrun_store::{Staging, Store, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    Prepared,
     env,
     folder::{Folders, SCRATCH},
     inputs::Stat,
@@ -92,6 +93,13 @@ impl Worker {
             scripts: Mutex::default(),
             options,
         })
+    }
+
+    /// The environment of an attempt's first command: what is inherited, the node's own, and the command's.
+    pub fn environment(&self, prepared: &Prepared) -> Vec<(String, String)> {
+        let order = prepared.order.iter();
+        let own = order.flat_map(|order| order.env.iter().chain(order.commands.iter().take(1).flat_map(|command| &command.env)));
+        self.inherited.iter().chain(own).cloned().collect()
     }
 
     /// The folder of the run, in which the folders of nodes are.

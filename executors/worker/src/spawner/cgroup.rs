@@ -13,6 +13,9 @@ use std::{
 /// Set this variable where cgroups are trouble; limits are then held by looking at the memory of nodes.
 const SWITCH: &str = "DAGRUN_NO_CGROUP";
 
+/// What names of groups begin with; the spawner's pid follows.
+const PREFIX: &str = "dagrun-";
+
 /// Where groups can be made.
 #[derive(Clone, Debug)]
 pub(crate) struct Hierarchy {
@@ -34,17 +37,31 @@ impl Hierarchy {
             return None;
         }
         let own = fs::read_to_string("/proc/self/cgroup").ok()?;
-        let candidates = own.lines().flat_map(places);
-        candidates.into_iter().find(|place| {
+        let found = own.lines().flat_map(places).find(|place| {
             let probe = place.make("probe", 1 << 30);
             probe.is_some_and(|probe| probe.procs().exists())
-        })
+        })?;
+        found.remove_stale();
+        Some(found)
+    }
+
+    /// Removes groups of spawners that were killed. One that still holds a process cannot be removed.
+    fn remove_stale(&self) {
+        for entry in fs::read_dir(&self.parent).into_iter().flatten().flatten() {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            let pid = name
+                .strip_prefix(PREFIX)
+                .and_then(|rest| rest.split('-').next());
+            if pid.is_some_and(|pid| !Path::new("/proc").join(pid).exists()) {
+                let _ = fs::remove_dir(entry.path());
+            }
+        }
     }
 
     /// Makes a group with a limit in bytes.
     pub(crate) fn make(&self, name: &str, limit: u64) -> Option<Group> {
         let pid = std::process::id();
-        let folder = self.parent.join(format!("dagrun-{pid}-{name}"));
+        let folder = self.parent.join(format!("{PREFIX}{pid}-{name}"));
         fs::create_dir(&folder).ok()?;
         let group = Group {
             folder,

@@ -1,21 +1,20 @@
 //! The spawner's loop: one thread, one `poll` over the socket, the pipes and the ends of processes.
 //!
-//! Owns all attempts that run, and the strays: children of this process that it did not start itself, which came to it because
-//! their parents ended. It never blocks on anything but `poll`.
+//! Owns all attempts that wait or run and the capacity that they share. It never blocks on anything but `poll`.
+
+mod strays;
 
 use std::{
     collections::VecDeque,
     io::{self, Read, Write},
-    os::{fd::OwnedFd, unix::net::UnixStream},
+    os::unix::net::UnixStream,
     time::{Duration, Instant},
 };
 
 use dagrun_model::Resources;
-use rustix::{
-    event::{PollFd, PollFlags, Timespec, poll},
-    process::{Pid, Signal},
-};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use self::strays::{Owner, Stray, strays_of};
 use super::{
     attempt::{Attempt, Tools, Why},
     tree::{self, Children},
@@ -47,22 +46,6 @@ pub(crate) struct Server {
     tools: Tools,
     /// The engine is gone: everything is killed, nothing is reported.
     closing: bool,
-}
-
-/// A child that this process did not start.
-struct Stray {
-    pid: i32,
-    owner: Owner,
-    /// Set once it was killed; readable when it is dead.
-    killed: Option<Option<OwnedFd>>,
-}
-
-#[derive(Debug, PartialEq, Eq)]
-enum Owner {
-    /// An attempt, by its id.
-    Known(u64),
-    /// It hides where it comes from; it may be of any of these, all that ran when it was seen first.
-    OneOf(Vec<u64>),
 }
 
 /// What became ready.
@@ -354,125 +337,6 @@ impl Server {
         self.sweep();
     }
 
-    /// Finds new strays, kills those whose attempt has ended, and reaps the dead.
-    fn sweep(&mut self) {
-        loop {
-            let mut pids = std::mem::take(&mut self.pids);
-            self.children.list(&mut pids);
-            for pid in pids.drain(..) {
-                if !self.is_known(pid) {
-                    self.adopt(pid);
-                }
-            }
-            self.pids = pids;
-            self.kill_leftovers();
-            // The children of a dead stray are ours now, so look again.
-            if !self.reap_strays() {
-                return;
-            }
-        }
-    }
-
-    fn is_known(&self, pid: i32) -> bool {
-        let is_main = |attempt: &Attempt| attempt.main.as_ref().is_some_and(|main| main.pid == pid);
-        self.live.iter().any(is_main) || self.strays.iter().any(|stray| stray.pid == pid)
-    }
-
-    fn adopt(&mut self, pid: i32) {
-        let owner = self.owner(pid);
-        self.strays.push(Stray {
-            pid,
-            owner,
-            killed: None,
-        });
-    }
-
-    fn owner(&self, pid: i32) -> Owner {
-        let token = tree::token(pid);
-        if let Some(token) = token.filter(|token| token.starts_with(&self.session)) {
-            let of = self
-                .live
-                .iter()
-                .find(|attempt| attempt.order.token == token);
-            return match of {
-                Some(attempt) => Owner::Known(attempt.order.id),
-                None => Owner::OneOf(Vec::new()),
-            };
-        }
-        let group = tree::stat(pid).map(|stat| stat.group);
-        let leads = |attempt: &&Attempt| attempt.main.as_ref().map(|main| main.pid) == group;
-        match self.live.iter().find(leads) {
-            Some(attempt) => Owner::Known(attempt.order.id),
-            None => Owner::OneOf(self.live.iter().map(|attempt| attempt.order.id).collect()),
-        }
-    }
-
-    fn kill_leftovers(&mut self) {
-        let runs = |id: &u64| {
-            let attempt = self.live.iter().find(|attempt| attempt.order.id == *id);
-            attempt.is_some_and(|attempt| attempt.how.is_none())
-        };
-        let mut killed = Vec::new();
-        for (at, stray) in self.strays.iter().enumerate() {
-            let wanted = match &stray.owner {
-                Owner::Known(id) => runs(id),
-                Owner::OneOf(ids) => ids.iter().any(runs),
-            };
-            if !wanted && stray.killed.is_none() {
-                killed.push(at);
-            }
-        }
-        for at in killed {
-            self.kill_stray(at);
-        }
-    }
-
-    fn kill_stray(&mut self, at: usize) {
-        let stray = &mut self.strays[at];
-        let Some(pid) = Pid::from_raw(stray.pid) else {
-            return;
-        };
-        stray.killed = Some(open_handle(pid));
-        let was_dead = tree::stat(stray.pid).is_none_or(|stat| stat.zombie);
-        // It is an unreaped child of this process, so the pid is still its own.
-        let _ = rustix::process::kill_process(pid, Signal::KILL);
-        if was_dead {
-            return;
-        }
-        let blamed = match &stray.owner {
-            Owner::Known(id) => Some(*id),
-            Owner::OneOf(ids) => ids.last().copied(),
-        };
-        let attempt = self
-            .live
-            .iter_mut()
-            .find(|attempt| Some(attempt.order.id) == blamed);
-        if let Some(attempt) = attempt.filter(|attempt| attempt.stop.is_none()) {
-            attempt.leaked += 1;
-        }
-    }
-
-    /// Whether any was reaped.
-    fn reap_strays(&mut self) -> bool {
-        let before = self.strays.len();
-        let live = &mut self.live;
-        self.strays
-            .retain(|stray| match dagrun_sys::reap(stray.pid) {
-                Ok(None) => true,
-                Ok(Some(reaped)) => {
-                    if let Owner::Known(id) = stray.owner
-                        && let Some(attempt) =
-                            live.iter_mut().find(|attempt| attempt.order.id == id)
-                    {
-                        attempt.account(&reaped);
-                    }
-                    false
-                }
-                Err(_) => false,
-            });
-        self.strays.len() < before
-    }
-
     fn finish(&mut self, now: Instant) {
         let mut at = 0;
         while at < self.live.len() {
@@ -526,31 +390,10 @@ impl Server {
     }
 }
 
-fn strays_of(strays: &[Stray], id: u64) -> Vec<i32> {
-    strays
-        .iter()
-        .filter(|stray| match &stray.owner {
-            Owner::Known(owner) => *owner == id,
-            Owner::OneOf(ids) => *ids == [id],
-        })
-        .map(|stray| stray.pid)
-        .collect()
-}
-
 /// Where nobody will look at them any more, an attempt's files are only in the way.
 fn remove_traces(attempt: &Attempt) {
     let _ = std::fs::remove_dir_all(&attempt.order.folder);
     for name in ["out", "err", "exec"] {
         let _ = std::fs::remove_file(format!("{}{name}", attempt.order.scratch));
     }
-}
-
-#[cfg(target_os = "linux")]
-fn open_handle(pid: Pid) -> Option<OwnedFd> {
-    rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty()).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn open_handle(_: Pid) -> Option<OwnedFd> {
-    None
 }

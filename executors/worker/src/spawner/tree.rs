@@ -202,20 +202,23 @@ fn descends(mut pid: i32, root: i32) -> bool {
 /// For when the parent of these processes is gone. Processes that cannot be killed within a few seconds are left.
 pub(crate) fn kill_marked(session: &str) -> u32 {
     let ours = |pid| token(pid).is_some_and(|token| token.starts_with(session));
-    let mut killed = 0;
-    for round in 0..200 {
+    let mut killed: Vec<i32> = Vec::new();
+    let mut quiet = 0;
+    for _ in 0..200 {
         let found: Vec<i32> = all().filter(|pid| ours(*pid)).collect();
-        if found.is_empty() {
+        // A process that is just becoming another program has no environment for a moment, so one look is not enough.
+        quiet = if found.is_empty() { quiet + 1 } else { 0 };
+        if quiet == 3 {
             break;
         }
         for pid in found {
-            if signal(pid, Signal::KILL, || ours(pid)) && round == 0 {
-                killed += 1;
+            if signal(pid, Signal::KILL, || ours(pid)) && !killed.contains(&pid) {
+                killed.push(pid);
             }
         }
-        std::thread::sleep(std::time::Duration::from_millis(10));
+        std::thread::sleep(std::time::Duration::from_millis(5));
     }
-    killed
+    killed.len() as u32
 }
 
 #[cfg(all(test, target_os = "linux"))]
@@ -234,6 +237,9 @@ mod tests {
         let stat = stat(pid).expect("it is there");
         assert_eq!((stat.parent, stat.zombie), (me, false));
         assert!(stat.started > 0);
+        while token(pid).is_none() {
+            std::thread::yield_now();
+        }
         assert!(descendants(me).contains(&pid));
         assert!(resident([pid].into_iter()) > 0);
         assert_eq!(kill_marked("tree-test."), 1);
