@@ -52,6 +52,8 @@ pub(crate) struct State {
     last_time: u64,
     bad_tables: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    /// The bytes of the record that was read last.
+    scratch: Vec<u8>,
 }
 
 struct Segment {
@@ -456,10 +458,13 @@ impl State {
         }
         for ix in 0..self.tables.len() {
             let table = self.tables[ix].clone();
-            match table.get(action) {
-                Ok(None) => {}
-                Ok(Some(bytes)) => {
-                    let (record, _) = Record::read(&bytes)?;
+            let mut bytes = std::mem::take(&mut self.scratch);
+            let found = table.get(action, &mut bytes);
+            self.scratch = bytes;
+            match found {
+                Ok(false) => {}
+                Ok(true) => {
+                    let (record, _) = Record::read(&self.scratch)?;
                     if record.kind != Kind::Evict && known.evicted.is_none_or(|t| record.time > t) {
                         return codec::decode(record.entry);
                     }

@@ -385,8 +385,9 @@ fn read(sources: &[Source], paths: &[PathBuf], (ix, place): Spot) -> Result<Vec<
 }
 
 fn older_result(older: &[Arc<Table>], action: &ActionDigest) -> Option<(u64, Kind)> {
+    let mut bytes = Vec::new();
     for table in older {
-        if let Ok(Some(bytes)) = table.get(action) {
+        if let Ok(true) = table.get(action, &mut bytes) {
             let (record, _) = Record::read(&bytes)?;
             return (record.kind != Kind::Evict).then_some((record.time, record.kind));
         }

@@ -18,7 +18,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use crate::{
     Store,
     error::{At, StoreError},
-    fsx::{Temp, lock, now_ms, patiently},
+    fsx::{Temp, lock, names, now_ms, patiently},
 };
 
 /// What a digest in a lease stands for.
@@ -54,6 +54,8 @@ const NOTE: usize = 33;
 const USED: usize = 20;
 /// `uses.log` is folded when it has grown to twice its folded size and this.
 const FOLD: u64 = 16 << 20;
+/// Lease files from which dead ones are looked for without a collection.
+const MANY_LEASES: usize = 32;
 
 /// Guards everything that its store uses or makes, until it is dropped or its process ends.
 #[must_use = "dropping the lease ends it"]
@@ -88,6 +90,11 @@ impl Store {
     /// When the lease file cannot be made.
     pub fn lease(&self, name: &str) -> Result<Lease, StoreError> {
         let folder = self.inner.root.join("leases");
+        if names(&folder)?.len() > MANY_LEASES {
+            // Nobody collects here: what dead processes left is taken away now.
+            let _exclusive = self.gc_lock(true)?;
+            Guarded::default().refresh(&self.inner.root)?;
+        }
         let name = dagrun_model::id_file_name(name);
         let mut number = 0;
         loop {
@@ -199,13 +206,18 @@ impl Drop for GcLock<'_> {
 impl Drop for Lease {
     fn drop(&mut self) {
         lock(&self.store.inner.leases).retain(|other| !Arc::ptr_eq(other, &self.state));
+        let root = &self.store.inner.root;
         // Losing last uses makes things look older than they are, and no more.
         if let Ok(_shared) = self.store.gc_lock(false)
             && let Ok(bytes) = std::fs::read(&self.state.path)
         {
-            let _ = append_uses(&self.store.inner.root, &bytes, now_ms());
+            let _ = append_uses(root, &bytes, now_ms());
         }
         let _ = std::fs::remove_file(&self.state.path);
+        let grown = std::fs::metadata(root.join("uses.log")).is_ok_and(|m| m.len() > 4 * FOLD);
+        if grown && let Ok(_exclusive) = self.store.gc_lock(true) {
+            let _ = LastUses::load(root);
+        }
     }
 }
 
@@ -226,7 +238,7 @@ impl Guarded {
     pub(crate) fn refresh(&mut self, root: &Path) -> Result<(), StoreError> {
         let folder = root.join("leases");
         self.leases = 0;
-        for name in crate::fsx::names(&folder)? {
+        for name in names(&folder)? {
             if !name.ends_with(".lease") {
                 continue;
             }
@@ -341,5 +353,60 @@ impl LastUses {
     pub(crate) fn of(&self, digest: &Digest) -> Option<u64> {
         let half: [u8; 16] = digest.0[..16].try_into().expect("sixteen bytes");
         self.0.get(&half).map(|m| u64::from(*m) * 60_000)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::StoreOptions;
+
+    #[test]
+    fn dead_leases_leave_their_uses_and_live_ones_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("s"), StoreOptions::default()).unwrap();
+        let root = store.root().to_path_buf();
+        let blob = store.put_bytes(b"used").unwrap();
+        let lease = store.lease("live").unwrap();
+        store.read(&blob.digest).unwrap();
+        // A dead one is a file that nobody has locked.
+        let live = std::fs::read(&lease.state.path).unwrap();
+        assert_eq!(live.len(), NOTE);
+        for n in 0..=MANY_LEASES {
+            std::fs::write(root.join(format!("leases/dead.1.{n}.lease")), &live).unwrap();
+        }
+        let second = store.lease("second").unwrap();
+        assert_eq!(names(&root.join("leases")).unwrap().len(), 2);
+        let mut guarded = Guarded::default();
+        guarded.refresh(&root).unwrap();
+        assert_eq!(guarded.leases, 2);
+        assert!(guarded.blobs.contains(&blob.digest));
+        drop((lease, second));
+        let mut guarded = Guarded::default();
+        guarded.refresh(&root).unwrap();
+        assert!(guarded.leases == 0 && guarded.blobs.is_empty());
+        let minute = 60_000;
+        let used = LastUses::load(&root).unwrap().of(&blob.digest).unwrap();
+        assert!(now_ms() - used < 2 * minute, "{used}");
+    }
+
+    #[test]
+    fn each_use_is_noted_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("s"), StoreOptions::default()).unwrap();
+        let lease = store.lease("run").unwrap();
+        for n in 0..5_u8 {
+            let digest = Digest::of(&[n % 3]);
+            store
+                .note(&[(Use::Blob, digest), (Use::Tree, digest)])
+                .unwrap();
+        }
+        let bytes = std::fs::read(&lease.state.path).unwrap();
+        assert_eq!(bytes.len(), 6 * NOTE, "each use is noted once");
+        assert!(
+            bytes
+                .chunks_exact(NOTE)
+                .all(|note| parse_note(note).is_some())
+        );
     }
 }

@@ -4,7 +4,6 @@
 //! offset, 24 of length); slots are probed linearly and at most half of them are used. Opening reads the header only.
 
 use std::{
-    borrow::Cow,
     fs::File,
     io::{BufWriter, Write},
     os::unix::fs::FileExt,
@@ -84,53 +83,56 @@ impl Table {
         });
     }
 
-    fn bytes(&self, at: u64, len: usize) -> std::io::Result<Cow<'_, [u8]>> {
+    fn read_at(&self, buffer: &mut [u8], at: u64) -> std::io::Result<()> {
         if let Some(Some(whole)) = self.whole.get() {
             let part = usize::try_from(at)
                 .ok()
-                .and_then(|at| whole.get(at..at.checked_add(len)?));
-            return part
-                .map(Cow::Borrowed)
-                .ok_or_else(|| std::io::ErrorKind::UnexpectedEof.into());
+                .and_then(|at| whole.get(at..at.checked_add(buffer.len())?))
+                .ok_or(std::io::ErrorKind::UnexpectedEof)?;
+            buffer.copy_from_slice(part);
+            return Ok(());
         }
-        let mut bytes = vec![0; len];
-        self.file.read_exact_at(&mut bytes, at)?;
-        Ok(Cow::Owned(bytes))
+        self.file.read_exact_at(buffer, at)
     }
 
-    /// The bytes of the record of an action.
-    pub(crate) fn get(&self, action: &Digest) -> Result<Option<Cow<'_, [u8]>>, Damage> {
+    /// Puts the bytes of the record of an action into `out`; `false` where there is none.
+    ///
+    /// The buffer is the caller's, because thousands of look-ups follow each other.
+    pub(crate) fn get(&self, action: &Digest, out: &mut Vec<u8>) -> Result<bool, Damage> {
         let wanted = action.prefix();
         let mut slot = wanted & (self.slots - 1);
         let mut seen = 0;
         while seen < self.slots {
             let count = (self.slots - slot).min(PROBE as u64);
             let at = self.index_at + slot * SLOT as u64;
-            let part = self
-                .bytes(at, count as usize * SLOT)
-                .map_err(|_| Damage(at))?;
+            let mut slots = [0; PROBE * SLOT];
+            let part = &mut slots[..count as usize * SLOT];
+            self.read_at(part, at).map_err(|_| Damage(at))?;
             for bytes in part.chunks_exact(SLOT) {
                 let (prefix, place) = read_slot(bytes);
                 if place == 0 {
-                    return Ok(None);
+                    return Ok(false);
                 }
-                if prefix == wanted {
-                    let (offset, len) = (place >> 24, (place & 0xff_ffff) as usize);
-                    let record = self.bytes(offset, len).map_err(|_| Damage(offset))?;
-                    match Record::read(&record) {
-                        Some((found, size)) if size == len => {
-                            if found.action == *action {
-                                return Ok(Some(record));
-                            }
+                if prefix != wanted {
+                    continue;
+                }
+                let (offset, len) = (place >> 24, (place & 0xff_ffff) as usize);
+                out.clear();
+                out.resize(len, 0);
+                self.read_at(out, offset).map_err(|_| Damage(offset))?;
+                match Record::read(out) {
+                    Some((found, size)) if size == len => {
+                        if found.action == *action {
+                            return Ok(true);
                         }
-                        _ => return Err(Damage(offset)),
                     }
+                    _ => return Err(Damage(offset)),
                 }
             }
             seen += count;
             slot = (slot + count) & (self.slots - 1);
         }
-        Ok(None)
+        Ok(false)
     }
 
     /// Gives every record with its place, in the order of the file. Returns the offsets of bad ones.
@@ -177,7 +179,9 @@ impl Table {
 
     /// Reads a record's bytes at a place that [`Table::each`] gave.
     pub(crate) fn at(&self, place: Place) -> std::io::Result<Vec<u8>> {
-        self.bytes(place.at, place.len).map(Cow::into_owned)
+        let mut bytes = vec![0; place.len];
+        self.read_at(&mut bytes, place.at)?;
+        Ok(bytes)
     }
 }
 
@@ -330,12 +334,13 @@ mod tests {
                 if whole {
                     table.preload();
                 }
+                let mut bytes = Vec::new();
                 for i in 0..count {
-                    let bytes = table.get(&digest(i)).unwrap().expect("it was written");
+                    assert!(table.get(&digest(i), &mut bytes).unwrap());
                     assert_eq!(Record::read(&bytes).unwrap().0.time, u64::from(i));
                 }
                 for i in count..count + 100 {
-                    assert!(table.get(&digest(i)).unwrap().is_none());
+                    assert!(!table.get(&digest(i), &mut bytes).unwrap());
                 }
             }
             let mut seen = 0;
@@ -360,8 +365,9 @@ mod tests {
             let Some(table) = Table::open(&path, 1).unwrap() else {
                 continue;
             };
+            let mut bytes = Vec::new();
             for i in 0..8 {
-                if let Ok(Some(bytes)) = table.get(&digest(i)) {
+                if let Ok(true) = table.get(&digest(i), &mut bytes) {
                     let record = Record::read(&bytes).unwrap().0;
                     assert_eq!((record.action, record.time), (digest(i), u64::from(i)));
                 }

@@ -31,6 +31,8 @@ struct State {
 const RECORD: usize = 32 + 5 * 8 + 4;
 /// Records that are gathered before they are written.
 const BATCH: usize = 512;
+/// Bytes from which the file is begun anew.
+const LARGEST: u64 = 32 << 20;
 
 impl Verified {
     pub(crate) fn new(folder: PathBuf, write: bool) -> Self {
@@ -110,8 +112,8 @@ impl Verified {
         let append = || -> std::io::Result<()> {
             let mut file = OpenOptions::new().append(true).create(true).open(&path)?;
             let len = file.metadata()?.len();
-            if !len.is_multiple_of(RECORD as u64) {
-                // A torn record would put all after it out of step.
+            if !len.is_multiple_of(RECORD as u64) || len > LARGEST {
+                // A torn record would put all after it out of step; a huge file costs more than it saves.
                 return std::fs::remove_file(&path);
             }
             file.write_all(&bytes)
