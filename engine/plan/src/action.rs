@@ -15,10 +15,10 @@ use indexmap::IndexMap;
 use crate::{
     Plan, Upstream,
     context::{CellContext, one_or_list},
-    expand::Condition,
     facts::is_glob,
-    finish::{data_shape, points_digest},
     input::{DataInput, Item, Stage},
+    keys::{data_shape, points_digest},
+    layout::Condition,
     live::{Live, StagedValues},
     staging::{
         as_file, file_name, list_file, project_paths, rel_path, staged_files, upstream_path,

@@ -7,9 +7,9 @@ use dagrun_model::{ContentHasher, Digest, Function, Job, Map, Value};
 
 use crate::{
     axes::REPLICATE,
-    expand::{Core, JobPlan},
     facts::{FactTable, is_glob},
     input::Item,
+    layout::{Core, JobPlan},
     seeds::{Permutation, SeedPlan},
 };
 

@@ -1,27 +1,28 @@
 //! The first step: parameters, the order of jobs, points, joins, and what must be known of the outside.
 
-use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
+use std::sync::Arc;
 
-use dagrun_expr::{Context, eval, eval_value};
+use dagrun_expr::{Context, ReferenceKind, eval_value, references};
 use dagrun_model::{
-    CachePolicy, Diagnostic, Job, JobIx, Pipeline, Seeds, Span, Toolchain, Value, ValueTemplate,
+    CachePolicy, Diagnostic, Job, JobIx, Pipeline, Seeds, Span, Value, ValueTemplate,
 };
-use indexmap::IndexMap;
-use petgraph::{algo::kosaraju_scc, graph::DiGraph};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    PlanOptions, ResolvedParam,
-    axes::{JobPoints, PointsRequest, REPLICATE, points_of},
-    context::{CellContext, ParamContext, clean, flat},
-    facts::{FactIndex, FactRequest, Patterns, is_glob},
-    input::{DataInput, InputPlan, Item, compile},
+    PlanOptions,
+    axes::{JobPoints, REPLICATE},
+    context::ParamContext,
+    facts::{FactIndex, FactRequest, Patterns},
+    input::compile,
     join::{Grouping, NONE, common_axes, join},
-    memo::Memo,
+    layout::{Condition, Core, JobPlan, NeedPlan},
+    order::order,
     params,
+    points::{PointsRequest, points_of},
+    questions::questions,
     seeds::{Permutation, SeedPlan},
     select,
-    uses::{Scope, Uses, class_exprs, hash_files_calls, job_exprs, must_be_known, recipe_exprs},
+    uses::{Scope, Uses, class_exprs, must_be_known, recipe_exprs},
 };
 
 /// A plan whose points and joins are known, and that waits for facts.
@@ -30,107 +31,6 @@ pub struct Expansion {
     pub(crate) core: Core,
     pub(crate) index: FactIndex,
     pub(crate) warnings: Vec<Diagnostic>,
-}
-
-/// What a plan knows before there are keys.
-#[derive(Debug)]
-pub(crate) struct Core {
-    pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) params: IndexMap<String, ResolvedParam>,
-    pub(crate) params_value: Value,
-    /// In file order.
-    pub(crate) jobs: Vec<JobPlan>,
-    /// Jobs so that each comes after those that it needs, in file order where that leaves a choice: plan order.
-    pub(crate) order: Vec<usize>,
-    pub(crate) cells: usize,
-    /// Cells that were selected; without it, all.
-    pub(crate) selected: Option<Vec<bool>>,
-    pub(crate) groupings: Vec<Grouping>,
-    pub(crate) patterns: Patterns,
-    pub(crate) platform: [String; 3],
-}
-
-/// A job with its points, needs and inputs.
-#[derive(Debug)]
-pub(crate) struct JobPlan {
-    pub(crate) points: JobPoints,
-    pub(crate) first_cell: usize,
-    pub(crate) seeds: Option<SeedPlan>,
-    /// Its `replicate` axis is its own.
-    pub(crate) own_replicates: bool,
-    pub(crate) replicate_min: Option<u32>,
-    pub(crate) needs: Vec<NeedPlan>,
-    pub(crate) inputs: Vec<InputPlan>,
-    pub(crate) data: Vec<DataInput>,
-    pub(crate) condition: Condition,
-    /// What all cells of the job share of their outputs' paths, where those do not vary.
-    pub(crate) output_uses: Vec<Uses>,
-}
-
-/// When the `if` of a job is decided.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(crate) enum Condition {
-    /// There is none.
-    None,
-    /// When the plan is made.
-    Static(Uses),
-    /// When all needs have succeeded.
-    Succeeded(Uses),
-    /// When all needs have ended.
-    Terminal(Uses),
-}
-
-/// A need of a job, joined.
-#[derive(Debug)]
-pub(crate) struct NeedPlan {
-    /// The needed job.
-    pub(crate) job: usize,
-    /// It has axes that the needing job does not have: the need gives a list.
-    pub(crate) gather: bool,
-    /// The least number of succeeded members.
-    pub(crate) min: Option<u32>,
-    /// Outputs are read by the recipe or by inputs.
-    pub(crate) data: bool,
-    /// The recipe reads `points`.
-    pub(crate) points: bool,
-    /// The recipe reads `result`.
-    pub(crate) result: bool,
-    pub(crate) grouping: usize,
-    /// For each row its group, and later its set.
-    pub(crate) groups: Vec<u32>,
-}
-
-impl Core {
-    /// The job and row of a cell.
-    pub(crate) fn cell(&self, cell: usize) -> (usize, usize) {
-        let at = self
-            .order
-            .partition_point(|job| self.jobs[*job].first_cell <= cell)
-            - 1;
-        // Jobs without points share their first cell with the next one, which comes after them.
-        let job = self.order[at];
-        (job, cell - self.jobs[job].first_cell)
-    }
-
-    pub(crate) fn is_selected(&self, cell: usize) -> bool {
-        self.selected.as_ref().is_none_or(|selected| selected[cell])
-    }
-
-    pub(crate) fn logical_id(&self, cell: usize) -> String {
-        let (job, row) = self.cell(cell);
-        let labels = self.jobs[job].points.labels(row);
-        let labels = labels
-            .iter()
-            .map(|(name, label)| (name.as_str(), label.as_str()));
-        dagrun_model::logical_id(self.job_name(job), labels)
-    }
-
-    pub(crate) fn job_name(&self, job: usize) -> &str {
-        self.pipeline
-            .jobs
-            .get_index(job)
-            .map_or("", |(name, _)| name)
-    }
 }
 
 /// Expands a pipeline into points and joins.
@@ -213,96 +113,6 @@ impl Expansion {
             git: self.index.git,
         }
     }
-}
-
-/// Plan order, or errors that name each cycle as a path.
-fn order(pipeline: &Pipeline, errors: &mut Vec<Diagnostic>) -> Vec<usize> {
-    let mut graph: DiGraph<(), (), u32> = DiGraph::with_capacity(pipeline.jobs.len(), 0);
-    let nodes: Vec<_> = pipeline.jobs.values().map(|_| graph.add_node(())).collect();
-    let mut waiting = vec![0usize; nodes.len()];
-    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); nodes.len()];
-    for (ix, job) in pipeline.jobs.values().enumerate() {
-        for need in &job.needs {
-            let needed = need.job.index();
-            if needed == ix {
-                errors.push(
-                    Diagnostic::error(
-                        "cycle",
-                        need.span,
-                        format!("job `{}` needs itself", job.name.value),
-                    )
-                    .help("remove this need"),
-                );
-                continue;
-            }
-            graph.add_edge(nodes[needed], nodes[ix], ());
-            dependents[needed].push(ix);
-            waiting[ix] += 1;
-        }
-    }
-    for component in kosaraju_scc(&graph) {
-        if component.len() > 1 {
-            let members: Vec<usize> = component.iter().map(|node| node.index()).collect();
-            errors.push(cycle(pipeline, &members));
-        }
-    }
-    let mut ready: BinaryHeap<Reverse<usize>> = (0..nodes.len())
-        .filter(|ix| waiting[*ix] == 0)
-        .map(Reverse)
-        .collect();
-    let mut order = Vec::with_capacity(nodes.len());
-    while let Some(Reverse(job)) = ready.pop() {
-        order.push(job);
-        for dependent in &dependents[job] {
-            waiting[*dependent] -= 1;
-            if waiting[*dependent] == 0 {
-                ready.push(Reverse(*dependent));
-            }
-        }
-    }
-    order
-}
-
-/// Walks along needs inside a component until a job comes again.
-fn cycle(pipeline: &Pipeline, members: &[usize]) -> Diagnostic {
-    let start = *members.iter().min().expect("a component has members");
-    let mut path = vec![start];
-    let mut at = start;
-    let need = loop {
-        let job = pipeline.job(JobIx::from_index(at));
-        let inside = |need: &&dagrun_model::Need| {
-            need.job.index() != at && members.contains(&need.job.index())
-        };
-        let need = job
-            .needs
-            .iter()
-            .find(inside)
-            .expect("each job of a cycle needs another one of it");
-        at = need.job.index();
-        if let Some(first) = path.iter().position(|job| *job == at) {
-            path.drain(..first);
-            path.push(at);
-            break need;
-        }
-        path.push(at);
-    };
-    let names: Vec<&str> = path
-        .iter()
-        .map(|ix| pipeline.job(JobIx::from_index(*ix)).name.value.as_str())
-        .collect();
-    let mut error = Diagnostic::error(
-        "cycle",
-        need.span,
-        format!("jobs need each other: {}", names.join(" -> ")),
-    )
-    .help("remove one of these needs");
-    for pair in path.windows(2) {
-        let job = pipeline.job(JobIx::from_index(pair[0]));
-        if let Some(need) = job.needs.iter().find(|need| need.job.index() == pair[1]) {
-            error = error.related(need.span, format!("`{}` needs it here", job.name.value));
-        }
-    }
-    error
 }
 
 /// How many joined points there may be for each node that a plan may have.
@@ -640,7 +450,7 @@ fn check_known(job: &Job, scope: &Scope<'_>, errors: &mut Vec<Diagnostic>) {
 }
 
 fn condition(job: &Job, scope: &Scope<'_>) -> Condition {
-    use dagrun_expr::{ReferenceKind as Kind, references};
+    use ReferenceKind as Kind;
     let Some(expr) = &job.condition else {
         return Condition::None;
     };
@@ -656,149 +466,4 @@ fn condition(job: &Job, scope: &Scope<'_>) -> Condition {
         Uses { upstream: true, .. } | Uses { volatile: true, .. } => Condition::Succeeded(uses),
         _ => Condition::Static(uses),
     }
-}
-
-/// Collects what has to be known of the outside.
-fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
-    let mut index = FactIndex::default();
-    let mut patterns = Patterns::default();
-    let mut errors = Vec::new();
-    for ix in &core.order {
-        let (plan, job) = (&core.jobs[*ix], &core.pipeline.jobs[*ix]);
-        let selected = |row: usize| core.is_selected(plan.first_cell + row);
-        if !(0..plan.points.len).any(selected) {
-            continue;
-        }
-        index.of_job(job);
-        let rows = || (0..plan.points.len).filter(|row| selected(*row));
-        for input in &plan.inputs {
-            let mut memo = Memo::new(input.uses.axes, &plan.points);
-            for row in rows() {
-                let failed = memo.get(&plan.points, row, || {
-                    let ctx = CellContext::new(core, *ix, row, None);
-                    ask_input(input, &ctx, &mut patterns, &mut errors)
-                });
-                if failed {
-                    break;
-                }
-            }
-        }
-        let scope = Scope::new(
-            job,
-            &plan.points,
-            matches!(plan.seeds, Some(SeedPlan::PerTrial(_))),
-        );
-        let mut calls = Vec::new();
-        job_exprs(job, &mut |expr| {
-            hash_files_calls(expr, &mut |arguments, span| calls.push((arguments, span)))
-        });
-        for (arguments, span) in calls {
-            let mut memo = Memo::new(scope.exprs(arguments.iter()).axes, &plan.points);
-            for row in rows() {
-                let failed = memo.get(&plan.points, row, || {
-                    let ctx = CellContext::new(core, *ix, row, None);
-                    ask_hash(arguments, span, &ctx, &mut patterns, &mut errors)
-                });
-                if failed {
-                    break;
-                }
-            }
-        }
-    }
-    core.patterns = patterns;
-    if errors.is_empty() {
-        Ok(index)
-    } else {
-        Err(errors)
-    }
-}
-
-impl FactIndex {
-    fn of_job(&mut self, job: &Job) {
-        for toolchain in &job.toolchain {
-            match toolchain {
-                Toolchain::Command(command) => {
-                    self.commands.insert(command.value.clone());
-                }
-                Toolchain::File(file) => {
-                    self.files.insert(file.value.clone());
-                }
-            }
-        }
-        if let CachePolicy::Env(names) = &job.cache {
-            self.env.extend(names.iter().cloned());
-        }
-        job_exprs(job, &mut |expr| {
-            use dagrun_expr::{ReferenceKind, references};
-            self.git |=
-                references(expr).any(|reference| matches!(reference.kind, ReferenceKind::Git(_)));
-        });
-    }
-}
-
-/// Asks for the patterns of an input; says whether that failed.
-fn ask_input(
-    input: &InputPlan,
-    ctx: &dyn Context,
-    patterns: &mut Patterns,
-    errors: &mut Vec<Diagnostic>,
-) -> bool {
-    match input.resolve(ctx, &|_| false) {
-        Ok(resolved) => {
-            for item in resolved.items {
-                if let Item::Pattern(pattern) = item {
-                    patterns.add(&pattern, input.external, input.span);
-                }
-            }
-            false
-        }
-        Err(error) => {
-            errors.push(error);
-            true
-        }
-    }
-}
-
-fn ask_hash(
-    arguments: &[dagrun_model::Expr],
-    span: Span,
-    ctx: &dyn Context,
-    patterns: &mut Patterns,
-    errors: &mut Vec<Diagnostic>,
-) -> bool {
-    let values: Result<Vec<Value>, _> = arguments
-        .iter()
-        .map(|argument| eval(argument, ctx))
-        .collect();
-    match values {
-        Ok(values) => {
-            for value in flat(&values) {
-                let pattern = clean(&value.to_text());
-                let inside =
-                    !pattern.starts_with('/') && !pattern.split('/').any(|name| name == "..");
-                if inside && !pattern.is_empty() {
-                    patterns.add(&pattern, false, span);
-                } else {
-                    errors.push(Diagnostic::error(
-                        "external-path",
-                        span,
-                        format!(
-                            "`hashFiles` of `{pattern}`, which is outside of the project folder"
-                        ),
-                    ));
-                    return true;
-                }
-            }
-            false
-        }
-        Err(error) => {
-            errors.push(error.to_diagnostic(span));
-            true
-        }
-    }
-}
-
-/// Whether a missing file is an error: a glob may find nothing.
-pub(crate) fn must_exist(pattern: &str) -> bool {
-    !is_glob(pattern)
 }

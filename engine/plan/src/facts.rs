@@ -139,3 +139,8 @@ impl FactTable {
         hasher.finish()
     }
 }
+
+/// Whether a missing file is an error: a glob may find nothing.
+pub(crate) fn must_exist(pattern: &str) -> bool {
+    !is_glob(pattern)
+}

@@ -11,10 +11,10 @@ use crate::{
     Expansion, Facts, Plan,
     class::{Classes, class_of},
     context::CellContext,
-    expand::{Condition, Core, NeedPlan},
     facts::FactTable,
     join::NONE,
-    keys::{KeyTable, node_key_hasher},
+    keys::{KeyTable, data_needs, data_shape, members, min_of, node_key_hasher, points_digest},
+    layout::{Condition, Core, NeedPlan},
     memo::Memo,
     plan::{Counts, Nodes},
     recipe::{Findings, RecipeHasher},
@@ -554,76 +554,4 @@ impl<'p> Finisher<'p> {
         }
         nodes.set_start.push(nodes.sets.len() as u32);
     }
-}
-
-/// The nodes of a group's rows, without those that are none.
-fn members<'a>(
-    core: &'a Core,
-    cell_node: &'a [u32],
-    need: &NeedPlan,
-    group: u32,
-) -> impl Iterator<Item = (u32, NodeIx)> + use<'a> {
-    let first = core.jobs[need.job].first_cell;
-    let rows = core.groupings[need.grouping].group(group);
-    rows.iter().filter_map(move |row| {
-        let cell = first + *row as usize;
-        let node = cell_node[cell];
-        (node != NONE).then_some((cell as u32, NodeIx(node)))
-    })
-}
-
-/// Needs of which outputs are read.
-fn data_needs(needs: &[NeedPlan]) -> impl Iterator<Item = usize> {
-    needs
-        .iter()
-        .enumerate()
-        .filter(|(_, need)| need.data)
-        .map(|(ix, _)| ix)
-}
-
-/// The least number of succeeded members: what the need says, or what the replicates say for each point that has them.
-fn min_of(core: &Core, need: &NeedPlan, members: usize) -> Option<u32> {
-    if need.min.is_some() {
-        return need.min;
-    }
-    let needed = &core.jobs[need.job];
-    let min = needed.replicate_min?;
-    let axis = needed.points.axis(crate::axes::REPLICATE)?;
-    let grouped = core.groupings[need.grouping].axes.contains(&axis);
-    let each = needed.points.axes[axis].len().max(1);
-    (!grouped).then(|| {
-        (members.div_ceil(each) as u32)
-            .saturating_mul(min)
-            .min(members as u32)
-    })
-}
-
-/// What is known of a data input without looking at its members.
-pub(crate) fn data_shape(
-    core: &Core,
-    data: &crate::input::DataInput,
-    need: &NeedPlan,
-    hasher: &mut ContentHasher,
-) {
-    let needed = &core.pipeline.jobs[need.job];
-    let output = needed
-        .outputs
-        .get_index(data.output)
-        .map_or("", |(name, _)| name);
-    output.content_hash(hasher);
-    need.gather.content_hash(hasher);
-    match &data.stage {
-        crate::input::Stage::Value => "value".content_hash(hasher),
-        crate::input::Stage::Files { name, .. } => ("files", &**name).content_hash(hasher),
-    }
-}
-
-/// The digest of the points of some cells.
-pub(crate) fn points_digest(core: &Core, cells: impl Iterator<Item = u32>) -> Digest {
-    let mut hasher = ContentHasher::new("dagrun.points.v1");
-    for cell in cells {
-        let (job, row) = core.cell(cell as usize);
-        core.jobs[job].points.object(row).content_hash(&mut hasher);
-    }
-    hasher.finish()
 }

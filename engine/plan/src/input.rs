@@ -8,7 +8,7 @@ use dagrun_model::{
 };
 
 use crate::{
-    expand::NeedPlan,
+    layout::NeedPlan,
     uses::{Scope, Uses, recipe_exprs},
 };
 

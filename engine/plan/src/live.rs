@@ -7,9 +7,9 @@ use rustc_hash::FxHashSet;
 use crate::{
     Plan,
     context::{LiveValues, one_or_list},
-    expand::NeedPlan,
     input::find_files,
     join::NONE,
+    layout::NeedPlan,
 };
 
 /// What the caller knows of nodes that have ended.

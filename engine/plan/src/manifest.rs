@@ -174,7 +174,7 @@ impl Maker<'_> {
         }
     }
 
-    fn live_job(&self) -> &crate::expand::JobPlan {
+    fn live_job(&self) -> &crate::layout::JobPlan {
         &self.plan.core.jobs[self.live.job]
     }
 

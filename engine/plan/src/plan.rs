@@ -10,9 +10,9 @@ use indexmap::IndexMap;
 
 use crate::{
     ResolvedParam,
-    expand::{Condition, Core},
     facts::FactTable,
     join::NONE,
+    layout::{Condition, Core},
     select::parse_id,
     sets::SetTable,
 };

@@ -4,18 +4,18 @@
 //! for each combination of the axes that it uses. What depends on upstream results enters by the shape of the expression;
 //! the results themselves enter keys as input sets.
 
-use dagrun_expr::{ErrorKind, eval, eval_text, eval_words};
+use dagrun_expr::{eval, eval_text, eval_words};
 use dagrun_model::{
-    CachePolicy, Command, ContentHash, ContentHasher, Diagnostic, Digest, Expr, ExprKind, Job,
-    Quoting, Recipe, RelPath, ScriptPart, Shell, Span, Template, TemplatePart, Toolchain,
+    CachePolicy, Command, ContentHash, ContentHasher, Diagnostic, Digest, Expr, Job, Quoting,
+    Recipe, RelPath, ScriptPart, Shell, Span, Template, Toolchain,
 };
 
 use crate::{
     KEY_VERSION,
     context::CellContext,
-    expand::{Core, JobPlan, must_exist},
-    facts::FactTable,
-    input::{Item, Stage, find_files},
+    facts::{FactTable, must_exist},
+    input::Item,
+    layout::{Core, JobPlan},
     memo::Memo,
     staging,
     uses::{Scope, Uses},
@@ -23,12 +23,12 @@ use crate::{
 
 /// The recipe of a job, ready to be hashed for each of its cells.
 pub(crate) struct RecipeHasher<'p> {
-    core: &'p Core,
+    pub(crate) core: &'p Core,
     facts: &'p FactTable,
     ix: usize,
-    plan: &'p JobPlan,
-    job: &'p Job,
-    scope: Scope<'p>,
+    pub(crate) plan: &'p JobPlan,
+    pub(crate) job: &'p Job,
+    pub(crate) scope: Scope<'p>,
     constant: ContentHasher,
     holes: Vec<Hole<'p>>,
     groups: Vec<Group>,
@@ -532,162 +532,6 @@ impl<'p> RecipeHasher<'p> {
             }
         }
         Ok(())
-    }
-
-    fn deferred_template(
-        &self,
-        template: &Template,
-        ctx: &CellContext<'_>,
-        hasher: &mut ContentHasher,
-    ) -> Result<(), Diagnostic> {
-        (template.parts.len() as u64).content_hash(hasher);
-        for part in &template.parts {
-            match part {
-                TemplatePart::Text(text) => ("text", &**text).content_hash(hasher),
-                TemplatePart::Expr(expr) => {
-                    hasher.update(b"x");
-                    self.deferred(expr, ctx, hasher)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// An expression whose value is not known yet: what is known of it by value, references to upstream results by the
-    /// number of the input that they are, all else by its shape. No name of a job is in it.
-    fn deferred(
-        &self,
-        expr: &Expr,
-        ctx: &CellContext<'_>,
-        hasher: &mut ContentHasher,
-    ) -> Result<(), Diagnostic> {
-        let uses = self.scope.expr(expr);
-        if !uses.upstream && !uses.volatile {
-            match eval(expr, ctx) {
-                Ok(value) => ("value", value).content_hash(hasher),
-                // It may stand in a branch that is never taken.
-                Err(error) if error.kind == ErrorKind::Missing => {
-                    ("missing", error.message).content_hash(hasher)
-                }
-                Err(error) => return Err(error.to_diagnostic(expr.span)),
-            }
-            return Ok(());
-        }
-        if let Some(path) = expr.as_path()
-            && self.deferred_path(&path, ctx, hasher)?
-        {
-            return Ok(());
-        }
-        match &expr.kind {
-            ExprKind::Literal(value) => ("value", value).content_hash(hasher),
-            ExprKind::Context(name) => ("context", &**name).content_hash(hasher),
-            ExprKind::Member(base, name) => {
-                ("member", &**name).content_hash(hasher);
-                self.deferred(base, ctx, hasher)?;
-            }
-            ExprKind::Index(base, index) => {
-                "index".content_hash(hasher);
-                self.deferred(base, ctx, hasher)?;
-                self.deferred(index, ctx, hasher)?;
-            }
-            ExprKind::Star(base) => {
-                "star".content_hash(hasher);
-                self.deferred(base, ctx, hasher)?;
-            }
-            ExprKind::Unary(op, operand) => {
-                ("unary", format!("{op:?}")).content_hash(hasher);
-                self.deferred(operand, ctx, hasher)?;
-            }
-            ExprKind::Binary(op, a, b) => {
-                ("binary", format!("{op:?}")).content_hash(hasher);
-                self.deferred(a, ctx, hasher)?;
-                self.deferred(b, ctx, hasher)?;
-            }
-            ExprKind::Ternary(a, b, c) => {
-                "ternary".content_hash(hasher);
-                for part in [a, b, c] {
-                    self.deferred(part, ctx, hasher)?;
-                }
-            }
-            ExprKind::Call(function, arguments) => {
-                (function.name(), arguments.len() as u64).content_hash(hasher);
-                for argument in arguments {
-                    self.deferred(argument, ctx, hasher)?;
-                }
-            }
-            ExprKind::List(items) => {
-                ("list", items.len() as u64).content_hash(hasher);
-                for item in items {
-                    self.deferred(item, ctx, hasher)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
-    /// A plain reference; says whether it was one that is known here.
-    fn deferred_path(
-        &self,
-        path: &[&str],
-        ctx: &CellContext<'_>,
-        hasher: &mut ContentHasher,
-    ) -> Result<bool, Diagnostic> {
-        match path {
-            ["env", name] => match self.job.env.get(*name) {
-                Some(template) => {
-                    self.deferred_template(template, ctx, hasher)?;
-                    Ok(true)
-                }
-                None => Ok(false),
-            },
-            ["inputs", name, rest @ ..] if rest.is_empty() || *rest == ["list"] => {
-                let inputs = &self.plan.inputs;
-                let Some(ix) = inputs
-                    .iter()
-                    .position(|input| input.name.as_deref() == Some(*name))
-                else {
-                    return Ok(false);
-                };
-                let kind = if rest.is_empty() {
-                    "input"
-                } else {
-                    "input list"
-                };
-                (kind, ix as u64).content_hash(hasher);
-                Ok(true)
-            }
-            ["needs", job, rest @ ..] => {
-                let wanted = self.core.pipeline.jobs.get_index_of(*job);
-                let needs = &self.plan.needs;
-                let Some(need) = needs.iter().position(|need| Some(need.job) == wanted) else {
-                    return Ok(false);
-                };
-                let rank = |used: fn(&crate::expand::NeedPlan) -> bool| {
-                    needs[..need].iter().filter(|need| used(need)).count() as u64
-                };
-                match rest {
-                    ["outputs", output] => match self.data_ix(need, output) {
-                        Some(data) => ("output", data as u64).content_hash(hasher),
-                        None => return Ok(false),
-                    },
-                    ["points"] => ("points", rank(|need| need.points)).content_hash(hasher),
-                    ["result"] => ("result", rank(|need| need.result)).content_hash(hasher),
-                    _ => return Ok(false),
-                }
-                Ok(true)
-            }
-            _ => Ok(false),
-        }
-    }
-
-    fn data_ix(&self, need: usize, output: &str) -> Option<usize> {
-        let needed = &self.core.pipeline.jobs[self.plan.needs[need].job];
-        let output = needed.outputs.get_index_of(output)?;
-        let data = &self.plan.data;
-        let value = data.iter().position(|data| {
-            data.need == need && data.output == output && data.stage == Stage::Value
-        });
-        value.or_else(|| find_files(data, need, output))
     }
 }
 

@@ -7,7 +7,7 @@
 
 use dagrun_model::{Diagnostic, did_you_mean};
 
-use crate::{PlanOptions, expand::Core, join::NONE};
+use crate::{PlanOptions, join::NONE, layout::Core};
 
 /// The selected cells, or `None` for all.
 pub(crate) fn select(

@@ -3,9 +3,9 @@
 use dagrun_model::{Artifact, RelPath};
 
 use crate::{
-    expand::Core,
     facts::{FactTable, FoundFile, is_glob},
     input::InputPlan,
+    layout::Core,
 };
 
 /// The file that lists the paths of an input, one a line.

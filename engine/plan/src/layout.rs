@@ -1,0 +1,117 @@
+//! What a plan knows before there are keys: jobs with their points, needs and inputs, and cells by number.
+
+use std::sync::Arc;
+
+use dagrun_model::{Pipeline, Value};
+use indexmap::IndexMap;
+
+use crate::{
+    ResolvedParam,
+    axes::JobPoints,
+    facts::Patterns,
+    input::{DataInput, InputPlan},
+    join::Grouping,
+    seeds::SeedPlan,
+    uses::Uses,
+};
+
+/// What a plan knows before there are keys.
+#[derive(Debug)]
+pub(crate) struct Core {
+    pub(crate) pipeline: Arc<Pipeline>,
+    pub(crate) params: IndexMap<String, ResolvedParam>,
+    pub(crate) params_value: Value,
+    /// In file order.
+    pub(crate) jobs: Vec<JobPlan>,
+    /// Jobs so that each comes after those that it needs, in file order where that leaves a choice: plan order.
+    pub(crate) order: Vec<usize>,
+    pub(crate) cells: usize,
+    /// Cells that were selected; without it, all.
+    pub(crate) selected: Option<Vec<bool>>,
+    pub(crate) groupings: Vec<Grouping>,
+    pub(crate) patterns: Patterns,
+    pub(crate) platform: [String; 3],
+}
+
+/// A job with its points, needs and inputs.
+#[derive(Debug)]
+pub(crate) struct JobPlan {
+    pub(crate) points: JobPoints,
+    pub(crate) first_cell: usize,
+    pub(crate) seeds: Option<SeedPlan>,
+    /// Its `replicate` axis is its own.
+    pub(crate) own_replicates: bool,
+    pub(crate) replicate_min: Option<u32>,
+    pub(crate) needs: Vec<NeedPlan>,
+    pub(crate) inputs: Vec<InputPlan>,
+    pub(crate) data: Vec<DataInput>,
+    pub(crate) condition: Condition,
+    /// What all cells of the job share of their outputs' paths, where those do not vary.
+    pub(crate) output_uses: Vec<Uses>,
+}
+
+/// When the `if` of a job is decided.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Condition {
+    /// There is none.
+    None,
+    /// When the plan is made.
+    Static(Uses),
+    /// When all needs have succeeded.
+    Succeeded(Uses),
+    /// When all needs have ended.
+    Terminal(Uses),
+}
+
+/// A need of a job, joined.
+#[derive(Debug)]
+pub(crate) struct NeedPlan {
+    /// The needed job.
+    pub(crate) job: usize,
+    /// It has axes that the needing job does not have: the need gives a list.
+    pub(crate) gather: bool,
+    /// The least number of succeeded members.
+    pub(crate) min: Option<u32>,
+    /// Outputs are read by the recipe or by inputs.
+    pub(crate) data: bool,
+    /// The recipe reads `points`.
+    pub(crate) points: bool,
+    /// The recipe reads `result`.
+    pub(crate) result: bool,
+    pub(crate) grouping: usize,
+    /// For each row its group, and later its set.
+    pub(crate) groups: Vec<u32>,
+}
+
+impl Core {
+    /// The job and row of a cell.
+    pub(crate) fn cell(&self, cell: usize) -> (usize, usize) {
+        let at = self
+            .order
+            .partition_point(|job| self.jobs[*job].first_cell <= cell)
+            - 1;
+        // Jobs without points share their first cell with the next one, which comes after them.
+        let job = self.order[at];
+        (job, cell - self.jobs[job].first_cell)
+    }
+
+    pub(crate) fn is_selected(&self, cell: usize) -> bool {
+        self.selected.as_ref().is_none_or(|selected| selected[cell])
+    }
+
+    pub(crate) fn logical_id(&self, cell: usize) -> String {
+        let (job, row) = self.cell(cell);
+        let labels = self.jobs[job].points.labels(row);
+        let labels = labels
+            .iter()
+            .map(|(name, label)| (name.as_str(), label.as_str()));
+        dagrun_model::logical_id(self.job_name(job), labels)
+    }
+
+    pub(crate) fn job_name(&self, job: usize) -> &str {
+        self.pipeline
+            .jobs
+            .get_index(job)
+            .map_or("", |(name, _)| name)
+    }
+}

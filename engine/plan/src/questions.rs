@@ -1,0 +1,153 @@
+//! Collects what a plan has to know of the outside.
+
+use dagrun_expr::{Context, ReferenceKind, eval, references};
+use dagrun_model::{CachePolicy, Diagnostic, Expr, Job, Span, Toolchain, Value};
+
+use crate::{
+    context::{CellContext, clean, flat},
+    facts::{FactIndex, Patterns},
+    input::{InputPlan, Item},
+    layout::Core,
+    memo::Memo,
+    seeds::SeedPlan,
+    uses::{Scope, hash_files_calls, job_exprs},
+};
+
+/// Collects what has to be known of the outside.
+pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
+    let mut index = FactIndex::default();
+    let mut patterns = Patterns::default();
+    let mut errors = Vec::new();
+    for ix in &core.order {
+        let (plan, job) = (&core.jobs[*ix], &core.pipeline.jobs[*ix]);
+        let selected = |row: usize| core.is_selected(plan.first_cell + row);
+        if !(0..plan.points.len).any(selected) {
+            continue;
+        }
+        index.of_job(job);
+        let rows = || (0..plan.points.len).filter(|row| selected(*row));
+        for input in &plan.inputs {
+            let mut memo = Memo::new(input.uses.axes, &plan.points);
+            for row in rows() {
+                let failed = memo.get(&plan.points, row, || {
+                    let ctx = CellContext::new(core, *ix, row, None);
+                    ask_input(input, &ctx, &mut patterns, &mut errors)
+                });
+                if failed {
+                    break;
+                }
+            }
+        }
+        let scope = Scope::new(
+            job,
+            &plan.points,
+            matches!(plan.seeds, Some(SeedPlan::PerTrial(_))),
+        );
+        let mut calls = Vec::new();
+        job_exprs(job, &mut |expr| {
+            hash_files_calls(expr, &mut |arguments, span| calls.push((arguments, span)))
+        });
+        for (arguments, span) in calls {
+            let mut memo = Memo::new(scope.exprs(arguments.iter()).axes, &plan.points);
+            for row in rows() {
+                let failed = memo.get(&plan.points, row, || {
+                    let ctx = CellContext::new(core, *ix, row, None);
+                    ask_hash(arguments, span, &ctx, &mut patterns, &mut errors)
+                });
+                if failed {
+                    break;
+                }
+            }
+        }
+    }
+    core.patterns = patterns;
+    if errors.is_empty() {
+        Ok(index)
+    } else {
+        Err(errors)
+    }
+}
+
+impl FactIndex {
+    fn of_job(&mut self, job: &Job) {
+        for toolchain in &job.toolchain {
+            match toolchain {
+                Toolchain::Command(command) => {
+                    self.commands.insert(command.value.clone());
+                }
+                Toolchain::File(file) => {
+                    self.files.insert(file.value.clone());
+                }
+            }
+        }
+        if let CachePolicy::Env(names) = &job.cache {
+            self.env.extend(names.iter().cloned());
+        }
+        job_exprs(job, &mut |expr| {
+            self.git |=
+                references(expr).any(|reference| matches!(reference.kind, ReferenceKind::Git(_)));
+        });
+    }
+}
+
+/// Asks for the patterns of an input; says whether that failed.
+fn ask_input(
+    input: &InputPlan,
+    ctx: &dyn Context,
+    patterns: &mut Patterns,
+    errors: &mut Vec<Diagnostic>,
+) -> bool {
+    match input.resolve(ctx, &|_| false) {
+        Ok(resolved) => {
+            for item in resolved.items {
+                if let Item::Pattern(pattern) = item {
+                    patterns.add(&pattern, input.external, input.span);
+                }
+            }
+            false
+        }
+        Err(error) => {
+            errors.push(error);
+            true
+        }
+    }
+}
+
+fn ask_hash(
+    arguments: &[Expr],
+    span: Span,
+    ctx: &dyn Context,
+    patterns: &mut Patterns,
+    errors: &mut Vec<Diagnostic>,
+) -> bool {
+    let values: Result<Vec<Value>, _> = arguments
+        .iter()
+        .map(|argument| eval(argument, ctx))
+        .collect();
+    match values {
+        Ok(values) => {
+            for value in flat(&values) {
+                let pattern = clean(&value.to_text());
+                let inside =
+                    !pattern.starts_with('/') && !pattern.split('/').any(|name| name == "..");
+                if inside && !pattern.is_empty() {
+                    patterns.add(&pattern, false, span);
+                } else {
+                    errors.push(Diagnostic::error(
+                        "external-path",
+                        span,
+                        format!(
+                            "`hashFiles` of `{pattern}`, which is outside of the project folder"
+                        ),
+                    ));
+                    return true;
+                }
+            }
+            false
+        }
+        Err(error) => {
+            errors.push(error.to_diagnostic(span));
+            true
+        }
+    }
+}
