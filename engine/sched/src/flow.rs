@@ -238,7 +238,9 @@ impl Scheduler {
     /// Takes a node back that has not started, because one of its sets was opened again.
     fn retract(&mut self, node: NodeIx) {
         match self.graph.node(node).state {
-            NodeState::LookingUp => self.graph.nodes[node.index()].ask_again = true,
+            NodeState::LookingUp | NodeState::Running { .. } => {
+                self.graph.nodes[node.index()].ask_again = true;
+            }
             NodeState::Sharing => {
                 self.leave_waiters(node);
                 self.set_state(node, NodeState::Waiting);
@@ -624,9 +626,11 @@ impl Scheduler {
         }
     }
 
-    /// Queues a node that ran and must run again, unless its needs are no longer there.
+    /// Queues a node that ran and must run again, unless its needs are no longer there, or were made anew: then it may
+    /// have become another action.
     fn queue_again(&mut self, node: NodeIx) {
-        if self.graph.node(node).open == 0 {
+        let out_of_date = std::mem::take(&mut self.graph.nodes[node.index()].ask_again);
+        if self.graph.node(node).open == 0 && !out_of_date {
             self.enqueue(node);
         } else {
             self.set_state(node, NodeState::Waiting);
@@ -701,6 +705,7 @@ impl Scheduler {
         let n = &mut self.graph.nodes[node.index()];
         n.rewinds = n.rewinds.saturating_add(1);
         n.fate = Fate::Pending;
+        n.ask_again = false;
         n.bytes = 0;
         n.replicas = 0;
         self.go_on(node);

@@ -53,7 +53,7 @@ pub(crate) struct Node {
     pub(crate) stalls: u8,
     pub(crate) trigger: Trigger,
     pub(crate) fate: Fate,
-    /// A set was opened again while the cache was asked: the answer does not count.
+    /// A set was opened again while the cache was asked or an attempt ran: what the cache said is out of date.
     pub(crate) ask_again: bool,
     /// It asks for more memory than its class says: a shape stands in the table of grown nodes.
     pub(crate) grown: bool,

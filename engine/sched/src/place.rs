@@ -441,9 +441,10 @@ impl Scheduler {
         let host = self.hosts.host_of(worker);
         let n = &mut self.graph.nodes[node.index()];
         n.attempts += 1;
-        let (number, mut group, kin) = (n.attempts, n.group, n.kin);
+        let (number, mut group, kin, grown) = (n.attempts, n.group, n.kin, n.grown);
         if first {
-            self.bind(group, kin, host);
+            // A member that has outgrown its class may go where the others cannot.
+            self.bind(group.filter(|_| !grown), kin, host);
             self.set_state(
                 node,
                 NodeState::Running {
@@ -480,7 +481,6 @@ impl Scheduler {
     }
 
     fn bind(&mut self, group: Option<GroupIx>, kin: u32, host: HostIx) {
-        // A member that asks for more than its class may have to go where the others cannot.
         if let Some(group) = group
             && self.graph.groups[group.index()].host.is_none()
             && (!self.hosts.many()

@@ -129,7 +129,8 @@ impl Scheduler {
             {
                 continue;
             }
-            let inputs = self.graph.node(node).open == 0;
+            let n = self.graph.node(node);
+            let inputs = n.open == 0 && !n.ask_again;
             let Some(worker) = self.room_for_second(&attempt).filter(|_| inputs) else {
                 self.stragglers.push(id);
                 continue;

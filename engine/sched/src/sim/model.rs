@@ -55,6 +55,8 @@ struct NodeFacts {
     fate: Option<Fate>,
     asked: bool,
     answered: Option<Answered>,
+    /// The action that the last answer was about.
+    asked_action: u64,
     running: Vec<AttemptId>,
     committing: Option<AttemptId>,
     durable: bool,
@@ -280,6 +282,7 @@ impl Model {
         let facts = &mut self.nodes[node.index()];
         facts.asked = false;
         facts.answered = Some(answered);
+        facts.asked_action = action;
         (answered, (!never).then_some(action))
     }
 
@@ -404,8 +407,9 @@ impl Model {
                     good(p) && self.nodes[p.index()].rewinds >= u32::from(self.config.max_rewinds)
                 });
                 let none = !producers.iter().any(good);
+                let stalls = none && self.needs_met(node);
                 let facts = &mut self.nodes[node.index()];
-                facts.stalls += u32::from(none);
+                facts.stalls += u32::from(stalls);
                 facts.hopeless |= worn || facts.stalls > u32::from(self.config.max_rewinds);
             }
         }
@@ -536,6 +540,10 @@ impl Model {
             known.free.take(resources);
         }
         let value = self.action(node);
+        let asked = self.nodes[node.index()].asked_action == value;
+        self.check(asked, "look-up", || {
+            format!("{node:?} starts as another action than it was looked up as")
+        });
         let facts = &mut self.nodes[node.index()];
         facts.action = action;
         facts.value = value;
@@ -683,18 +691,16 @@ impl Model {
             self.check(together, "group", || {
                 format!("{node:?} of {group:?} starts on {host:?}, not {bound:?}")
             });
-        } else {
+        } else if resources.memory <= self.class(node).resources.memory {
+            // A member that has outgrown the others may go where they cannot.
             let wise = self.host_count < 2
                 || self.group_fits(group.index(), host)
                 || (0..self.host_count)
                     .all(|h| !self.group_fits(group.index(), HostIx::from_index(h)));
-            let grown = resources.memory > self.class(node).resources.memory;
-            self.check(wise || grown, "group", || {
+            self.check(wise, "group", || {
                 format!("{group:?} is bound to {host:?}, which cannot run all of it")
             });
-            if wise {
-                self.groups[group.index()] = Some(host);
-            }
+            self.groups[group.index()] = Some(host);
         }
     }
 
