@@ -643,3 +643,50 @@ fn several_processes_at_once() {
     let report = open(&root).verify(false).unwrap();
     assert!(report.is_sound() && report.missing.is_empty(), "{report:?}");
 }
+
+/// Many short processes, whose segments are merged all the time: whoever looks finds every acknowledged result.
+#[test]
+fn merging_while_others_read_and_write() {
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let program = load_program();
+    let reader = open(&root);
+    let acked = std::sync::Mutex::new(Vec::new());
+    let running = std::sync::atomic::AtomicUsize::new(3);
+    std::thread::scope(|scope| {
+        for thread in 0..3_u32 {
+            let (root, program, acked, running) = (&root, &program, &acked, &running);
+            scope.spawn(move || {
+                for session in 0..20 {
+                    let first = (thread * 20 + session) * 3;
+                    let output = Command::new(program)
+                        .arg(root)
+                        .args(["3", &first.to_string()])
+                        .output()
+                        .unwrap();
+                    let mine = check::acks(&output.stdout);
+                    assert_eq!(mine.len(), 3);
+                    acked.lock().unwrap().extend(mine);
+                }
+                running.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+            });
+        }
+        while running.load(std::sync::atomic::Ordering::Relaxed) > 0 {
+            let known = acked.lock().unwrap().clone();
+            let actions: Vec<_> = known.iter().map(|n| load::action(*n)).collect();
+            for store in [&reader, &open(&root)] {
+                store.refresh().unwrap();
+                for (n, entry) in known.iter().zip(store.lookup(&actions).unwrap()) {
+                    let entry = entry.unwrap_or_else(|| panic!("{n} is not found"));
+                    assert_eq!(entry.made_by.node, n.to_string());
+                }
+            }
+        }
+    });
+    let acked = acked.into_inner().unwrap();
+    assert_eq!(acked.len(), 180);
+    check::assert_survived(&root, &acked);
+    let files = fs::read_dir(root.join("actions")).unwrap().count();
+    assert!(files < 40, "segments were merged: {files} files");
+    assert!(reader.take_warnings().is_empty());
+}
