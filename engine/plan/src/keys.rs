@@ -74,7 +74,7 @@ pub(crate) fn data_needs(needs: &[NeedPlan]) -> impl Iterator<Item = usize> {
 /// The least number of succeeded members: what the need says, or what the replicates say for each point that has them.
 pub(crate) fn min_of(core: &Core, need: &NeedPlan, members: usize) -> Option<u32> {
     if need.min.is_some() {
-        return need.min;
+        return need.min.map(|min| min.min(members as u32));
     }
     let needed = &core.jobs[need.job];
     let min = needed.replicate_min?;

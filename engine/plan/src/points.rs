@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use dagrun_expr::{Context, eval_value};
 use dagrun_model::{Diagnostic, Job, Map, Span, Value, ValueTemplate, did_you_mean};
-use indexmap::IndexSet;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     axes::{Axis, AxisValues, JobPoints, REPLICATE, identity},
@@ -135,16 +134,25 @@ fn taken_over(request: &PointsRequest<'_>, errors: &mut Vec<Diagnostic>) -> Vec<
 }
 
 fn project(points: &JobPoints, axes: &[usize]) -> Block {
-    let mut seen: IndexSet<Vec<u32>, FxBuildHasher> = IndexSet::default();
+    let width = axes.len();
+    let mut tuples = Vec::with_capacity(points.len * width);
     for row in 0..points.len {
         let values = points.row(row);
-        seen.insert(axes.iter().map(|axis| values[*axis]).collect());
+        tuples.extend(axes.iter().map(|axis| values[*axis]));
     }
     // Regular points are row-major over all axes of the needed job, which need not be so over these.
-    seen.sort();
+    let tuple = |ix: u32| &tuples[ix as usize * width..(ix as usize + 1) * width];
+    let mut order: Vec<u32> = (0..points.len as u32).collect();
+    order.sort_by(|a, b| tuple(*a).cmp(tuple(*b)));
+    order.dedup_by(|a, b| tuple(*a) == tuple(*b));
     Block {
         axes: axes.iter().map(|axis| points.axes[*axis].clone()).collect(),
-        tuples: Some(seen.into_iter().flatten().collect()),
+        tuples: Some(
+            order
+                .iter()
+                .flat_map(|ix| tuple(*ix).iter().copied())
+                .collect(),
+        ),
     }
 }
 

@@ -216,3 +216,10 @@ fn sets_are_objects() {
     assert_eq!(delta.groups[0].members.len(), 200);
     assert_eq!(plan.consumers(delta.set_members[0]).len(), 200);
 }
+
+/// The driver shares a plan between threads.
+#[test]
+fn plans_can_be_shared() {
+    fn shared<T: Send + Sync>() {}
+    shared::<Plan>();
+}
