@@ -50,9 +50,9 @@ impl Scheduler {
             );
             for host in (0..self.hosts.count.min(64)).map(HostIx::from_index) {
                 let members = self.graph.members(SetIx::from_index(ix)).iter();
-                let here = members
-                    .map(|m| self.graph.node(*m))
-                    .filter(|m| m.fate == Fate::Good && m.replicas & crate::flow::bit(host) != 0);
+                let here = members.map(|m| self.graph.node(*m)).filter(|m| {
+                    m.fate == Fate::Good && m.replicas & crate::attempts::bit(host) != 0
+                });
                 let here: u64 = here.map(|m| m.bytes).sum();
                 let known = self.hosts.bytes_at(SetIx::from_index(ix), host);
                 ensure!(

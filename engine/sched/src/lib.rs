@@ -17,14 +17,16 @@
 
 #![forbid(unsafe_code)]
 
+mod attempts;
 mod check;
 mod config;
 mod event;
 mod explain;
-mod flow;
+mod flights;
 mod graph;
 mod lanes;
 mod mutant;
+mod needs;
 mod place;
 #[cfg(feature = "sim")]
 pub mod sim;
@@ -43,7 +45,8 @@ pub use event::*;
 pub use mutant::*;
 pub use view::*;
 
-use flow::{Attempt, Flight, Timer};
+use attempts::{Attempt, Timer};
+use flights::Flight;
 use graph::Graph;
 use lanes::Lanes;
 use straggle::JobTimes;

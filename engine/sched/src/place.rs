@@ -8,7 +8,7 @@ use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, WorkerIx};
 
 use crate::{
     Action, Mutant, NodeState, Scheduler, Time,
-    flow::{Attempt, Timer},
+    attempts::{Attempt, Timer},
     graph::NONE,
     workers::Worker,
 };

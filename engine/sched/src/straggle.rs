@@ -4,7 +4,7 @@ use dagrun_model::{AttemptId, NodeIx};
 
 use crate::{
     NodeState, Notice, Scheduler, Time,
-    flow::{Attempt, Timer},
+    attempts::{Attempt, Timer},
 };
 
 /// How many durations of a job are remembered.

@@ -3,7 +3,7 @@
 use dagrun_model::{AttemptId, HostIx, Resources, SetIx, WorkerIx};
 
 use crate::{
-    flow::bit,
+    attempts::bit,
     graph::{Fate, Graph, Node},
     lanes::Shape,
     stop::sorted,

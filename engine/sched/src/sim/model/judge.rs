@@ -1,0 +1,442 @@
+//! Each action of the scheduler against what it was told.
+
+use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, Resources, Trigger, WorkerIx};
+
+use super::{Answered, Fate, Live, Model};
+use crate::{Action, NodeEnd, Notice, Stop};
+
+impl Model {
+    pub(crate) fn judge(&mut self, action: &Action) {
+        match action {
+            Action::LookUp(nodes) => {
+                for node in nodes {
+                    self.judge_look_up(*node);
+                }
+            }
+            Action::Start {
+                attempt,
+                node,
+                worker,
+                resources,
+                group,
+                number,
+            } => {
+                self.judge_start(*attempt, *node, *worker, resources, *group, *number);
+            }
+            Action::Cancel { attempt, .. } => {
+                let live = self.attempts.get(&attempt.0);
+                let why = live.is_some_and(|live| live.moot) || self.stop.is_some();
+                self.check(why, "cancel", || {
+                    format!("{attempt} is cancelled without a reason")
+                });
+            }
+            Action::Commit { node, attempt } => {
+                let expected = self.nodes[node.index()].committing == Some(*attempt);
+                self.check(expected, "I16", || {
+                    format!("{attempt} of {node:?} is committed")
+                });
+            }
+            Action::SetTimer { at, .. } => {
+                let now = self.now;
+                self.check(at.0 >= now, "timer", || {
+                    format!("a timer in the past, at {}", at.0)
+                });
+            }
+            Action::Emit(notice) => self.judge_notice(notice),
+            Action::Finish => self.judge_finish(),
+        }
+    }
+
+    fn judge_look_up(&mut self, node: NodeIx) {
+        let met = self.needs_met(node);
+        self.check(met, "I12", || {
+            format!("{node:?} is looked up before its needs are met")
+        });
+        let facts = &self.nodes[node.index()];
+        let fresh = !facts.asked && facts.end.is_none();
+        self.check(fresh, "look-up", || format!("{node:?} is looked up twice"));
+        self.nodes[node.index()].asked = true;
+    }
+
+    fn judge_start(
+        &mut self,
+        id: AttemptId,
+        node: NodeIx,
+        worker: WorkerIx,
+        resources: &Resources,
+        group: Option<GroupIx>,
+        number: u32,
+    ) {
+        self.check(self.stop.is_none(), "I7", || {
+            format!("{node:?} starts after a stop")
+        });
+        self.check(id.0 > self.last_attempt, "ids", || {
+            format!("{id} is used again")
+        });
+        self.last_attempt = self.last_attempt.max(id.0);
+        self.judge_worker(node, worker, resources);
+        self.judge_readiness(node, resources);
+        self.judge_pair(node, worker, number);
+        self.judge_group(node, worker, resources, group);
+        let action = (!self.class(node).never_cache).then(|| self.action(node));
+        if let Some(action) = action {
+            let flying = self.flights.insert(action, node);
+            let alone = flying.is_none_or(|other| other == node);
+            self.check(alone, "I11", || {
+                format!("{node:?} starts beside {flying:?}, an equal action")
+            });
+        }
+        if let Some(Some(known)) = self.workers.get_mut(worker.index())
+            && resources.fits(&known.free)
+        {
+            known.free.take(resources);
+        }
+        let value = self.action(node);
+        let asked = self.nodes[node.index()].asked_action == value;
+        self.check(asked, "look-up", || {
+            format!("{node:?} starts as another action than it was looked up as")
+        });
+        let facts = &mut self.nodes[node.index()];
+        facts.action = action;
+        facts.value = value;
+        facts.running.push(id);
+        facts.attempts += 1;
+        self.attempts.insert(
+            id.0,
+            Live {
+                node,
+                worker,
+                resources: resources.clone(),
+                moot: false,
+            },
+        );
+    }
+
+    fn judge_worker(&mut self, node: NodeIx, worker: WorkerIx, resources: &Resources) {
+        let known = self.workers.get(worker.index()).cloned().flatten();
+        let Some(known) = known else {
+            return self.fail(
+                "I4",
+                format!("{node:?} starts on {worker:?}, which is not there"),
+            );
+        };
+        self.check(!known.draining, "I4", || {
+            format!("{node:?} starts on {worker:?}, which drains")
+        });
+        self.check(resources.fits(&known.free), "I4", || {
+            format!(
+                "{node:?} asks for {resources:?}, {worker:?} has {:?}",
+                known.free
+            )
+        });
+        let profile = self.class(node).executor.clone();
+        let serves = profile.is_none() || profile == known.profile;
+        self.check(serves, "profile", || {
+            format!("{node:?} starts on {worker:?}")
+        });
+    }
+
+    fn judge_readiness(&mut self, node: NodeIx, resources: &Resources) {
+        let met = self.needs_met(node);
+        let second = self.nodes[node.index()].speculated;
+        self.check(met, "I2", || {
+            format!("{node:?} starts before its needs are met")
+        });
+        let class = self.class(node).clone();
+        let facts = &self.nodes[node.index()];
+        let (failures, losses) = (facts.failures, facts.losses);
+        let (pending, due) = (
+            facts.end.is_none() && facts.answered == Some(Answered::Miss),
+            facts.not_before,
+        );
+        let (hopeless, memory) = (facts.hopeless, facts.memory);
+        let now = self.now;
+        self.check(pending, "start", || {
+            format!("{node:?} starts although it is not a miss")
+        });
+        self.check(failures <= class.max_retries, "I6", || {
+            format!("{node:?} failed {failures} times")
+        });
+        self.check(losses < self.config.max_losses, "I6", || {
+            format!("{node:?} was lost {losses} times")
+        });
+        self.check(!hopeless, "I6", || {
+            format!("{node:?} is tried again in vain")
+        });
+        self.check(now >= due, "backoff", || {
+            format!("{node:?} starts at {now}, not at {due}")
+        });
+        let declared = &class.resources;
+        let enough = resources.cpu_milli == declared.cpu_milli
+            && resources.memory >= declared.memory
+            && resources.named == declared.named;
+        self.check(enough, "demand", || format!("{node:?} gets {resources:?}"));
+        let grown = memory == 0 || second || resources.memory > memory;
+        self.check(grown, "growth", || {
+            format!("{node:?} gets {} after {memory}", resources.memory)
+        });
+    }
+
+    /// Whether every worker that could run a node has more memory than so much.
+    pub(super) fn could_grow(&self, node: NodeIx, memory: u64) -> bool {
+        let class = self.class(node);
+        let able = self.workers.iter().flatten().filter(|worker| {
+            !worker.draining
+                && (class.executor.is_none() || worker.profile == class.executor)
+                && Resources {
+                    memory: 0,
+                    ..class.resources.clone()
+                }
+                .fits(&worker.capacity)
+        });
+        let mut capacities = able.map(|worker| worker.capacity.memory);
+        let grows = class.memory_percent > 100 && memory > 0;
+        let least = capacities
+            .next()
+            .map(|first| capacities.fold(first, u64::min));
+        grows && least.is_some_and(|least| least > memory)
+    }
+
+    fn judge_pair(&mut self, node: NodeIx, worker: WorkerIx, number: u32) {
+        let facts = &self.nodes[node.index()];
+        let (speculated, attempts) = (facts.speculated, facts.attempts);
+        let others: Vec<AttemptId> = facts.running.clone();
+        let live: Vec<&Live> = others
+            .iter()
+            .filter_map(|id| self.attempts.get(&id.0))
+            .filter(|l| !l.moot)
+            .collect();
+        let fits = match live[..] {
+            [] => !speculated,
+            [other] => speculated && other.worker != worker,
+            _ => false,
+        };
+        let text = format!("{node:?} starts beside {}", live.len());
+        self.check(fits, "I16", || text);
+        self.check(number == attempts + 1, "numbers", || {
+            format!("{node:?} starts as number {number}")
+        });
+        self.nodes[node.index()].speculated = false;
+    }
+
+    fn judge_group(
+        &mut self,
+        node: NodeIx,
+        worker: WorkerIx,
+        resources: &Resources,
+        group: Option<GroupIx>,
+    ) {
+        let Some(group) = group else { return };
+        let own = self.scene.nodes[node.index()].group == Some(group.0);
+        self.check(own, "group", || format!("{node:?} starts for {group:?}"));
+        let Some(Some(host)) = self
+            .workers
+            .get(worker.index())
+            .map(|w| w.as_ref().map(|w| w.host))
+        else {
+            return;
+        };
+        if let Some(bound) = self.groups[group.index()] {
+            let profile = self.class(node).executor.clone();
+            let must = self.could_take(bound, resources, profile.as_deref());
+            let together = bound == host || !must;
+            self.check(together, "group", || {
+                format!("{node:?} of {group:?} starts on {host:?}, not {bound:?}")
+            });
+        } else if resources.memory <= self.class(node).resources.memory {
+            // A member that has outgrown the others may go where they cannot.
+            let wise = self.host_count < 2
+                || self.group_fits(group.index(), host)
+                || (0..self.host_count)
+                    .all(|h| !self.group_fits(group.index(), HostIx::from_index(h)));
+            self.check(wise, "group", || {
+                format!("{group:?} is bound to {host:?}, which cannot run all of it")
+            });
+            self.groups[group.index()] = Some(host);
+        }
+    }
+
+    fn judge_notice(&mut self, notice: &Notice) {
+        match notice {
+            Notice::NodeDone { node, end } => self.judge_end(*node, *end),
+            Notice::WillRetry { node, at, lost } => {
+                let facts = &mut self.nodes[node.index()];
+                facts.not_before = at.0;
+                let class = self.class(*node);
+                let failures = self.nodes[node.index()].failures;
+                let least = if *lost || failures == 0 {
+                    0
+                } else {
+                    class.backoff.as_micros() as u64 * (1 << (failures - 1))
+                };
+                let now = self.now;
+                self.check(at.0 >= now + least, "backoff", || {
+                    format!("{node:?} waits too little")
+                });
+            }
+            Notice::Speculated { node } => {
+                let one = self.nodes[node.index()].running.len() == 1;
+                let allowed = self.class(*node).speculate && !self.class(*node).never_cache;
+                self.check(one && allowed, "I16", || {
+                    format!("{node:?} gets a second attempt")
+                });
+                self.nodes[node.index()].speculated = true;
+            }
+            Notice::Rewound { node } => self.judge_rewind(*node),
+            Notice::Stuck { nodes } => {
+                let idle = self.attempts.is_empty() && self.stop.is_none() && !nodes.is_empty();
+                self.check(idle, "stuck", || format!("{nodes:?} are called stuck"));
+            }
+        }
+    }
+
+    fn judge_rewind(&mut self, node: NodeIx) {
+        let max = u32::from(self.config.max_rewinds);
+        let facts = &mut self.nodes[node.index()];
+        let made = matches!(facts.end, Some(NodeEnd::Succeeded | NodeEnd::Cached));
+        facts.rewinds += 1;
+        facts.end = None;
+        facts.fate = None;
+        facts.durable = false;
+        facts.answered = None;
+        let rewinds = facts.rewinds;
+        self.rewound = true;
+        self.check(made, "rewind", || {
+            format!("{node:?} is rewound, but had no outputs")
+        });
+        self.check(rewinds <= max, "rewind", || {
+            format!("{node:?} is rewound {rewinds} times")
+        });
+    }
+
+    fn judge_end(&mut self, node: NodeIx, end: NodeEnd) {
+        let once = self.nodes[node.index()].end.is_none();
+        self.check(once, "I1", || format!("{node:?} ends twice"));
+        let fate = self.judge_fate(node, end);
+        for id in std::mem::take(&mut self.nodes[node.index()].running) {
+            if let Some(live) = self.attempts.get_mut(&id.0) {
+                live.moot = true;
+            }
+        }
+        if matches!(end, NodeEnd::Cached) {
+            self.nodes[node.index()].value = self.action(node);
+        }
+        self.land(node);
+        let facts = &mut self.nodes[node.index()];
+        facts.end = Some(end);
+        facts.fate = Some(fate);
+        facts.committing = None;
+        if end == NodeEnd::Failed && fate == Fate::Bad && self.config.fail_fast {
+            self.stop.get_or_insert(Stop::Drain);
+        }
+    }
+
+    fn judge_fate(&mut self, node: NodeIx, end: NodeEnd) -> Fate {
+        let facts = self.nodes[node.index()].clone();
+        let class = self.class(node).clone();
+        match end {
+            NodeEnd::Succeeded => {
+                self.check(facts.durable, "I1", || {
+                    format!("{node:?} succeeds before it is durable")
+                });
+                let value = self.action(node);
+                let same = self.rewound || facts.value == value;
+                self.check(same, "I1", || {
+                    format!("{node:?} is committed with another value")
+                });
+                Fate::Good
+            }
+            NodeEnd::Cached => {
+                let there = !class.never_cache && self.results.contains_key(&self.action(node));
+                self.check(there, "I11", || {
+                    format!("{node:?} is cached, but there is no result")
+                });
+                Fate::Good
+            }
+            NodeEnd::ConditionFalse => {
+                let said = facts.answered == Some(Answered::ConditionFalse);
+                self.check(said, "if", || format!("the `if` of {node:?} is not false"));
+                Fate::Dropped
+            }
+            NodeEnd::Skipped { because } => {
+                let sets = self.scene.nodes[node.index()].sets.clone();
+                let broken = sets.iter().any(|set| {
+                    self.broken(*set) && self.scene.sets[set.index()].members.contains(&because)
+                });
+                let blamed = matches!(self.fate(because), Fate::Bad | Fate::Dropped);
+                self.check(broken && blamed, "skip", || {
+                    format!("{node:?} is skipped because of {because:?}")
+                });
+                if self.fate(because) == Fate::Dropped {
+                    Fate::Dropped
+                } else {
+                    Fate::Bad
+                }
+            }
+            NodeEnd::Failed => {
+                let why = facts.answered == Some(Answered::Unrunnable)
+                    || facts.commit_failed
+                    || facts.hopeless
+                    || facts.failures > class.max_retries
+                    || facts.losses >= self.config.max_losses;
+                self.check(why, "fail", || {
+                    format!("{node:?} fails without a reason: {facts:?}")
+                });
+                if class.continue_on_error {
+                    Fate::Good
+                } else {
+                    Fate::Bad
+                }
+            }
+            NodeEnd::Cancelled => {
+                let stopped = self.stop.is_some();
+                self.check(stopped, "I7", || {
+                    format!("{node:?} is cancelled without a stop")
+                });
+                Fate::Bad
+            }
+        }
+    }
+
+    fn judge_finish(&mut self) {
+        let open = self.nodes[..self.known]
+            .iter()
+            .position(|node| node.end.is_none());
+        let live = self.attempts.len();
+        let whole = self.plan_complete && self.known == self.nodes.len();
+        self.check(open.is_none() && live == 0 && whole, "finish", || {
+            format!("finished with node {open:?} open and {live} attempts live")
+        });
+        self.check(!self.finished, "finish", || "finished twice".into());
+        self.finished = true;
+        self.judge_ends();
+    }
+
+    /// At the end every end follows from the ends of the needs.
+    fn judge_ends(&mut self) {
+        if self.stop.is_some() {
+            return;
+        }
+        for node in (0..self.nodes.len()).map(NodeIx::from_index) {
+            let sets = &self.scene.nodes[node.index()].sets;
+            let broken = sets.iter().any(|set| self.broken(*set));
+            let skipped = matches!(self.ended(node), Some(NodeEnd::Skipped { .. }));
+            let must = broken && self.trigger(node) == Trigger::Succeeded;
+            let fits = if self.rewound {
+                !skipped || broken
+            } else {
+                !must || skipped
+            };
+            self.check(fits, "I12", || {
+                format!("{node:?} ended although a need is not met")
+            });
+            let good = matches!(self.ended(node), Some(NodeEnd::Succeeded | NodeEnd::Cached));
+            if good && !self.rewound {
+                let right = self.value(node) == self.action(node);
+                self.check(right, "I1", || {
+                    format!("{node:?} has another value than its inputs give")
+                });
+            }
+        }
+    }
+}
