@@ -140,7 +140,8 @@ impl<'p> Finisher<'p> {
     fn rows(&mut self, ix: usize, sets: &mut [Vec<u32>]) {
         let core = self.core;
         let (plan, job) = (&core.jobs[ix], &core.pipeline.jobs[ix]);
-        let mut recipe = RecipeHasher::new(core, ix, self.facts, &mut self.findings);
+        // Made for the first cell that is a node: what a skipped job lacks is no error.
+        let mut recipe = None;
         let mut class = self.class_memo(ix);
         let mut condition = match plan.condition {
             Condition::Static(uses) => Memo::new(uses.axes, &plan.points),
@@ -157,6 +158,8 @@ impl<'p> Finisher<'p> {
                 }
                 Row::Live => {}
             }
+            let recipe = recipe
+                .get_or_insert_with(|| RecipeHasher::new(core, ix, self.facts, &mut self.findings));
             let digest = recipe.digest(row, &mut self.findings);
             let class = class.get(&plan.points, row, || self.class(ix, row));
             let node = self.node(ix, row, digest, class, sets);
@@ -194,9 +197,7 @@ impl<'p> Finisher<'p> {
         match class_of(&self.core.pipeline.jobs[ix], &ctx) {
             Ok(class) => self.classes.add(class),
             Err(error) => {
-                if !self.findings.errors.contains(&error) {
-                    self.findings.errors.push(error);
-                }
+                self.findings.error(error);
                 self.classes.add(dagrun_model::NodeClass::default())
             }
         }
@@ -241,9 +242,7 @@ impl<'p> Finisher<'p> {
             Ok(value) => value.truthy(),
             Err(error) => {
                 let error = error.to_diagnostic(expr.span);
-                if !self.findings.errors.contains(&error) {
-                    self.findings.errors.push(error);
-                }
+                self.findings.error(error);
                 true
             }
         }

@@ -69,6 +69,15 @@ pub(crate) struct Findings {
     reported: rustc_hash::FxHashSet<usize>,
 }
 
+impl Findings {
+    /// Jobs that share a place by an anchor or `defaults` are told of it once.
+    pub(crate) fn error(&mut self, error: Diagnostic) {
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
+    }
+}
+
 impl<'p> RecipeHasher<'p> {
     pub(crate) fn new(
         core: &'p Core,
@@ -160,7 +169,7 @@ impl<'p> RecipeHasher<'p> {
             if let Err(error) =
                 self.hash_hole(hole.kind, hole.uses, hole.span, row, hasher, findings)
             {
-                findings.errors.push(error);
+                findings.error(error);
                 self.holes[*ix].failed = true;
             }
         }
@@ -175,7 +184,7 @@ impl<'p> RecipeHasher<'p> {
         if uses.axes == 0 && !uses.upstream && self.plan.points.len > 0 {
             let mut constant = self.constant.clone();
             if let Err(error) = self.hash_hole(kind, uses, span, 0, &mut constant, findings) {
-                findings.errors.push(error);
+                findings.error(error);
             }
             self.constant = constant;
             return;
@@ -340,7 +349,7 @@ impl<'p> RecipeHasher<'p> {
                     self.put(&command.value);
                     match at.and_then(|at| self.facts.facts.commands.get(at)) {
                         Some(Ok(output)) => self.put(output),
-                        failed => findings.errors.push(toolchain_error(
+                        failed => findings.error(toolchain_error(
                             &command.value.join(" "),
                             failed,
                             command.span,
@@ -512,7 +521,7 @@ impl<'p> RecipeHasher<'p> {
             let files = files.map_or(&[][..], Vec::as_slice);
             if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
                 match must_exist(pattern) {
-                    true => findings.errors.push(missing_input(pattern, input.span)),
+                    true => findings.error(missing_input(pattern, input.span)),
                     false => findings.warnings.push(
                         Diagnostic::warning(
                             "empty-glob",

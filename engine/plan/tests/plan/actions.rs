@@ -197,6 +197,22 @@ fn missing_files_are_errors_and_empty_globs_warnings() {
 }
 
 #[test]
+fn what_skipped_jobs_lack_is_no_error() {
+    let plan =
+        World::jobs("a: {if: '${{ 1 > 2 }}', inputs: [gone.txt], run: [a]}\nb: {run: [b]}\n")
+            .plan();
+    assert_eq!(plan.skipped(), ["a"]);
+}
+
+#[test]
+fn a_place_that_jobs_share_is_said_once() {
+    let world = World::text(
+        "dagrun: 1\nname: t\ntoolchain: [cc --version]\njobs:\n  a: {run: [a]}\n  b: {run: [b]}\n",
+    );
+    assert_eq!(world.errors().len(), 1);
+}
+
+#[test]
 fn paths_stay_in_the_project_unless_external() {
     for path in ["/etc/hosts", "../x", "a/../../x", "https://example.org/x"] {
         let parsed = dagrun_dsl::parse(
