@@ -15,7 +15,7 @@ mod pool;
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// What a local executor is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct LocalOptions {
     /// CPUs for nodes.
     pub slots: u32,
@@ -62,6 +62,18 @@ pub struct LocalOptions {
     pub host: HostIx,
     /// The executor profile that it serves.
     pub profile: Option<String>,
+}
+
+/// Secrets are never printed.
+impl fmt::Debug for LocalOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LocalOptions")
+            .field("slots", &self.slots)
+            .field("project", &self.project)
+            .field("work_dir", &self.work_dir)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
 }
 
 impl LocalOptions {

@@ -11,7 +11,10 @@ use std::{
 use dagrun_model::{Action, BlobRef, Digest, FailureCause, InputSource, StagedInput};
 use dagrun_store::{Staged, StoreError};
 
-use crate::{Worker, worker::io_failure};
+use crate::{
+    Worker,
+    worker::{io_failure, patiently},
+};
 
 /// Files up to this size are copied in one piece.
 const SMALL: u64 = 1 << 20;
@@ -129,7 +132,7 @@ impl Worker {
                 missing_blob: false,
             },
         };
-        let mut source = File::open(full).map_err(unreadable)?;
+        let mut source = patiently(|| File::open(full)).map_err(unreadable)?;
         let meta = source.metadata().map_err(unreadable)?;
         let stat = Stat::of(&meta);
         let executable = meta.permissions().mode() & 0o111 != 0;
@@ -236,11 +239,13 @@ pub(crate) fn write_new(dest: &Path, bytes: &[u8], executable: bool) -> io::Resu
 
 fn create(dest: &Path, executable: bool) -> io::Result<File> {
     let mode = if executable { 0o555 } else { 0o444 };
-    OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(mode)
-        .open(dest)
+    patiently(|| {
+        OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(mode)
+            .open(dest)
+    })
 }
 
 /// Copies by the fastest means, without looking at the bytes.

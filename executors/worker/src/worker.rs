@@ -2,10 +2,10 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     path::{Path, PathBuf},
     sync::Mutex,
-    time::{SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
 use dagrun_model::{Digest, FailureCause};
@@ -13,14 +13,13 @@ use dagrun_store::{Staging, Store, StoreError};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
-    Prepared,
-    env,
+    Prepared, env,
     folder::{Folders, SCRATCH},
     inputs::Stat,
 };
 
 /// What a worker is made of.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct WorkerOptions {
     /// Where blobs come from and go to.
     pub store: Store,
@@ -35,6 +34,17 @@ pub struct WorkerOptions {
     /// How blobs are laid into folders of nodes. Hard links only where nodes are trusted to leave their inputs alone: an
     /// alteration is noticed, but only after the node.
     pub staging: Staging,
+}
+
+/// Secrets are never printed.
+impl fmt::Debug for WorkerOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkerOptions")
+            .field("project", &self.project)
+            .field("work_dir", &self.work_dir)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Turns attempts into results on this machine, for one run.
@@ -98,7 +108,15 @@ impl Worker {
     /// The environment of an attempt's first command: what is inherited, the node's own, and the command's.
     pub fn environment(&self, prepared: &Prepared) -> Vec<(String, String)> {
         let order = prepared.order.iter();
-        let own = order.flat_map(|order| order.env.iter().chain(order.commands.iter().take(1).flat_map(|command| &command.env)));
+        let own = order.flat_map(|order| {
+            order.env.iter().chain(
+                order
+                    .commands
+                    .iter()
+                    .take(1)
+                    .flat_map(|command| &command.env),
+            )
+        });
         self.inherited.iter().chain(own).cloned().collect()
     }
 
@@ -125,11 +143,38 @@ pub(crate) fn named(error: io::Error, path: &Path) -> io::Error {
     io::Error::new(error.kind(), format!("{}: {error}", path.display()))
 }
 
+/// Opens something, and waits a while where too many files are open: others will close theirs.
+pub(crate) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    for pause in [1, 5, 20, 100, 500, 2000] {
+        match open() {
+            Err(error) if is_short_of_files(&error) => {
+                std::thread::sleep(Duration::from_millis(pause));
+            }
+            done => return done,
+        }
+    }
+    open()
+}
+
+fn is_short_of_files(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+    matches!(
+        Errno::from_io_error(error),
+        Some(Errno::MFILE | Errno::NFILE)
+    )
+}
+
 /// What an error of the file system means for a node.
 pub(crate) fn io_failure(what: &str, path: &Path, error: &io::Error) -> FailureCause {
     match error.kind() {
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => FailureCause::DiskFull {
             path: path.display().to_string(),
+        },
+        _ if is_short_of_files(error) => FailureCause::Engine {
+            message: format!(
+                "cannot {what} {}: {error}; raise `ulimit -n`",
+                path.display()
+            ),
         },
         _ => FailureCause::Engine {
             message: format!("cannot {what} {}: {error}", path.display()),

@@ -2,7 +2,7 @@
 //!
 //! Both ends are the same build, so the format has no versions; a greeting refuses another program.
 
-use std::{io, time::Duration};
+use std::{fmt, io, time::Duration};
 
 use dagrun_model::Resources;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -39,7 +39,7 @@ pub(crate) struct Hello {
 }
 
 /// An attempt whose folder is ready. It starts when those before it have started and its resources are free.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Start {
     pub(crate) id: u64,
     /// What it takes of the capacity.
@@ -63,6 +63,16 @@ pub(crate) struct Start {
     pub(crate) memory: u64,
     /// Bytes kept of each log.
     pub(crate) log_cap: u64,
+}
+
+/// Secrets are among the variables, so this is never printed.
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Start")
+            .field("id", &self.id)
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
+    }
 }
 
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
@@ -201,6 +211,16 @@ mod tests {
             }
         }
         assert_eq!((seen, input.len()), (vec![2, 1], 0));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let start = Start {
+            env: vec![("TOKEN".into(), "canary".into())],
+            mask: vec!["canary".into()],
+            ..Start::default()
+        };
+        assert!(!format!("{:?}", Order::Start(Box::new(start))).contains("canary"));
     }
 
     #[test]
