@@ -1,7 +1,7 @@
 //! Runs seeds of the simulator on two threads, and says what went wrong.
 //!
 //! `simulate --seeds 100000 [--from 0] [--threads 2] [--check-every 16]` runs a range; `simulate --seed 7 --trace` shows
-//! one seed, made as small as it still fails.
+//! one seed, made as small as it still fails; `simulate --mutants` shows how soon each bug that can be switched on is found.
 
 #![expect(clippy::print_stdout, reason = "a command line program")]
 
@@ -16,6 +16,7 @@ struct Arguments {
     check_every: u32,
     seed: Option<u64>,
     trace: bool,
+    mutants: bool,
 }
 
 #[derive(Default)]
@@ -34,6 +35,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if arguments.mutants {
+        return show_mutants(arguments.seeds);
+    }
     if let Some(seed) = arguments.seed {
         return show(seed, arguments.trace);
     }
@@ -62,12 +66,20 @@ fn read_arguments() -> Result<Arguments, String> {
         check_every: 16,
         seed: None,
         trace: false,
+        mutants: false,
     };
     let mut given = std::env::args().skip(1);
     while let Some(name) = given.next() {
-        if name == "--trace" {
-            arguments.trace = true;
-            continue;
+        match name.as_str() {
+            "--trace" => {
+                arguments.trace = true;
+                continue;
+            }
+            "--mutants" => {
+                arguments.mutants = true;
+                continue;
+            }
+            _ => {}
         }
         let value = given.next().and_then(|text| text.parse::<u64>().ok());
         let value = value.ok_or_else(|| format!("`{name}` needs a number"))?;
@@ -156,4 +168,35 @@ fn show(seed: u64, trace: bool) -> ExitCode {
         }
         None => ExitCode::SUCCESS,
     }
+}
+
+/// For each bug the first seed that finds it, and how many do.
+#[cfg(feature = "mutants")]
+fn show_mutants(seeds: u64) -> ExitCode {
+    std::panic::set_hook(Box::new(|_| {}));
+    let mut survivors = 0;
+    for mutant in dagrun_sched::Mutant::ALL {
+        let fails = |seed: &u64| {
+            let options = SimOptions {
+                mutant: Some(mutant),
+                check_every: u32::MAX,
+                ..SimOptions::of(*seed)
+            };
+            simulate_caught(&options).violation.is_some()
+        };
+        let failing: Vec<u64> = (0..seeds).filter(fails).collect();
+        survivors += u32::from(failing.is_empty());
+        let first = failing.first().map_or("null".to_owned(), u64::to_string);
+        println!(
+            "{{\"mutant\": \"{mutant:?}\", \"first\": {first}, \"failing\": {}, \"seeds\": {seeds}}}",
+            failing.len()
+        );
+    }
+    ExitCode::from(u8::from(survivors > 0))
+}
+
+#[cfg(not(feature = "mutants"))]
+fn show_mutants(_: u64) -> ExitCode {
+    println!("build with the feature `mutants` to switch bugs on");
+    ExitCode::from(2)
 }

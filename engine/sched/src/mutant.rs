@@ -61,11 +61,15 @@ pub enum Mutant {
     FreeForgotten,
     /// The run finishes while attempts are live.
     FinishEarly,
+    /// A node whose inputs are made anew does not wait for its next try.
+    RestForgotten,
+    /// A node whose inputs were made anew while it ran is tried again as the action that it was.
+    OutOfDate,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 28] = [
+    pub const ALL: [Mutant; 30] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -94,5 +98,7 @@ impl Mutant {
         Self::CauseIgnored,
         Self::FreeForgotten,
         Self::FinishEarly,
+        Self::RestForgotten,
+        Self::OutOfDate,
     ];
 }

@@ -205,6 +205,7 @@ impl Scheduler {
     /// Takes a node back that has not started, because one of its sets was opened again.
     fn retract(&mut self, node: NodeIx) {
         match self.graph.node(node).state {
+            NodeState::Running { .. } if self.mutant(Mutant::OutOfDate) => {}
             NodeState::LookingUp | NodeState::Running { .. } => {
                 self.graph.nodes[node.index()].ask_again = true;
             }
@@ -213,7 +214,9 @@ impl Scheduler {
                 self.set_state(node, NodeState::Waiting);
             }
             state @ (NodeState::Ready { .. } | NodeState::BackingOff { .. }) => {
-                if let NodeState::BackingOff { until, .. } = state {
+                if let NodeState::BackingOff { until, .. } = state
+                    && !self.mutant(Mutant::RestForgotten)
+                {
                     self.resting.insert(node, until);
                 }
                 self.set_state(node, NodeState::Waiting);

@@ -76,10 +76,12 @@ pub(crate) enum Fault {
     Groups,
     Replicas,
     Crowd,
+    /// Outputs vanish all the time.
+    Storm,
 }
 
 /// How many kinds there are.
-pub const FAULT_KINDS: u32 = Fault::Crowd as u32 + 1;
+pub const FAULT_KINDS: u32 = Fault::Storm as u32 + 1;
 
 /// The scene of a seed.
 #[derive(Clone, Debug)]
@@ -101,7 +103,7 @@ impl Scene {
 
 /// Makes the scene of a seed, with at most `limit` nodes and only the faults of `mask`.
 pub(crate) fn scene(rng: &mut Rng, limit: u32, mask: u32) -> Scene {
-    let faults = (rng.next() as u32 | 1 << rng.below(u64::from(FAULT_KINDS)) as u32) & mask;
+    let faults = (rng.next() as u32 | 1 << rng.below(u64::from(Fault::Storm as u32)) as u32) & mask;
     let high_failure = rng.percent(25);
     let many = rng.percent(2) && faults & (1 << Fault::Crowd as u32) != 0;
     let most = if many {

@@ -260,6 +260,12 @@ impl World {
                 }
             }
         }
+        if self.scene.has(Fault::Evict) && self.scene.has(Fault::Storm) {
+            for _ in 0..self.rng.range(20, 80) {
+                let at = self.rng.below(end);
+                self.at(at, What::Evict);
+            }
+        }
         let once = self.rng.percent(30);
         if self.scene.has(Fault::Stop) && once {
             let mut at = self.rng.below(end);
