@@ -8,7 +8,12 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 ///
 /// `dagrun FILE` is short for `dagrun run FILE`.
 #[derive(Debug, Parser)]
-#[command(name = "dagrun", version, disable_help_subcommand = true, arg_required_else_help = true)]
+#[command(
+    name = "dagrun",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true
+)]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -29,7 +34,13 @@ pub(crate) struct Global {
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// The cache folder
-    #[arg(long, env = "DAGRUN_CACHE", global = true, value_name = "DIR", hide_env_values = true)]
+    #[arg(
+        long,
+        env = "DAGRUN_CACHE",
+        global = true,
+        value_name = "DIR",
+        hide_env_values = true
+    )]
     pub(crate) cache: Option<PathBuf>,
 }
 
@@ -109,7 +120,7 @@ pub(crate) struct Selection {
     /// Only these jobs or nodes, and what they need that is not cached
     #[arg(long, value_name = "NODE")]
     pub(crate) only: Vec<String>,
-    /// These jobs or nodes and all that they need
+    /// Up to these jobs or nodes: the same as --only, in the words of make and Snakemake
     #[arg(long, value_name = "NODE")]
     pub(crate) until: Vec<String>,
     /// These jobs or nodes and all that comes after them
@@ -348,7 +359,7 @@ pub(crate) enum CacheCommand {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum JournalCommand {
-    /// Cut a damaged journal before its first bad record; a copy is kept beside it
+    /// Rewrite a damaged journal with all records that can be read; the damaged one is kept beside it
     Repair {
         /// The run; default: the last one
         run: Option<String>,

@@ -32,15 +32,35 @@ pub(crate) struct Graph {
 
 impl Graph {
     pub(crate) fn dot(&self) -> String {
-        let quote = |text: &str| format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
-        let mut text = format!("digraph {} {{\n  rankdir=LR;\n  node [shape=box, style=rounded];\n", quote(&self.name));
+        let quote = |text: &str| {
+            format!(
+                "\"{}\"",
+                text.replace('\\', "\\\\")
+                    .replace('"', "\\\"")
+                    .replace('\n', "\\n")
+            )
+        };
+        let mut text = format!(
+            "digraph {} {{\n  rankdir=LR;\n  node [shape=box, style=rounded];\n",
+            quote(&self.name)
+        );
         for (ix, node) in self.nodes.iter().enumerate() {
-            let label = if node.note.is_empty() { node.title.clone() } else { format!("{}\n{}", node.title, node.note) };
+            let label = if node.note.is_empty() {
+                node.title.clone()
+            } else {
+                format!("{}\n{}", node.title, node.note)
+            };
             let _ = writeln!(text, "  n{ix} [label={}];", quote(&label));
         }
         for edge in &self.edges {
             let style = if edge.data { "" } else { ", style=dashed" };
-            let _ = writeln!(text, "  n{} -> n{} [label={}{style}];", edge.from, edge.to, quote(&edge.label));
+            let _ = writeln!(
+                text,
+                "  n{} -> n{} [label={}{style}];",
+                edge.from,
+                edge.to,
+                quote(&edge.label)
+            );
         }
         text.push_str("}\n");
         text
@@ -50,12 +70,20 @@ impl Graph {
         let quote = |text: &str| text.replace('"', "&quot;").replace('\n', " ");
         let mut text = String::from("flowchart LR\n");
         for (ix, node) in self.nodes.iter().enumerate() {
-            let note = if node.note.is_empty() { String::new() } else { format!("<br/>{}", quote(&node.note)) };
+            let note = if node.note.is_empty() {
+                String::new()
+            } else {
+                format!("<br/>{}", quote(&node.note))
+            };
             let _ = writeln!(text, "  n{ix}[\"{}{note}\"]", quote(&node.title));
         }
         for edge in &self.edges {
             let line = if edge.data { "-->" } else { "-.->" };
-            let label = if edge.label.is_empty() { String::new() } else { format!("|\"{}\"|", quote(&edge.label)) };
+            let label = if edge.label.is_empty() {
+                String::new()
+            } else {
+                format!("|\"{}\"|", quote(&edge.label))
+            };
             let _ = writeln!(text, "  n{} {line}{label} n{}", edge.from, edge.to);
         }
         text
@@ -101,7 +129,10 @@ impl Layout {
             }
             x += widest + GAP_X;
         }
-        Self { boxes, size: (x - GAP_X + MARGIN, height + 2.0 * MARGIN) }
+        Self {
+            boxes,
+            size: (x - GAP_X + MARGIN, height + 2.0 * MARGIN),
+        }
     }
 
     fn svg(&self, graph: &Graph) -> String {
@@ -120,7 +151,11 @@ impl Layout {
             let (x1, y1) = (from_x + from_width, from_y + BOX_HEIGHT / 2.0);
             let (x2, y2) = (to_x, to_y + BOX_HEIGHT / 2.0);
             let bend = (x2 - x1) / 2.0;
-            let dash = if edge.data { "" } else { " stroke-dasharray=\"5 4\"" };
+            let dash = if edge.data {
+                ""
+            } else {
+                " stroke-dasharray=\"5 4\""
+            };
             let _ = writeln!(
                 svg,
                 "<path d=\"M{x1:.1},{y1:.1} C{:.1},{y1:.1} {:.1},{y2:.1} {x2:.1},{y2:.1}\" fill=\"none\" stroke=\"#5b6472\" \
@@ -140,7 +175,11 @@ impl Layout {
         }
         for (node, (x, y, width)) in graph.nodes.iter().zip(&self.boxes) {
             let middle = x + width / 2.0;
-            let title_y = if node.note.is_empty() { y + 27.0 } else { y + 19.0 };
+            let title_y = if node.note.is_empty() {
+                y + 27.0
+            } else {
+                y + 19.0
+            };
             let _ = writeln!(
                 svg,
                 "<rect x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{BOX_HEIGHT}\" rx=\"7\" fill=\"#eef3fb\" \
@@ -205,7 +244,11 @@ fn order(graph: &Graph, mut layers: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
         for layer in &mut layers {
             let mean = |ix: usize| {
                 let near = &neighbours[ix];
-                if near.is_empty() { place[ix] } else { near.iter().map(|n| place[*n]).sum::<f64>() / near.len() as f64 }
+                if near.is_empty() {
+                    place[ix]
+                } else {
+                    near.iter().map(|n| place[*n]).sum::<f64>() / near.len() as f64
+                }
             };
             let mut keyed: Vec<(f64, usize)> = layer.iter().map(|ix| (mean(*ix), *ix)).collect();
             keyed.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
@@ -217,7 +260,10 @@ fn order(graph: &Graph, mut layers: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
 }
 
 fn xml(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
 }
 
 #[cfg(test)]
@@ -225,8 +271,16 @@ mod tests {
     use super::*;
 
     fn diamond() -> Graph {
-        let node = |title: &str| Node { title: title.into(), note: "2 nodes".into() };
-        let edge = |from, to| Edge { from, to, label: String::new(), data: from != 1 };
+        let node = |title: &str| Node {
+            title: title.into(),
+            note: "2 nodes".into(),
+        };
+        let edge = |from, to| Edge {
+            from,
+            to,
+            label: String::new(),
+            data: from != 1,
+        };
         Graph {
             name: "d<>".into(),
             nodes: ["a", "b", "c", "d"].map(node).into(),

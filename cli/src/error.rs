@@ -24,7 +24,11 @@ pub(crate) struct CliError {
 
 impl CliError {
     fn new(kind: Kind, message: impl fmt::Display) -> Self {
-        Self { kind, message: message.to_string(), hints: Vec::new() }
+        Self {
+            kind,
+            message: message.to_string(),
+            hints: Vec::new(),
+        }
     }
 
     pub(crate) fn invalid(message: impl fmt::Display) -> Self {

@@ -50,14 +50,27 @@ impl Loaded {
         let project = project_of(file);
         let settings = Settings::load(&project, global.cache.as_deref())?;
         let text = read(file)?;
-        let parsed = dagrun_dsl::parse(&file.display().to_string(), &text, &Includes(project.clone()));
+        let parsed = dagrun_dsl::parse(
+            &file.display().to_string(),
+            &text,
+            &Includes(project.clone()),
+        );
         let Some(pipeline) = parsed.pipeline else {
             return Err(refuse(&parsed.diagnostics, &parsed.sources, style));
         };
         if !parsed.diagnostics.is_empty() && !style.quiet {
-            say!("{}", dagrun_dsl::render(&parsed.diagnostics, &parsed.sources, style.color));
+            say!(
+                "{}",
+                dagrun_dsl::render(&parsed.diagnostics, &parsed.sources, style.color)
+            );
         }
-        Ok(Self { pipeline: Arc::new(pipeline), file: file.to_path_buf(), project, settings, style })
+        Ok(Self {
+            pipeline: Arc::new(pipeline),
+            file: file.to_path_buf(),
+            project,
+            settings,
+            style,
+        })
     }
 
     /// Opens the cache.
@@ -66,7 +79,11 @@ impl Loaded {
     }
 
     /// Makes the plan: expands the pipeline, answers what it asks about files and toolchains, makes the keys.
-    pub(crate) fn plan(&self, args: &args::Pipeline, selection: &Selection) -> Result<Planned, CliError> {
+    pub(crate) fn plan(
+        &self,
+        args: &args::Pipeline,
+        selection: &Selection,
+    ) -> Result<Planned, CliError> {
         let store = self.store()?;
         let workspace = Workspace::open(&self.project).map_err(crate::commands::run_error)?;
         let options = PlanOptions {
@@ -83,17 +100,29 @@ impl Loaded {
         let refused = |diagnostics: Vec<Diagnostic>| refuse(&diagnostics, sources, self.style);
         let expansion = dagrun_plan::expand(self.pipeline.clone(), options).map_err(refused)?;
         let hashes = FileHashes::open(&workspace.hashes_path());
-        let facts = dagrun_run::facts::answer(&expansion.facts_needed(), &hashes, &workspace).map_err(crate::commands::run_error)?;
+        let facts = dagrun_run::facts::answer(&expansion.facts_needed(), &hashes, &workspace)
+            .map_err(crate::commands::run_error)?;
         // What is remembered only saves work: a disk that is full must not stop a run here.
         if let Err(error) = hashes.save() {
             tracing::warn!("hashes of files are not remembered: {error}");
         }
         let (plan, warnings) = expansion.finish(facts).map_err(refused)?;
         if !warnings.is_empty() && !self.style.quiet {
-            say!("{}", dagrun_dsl::render(&warnings, sources, self.style.color));
+            say!(
+                "{}",
+                dagrun_dsl::render(&warnings, sources, self.style.color)
+            );
         }
-        let warnings = warnings.iter().map(|w| format!("{}: {}", sources.locate(w.span), w.message)).collect();
-        Ok(Planned { plan: Arc::new(plan), warnings, workspace, store })
+        let warnings = warnings
+            .iter()
+            .map(|w| format!("{}: {}", sources.locate(w.span), w.message))
+            .collect();
+        Ok(Planned {
+            plan: Arc::new(plan),
+            warnings,
+            workspace,
+            store,
+        })
     }
 }
 
@@ -116,24 +145,38 @@ fn refuse(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> CliErr
 fn read(file: &Path) -> Result<String, CliError> {
     let size = match std::fs::metadata(file) {
         Ok(metadata) if metadata.is_dir() => {
-            return Err(CliError::invalid(format!("{} is a folder", file.display()))
-                .hint(format!("name the pipeline file: `dagrun {}`", file.join("pipeline.yaml").display())));
+            return Err(
+                CliError::invalid(format!("{} is a folder", file.display())).hint(format!(
+                    "name the pipeline file: `dagrun {}`",
+                    file.join("pipeline.yaml").display()
+                )),
+            );
         }
         Ok(metadata) => metadata.len(),
         Err(error) => {
-            return Err(CliError::invalid(format!("cannot read {}: {error}", file.display()))
-                .hint("`dagrun init` starts a pipeline from a template"));
+            return Err(
+                CliError::invalid(format!("cannot read {}: {error}", file.display()))
+                    .hint("`dagrun init` starts a pipeline from a template"),
+            );
         }
     };
     if size > MAX_BYTES {
-        return Err(CliError::invalid(format!("{} has {size} bytes; a pipeline file may have {MAX_BYTES}", file.display()))
-            .hint("put data into files that jobs read, and many similar jobs into a matrix"));
+        return Err(CliError::invalid(format!(
+            "{} has {size} bytes; a pipeline file may have {MAX_BYTES}",
+            file.display()
+        ))
+        .hint("put data into files that jobs read, and many similar jobs into a matrix"));
     }
     let bytes = std::fs::read(file).doing(|| format!("read {}", file.display()))?;
     String::from_utf8(bytes).map_err(|error| {
         let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
-        CliError::invalid(format!("{}:{line}: byte {at} is not UTF-8", file.display())).hint("save the file as UTF-8")
+        let line = error.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+            + 1;
+        CliError::invalid(format!("{}:{line}: byte {at} is not UTF-8", file.display()))
+            .hint("save the file as UTF-8")
     })
 }
 
@@ -148,7 +191,11 @@ impl dagrun_dsl::Loader for Includes {
         if !inside.starts_with(&project) {
             return Err("it leads out of the project folder by a symbolic link".into());
         }
-        if std::fs::metadata(&inside).map_err(|error| error.to_string())?.len() > MAX_BYTES {
+        if std::fs::metadata(&inside)
+            .map_err(|error| error.to_string())?
+            .len()
+            > MAX_BYTES
+        {
             return Err(format!("it has more than {MAX_BYTES} bytes"));
         }
         std::fs::read_to_string(&inside).map_err(|error| error.to_string())
@@ -159,20 +206,30 @@ impl dagrun_dsl::Loader for Includes {
 fn parameters(args: &args::Pipeline) -> Result<Vec<(String, Value, Origin)>, CliError> {
     let mut params = Vec::new();
     for file in &args.params_file {
-        let text = std::fs::read_to_string(file)
-            .map_err(|error| CliError::invalid(format!("cannot read {}: {error}", file.display())))?;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            CliError::invalid(format!("cannot read {}: {error}", file.display()))
+        })?;
         let name = file.display().to_string();
         let value = dagrun_dsl::parse_value(&name, &text).map_err(CliError::invalid)?;
         let Value::Map(map) = value else {
-            return Err(CliError::invalid(format!("{name} must hold a map of parameters, such as `trials: 20`")));
+            return Err(CliError::invalid(format!(
+                "{name} must hold a map of parameters, such as `trials: 20`"
+            )));
         };
-        params.extend(map.iter().map(|(key, value)| (key.to_string(), value.clone(), Origin::File(name.clone()))));
+        params.extend(
+            map.iter()
+                .map(|(key, value)| (key.to_string(), value.clone(), Origin::File(name.clone()))),
+        );
     }
     for text in &args.params {
-        let (name, value) = text
-            .split_once('=')
-            .ok_or_else(|| CliError::invalid(format!("`-p {text}` has no `=`; write `-p NAME=VALUE`")))?;
-        params.push((name.to_owned(), dagrun_dsl::parse_scalar(value), Origin::CommandLine));
+        let (name, value) = text.split_once('=').ok_or_else(|| {
+            CliError::invalid(format!("`-p {text}` has no `=`; write `-p NAME=VALUE`"))
+        })?;
+        params.push((
+            name.to_owned(),
+            dagrun_dsl::parse_scalar(value),
+            Origin::CommandLine,
+        ));
     }
     Ok(params)
 }

@@ -15,11 +15,17 @@ use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser};
 
-use crate::{args::Cli, term::{Ink, Style}};
+use crate::{
+    args::Cli,
+    term::{Ink, Style},
+};
 
 fn main() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    if args.get(1).is_some_and(|arg| arg == dagrun_worker::SPAWNER_COMMAND) {
+    if args
+        .get(1)
+        .is_some_and(|arg| arg == dagrun_worker::SPAWNER_COMMAND)
+    {
         return dagrun_worker::spawner_main();
     }
     let cli = match Cli::try_parse_from(with_run(args)) {
@@ -36,10 +42,18 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             if !error.message.is_empty() {
-                say!("{} {}", style.paint(Ink::Bad, "error:"), term::escape(&error.message));
+                say!(
+                    "{} {}",
+                    style.paint(Ink::Bad, "error:"),
+                    term::escape(&error.message)
+                );
             }
             for hint in &error.hints {
-                say!("  {} {}", style.paint(Ink::Info, "help:"), term::escape(hint));
+                say!(
+                    "  {} {}",
+                    style.paint(Ink::Info, "help:"),
+                    term::escape(hint)
+                );
             }
             ExitCode::from(error.kind as u8)
         }
@@ -49,7 +63,26 @@ fn main() -> ExitCode {
 /// `dagrun FILE ...` is short for `dagrun run FILE ...`: the first word that is no flag and no command is a file.
 fn with_run(mut args: Vec<OsString>) -> Vec<OsString> {
     let command = Cli::command();
-    let takes_value = |flag: &str| matches!(flag, "--color" | "--cache" | "-p" | "--param" | "--params-file" | "-j" | "--jobs");
+    let flags: Vec<_> = command
+        .get_arguments()
+        .chain(
+            command
+                .find_subcommand("run")
+                .into_iter()
+                .flat_map(|run| run.get_arguments()),
+        )
+        .collect();
+    let takes_value = |word: &str| {
+        flags.iter().any(|flag| {
+            let long = flag
+                .get_long()
+                .is_some_and(|name| word.strip_prefix("--") == Some(name));
+            let short = flag
+                .get_short()
+                .is_some_and(|name| word.strip_prefix('-') == Some(&name.to_string()));
+            (long || short) && flag.get_action().takes_values() && !flag.is_require_equals_set()
+        })
+    };
     let mut at = 1;
     while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
         if !arg.starts_with('-') {
@@ -77,7 +110,11 @@ fn log_to_stderr(style: Style) {
     };
     let filter = tracing_subscriber::EnvFilter::try_from_env("DAGRUN_LOG")
         .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new(level));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(style.color).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(style.color)
+        .init();
 }
 
 #[cfg(test)]
@@ -86,7 +123,10 @@ mod tests {
 
     fn words(args: &[&str]) -> Vec<String> {
         let args = args.iter().map(OsString::from).collect();
-        with_run(args).into_iter().map(|arg| arg.into_string().unwrap()).collect()
+        with_run(args)
+            .into_iter()
+            .map(|arg| arg.into_string().unwrap())
+            .collect()
     }
 
     #[test]
@@ -96,9 +136,26 @@ mod tests {
 
     #[test]
     fn a_file_alone_is_run() {
-        assert_eq!(words(&["dagrun", "p.yaml", "-j", "2"]), ["dagrun", "run", "p.yaml", "-j", "2"]);
-        assert_eq!(words(&["dagrun", "-p", "a=1", "p.yaml"]), ["dagrun", "run", "-p", "a=1", "p.yaml"]);
-        assert_eq!(words(&["dagrun", "plan", "p.yaml"]), ["dagrun", "plan", "p.yaml"]);
+        assert_eq!(
+            words(&["dagrun", "p.yaml", "-j", "2"]),
+            ["dagrun", "run", "p.yaml", "-j", "2"]
+        );
+        assert_eq!(
+            words(&["dagrun", "-p", "a=1", "p.yaml"]),
+            ["dagrun", "run", "-p", "a=1", "p.yaml"]
+        );
+        assert_eq!(
+            words(&["dagrun", "--only", "b", "p.yaml"]),
+            ["dagrun", "run", "--only", "b", "p.yaml"]
+        );
+        assert_eq!(
+            words(&["dagrun", "-v", "p.yaml"]),
+            ["dagrun", "run", "-v", "p.yaml"]
+        );
+        assert_eq!(
+            words(&["dagrun", "plan", "p.yaml"]),
+            ["dagrun", "plan", "p.yaml"]
+        );
         assert_eq!(words(&["dagrun", "plann"]), ["dagrun", "plann"]);
     }
 }

@@ -19,7 +19,11 @@ pub(crate) struct Resolved {
 impl Resolved {
     /// Looks up `target` and everything above it. Nodes of a plan stand after what they read.
     pub(crate) fn new(plan: &Plan, store: &Store, target: NodeIx) -> Result<Self, CliError> {
-        let mut resolved = Self { entries: vec![None; plan.len()], ends: vec![None; plan.len()], missing: None };
+        let mut resolved = Self {
+            entries: vec![None; plan.len()],
+            ends: vec![None; plan.len()],
+            missing: None,
+        };
         for node in with_ancestors(plan, target) {
             match plan.condition(node, &resolved) {
                 Ok(true) => {}
@@ -34,7 +38,11 @@ impl Resolved {
             }
             let digest = plan.action_digest(node, &resolved).ok().flatten();
             let entry = match digest {
-                Some(digest) => store.lookup(&[digest]).map_err(CliError::environment)?.pop().flatten(),
+                Some(digest) => store
+                    .lookup(&[digest])
+                    .map_err(CliError::environment)?
+                    .pop()
+                    .flatten(),
                 None => None,
             };
             if entry.is_some() {

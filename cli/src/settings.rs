@@ -19,7 +19,10 @@ pub(crate) struct From<T> {
 
 impl<T> From<T> {
     fn new(value: T, origin: impl Into<String>) -> Self {
-        Self { value, origin: origin.into() }
+        Self {
+            value,
+            origin: origin.into(),
+        }
     }
 }
 
@@ -48,29 +51,45 @@ pub(crate) struct Settings {
     pub(crate) gc_max_size: From<Option<u64>>,
 }
 
-const KEYS: &[&str] = &["cache", "jobs", "memory", "staging", "grace", "log_cap", "resources", "secrets", "gc"];
+const KEYS: &[&str] = &[
+    "cache",
+    "jobs",
+    "memory",
+    "staging",
+    "grace",
+    "log_cap",
+    "resources",
+    "secrets",
+    "gc",
+];
 
 impl Settings {
     /// Reads the user's and the project's `dagrun.toml`, then the environment, then `flag_cache`.
     pub(crate) fn load(project: &Path, flag_cache: Option<&Path>) -> Result<Self, CliError> {
         let mut settings = Self::defaults();
-        for file in [user_file(), Some(project.join("dagrun.toml"))].into_iter().flatten() {
+        for file in [user_file(), Some(project.join("dagrun.toml"))]
+            .into_iter()
+            .flatten()
+        {
             if file.is_file() {
                 settings.apply_file(&file)?;
             }
         }
         if let Some(jobs) = std::env::var_os("DAGRUN_JOBS") {
             let text = jobs.to_string_lossy();
-            let jobs = text
-                .parse()
-                .ok()
-                .filter(|jobs| *jobs > 0)
-                .ok_or_else(|| CliError::environment(format!("DAGRUN_JOBS is `{text}`; write a number above 0")))?;
+            let jobs = text.parse().ok().filter(|jobs| *jobs > 0).ok_or_else(|| {
+                CliError::environment(format!("DAGRUN_JOBS is `{text}`; write a number above 0"))
+            })?;
             settings.jobs = From::new(jobs, "environment DAGRUN_JOBS");
         }
         if let Some(cache) = flag_cache {
-            let from_env = std::env::var_os("DAGRUN_CACHE").is_some_and(|value| Path::new(&value) == cache);
-            let origin = if from_env { "environment DAGRUN_CACHE" } else { "flag --cache" };
+            let from_env =
+                std::env::var_os("DAGRUN_CACHE").is_some_and(|value| Path::new(&value) == cache);
+            let origin = if from_env {
+                "environment DAGRUN_CACHE"
+            } else {
+                "flag --cache"
+            };
             settings.cache = From::new(cache.to_path_buf(), origin);
         }
         if settings.cache.value.is_relative() {
@@ -98,9 +117,9 @@ impl Settings {
 
     fn apply_file(&mut self, file: &Path) -> Result<(), CliError> {
         let text = std::fs::read_to_string(file).doing(|| format!("read {}", file.display()))?;
-        let table: toml::Table = text
-            .parse()
-            .map_err(|error| CliError::environment(format!("{} is not valid TOML: {error}", file.display())))?;
+        let table: toml::Table = text.parse().map_err(|error| {
+            CliError::environment(format!("{} is not valid TOML: {error}", file.display()))
+        })?;
         for (key, value) in &table {
             self.apply(file, key, value).map_err(|message| {
                 CliError::environment(format!("{}: {message}", file.display()))
@@ -111,17 +130,31 @@ impl Settings {
 
     fn apply(&mut self, file: &Path, key: &str, value: &toml::Value) -> Result<(), String> {
         let origin = file.display().to_string();
-        let text = || value.as_str().map(str::to_owned).ok_or_else(|| format!("`{key}` must be a string"));
+        let text = || {
+            value
+                .as_str()
+                .map(str::to_owned)
+                .ok_or_else(|| format!("`{key}` must be a string"))
+        };
         let size = |value: &toml::Value| match value {
-            toml::Value::Integer(bytes) => u64::try_from(*bytes).map_err(|_| format!("`{key}` must not be negative")),
+            toml::Value::Integer(bytes) => {
+                u64::try_from(*bytes).map_err(|_| format!("`{key}` must not be negative"))
+            }
             toml::Value::String(text) => parse_bytes(text),
             _ => Err(format!("`{key}` must be a size such as \"8GiB\"")),
         };
-        let beside = |path: &str| file.parent().unwrap_or(Path::new(".")).join(expand_home(path));
+        let beside = |path: &str| {
+            file.parent()
+                .unwrap_or(Path::new("."))
+                .join(expand_home(path))
+        };
         match key {
             "cache" => self.cache = From::new(beside(&text()?), origin),
             "jobs" => {
-                let jobs = value.as_integer().and_then(|jobs| usize::try_from(jobs).ok()).filter(|jobs| *jobs > 0);
+                let jobs = value
+                    .as_integer()
+                    .and_then(|jobs| usize::try_from(jobs).ok())
+                    .filter(|jobs| *jobs > 0);
                 self.jobs = From::new(jobs.ok_or("`jobs` must be a number above 0")?, origin);
             }
             "memory" => self.memory = From::new(size(value)?, origin),
@@ -131,40 +164,66 @@ impl Settings {
                 let hard = match text()?.as_str() {
                     "auto" => false,
                     "hardlink" => true,
-                    other => return Err(format!("`staging` is `{other}`; write `auto` or `hardlink`")),
+                    other => {
+                        return Err(format!(
+                            "`staging` is `{other}`; write `auto` or `hardlink`"
+                        ));
+                    }
                 };
                 self.hard_links = From::new(hard, origin);
             }
             "resources" => {
-                let table = value.as_table().ok_or("`resources` must be a table of amounts")?;
+                let table = value
+                    .as_table()
+                    .ok_or("`resources` must be a table of amounts")?;
                 let amounts = table.iter().map(|(name, amount)| {
-                    let amount = amount.as_float().or_else(|| amount.as_integer().map(|n| n as f64));
-                    let amount = amount.filter(|n| *n >= 0.0).ok_or(format!("resource `{name}` must be a number"))?;
+                    let amount = amount
+                        .as_float()
+                        .or_else(|| amount.as_integer().map(|n| n as f64));
+                    let amount = amount
+                        .filter(|n| *n >= 0.0)
+                        .ok_or(format!("resource `{name}` must be a number"))?;
                     Ok((name.clone(), (amount * 1000.0).round() as u64))
                 });
                 self.resources = From::new(amounts.collect::<Result<_, String>>()?, origin);
             }
             "secrets" => {
-                let table = value.as_table().ok_or("`secrets` must be a table of files")?;
+                let table = value
+                    .as_table()
+                    .ok_or("`secrets` must be a table of files")?;
                 let files = table.iter().map(|(name, file)| {
-                    let file = file.as_str().ok_or(format!("secret `{name}` must be the path of a file"))?;
+                    let file = file
+                        .as_str()
+                        .ok_or(format!("secret `{name}` must be the path of a file"))?;
                     Ok((name.clone(), beside(file)))
                 });
                 self.secrets = From::new(files.collect::<Result<_, String>>()?, origin);
             }
             "gc" => {
-                let table = value.as_table().ok_or("`gc` must be a table with max_age and max_size")?;
+                let table = value
+                    .as_table()
+                    .ok_or("`gc` must be a table with max_age and max_size")?;
                 for (key, value) in table {
                     match (key.as_str(), value.as_str()) {
-                        ("max_age", Some(age)) => self.gc_max_age = From::new(Some(parse_duration(age)?), origin.clone()),
-                        ("max_size", Some(size)) => self.gc_max_size = From::new(Some(parse_bytes(size)?), origin.clone()),
-                        _ => return Err(format!("unknown key `gc.{key}`; write max_age or max_size, as strings")),
+                        ("max_age", Some(age)) => {
+                            self.gc_max_age = From::new(Some(parse_duration(age)?), origin.clone())
+                        }
+                        ("max_size", Some(size)) => {
+                            self.gc_max_size = From::new(Some(parse_bytes(size)?), origin.clone())
+                        }
+                        _ => {
+                            return Err(format!(
+                                "unknown key `gc.{key}`; write max_age or max_size, as strings"
+                            ));
+                        }
                     }
                 }
             }
             unknown => {
-                let meant = did_you_mean(unknown, KEYS.iter().copied())
-                    .map_or_else(|| format!("known keys: {}", KEYS.join(", ")), |near| format!("did you mean `{near}`?"));
+                let meant = did_you_mean(unknown, KEYS.iter().copied()).map_or_else(
+                    || format!("known keys: {}", KEYS.join(", ")),
+                    |near| format!("did you mean `{near}`?"),
+                );
                 return Err(format!("unknown key `{unknown}`; {meant}"));
             }
         }
@@ -173,7 +232,11 @@ impl Settings {
 
     /// How blobs get into folders of nodes.
     pub(crate) fn staging(&self) -> dagrun_store::Staging {
-        if self.hard_links.value { dagrun_store::Staging::HardLink } else { dagrun_store::Staging::Auto }
+        if self.hard_links.value {
+            dagrun_store::Staging::HardLink
+        } else {
+            dagrun_store::Staging::Auto
+        }
     }
 
     /// The secrets that files hold, without the newline at their end.
@@ -182,8 +245,12 @@ impl Settings {
             .value
             .iter()
             .map(|(name, path)| {
-                let text = std::fs::read_to_string(path)
-                    .map_err(|error| format!("cannot read secret `{name}` from {}: {error}", path.display()))?;
+                let text = std::fs::read_to_string(path).map_err(|error| {
+                    format!(
+                        "cannot read secret `{name}` from {}: {error}",
+                        path.display()
+                    )
+                })?;
                 Ok((name.clone(), text.trim_end_matches(['\r', '\n']).to_owned()))
             })
             .collect()
@@ -191,24 +258,68 @@ impl Settings {
 
     /// Rows of (name, value, origin), for people.
     pub(crate) fn rows(&self) -> Vec<(&'static str, String, &str)> {
-        let age = |age: Option<Duration>| age.map_or("none".into(), |age| humantime::format_duration(age).to_string());
+        let age = |age: Option<Duration>| {
+            age.map_or("none".into(), |age| {
+                humantime::format_duration(age).to_string()
+            })
+        };
         vec![
-            ("cache", self.cache.value.display().to_string(), &self.cache.origin),
+            (
+                "cache",
+                self.cache.value.display().to_string(),
+                &self.cache.origin,
+            ),
             ("jobs", self.jobs.value.to_string(), &self.jobs.origin),
             ("memory", self.memory.value.to_string(), &self.memory.origin),
-            ("staging", if self.hard_links.value { "hardlink".into() } else { "auto".into() }, &self.hard_links.origin),
-            ("grace", humantime::format_duration(self.grace.value).to_string(), &self.grace.origin),
-            ("log_cap", self.log_cap.value.to_string(), &self.log_cap.origin),
+            (
+                "staging",
+                if self.hard_links.value {
+                    "hardlink".into()
+                } else {
+                    "auto".into()
+                },
+                &self.hard_links.origin,
+            ),
+            (
+                "grace",
+                humantime::format_duration(self.grace.value).to_string(),
+                &self.grace.origin,
+            ),
+            (
+                "log_cap",
+                self.log_cap.value.to_string(),
+                &self.log_cap.origin,
+            ),
             (
                 "resources",
-                self.resources.value.iter().map(|(n, a)| format!("{n}={}", *a as f64 / 1000.0)).collect::<Vec<_>>().join(" "),
+                self.resources
+                    .value
+                    .iter()
+                    .map(|(n, a)| format!("{n}={}", *a as f64 / 1000.0))
+                    .collect::<Vec<_>>()
+                    .join(" "),
                 &self.resources.origin,
             ),
-            ("secrets", self.secrets.value.keys().cloned().collect::<Vec<_>>().join(" "), &self.secrets.origin),
-            ("gc.max_age", age(self.gc_max_age.value), &self.gc_max_age.origin),
+            (
+                "secrets",
+                self.secrets
+                    .value
+                    .keys()
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join(" "),
+                &self.secrets.origin,
+            ),
+            (
+                "gc.max_age",
+                age(self.gc_max_age.value),
+                &self.gc_max_age.origin,
+            ),
             (
                 "gc.max_size",
-                self.gc_max_size.value.map_or("none".into(), |bytes| bytes.to_string()),
+                self.gc_max_size
+                    .value
+                    .map_or("none".into(), |bytes| bytes.to_string()),
                 &self.gc_max_size.origin,
             ),
         ]

@@ -21,8 +21,18 @@ fn open(global: &Global) -> Result<(Settings, Store), CliError> {
 
 pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
     let (settings, store) = open(global)?;
-    let age = args.max_age.as_deref().map(parse_duration).transpose().map_err(CliError::invalid)?;
-    let size = args.max_size.as_deref().map(parse_bytes).transpose().map_err(CliError::invalid)?;
+    let age = args
+        .max_age
+        .as_deref()
+        .map(parse_duration)
+        .transpose()
+        .map_err(CliError::invalid)?;
+    let size = args
+        .max_size
+        .as_deref()
+        .map(parse_bytes)
+        .transpose()
+        .map_err(CliError::invalid)?;
     let options = GcOptions {
         max_age: age.or(settings.gc_max_age.value),
         max_bytes: size.or(settings.gc_max_size.value),
@@ -56,31 +66,55 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
         .rows
         .iter()
         .take(if args.dry_run { usize::MAX } else { 20 })
-        .map(|row| vec![row.node.clone(), row.run.clone(), format_bytes(row.bytes), days(row.unused.as_secs_f64())])
+        .map(|row| {
+            vec![
+                row.node.clone(),
+                row.run.clone(),
+                format_bytes(row.bytes),
+                days(row.unused.as_secs_f64()),
+            ]
+        })
         .collect();
     if !rows.is_empty() {
-        put!("{}", table(&["node", "run", ">bytes", ">unused for"], &rows).trim_end());
+        put!(
+            "{}",
+            table(&["node", "run", ">bytes", ">unused for"], &rows).trim_end()
+        );
     }
     put!(
         "{} {} entries and {} blobs, {}; {} stay",
-        if args.dry_run { "would delete" } else { "deleted" },
+        if args.dry_run {
+            "would delete"
+        } else {
+            "deleted"
+        },
         report.entries,
         report.blobs,
         format_bytes(report.bytes),
         format_bytes(report.kept_bytes)
     );
     if report.guarded > 0 {
-        put!("{} more blobs are in use by {} live runs", report.guarded, report.leases);
+        put!(
+            "{} more blobs are in use by {} live runs",
+            report.guarded,
+            report.leases
+        );
     }
     if options.max_age.is_none() && options.max_bytes.is_none() {
-        say!("no limit was given, so only leftovers go: --max-age 30d, --max-size 20GiB, or [gc] in dagrun.toml");
+        say!(
+            "no limit was given, so only leftovers go: --max-age 30d, --max-size 20GiB, or [gc] in dagrun.toml"
+        );
     }
     Ok(0)
 }
 
 fn days(seconds: f64) -> String {
     let days = seconds / 86_400.0;
-    if days >= 1.0 { format!("{days:.0} d") } else { format!("{:.1} h", seconds / 3600.0) }
+    if days >= 1.0 {
+        format!("{days:.0} d")
+    } else {
+        format!("{:.1} h", seconds / 3600.0)
+    }
 }
 
 pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) -> Done {
@@ -103,7 +137,10 @@ pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) ->
         );
     } else {
         for digest in &report.corrupt {
-            put!("{} blob {digest} has other bytes than its name says", style.paint_out(Ink::Bad, "bad:"));
+            put!(
+                "{} blob {digest} has other bytes than its name says",
+                style.paint_out(Ink::Bad, "bad:")
+            );
         }
         for damage in &report.damaged {
             put!("{} {damage}", style.paint_out(Ink::Bad, "bad:"));
@@ -111,7 +148,10 @@ pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) ->
         let missing = if report.missing.is_empty() {
             String::new()
         } else {
-            format!("; {} outputs were collected and are made again when they are read", report.missing.len())
+            format!(
+                "; {} outputs were collected and are made again when they are read",
+                report.missing.len()
+            )
         };
         put!(
             "{} blobs ({}) and {} entries looked at; {problems} problems{missing}",
@@ -120,7 +160,9 @@ pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) ->
             report.entries
         );
         if problems > 0 && !fix {
-            say!("`dagrun cache verify --fix` moves what is corrupt to quarantine; what is missing then runs again");
+            say!(
+                "`dagrun cache verify --fix` moves what is corrupt to quarantine; what is missing then runs again"
+            );
         }
     }
     Ok(u8::from(!report.is_sound() && !fix))
@@ -135,7 +177,13 @@ pub(crate) fn stat(as_json: bool, global: &Global) -> Done {
             json!({"dir": settings.cache.value, "blobs": stat.blobs, "bytes": stat.bytes, "entries": stat.entries})
         );
     } else {
-        put!("{}\n{} blobs, {}; {} entries", settings.cache.value.display(), stat.blobs, format_bytes(stat.bytes), stat.entries);
+        put!(
+            "{}\n{} blobs, {}; {} entries",
+            settings.cache.value.display(),
+            stat.blobs,
+            format_bytes(stat.bytes),
+            stat.entries
+        );
     }
     Ok(0)
 }

@@ -20,9 +20,17 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
     let history = History::load(&found.planned.workspace);
     if let Some(live) = live(&found)? {
         if args.json {
-            put!("{}", json!({"id": plan.id(found.node), "live": {"state": live.state, "detail": live.detail, "waits_for": live.waits_for}}));
+            put!(
+                "{}",
+                json!({"id": plan.id(found.node), "live": {"state": live.state, "detail": live.detail, "waits_for": live.waits_for}})
+            );
         } else {
-            put!("{} {}: {}", style.paint_out(Ink::Bold, &escape(&plan.id(found.node))), live.state, escape(&live.detail));
+            put!(
+                "{} {}: {}",
+                style.paint_out(Ink::Bold, &escape(&plan.id(found.node))),
+                live.state,
+                escape(&live.detail)
+            );
             for need in live.waits_for.iter().take(10) {
                 put!("  {}", escape(need));
             }
@@ -32,7 +40,8 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
         }
         return Ok(0);
     }
-    let explanation = explain_node(plan, &found.planned.store, &history, &args.node.node).map_err(run_error)?;
+    let explanation =
+        explain_node(plan, &found.planned.store, &history, &args.node.node).map_err(run_error)?;
     if args.json {
         print_json(plan, &explanation);
     } else {
@@ -68,12 +77,22 @@ fn print_text(plan: &Plan, explanation: &Explanation, style: Style) {
         PreviewState::Skip => ("would be skipped", Ink::Warn),
     };
     let id = escape(&plan.id(explanation.node));
-    let why = explanation.cause.as_ref().map_or(String::new(), |cause| format!(": {}", escape(&cause.describe())));
-    put!("{} {}{why}", style.paint_out(Ink::Bold, &id), style.paint_out(ink, word));
+    let why = explanation.cause.as_ref().map_or(String::new(), |cause| {
+        format!(": {}", escape(&cause.describe()))
+    });
+    put!(
+        "{} {}{why}",
+        style.paint_out(Ink::Bold, &id),
+        style.paint_out(ink, word)
+    );
     let others = plan.ids(explanation.node);
     if others.len() > 1 {
         let also: Vec<String> = others.iter().skip(1).take(5).map(|id| escape(id)).collect();
-        put!("  one node with {}{}", also.join(", "), if others.len() > 6 { ", ..." } else { "" });
+        put!(
+            "  one node with {}{}",
+            also.join(", "),
+            if others.len() > 6 { ", ..." } else { "" }
+        );
     }
     if let Some((run, node, host)) = &explanation.made_by {
         put!("  made by {} in run {run} on {host}", escape(node));
@@ -81,13 +100,20 @@ fn print_text(plan: &Plan, explanation: &Explanation, style: Style) {
     if let Some(former) = &explanation.former
         && !explanation.differences.is_empty()
     {
-        put!("\ncompared with {} of run {}:", escape(&former.id), former.run);
+        put!(
+            "\ncompared with {} of run {}:",
+            escape(&former.id),
+            former.run
+        );
         put!("{}", differences(&explanation.differences).trim_end());
     }
     if style.verbose > 0 || (explanation.former.is_none() && !explanation.parts.is_empty()) {
         put!("\nits key is made of:");
-        let rows: Vec<Vec<String>> =
-            explanation.parts.iter().map(|part| vec![part.kind.clone(), part.name.clone(), short(&part.value)]).collect();
+        let rows: Vec<Vec<String>> = explanation
+            .parts
+            .iter()
+            .map(|part| vec![part.kind.clone(), part.name.clone(), short(&part.value)])
+            .collect();
         put!("{}", table(&["part", "name", "value"], &rows).trim_end());
     }
     let waits = needs(plan, explanation.node);
@@ -106,7 +132,14 @@ fn differences(differences: &[Difference]) -> String {
     let cell = |value: &Option<String>| value.as_deref().map_or("-".into(), short);
     let rows: Vec<Vec<String>> = differences
         .iter()
-        .map(|difference| vec![difference.kind.clone(), difference.name.clone(), cell(&difference.former), cell(&difference.now)])
+        .map(|difference| {
+            vec![
+                difference.kind.clone(),
+                difference.name.clone(),
+                cell(&difference.former),
+                cell(&difference.now),
+            ]
+        })
         .collect();
     table(&["part", "name", "then", "now"], &rows)
 }
@@ -133,40 +166,89 @@ struct Live {
 /// What the journal of a run in progress says of the node; `None` where nothing runs here.
 fn live(found: &Found) -> Result<Option<Live>, CliError> {
     let workspace = &found.planned.workspace;
-    let (Some(holder), Some(run)) = (workspace.holder(), workspace.latest()) else { return Ok(None) };
+    let (Some(holder), Some(run)) = (workspace.holder(), workspace.journaled_runs().pop()) else {
+        return Ok(None);
+    };
     let state = report::fold(workspace, &run)?;
     let plan = &found.planned.plan;
     let row = state.find(&plan.id(found.node));
     if let Some(outcome) = row.and_then(|row| row.outcome) {
-        return Ok(Some(Live { state: outcome.word(), detail: format!("in run {run}, which goes on"), waits_for: Vec::new() }));
+        return Ok(Some(Live {
+            state: outcome.word(),
+            detail: format!("in run {run}, which goes on"),
+            waits_for: Vec::new(),
+        }));
     }
-    let running = |node: usize| state.attempts.iter().filter(move |attempt| attempt.node == node && attempt.ended.is_none());
-    let own = row.and_then(|row| state.nodes.iter().position(|other| other.id == row.id)).and_then(|ix| running(ix).last());
+    let running = |node: usize| {
+        state
+            .attempts
+            .iter()
+            .filter(move |attempt| attempt.node == node && attempt.ended.is_none())
+    };
+    let own = row
+        .and_then(|row| state.nodes.iter().position(|other| other.id == row.id))
+        .and_then(|ix| running(ix).last());
     if let Some(attempt) = own {
         let seconds = (state.last_at - attempt.started).max(0.0);
-        let detail = format!("attempt {} since at least {}", attempt.number, dagrun_model::format_seconds(seconds));
-        return Ok(Some(Live { state: "running", detail, waits_for: Vec::new() }));
+        let detail = format!(
+            "attempt {} since at least {}",
+            attempt.number,
+            dagrun_model::format_seconds(seconds)
+        );
+        return Ok(Some(Live {
+            state: "running",
+            detail,
+            waits_for: Vec::new(),
+        }));
     }
     let ended = |id: &String| state.find(id).is_some_and(|row| row.outcome.is_some());
-    let waits_for: Vec<String> = needs(plan, found.node).into_iter().filter(|id| !ended(id)).collect();
+    let waits_for: Vec<String> = needs(plan, found.node)
+        .into_iter()
+        .filter(|id| !ended(id))
+        .collect();
     if !waits_for.is_empty() {
-        let detail = format!("{} of what it needs has not ended in run {run} (process {}):", waits_for.len(), holder.pid);
-        return Ok(Some(Live { state: "waiting", detail, waits_for }));
+        let detail = format!(
+            "{} of what it needs has not ended in run {run} (process {}):",
+            waits_for.len(),
+            holder.pid
+        );
+        return Ok(Some(Live {
+            state: "waiting",
+            detail,
+            waits_for,
+        }));
     }
-    let busy = state.attempts.iter().filter(|attempt| attempt.ended.is_none()).count();
+    let busy = state
+        .attempts
+        .iter()
+        .filter(|attempt| attempt.ended.is_none())
+        .count();
     let slots: f64 = state.workers.values().map(|worker| worker.slots).sum();
     let wants = &plan.class(found.node).resources;
     let detail = format!(
         "all it needs is there; it asks for {} CPUs{} and waits for room: {busy} attempts run on {slots} slots",
         wants.cpu_milli as f64 / 1000.0,
-        if wants.memory > 0 { format!(" and {}", dagrun_model::format_bytes(wants.memory)) } else { String::new() }
+        if wants.memory > 0 {
+            format!(" and {}", dagrun_model::format_bytes(wants.memory))
+        } else {
+            String::new()
+        }
     );
-    Ok(Some(Live { state: "ready", detail, waits_for: Vec::new() }))
+    Ok(Some(Live {
+        state: "ready",
+        detail,
+        waits_for: Vec::new(),
+    }))
 }
 
 /// The nodes that a node waits for.
 fn needs(plan: &Plan, node: NodeIx) -> Vec<String> {
-    let mut needs: Vec<_> = plan.sets(node).iter().flat_map(|set| plan.members(*set)).copied().collect();
+    let mut needs: Vec<_> = plan
+        .sets(node)
+        .iter()
+        .flat_map(|set| plan.members(*set))
+        .copied()
+        .collect();
     needs.sort_unstable();
     needs.dedup();
     needs.into_iter().map(|node| plan.id(node)).collect()

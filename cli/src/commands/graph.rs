@@ -23,8 +23,11 @@ pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
     let planned = loaded.plan(&args.pipeline, &Selection::default())?;
     let plan = &planned.plan;
     if args.nodes && plan.len() > MOST_NODES {
-        return Err(CliError::invalid(format!("the plan has {} nodes; {MOST_NODES} can be drawn", plan.len()))
-            .hint("leave out --nodes to draw the jobs, or set parameters that make the plan smaller"));
+        return Err(CliError::invalid(format!(
+            "the plan has {} nodes; {MOST_NODES} can be drawn",
+            plan.len()
+        ))
+        .hint("leave out --nodes to draw the jobs, or set parameters that make the plan smaller"));
     }
     let graph = if args.nodes { nodes(plan) } else { jobs(plan) };
     let text = match args.format {
@@ -52,7 +55,11 @@ fn jobs(plan: &Plan) -> Graph {
         .zip(&counts)
         .map(|(name, count)| Node {
             title: name.clone(),
-            note: if *count == 1 { "1 node".into() } else { format!("{count} nodes") },
+            note: if *count == 1 {
+                "1 node".into()
+            } else {
+                format!("{count} nodes")
+            },
         })
         .collect();
     let edges = plan
@@ -61,11 +68,19 @@ fn jobs(plan: &Plan) -> Graph {
         .map(|edge| Edge {
             from: edge.from.index(),
             to: edge.to.index(),
-            label: if edge.gather { "gathers".into() } else { String::new() },
+            label: if edge.gather {
+                "gathers".into()
+            } else {
+                String::new()
+            },
             data: edge.data,
         })
         .collect();
-    Graph { name: pipeline.name.value.clone(), nodes, edges }
+    Graph {
+        name: pipeline.name.value.clone(),
+        nodes,
+        edges,
+    }
 }
 
 fn nodes(plan: &Plan) -> Graph {
@@ -73,18 +88,39 @@ fn nodes(plan: &Plan) -> Graph {
     let mut edges = BTreeSet::new();
     for node in all() {
         for set in plan.sets(node) {
-            edges.extend(plan.members(*set).iter().map(|member| (member.index(), node.index())));
+            edges.extend(
+                plan.members(*set)
+                    .iter()
+                    .map(|member| (member.index(), node.index())),
+            );
         }
     }
     Graph {
         name: plan.pipeline().name.value.clone(),
-        nodes: all().map(|node| Node { title: plan.id(node), note: String::new() }).collect(),
-        edges: edges.into_iter().map(|(from, to)| Edge { from, to, label: String::new(), data: true }).collect(),
+        nodes: all()
+            .map(|node| Node {
+                title: plan.id(node),
+                note: String::new(),
+            })
+            .collect(),
+        edges: edges
+            .into_iter()
+            .map(|(from, to)| Edge {
+                from,
+                to,
+                label: String::new(),
+                data: true,
+            })
+            .collect(),
     }
 }
 
 fn as_json(graph: &Graph) -> String {
-    let nodes: Vec<_> = graph.nodes.iter().map(|node| json!({"title": node.title, "note": node.note})).collect();
+    let nodes: Vec<_> = graph
+        .nodes
+        .iter()
+        .map(|node| json!({"title": node.title, "note": node.note}))
+        .collect();
     let edges: Vec<_> =
         graph.edges.iter().map(|edge| json!({"from": edge.from, "to": edge.to, "label": edge.label, "data": edge.data})).collect();
     json!({"name": graph.name, "nodes": nodes, "edges": edges}).to_string()

@@ -32,10 +32,14 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Shell(args) => node::shell(&args, &global, style),
         Command::Check(args) => node::check(&args, &global, style),
         Command::Gc(args) => cache::gc(&args, &global),
-        Command::Cache(CacheCommand::Verify { fix, json }) => cache::verify(fix, json, &global, style),
+        Command::Cache(CacheCommand::Verify { fix, json }) => {
+            cache::verify(fix, json, &global, style)
+        }
         Command::Cache(CacheCommand::Stat { json }) => cache::stat(json, &global),
         Command::Cache(CacheCommand::Dir) => cache::dir(&global),
-        Command::Journal(JournalCommand::Repair { run, file }) => report::repair(run.as_deref(), &file),
+        Command::Journal(JournalCommand::Repair { run, file }) => {
+            report::repair(run.as_deref(), &file)
+        }
         Command::Fmt(args) => small::fmt(&args, style),
         Command::Schema => small::schema(),
         Command::Init(args) => small::init(&args),
@@ -65,10 +69,22 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
 pub(crate) fn no_such_node(name: &str, plan: &dagrun_plan::Plan) -> CliError {
     let jobs: Vec<&str> = plan.pipeline().jobs.keys().map(String::as_str).collect();
     let job = crate::term::job_of(name);
-    let mut error = CliError { kind: Kind::Invalid, message: format!("there is no node `{name}`"), hints: Vec::new() };
+    let mut error = CliError {
+        kind: Kind::Invalid,
+        message: format!("there is no node `{name}`"),
+        hints: Vec::new(),
+    };
     if let Some(ix) = plan.pipeline().job_ix(job) {
-        let some: Vec<String> = plan.nodes().filter(|node| plan.job(*node) == ix).take(3).map(|node| plan.id(node)).collect();
-        error = error.hint(format!("nodes of `{job}` are named like {}", some.join(", ")));
+        let some: Vec<String> = plan
+            .nodes()
+            .filter(|node| plan.job(*node) == ix)
+            .take(3)
+            .map(|node| plan.id(node))
+            .collect();
+        error = error.hint(format!(
+            "nodes of `{job}` are named like {}",
+            some.join(", ")
+        ));
     } else if let Some(near) = dagrun_model::did_you_mean(job, jobs.iter().copied()) {
         error = error.hint(format!("did you mean `{near}`?"));
     } else {

@@ -26,10 +26,24 @@ pub(crate) struct Found {
 
 impl Found {
     pub(crate) fn new(args: &NodeOf, global: &Global, style: Style) -> Result<Self, CliError> {
-        let loaded = Loaded::new(&args.file, global, Style { quiet: true, ..style })?;
+        let loaded = Loaded::new(
+            &args.file,
+            global,
+            Style {
+                quiet: true,
+                ..style
+            },
+        )?;
         let planned = loaded.plan(&args.pipeline, &Selection::default())?;
-        let node = planned.plan.find(&args.node).ok_or_else(|| no_such_node(&args.node, &planned.plan))?;
-        Ok(Self { loaded, planned, node })
+        let node = planned
+            .plan
+            .find(&args.node)
+            .ok_or_else(|| no_such_node(&args.node, &planned.plan))?;
+        Ok(Self {
+            loaded,
+            planned,
+            node,
+        })
     }
 
     fn resolve(&self) -> Result<Resolved, CliError> {
@@ -39,7 +53,11 @@ impl Found {
     /// Says that a node must run before `what` can be had.
     fn must_run(&self, node: NodeIx, what: &str) -> CliError {
         let id = self.planned.plan.id(node);
-        CliError::failed(format!("{what}: `{}` has no result in the cache", escape(&id))).hint(format!(
+        CliError::failed(format!(
+            "{what}: `{}` has no result in the cache",
+            escape(&id)
+        ))
+        .hint(format!(
             "run it first: dagrun {} --until {}",
             shell_word(&self.loaded.file.display().to_string()),
             shell_word(&self.planned.plan.id(self.node))
@@ -49,22 +67,41 @@ impl Found {
 
 pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
     let (node, output) = split_output(&args.what);
-    let of = NodeOf { node: node.into(), file: args.file.clone(), pipeline: args.pipeline.clone() };
+    let of = NodeOf {
+        node: node.into(),
+        file: args.file.clone(),
+        pipeline: args.pipeline.clone(),
+    };
     let found = Found::new(&of, global, style)?;
     let resolved = found.resolve()?;
     let entry = resolved
         .entry(found.node)
         .ok_or_else(|| found.must_run(resolved.missing.unwrap_or(found.node), "nothing to get"))?;
-    let action = found.planned.plan.action(found.node, &resolved).map_err(CliError::failed)?;
+    let action = found
+        .planned
+        .plan
+        .action(found.node, &resolved)
+        .map_err(CliError::failed)?;
     if let Some(name) = output
         && !entry.outputs.contains_key(name)
     {
         let names: Vec<&str> = entry.outputs.keys().map(String::as_str).collect();
-        return Err(CliError::invalid(format!("`{node}` has no output `{name}`")).hint(format!("it has {}", names.join(", "))));
+        return Err(
+            CliError::invalid(format!("`{node}` has no output `{name}`"))
+                .hint(format!("it has {}", names.join(", "))),
+        );
     }
     std::fs::create_dir_all(&args.dir).doing(|| format!("make {}", args.dir.display()))?;
-    for (name, artifact) in entry.outputs.iter().filter(|(name, _)| output.is_none_or(|wanted| wanted == name.as_str())) {
-        let path = action.outputs.iter().find(|spec| spec.name == *name).map(|spec| spec.path.file_name().to_owned());
+    for (name, artifact) in entry
+        .outputs
+        .iter()
+        .filter(|(name, _)| output.is_none_or(|wanted| wanted == name.as_str()))
+    {
+        let path = action
+            .outputs
+            .iter()
+            .find(|spec| spec.name == *name)
+            .map(|spec| spec.path.file_name().to_owned());
         let target = args.dir.join(path.unwrap_or_else(|| name.clone()));
         place(&found, artifact, &target, args.force)?;
         put!("{}", target.display());
@@ -76,17 +113,28 @@ pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
 fn place(found: &Found, artifact: &Artifact, target: &Path, force: bool) -> Result<(), CliError> {
     if target.exists() {
         if !force {
-            return Err(CliError::failed(format!("{} is there already", target.display())).hint("--force overwrites it"));
+            return Err(
+                CliError::failed(format!("{} is there already", target.display()))
+                    .hint("--force overwrites it"),
+            );
         }
-        let gone = if target.is_dir() { std::fs::remove_dir_all(target) } else { std::fs::remove_file(target) };
+        let gone = if target.is_dir() {
+            std::fs::remove_dir_all(target)
+        } else {
+            std::fs::remove_file(target)
+        };
         gone.doing(|| format!("replace {}", target.display()))?;
     }
-    found.planned.store.export(artifact, target).map_err(|error| {
-        CliError::failed(error).hint(format!(
-            "the cache lost it: run again with --force={}",
-            shell_word(&found.planned.plan.id(found.node))
-        ))
-    })
+    found
+        .planned
+        .store
+        .export(artifact, target)
+        .map_err(|error| {
+            CliError::failed(error).hint(format!(
+                "the cache lost it: run again with --force={}",
+                shell_word(&found.planned.plan.id(found.node))
+            ))
+        })
 }
 
 /// `NODE:OUTPUT`; a colon inside the brackets of a logical id does not separate.
@@ -147,12 +195,26 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, style: Style) -> Done {
     if args.command.is_empty() {
         say!("{} {}", style.paint(Ink::Dim, "in"), folder.display());
         for command in &commands {
-            let text = command.script.clone().unwrap_or_else(|| command.argv.iter().map(|w| shell_word(w)).collect::<Vec<_>>().join(" "));
-            say!("{} {}", style.paint(Ink::Dim, "runs"), escape(text.trim_end()));
+            let text = command.script.clone().unwrap_or_else(|| {
+                command
+                    .argv
+                    .iter()
+                    .map(|w| shell_word(w))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            });
+            say!(
+                "{} {}",
+                style.paint(Ink::Dim, "runs"),
+                escape(text.trim_end())
+            );
         }
     }
     let mut command = shell_command(&args.command);
-    command.current_dir(&folder).env_clear().envs(prepared.env());
+    command
+        .current_dir(&folder)
+        .env_clear()
+        .envs(worker.environment(&prepared));
     if let Some(term) = std::env::var_os("TERM") {
         command.env("TERM", term);
     }
@@ -179,7 +241,11 @@ fn run_command(mut command: Command) -> Done {
 
 pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
     let found = Found::new(&args.node, global, style)?;
-    let lock = found.planned.workspace.lock(&std::env::args().collect::<Vec<_>>()).map_err(run_error)?;
+    let lock = found
+        .planned
+        .workspace
+        .lock(&std::env::args().collect::<Vec<_>>())
+        .map_err(run_error)?;
     let slots = found.loaded.settings.jobs.value;
     let report = dagrun_run::check(CheckRequest {
         plan: found.planned.plan.clone(),
@@ -200,21 +266,40 @@ pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
             continue;
         }
         for (output, digests) in &row.differing {
-            let seen: Vec<String> = digests.iter().map(|digest| digest.map_or("absent".into(), |d| d.short())).collect();
-            put!("{} {} output `{output}`: {}", style.paint_out(Ink::Bad, "differs:"), escape(&row.id), seen.join(", "));
+            let seen: Vec<String> = digests
+                .iter()
+                .map(|digest| digest.map_or("absent".into(), |d| d.short()))
+                .collect();
+            put!(
+                "{} {} output `{output}`: {}",
+                style.paint_out(Ink::Bad, "differs:"),
+                escape(&row.id),
+                seen.join(", ")
+            );
         }
         for failure in &row.failures {
-            put!("{} {}: {}", style.paint_out(Ink::Bad, "failed:"), escape(&row.id), escape(&failure.describe()));
+            put!(
+                "{} {}: {}",
+                style.paint_out(Ink::Bad, "failed:"),
+                escape(&row.id),
+                escape(&failure.describe())
+            );
         }
     }
     if report.is_deterministic() {
         if !args.json {
-            put!("{} made the same bytes {} times", escape(&args.node.node), args.repeat);
+            put!(
+                "{} made the same bytes {} times",
+                escape(&args.node.node),
+                args.repeat
+            );
         }
         return Ok(0);
     }
     if !args.json {
-        say!("a node that makes other bytes each time is cached by its first result; fix its seed or say `cache: never`");
+        say!(
+            "a node that makes other bytes each time is cached by its first result; fix its seed or say `cache: never`"
+        );
     }
     Ok(1)
 }
@@ -223,9 +308,22 @@ fn check_json(row: &CheckRow) -> serde_json::Value {
     let differing: serde_json::Map<_, _> = row
         .differing
         .iter()
-        .map(|(output, digests)| (output.clone(), digests.iter().map(|d| d.map(|d| d.to_string())).collect::<Vec<_>>().into()))
+        .map(|(output, digests)| {
+            (
+                output.clone(),
+                digests
+                    .iter()
+                    .map(|d| d.map(|d| d.to_string()))
+                    .collect::<Vec<_>>()
+                    .into(),
+            )
+        })
         .collect();
-    let failures: Vec<String> = row.failures.iter().map(dagrun_events::AttemptSummary::describe).collect();
+    let failures: Vec<String> = row
+        .failures
+        .iter()
+        .map(dagrun_events::AttemptSummary::describe)
+        .collect();
     serde_json::json!({"id": row.id, "repeats": row.repeats, "differing": differing, "failures": failures})
 }
 
@@ -238,6 +336,9 @@ mod tests {
         assert_eq!(split_output("a"), ("a", None));
         assert_eq!(split_output("a:o"), ("a", Some("o")));
         assert_eq!(split_output(r#"a[t="1:2"]"#), (r#"a[t="1:2"]"#, None));
-        assert_eq!(split_output(r#"a[t="1:2"]:o"#), (r#"a[t="1:2"]"#, Some("o")));
+        assert_eq!(
+            split_output(r#"a[t="1:2"]:o"#),
+            (r#"a[t="1:2"]"#, Some("o"))
+        );
     }
 }

@@ -26,9 +26,17 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     if args.counts {
         let counts = plan.counts();
         if args.json {
-            put!("{}", json!({"counts": {"naive": counts.naive, "nodes": counts.nodes, "units": counts.units}}));
+            put!(
+                "{}",
+                json!({"counts": {"naive": counts.naive, "nodes": counts.nodes, "units": counts.units}})
+            );
         } else {
-            put!("naive {} nodes {} units {}", counts.naive, counts.nodes, counts.units);
+            put!(
+                "naive {} nodes {} units {}",
+                counts.naive,
+                counts.nodes,
+                counts.units
+            );
         }
         return Ok(0);
     }
@@ -45,9 +53,9 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
 
 fn print_json(plan: &Plan, rows: &[NodePreview]) {
     let counts = plan.counts();
-    let skipped = plan.skipped().into_iter().map(|id| {
-        json!({"id": id, "ids": [id], "key": null, "state": "skip", "cause": "condition"})
-    });
+    let skipped = plan.skipped().into_iter().map(
+        |id| json!({"id": id, "ids": [id], "key": null, "state": "skip", "cause": "condition"}),
+    );
     let nodes: Vec<_> = rows
         .iter()
         .map(|row| {
@@ -66,7 +74,12 @@ fn print_json(plan: &Plan, rows: &[NodePreview]) {
     let params: serde_json::Map<_, _> = plan
         .params()
         .iter()
-        .map(|(name, param)| (name.clone(), json!({"value": param.value.to_json(), "origin": param.origin.to_string()})))
+        .map(|(name, param)| {
+            (
+                name.clone(),
+                json!({"value": param.value.to_json(), "origin": param.origin.to_string()}),
+            )
+        })
         .collect();
     put!(
         "{}",
@@ -90,9 +103,16 @@ fn state(state: PreviewState) -> &'static str {
 
 fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
     let counts = plan.counts();
-    put!("{}", style.paint_out(Ink::Bold, &plan.pipeline().name.value));
+    put!(
+        "{}",
+        style.paint_out(Ink::Bold, &plan.pipeline().name.value)
+    );
     for (name, param) in plan.params() {
-        put!("  {name} = {}  {}", escape(&param.value.to_text()), style.paint_out(Ink::Dim, &format!("({})", param.origin)));
+        put!(
+            "  {name} = {}  {}",
+            escape(&param.value.to_text()),
+            style.paint_out(Ink::Dim, &format!("({})", param.origin))
+        );
     }
     let mut jobs: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
     for row in rows {
@@ -107,12 +127,26 @@ fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
     let table_rows: Vec<Vec<String>> = jobs
         .iter()
         .map(|(job, counts)| {
-            let name = plan.pipeline().job(dagrun_model::JobIx(*job)).name.value.clone();
+            let name = plan
+                .pipeline()
+                .job(dagrun_model::JobIx(*job))
+                .name
+                .value
+                .clone();
             let total: u64 = counts.iter().sum();
-            std::iter::once(name).chain(std::iter::once(total).chain(*counts).map(blank_zero)).collect()
+            std::iter::once(name)
+                .chain(std::iter::once(total).chain(*counts).map(blank_zero))
+                .collect()
         })
         .collect();
-    put!("\n{}", table(&["job", ">nodes", ">hit", ">run", ">unknown", ">skip"], &table_rows).trim_end());
+    put!(
+        "\n{}",
+        table(
+            &["job", ">nodes", ">hit", ">run", ">unknown", ">skip"],
+            &table_rows
+        )
+        .trim_end()
+    );
     print_nodes(plan, rows, style);
     let skipped = plan.skipped();
     if !skipped.is_empty() {
@@ -123,9 +157,19 @@ fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
         "\n{} nodes, {} units of work{}",
         counts.nodes,
         counts.units,
-        if saved > 0 { format!("; an engine without deduplication would run {}", counts.naive) } else { String::new() }
+        if saved > 0 {
+            format!(
+                "; an engine without deduplication would run {}",
+                counts.naive
+            )
+        } else {
+            String::new()
+        }
     );
-    let unknown = rows.iter().filter(|row| row.state == PreviewState::Unknown).count();
+    let unknown = rows
+        .iter()
+        .filter(|row| row.state == PreviewState::Unknown)
+        .count();
     if unknown > 0 && !style.quiet {
         say!("unknown: decided by what the nodes before them make; equal bytes leave them cached");
     }
@@ -138,17 +182,27 @@ fn blank_zero(n: u64) -> String {
 fn some(ids: &[String]) -> String {
     let shown: Vec<String> = ids.iter().take(5).map(|id| escape(id)).collect();
     let more = ids.len().saturating_sub(5);
-    if more > 0 { format!("{} and {more} more", shown.join(", ")) } else { shown.join(", ") }
+    if more > 0 {
+        format!("{} and {more} more", shown.join(", "))
+    } else {
+        shown.join(", ")
+    }
 }
 
 fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
-    let shown: Vec<&NodePreview> =
-        rows.iter().filter(|row| row.state != PreviewState::Hit || style.verbose > 0).collect();
+    let shown: Vec<&NodePreview> = rows
+        .iter()
+        .filter(|row| row.state != PreviewState::Hit || style.verbose > 0)
+        .collect();
     if shown.is_empty() {
         return;
     }
     put!("");
-    let limit = if style.verbose > 0 { usize::MAX } else { LISTED };
+    let limit = if style.verbose > 0 {
+        usize::MAX
+    } else {
+        LISTED
+    };
     for row in shown.iter().take(limit) {
         let (word, ink) = match row.state {
             PreviewState::Hit => ("hit    ", Ink::Good),
@@ -157,9 +211,16 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
             PreviewState::Skip => ("skip   ", Ink::Dim),
         };
         let cause = row.cause.as_ref().map_or(String::new(), |cause| {
-            format!("  {}", style.paint_out(Ink::Dim, &escape(&cause.describe())))
+            format!(
+                "  {}",
+                style.paint_out(Ink::Dim, &escape(&cause.describe()))
+            )
         });
-        put!("{} {}{cause}", style.paint_out(ink, word), escape(&id_with_merged(plan, row.node)));
+        put!(
+            "{} {}{cause}",
+            style.paint_out(ink, word),
+            escape(&id_with_merged(plan, row.node))
+        );
     }
     if shown.len() > limit {
         put!("... and {} more (-v lists all)", shown.len() - limit);

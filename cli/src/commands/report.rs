@@ -23,14 +23,18 @@ use crate::{
 
 fn workspace(path: &Path) -> Result<Workspace, CliError> {
     let project = project_of(path);
-    Workspace::existing(&project).map_err(run_error)?.ok_or_else(|| {
-        CliError::environment(format!("nothing has run in {}", project.display()))
-            .hint("name the pipeline file or its folder with -f, or run it first")
-    })
+    Workspace::existing(&project)
+        .map_err(run_error)?
+        .ok_or_else(|| {
+            CliError::environment(format!("nothing has run in {}", project.display()))
+                .hint("name the pipeline file or its folder with -f, or run it first")
+        })
 }
 
 fn load(workspace: &Workspace, run: Option<&str>) -> Result<(RunId, RunState), CliError> {
-    let run = workspace.find_run(run.unwrap_or("latest")).map_err(run_error)?;
+    let run = workspace
+        .find_run(run.unwrap_or("latest"))
+        .map_err(run_error)?;
     let state = fold(workspace, &run)?;
     Ok((run, state))
 }
@@ -38,7 +42,9 @@ fn load(workspace: &Workspace, run: Option<&str>) -> Result<(RunId, RunState), C
 pub(crate) fn fold(workspace: &Workspace, run: &RunId) -> Result<RunState, CliError> {
     let loaded = dagrun_run::load_journal(&workspace.journal_path(run)).map_err(run_error)?;
     if let Some(at) = loaded.torn_at {
-        say!("warning: the journal of {run} ends in a record that was cut off at byte {at}; it is left out");
+        say!(
+            "warning: the journal of {run} ends in a record that was cut off at byte {at}; it is left out"
+        );
     }
     Ok(RunState::fold(&loaded.records))
 }
@@ -65,14 +71,21 @@ fn to_json(state: &RunState) -> String {
 }
 
 fn print(state: &RunState, style: Style) {
-    let Some(started) = &state.started else { return };
+    let Some(started) = &state.started else {
+        return;
+    };
     let how = match state.exit_code {
         Some(0) => style.paint_out(Ink::Good, "done"),
         Some(130) => style.paint_out(Ink::Warn, "interrupted"),
         Some(_) => style.paint_out(Ink::Bad, "failed"),
         None => style.paint_out(Ink::Warn, "not finished"),
     };
-    put!("{} {}: {how} in {}", style.paint_out(Ink::Bold, &started.pipeline), started.run, format_seconds(state.wall));
+    put!(
+        "{} {}: {how} in {}",
+        style.paint_out(Ink::Bold, &started.pipeline),
+        started.run,
+        format_seconds(state.wall)
+    );
     let counts = &state.counts;
     put!(
         "{} succeeded, {} cached, {} failed, {} skipped, {} cancelled; {} attempts",
@@ -89,22 +102,51 @@ fn print(state: &RunState, style: Style) {
         put!("\nslots busy {:.0} %", utilisation * 100.0);
     }
     if figures.slowest.len() > 1 {
-        let slowest: Vec<String> =
-            figures.slowest.iter().take(3).map(|(id, seconds)| format!("{} {}", escape(id), format_seconds(*seconds))).collect();
+        let slowest: Vec<String> = figures
+            .slowest
+            .iter()
+            .take(3)
+            .map(|(id, seconds)| format!("{} {}", escape(id), format_seconds(*seconds)))
+            .collect();
         put!("slowest: {}", slowest.join(", "));
     }
-    for node in state.nodes.iter().filter(|node| node.outcome == Some(NodeOutcome::Failed)) {
-        let why = state.last_attempt(node).and_then(|attempt| attempt.result.as_ref()).map(|result| result.describe());
-        let why = why.or_else(|| node.cause.as_ref().map(ToString::to_string)).unwrap_or_default();
-        put!("{} {}: {}", style.paint_out(Ink::Bad, "failed"), escape(&node.id), escape(&why));
+    for node in state
+        .nodes
+        .iter()
+        .filter(|node| node.outcome == Some(NodeOutcome::Failed))
+    {
+        let why = state
+            .last_attempt(node)
+            .and_then(|attempt| attempt.result.as_ref())
+            .map(|result| result.describe());
+        let why = why
+            .or_else(|| node.cause.as_ref().map(ToString::to_string))
+            .unwrap_or_default();
+        put!(
+            "{} {}: {}",
+            style.paint_out(Ink::Bad, "failed"),
+            escape(&node.id),
+            escape(&why)
+        );
     }
     for (target, reason) in &state.kept_back {
-        put!("{} {}: {}", style.paint_out(Ink::Bad, "not exported"), escape(target), escape(reason));
+        put!(
+            "{} {}: {}",
+            style.paint_out(Ink::Bad, "not exported"),
+            escape(target),
+            escape(reason)
+        );
     }
 }
 
 fn print_jobs(figures: &dagrun_report::Statistics) {
-    let bytes = |bytes: u64| if bytes == 0 { String::new() } else { format_bytes(bytes) };
+    let bytes = |bytes: u64| {
+        if bytes == 0 {
+            String::new()
+        } else {
+            format_bytes(bytes)
+        }
+    };
     let count = |n: u64| if n == 0 { String::new() } else { n.to_string() };
     let rows: Vec<Vec<String>> = figures
         .jobs
@@ -118,14 +160,28 @@ fn print_jobs(figures: &dagrun_report::Statistics) {
                 count(figures.unsuccessful),
                 seconds(0.5),
                 seconds(0.95),
-                if figures.attempts > 0 { format_seconds(figures.cpu) } else { String::new() },
+                if figures.attempts > 0 {
+                    format_seconds(figures.cpu)
+                } else {
+                    String::new()
+                },
                 bytes(figures.peak_memory),
                 bytes(figures.bytes_out),
             ]
         })
         .collect();
     if !rows.is_empty() {
-        let header = ["job", ">ran", ">cached", ">failed", ">median", ">95 %", ">CPU", ">peak memory", ">outputs"];
+        let header = [
+            "job",
+            ">ran",
+            ">cached",
+            ">failed",
+            ">median",
+            ">95 %",
+            ">CPU",
+            ">peak memory",
+            ">outputs",
+        ];
         put!("\n{}", table(&header, &rows).trim_end());
     }
 }
@@ -133,7 +189,7 @@ fn print_jobs(figures: &dagrun_report::Statistics) {
 pub(crate) fn runs(args: &RunsArgs) -> Done {
     let workspace = workspace(&args.file)?;
     let mut rows = Vec::new();
-    for run in workspace.runs() {
+    for run in workspace.journaled_runs() {
         // A journal that cannot be read must not hide the others.
         match fold(&workspace, &run) {
             Ok(state) => rows.push((run, Some(state))),
@@ -168,8 +224,13 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
             let counts = &state.counts;
             Some(vec![
                 run.0.clone(),
-                state.started.as_ref().map_or(String::new(), |started| started.pipeline.clone()),
-                state.exit_code.map_or("not finished".into(), |code| format!("exit {code}")),
+                state
+                    .started
+                    .as_ref()
+                    .map_or(String::new(), |started| started.pipeline.clone()),
+                state
+                    .exit_code
+                    .map_or("not finished".into(), |code| format!("exit {code}")),
                 format_seconds(state.wall),
                 counts.succeeded.to_string(),
                 counts.cached.to_string(),
@@ -177,7 +238,16 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
             ])
         })
         .collect();
-    put!("{}", table(&["run", "pipeline", "end", ">wall", ">ran", ">cached", ">failed"], &rows).trim_end());
+    put!(
+        "{}",
+        table(
+            &[
+                "run", "pipeline", "end", ">wall", ">ran", ">cached", ">failed"
+            ],
+            &rows
+        )
+        .trim_end()
+    );
     Ok(0)
 }
 
@@ -185,7 +255,7 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
     let workspace = workspace(&args.file)?;
     let runs = match &args.run {
         Some(run) => vec![workspace.find_run(run).map_err(run_error)?],
-        None => workspace.runs().into_iter().rev().collect(),
+        None => workspace.journaled_runs().into_iter().rev().collect(),
     };
     for run in runs {
         let state = fold(&workspace, &run)?;
@@ -201,10 +271,16 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         let print = |name: &str, log: &Option<LogRef>| -> Result<(), CliError> {
             let Some(log) = log else { return Ok(()) };
             let bytes = store.read(&log.blob.digest).map_err(|error| {
-                CliError::failed(format!("the {name} of this attempt is gone from the cache: {error}"))
+                CliError::failed(format!(
+                    "the {name} of this attempt is gone from the cache: {error}"
+                ))
             })?;
             if log.total > bytes.len() as u64 && !style.quiet {
-                say!("{name}: {} of {} kept", format_bytes(bytes.len() as u64), format_bytes(log.total));
+                say!(
+                    "{name}: {} of {} kept",
+                    format_bytes(bytes.len() as u64),
+                    format_bytes(log.total)
+                );
             }
             write_log(&bytes, args.raw)
         };
@@ -216,8 +292,11 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         }
         return Ok(0);
     }
-    Err(CliError::failed(format!("`{}` has not run in this workspace", escape(&args.node)))
-        .hint("a node that came from the cache has its log where it ran; `dagrun runs` lists the runs"))
+    Err(CliError::failed(format!(
+        "`{}` has not run in this workspace",
+        escape(&args.node)
+    ))
+    .hint("a node that came from the cache has its log where it ran; `dagrun runs` lists the runs"))
 }
 
 /// Raw bytes go to files and pipes; a terminal gets control characters shown, not obeyed.
@@ -229,21 +308,28 @@ fn write_log(bytes: &[u8], raw: bool) -> Result<(), CliError> {
         out.write_all(escape(&String::from_utf8_lossy(bytes)).as_bytes())
     };
     match done {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(CliError::environment(error)),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(CliError::environment(error))
+        }
         _ => Ok(()),
     }
 }
 
 pub(crate) fn repair(run: Option<&str>, file: &Path) -> Done {
     let workspace = workspace(file)?;
-    let run = workspace.find_run(run.unwrap_or("latest")).map_err(run_error)?;
+    let run = workspace
+        .find_run(run.unwrap_or("latest"))
+        .map_err(run_error)?;
     let path = workspace.journal_path(&run);
     if dagrun_run::load_journal(&path).is_ok_and(|loaded| loaded.torn_at.is_none()) {
         put!("the journal of {run} is whole");
         return Ok(0);
     }
     let (copy, kept) = dagrun_run::repair_journal(&path).map_err(run_error)?;
-    put!("kept {kept} records that can be read; the damaged journal is now {}", copy.display());
+    put!(
+        "kept {kept} records that can be read; the damaged journal is now {}",
+        copy.display()
+    );
     Ok(0)
 }
 
@@ -256,12 +342,16 @@ pub(crate) fn after_run(
     style: Style,
 ) -> Result<(), CliError> {
     let report = &plan.pipeline().report;
-    if report.junit.is_none() && !report.github_annotations && args.profile.is_none() && !args.json {
+    if report.junit.is_none() && !report.github_annotations && args.profile.is_none() && !args.json
+    {
         return Ok(());
     }
     let state = fold(workspace, &summary.run)?;
     if let Some(path) = &report.junit {
-        write_file(&workspace.project().join(&path.value), &dagrun_report::junit(&state))?;
+        write_file(
+            &workspace.project().join(&path.value),
+            &dagrun_report::junit(&state),
+        )?;
     }
     // Outside of GitHub Actions the lines would only be noise.
     if report.github_annotations && std::env::var_os("GITHUB_ACTIONS").is_some() {
@@ -286,7 +376,10 @@ fn write_trace(state: &RunState, path: &Path) -> Result<(), CliError> {
 }
 
 fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
-    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+    if let Some(folder) = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+    {
         std::fs::create_dir_all(folder).doing(|| format!("make {}", folder.display()))?;
     }
     std::fs::write(path, text).doing(|| format!("write {}", path.display()))
@@ -295,7 +388,7 @@ fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
 /// The folder that a failed attempt of a node left behind.
 pub(crate) fn kept_folder(args: &NodeOf) -> Result<PathBuf, CliError> {
     let workspace = workspace(&args.file)?;
-    for run in workspace.runs().into_iter().rev() {
+    for run in workspace.journaled_runs().into_iter().rev() {
         let state = fold(&workspace, &run)?;
         let kept = state
             .find(&args.node)
@@ -305,6 +398,10 @@ pub(crate) fn kept_folder(args: &NodeOf) -> Result<PathBuf, CliError> {
             return Ok(folder);
         }
     }
-    Err(CliError { kind: Kind::Failed, message: format!("no folder of `{}` was kept", args.node), hints: Vec::new() }
-        .hint("run it with --keep-failed"))
+    Err(CliError {
+        kind: Kind::Failed,
+        message: format!("no folder of `{}` was kept", args.node),
+        hints: Vec::new(),
+    }
+    .hint("run it with --keep-failed"))
 }

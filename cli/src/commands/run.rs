@@ -1,20 +1,14 @@
 //! `dagrun run`: wires plan, store, executor, signals and the terminal, and says how it went.
 
-use std::{
-    collections::BTreeMap,
-    io::Write,
-    path::PathBuf,
-    sync::Arc,
-    thread::JoinHandle,
-};
+use std::{collections::BTreeMap, io::Write, path::PathBuf, sync::Arc, thread::JoinHandle};
 
 use dagrun_events::Record;
 use dagrun_local::{LocalExecutor, LocalOptions};
 use dagrun_model::{NodeIx, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::{
-    Failure, Force, Notification, RunOptions, RunRequest, RunSummary, StopHandle, Subscriber, Subscription, stop_channel,
-    subscribe,
+    Failure, Force, Notification, RunOptions, RunRequest, RunSummary, StopHandle, Subscriber,
+    Subscription, stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
 
@@ -42,7 +36,8 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     let lock = planned.workspace.lock(&command).map_err(run_error)?;
     let slots = args.jobs.unwrap_or(loaded.settings.jobs.value);
     if slots == 0 {
-        return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in").hint("write a number above 0"));
+        return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in")
+            .hint("write a number above 0"));
     }
     announce(&planned, slots, style);
 
@@ -84,7 +79,11 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     conclude(&summary, &rerun, style);
     report::after_run(&planned.workspace, &summary, &plan, args, style)?;
     if let Some(fatal) = &summary.fatal {
-        return Err(CliError { kind: Kind::Environment, message: fatal.clone(), hints: Vec::new() });
+        return Err(CliError {
+            kind: Kind::Environment,
+            message: fatal.clone(),
+            hints: Vec::new(),
+        });
     }
     Ok(u8::try_from(summary.exit_code).unwrap_or(1))
 }
@@ -104,12 +103,23 @@ pub(crate) fn force(names: Option<&[String]>, plan: &Plan) -> Result<Force, CliE
 
 /// The local executor, made only when a node has to run. Folders of nodes stand beside the store: outputs are then renamed
 /// into it, and no tool of a node finds the project by walking up.
-pub(crate) fn executor(settings: &Settings, store: dagrun_store::Store, slots: usize) -> dagrun_run::ExecutorFactory {
+pub(crate) fn executor(
+    settings: &Settings,
+    store: dagrun_store::Store,
+    slots: usize,
+) -> dagrun_run::ExecutorFactory {
     let settings = settings.clone();
     Box::new(move |context| {
-        let spawner = std::env::current_exe().map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
+        let spawner = std::env::current_exe()
+            .map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
         let work = store.root().join("work");
-        let mut options = LocalOptions::new(store, context.project.clone(), work, spawner, context.run.0.clone());
+        let mut options = LocalOptions::new(
+            store,
+            context.project.clone(),
+            work,
+            spawner,
+            context.run.0.clone(),
+        );
         options.slots = u32::try_from(slots).unwrap_or(u32::MAX);
         options.memory = Some(settings.memory.value).filter(|bytes| *bytes > 0);
         options.named = settings.resources.value.clone();
@@ -124,7 +134,9 @@ fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
     let mut jobs = BTreeMap::new();
     for ix in 0..plan.len() {
         let job = plan.job(NodeIx::from_index(ix));
-        *jobs.entry(plan.pipeline().job(job).name.value.clone()).or_default() += 1;
+        *jobs
+            .entry(plan.pipeline().job(job).name.value.clone())
+            .or_default() += 1;
     }
     jobs
 }
@@ -142,19 +154,28 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
         if slots == 1 { "" } else { "s" }
     );
     if counts.naive > counts.nodes {
-        text.push_str(&format!(" (an engine without deduplication would run {})", counts.naive));
+        text.push_str(&format!(
+            " (an engine without deduplication would run {})",
+            counts.naive
+        ));
     }
     say!("{text}");
 }
 
 /// The command that runs this pipeline again in the same way, to which a node can be added.
 fn rerun_command(args: &RunArgs) -> String {
-    let mut words = vec!["dagrun".to_string(), shell_word(&args.file.display().to_string())];
+    let mut words = vec![
+        "dagrun".to_string(),
+        shell_word(&args.file.display().to_string()),
+    ];
     for param in &args.pipeline.params {
         words.push(format!("-p {}", shell_word(param)));
     }
     for file in &args.pipeline.params_file {
-        words.push(format!("--params-file {}", shell_word(&file.display().to_string())));
+        words.push(format!(
+            "--params-file {}",
+            shell_word(&file.display().to_string())
+        ));
     }
     words.join(" ")
 }
@@ -164,7 +185,10 @@ pub(crate) fn handle_signals(stop: StopHandle, style: Style) -> Result<(), CliEr
     use tokio::signal::unix::{SignalKind, signal};
     let (ready, is_ready) = std::sync::mpsc::channel();
     let listen = move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread().enable_io().build() {
+        let runtime = match tokio::runtime::Builder::new_current_thread()
+            .enable_io()
+            .build()
+        {
             Ok(runtime) => runtime,
             Err(error) => return drop(ready.send(Err(error))),
         };
@@ -190,18 +214,28 @@ pub(crate) fn handle_signals(stop: StopHandle, style: Style) -> Result<(), CliEr
                 }
                 stop.stop(asked);
                 match asked {
-                    Stop::Terminate => say!("\n{} again to kill the nodes at once", style.paint(Ink::Warn, "stopping; Ctrl-C")),
+                    Stop::Terminate => say!(
+                        "\n{} again to kill the nodes at once",
+                        style.paint(Ink::Warn, "stopping; Ctrl-C")
+                    ),
                     _ => say!("\n{}", style.paint(Ink::Warn, "killing")),
                 }
                 asked = Stop::Kill;
             }
         });
     };
-    std::thread::Builder::new().name("signals".into()).spawn(listen).doing(|| "start a thread".into())?;
+    std::thread::Builder::new()
+        .name("signals".into())
+        .spawn(listen)
+        .doing(|| "start a thread".into())?;
     match is_ready.recv() {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(CliError::environment(format!("cannot listen for signals: {error}"))),
-        Err(_) => Err(CliError::environment("cannot listen for signals: the thread ended")),
+        Ok(Err(error)) => Err(CliError::environment(format!(
+            "cannot listen for signals: {error}"
+        ))),
+        Err(_) => Err(CliError::environment(
+            "cannot listen for signals: the thread ended",
+        )),
     }
 }
 
@@ -235,12 +269,16 @@ impl Followers {
         let path = path.clone();
         self.follow(move |subscription| {
             let mut write = |bytes: &[u8]| {
-                to.write_all(bytes).and_then(|()| to.write_all(b"\n")).doing(|| format!("write {}", path.display()))
+                to.write_all(bytes)
+                    .and_then(|()| to.write_all(b"\n"))
+                    .doing(|| format!("write {}", path.display()))
             };
             while let Some(notification) = subscription.next() {
                 match notification {
                     Notification::Event(record) => write(&line(&record)?)?,
-                    Notification::Missed(events) => write(format!(r#"{{"event":"missed","events":{events}}}"#).as_bytes())?,
+                    Notification::Missed(events) => {
+                        write(format!(r#"{{"event":"missed","events":{events}}}"#).as_bytes())?
+                    }
                 }
             }
             to.flush().doing(|| "write events".into())
@@ -248,15 +286,21 @@ impl Followers {
         Ok(())
     }
 
-    fn follow(&mut self, follow: impl FnOnce(Subscription) -> Result<(), CliError> + Send + 'static) {
+    fn follow(
+        &mut self,
+        follow: impl FnOnce(Subscription) -> Result<(), CliError> + Send + 'static,
+    ) {
         let (subscriber, subscription) = subscribe(QUEUE);
         self.subscribers.push(subscriber);
-        self.threads.push(std::thread::spawn(move || follow(subscription)));
+        self.threads
+            .push(std::thread::spawn(move || follow(subscription)));
     }
 
     fn join(self) -> Result<(), CliError> {
         for thread in self.threads {
-            thread.join().map_err(|_| CliError::environment("a thread that shows progress panicked"))??;
+            thread
+                .join()
+                .map_err(|_| CliError::environment("a thread that shows progress panicked"))??;
         }
         Ok(())
     }
@@ -272,16 +316,27 @@ fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
     }
     let failed = summary.counts.failed;
     if failed > LISTED as u64 {
-        say!("... and {} more failed nodes; `dagrun show` lists them", failed - LISTED as u64);
+        say!(
+            "... and {} more failed nodes; `dagrun show` lists them",
+            failed - LISTED as u64
+        );
     }
     for (target, reason) in &summary.kept_back {
-        say!("{} {}: {}", style.paint(Ink::Bad, "not exported"), escape(target), escape(reason));
+        say!(
+            "{} {}: {}",
+            style.paint(Ink::Bad, "not exported"),
+            escape(target),
+            escape(reason)
+        );
     }
     for warning in &summary.warnings {
         say!("{} {}", style.paint(Ink::Warn, "warning:"), escape(warning));
     }
     if summary.dropped_events > 0 && style.verbose > 0 {
-        say!("{} events came too fast for the screen; the journal has them", summary.dropped_events);
+        say!(
+            "{} events came too fast for the screen; the journal has them",
+            summary.dropped_events
+        );
     }
     if style.quiet && summary.exit_code == 0 {
         return;
@@ -292,7 +347,11 @@ fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
             say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(target));
         }
         if summary.exported.len() > LISTED {
-            say!("  {} {} more", style.paint(Ink::Dim, "wrote"), summary.exported.len() - LISTED);
+            say!(
+                "  {} {} more",
+                style.paint(Ink::Dim, "wrote"),
+                summary.exported.len() - LISTED
+            );
         }
     }
 }
@@ -316,14 +375,26 @@ fn totals(summary: &RunSummary, style: Style) -> String {
         130 => ("interrupted", Ink::Warn),
         _ => ("failed", Ink::Bad),
     };
-    format!("{} in {}: {}", style.paint(ink, word), format_seconds(summary.wall), parts.join(", "))
+    format!(
+        "{} in {}: {}",
+        style.paint(ink, word),
+        format_seconds(summary.wall),
+        parts.join(", ")
+    )
 }
 
 /// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks.
 fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
-    let mut text = format!("\n{} {}", style.paint(Ink::Bad, "failed:"), style.paint(Ink::Bold, &escape(&failure.id)));
+    let mut text = format!(
+        "\n{} {}",
+        style.paint(Ink::Bad, "failed:"),
+        style.paint(Ink::Bold, &escape(&failure.id))
+    );
     let mut row = |name: &str, value: &str| {
-        text.push_str(&format!("\n  {} {value}", style.paint(Ink::Dim, &format!("{name:>8}"))));
+        text.push_str(&format!(
+            "\n  {} {value}",
+            style.paint(Ink::Dim, &format!("{name:>8}"))
+        ));
     };
     row("why", &escape(&failure.describe()));
     if !failure.command.is_empty() {
@@ -344,9 +415,19 @@ fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
         }
     }
     if failure.blocked > 0 {
-        row("blocks", &format!("{} node{}", failure.blocked, if failure.blocked == 1 { "" } else { "s" }));
+        row(
+            "blocks",
+            &format!(
+                "{} node{}",
+                failure.blocked,
+                if failure.blocked == 1 { "" } else { "s" }
+            ),
+        );
     }
     row("log", &format!("dagrun log {}", shell_word(&failure.id)));
-    row("rerun", &format!("{rerun} --only {}", shell_word(&failure.id)));
+    row(
+        "rerun",
+        &format!("{rerun} --only {}", shell_word(&failure.id)),
+    );
     text
 }

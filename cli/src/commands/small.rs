@@ -20,7 +20,10 @@ pub(crate) fn fmt(args: &FmtArgs, style: Style) -> Done {
         let formatted = dagrun_dsl::fmt(&text).map_err(|diagnostics| {
             let mut sources = dagrun_model::Sources::default();
             sources.add(file.display().to_string(), text.clone());
-            say!("{}", dagrun_dsl::render(&diagnostics, &sources, style.color));
+            say!(
+                "{}",
+                dagrun_dsl::render(&diagnostics, &sources, style.color)
+            );
             CliError::said(crate::error::Kind::Invalid)
         })?;
         if formatted == text {
@@ -45,7 +48,11 @@ fn replace(file: &Path, text: &str) -> Result<(), CliError> {
 }
 
 pub(crate) fn schema() -> Done {
-    put!("{}", serde_json::to_string_pretty(&dagrun_dsl::json_schema()).expect("a JSON value can be written"));
+    put!(
+        "{}",
+        serde_json::to_string_pretty(&dagrun_dsl::json_schema())
+            .expect("a JSON value can be written")
+    );
     Ok(0)
 }
 
@@ -60,29 +67,44 @@ pub(crate) fn init(args: &InitArgs) -> Done {
         Template::Ci => &[("pipeline.yaml", include_str!("../../templates/ci.yaml"))],
     };
     std::fs::create_dir_all(&args.dir).doing(|| format!("make {}", args.dir.display()))?;
-    let there: Vec<&str> = files.iter().map(|(name, _)| *name).filter(|name| args.dir.join(name).exists()).collect();
+    let there: Vec<&str> = files
+        .iter()
+        .map(|(name, _)| *name)
+        .filter(|name| args.dir.join(name).exists())
+        .collect();
     if !there.is_empty() {
-        return Err(CliError::invalid(format!("{} already has {}", args.dir.display(), there.join(", ")))
-            .hint("name another folder: `dagrun init sweep my-study`"));
+        return Err(CliError::invalid(format!(
+            "{} already has {}",
+            args.dir.display(),
+            there.join(", ")
+        ))
+        .hint("name another folder: `dagrun init sweep my-study`"));
     }
     for (name, text) in files {
         let path = args.dir.join(name);
         std::fs::write(&path, text).doing(|| format!("write {}", path.display()))?;
         say!("wrote {}", path.display());
     }
-    let cd = if args.dir == Path::new(".") { String::new() } else { format!("cd {} && ", args.dir.display()) };
+    let cd = if args.dir == Path::new(".") {
+        String::new()
+    } else {
+        format!("cd {} && ", args.dir.display())
+    };
     say!("now: {cd}dagrun plan    (what would run)\n     {cd}dagrun run     (run it)");
     Ok(0)
 }
 
 pub(crate) fn completions(shell: clap_complete::Shell) -> Done {
-    clap_complete::generate(shell, &mut Cli::command(), "dagrun", &mut std::io::stdout());
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "dagrun", &mut script);
+    put!("{}", String::from_utf8_lossy(&script).trim_end());
     Ok(0)
 }
 
 pub(crate) fn man(dir: &Path) -> Done {
     std::fs::create_dir_all(dir).doing(|| format!("make {}", dir.display()))?;
-    clap_mangen::generate_to(Cli::command(), dir).doing(|| format!("write man pages to {}", dir.display()))?;
+    clap_mangen::generate_to(Cli::command(), dir)
+        .doing(|| format!("write man pages to {}", dir.display()))?;
     Ok(0)
 }
 
@@ -93,12 +115,20 @@ pub(crate) fn settings(args: &SettingsArgs, global: &Global) -> Done {
         let rows: serde_json::Map<_, _> = settings
             .rows()
             .into_iter()
-            .map(|(name, value, origin)| (name.to_string(), serde_json::json!({"value": value, "origin": origin})))
+            .map(|(name, value, origin)| {
+                (
+                    name.to_string(),
+                    serde_json::json!({"value": value, "origin": origin}),
+                )
+            })
             .collect();
         put!("{}", serde_json::Value::Object(rows));
     } else {
-        let rows: Vec<_> =
-            settings.rows().into_iter().map(|(name, value, origin)| vec![name.into(), value, origin.into()]).collect();
+        let rows: Vec<_> = settings
+            .rows()
+            .into_iter()
+            .map(|(name, value, origin)| vec![name.into(), value, origin.into()])
+            .collect();
         put!("{}", table(&["setting", "value", "from"], &rows).trim_end());
     }
     Ok(0)

@@ -27,7 +27,11 @@ impl Style {
         let wanted = |terminal: bool| match global.color {
             When::Always => true,
             When::Never => false,
-            When::Auto => terminal && !dumb && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty()),
+            When::Auto => {
+                terminal
+                    && !dumb
+                    && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+            }
         };
         let terminal = std::io::stderr().is_terminal();
         Self {
@@ -81,7 +85,9 @@ pub(crate) fn escape(text: &str) -> String {
         match c {
             '\n' | '\t' => safe.push(c),
             '\r' => {}
-            c if c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}') => {
+            c if c.is_control()
+                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}') =>
+            {
                 safe.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
             }
             c => safe.push(c),
@@ -118,12 +124,21 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         .iter()
         .enumerate()
         .map(|(column, name)| {
-            let cells = rows.iter().filter_map(|row| row.get(column)).map(|cell| width(cell));
-            cells.chain([width(name.trim_start_matches('>'))]).max().unwrap_or(0)
+            let cells = rows
+                .iter()
+                .filter_map(|row| row.get(column))
+                .map(|cell| width(cell));
+            cells
+                .chain([width(name.trim_start_matches('>'))])
+                .max()
+                .unwrap_or(0)
         })
         .collect();
     let mut text = String::new();
-    let names = header.iter().map(|name| name.trim_start_matches('>').to_string()).collect();
+    let names = header
+        .iter()
+        .map(|name| name.trim_start_matches('>').to_string())
+        .collect();
     for row in std::iter::once(&names).chain(rows) {
         let mut line = String::new();
         for (column, cell) in row.iter().enumerate() {
@@ -149,12 +164,21 @@ mod tests {
 
     #[test]
     fn control_characters_are_shown() {
-        assert_eq!(escape("a\u{1b}[31mb\r\n\u{202e}"), "a\\u{1b}[31mb\n\\u{202e}");
+        assert_eq!(
+            escape("a\u{1b}[31mb\r\n\u{202e}"),
+            "a\\u{1b}[31mb\n\\u{202e}"
+        );
     }
 
     #[test]
     fn tables_align() {
-        let text = table(&["name", ">n"], &[vec!["ab".into(), "1".into()], vec!["c".into(), "100".into()]]);
+        let text = table(
+            &["name", ">n"],
+            &[
+                vec!["ab".into(), "1".into()],
+                vec!["c".into(), "100".into()],
+            ],
+        );
         assert_eq!(text, "name    n\nab      1\nc     100\n");
     }
 }

@@ -42,9 +42,13 @@ impl Progress {
     pub(crate) fn new(style: Style, jobs: BTreeMap<String, u64>) -> Self {
         let total = jobs.values().sum();
         let bar = style.live.then(|| {
-            let bar = ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
+            let bar =
+                ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
             let look = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}");
-            bar.set_style(look.expect("the template is a constant").progress_chars("━╸─"));
+            bar.set_style(
+                look.expect("the template is a constant")
+                    .progress_chars("━╸─"),
+            );
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -58,7 +62,18 @@ impl Progress {
             last_plain: now,
             counts: NodeCounts::default(),
             running: BTreeMap::new(),
-            jobs: jobs.into_iter().map(|(job, left)| (job, JobPace { left, ..JobPace::default() })).collect(),
+            jobs: jobs
+                .into_iter()
+                .map(|(job, left)| {
+                    (
+                        job,
+                        JobPace {
+                            left,
+                            ..JobPace::default()
+                        },
+                    )
+                })
+                .collect(),
             last_attempt: BTreeMap::new(),
         }
     }
@@ -158,8 +173,14 @@ impl Progress {
 
     /// One line now; the end of the run has the whole story.
     fn failure(&mut self, node: &str) {
-        let why = self.last_attempt.get(node).map_or(String::new(), |result| format!(": {}", escape(&result.describe())));
-        self.line(&format!("{} {}{why}", self.ink(Ink::Bad, "FAILED"), self.ink(Ink::Bold, &escape(node))));
+        let why = self.last_attempt.get(node).map_or(String::new(), |result| {
+            format!(": {}", escape(&result.describe()))
+        });
+        self.line(&format!(
+            "{} {}{why}",
+            self.ink(Ink::Bad, "FAILED"),
+            self.ink(Ink::Bold, &escape(node))
+        ));
     }
 
     fn ink(&self, ink: Ink, text: &str) -> String {
@@ -211,8 +232,9 @@ impl Progress {
     /// Seconds to go: what is left of each job at its mean time so far, over the slots. A job that has not run yet counts
     /// with the mean of all; `None` until something was measured.
     fn eta(&self) -> Option<f64> {
-        let (measured, seconds) =
-            self.jobs.values().fold((0, 0.0), |(n, s), pace| (n + pace.measured, s + pace.seconds));
+        let (measured, seconds) = self.jobs.values().fold((0, 0.0), |(n, s), pace| {
+            (n + pace.measured, s + pace.seconds)
+        });
         if measured < 2 || self.counts.total() >= self.total {
             return None;
         }
@@ -221,7 +243,11 @@ impl Progress {
             .jobs
             .values()
             .map(|pace| {
-                let each = if pace.measured > 0 { pace.seconds / pace.measured as f64 } else { mean };
+                let each = if pace.measured > 0 {
+                    pace.seconds / pace.measured as f64
+                } else {
+                    mean
+                };
                 pace.left as f64 * each
             })
             .sum();
@@ -236,8 +262,15 @@ pub(crate) fn job_of(node: &str) -> &str {
 
 /// A word as it has to be typed in a shell.
 pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'/' | b'-' | b'=' | b':' | b',' | b'+');
-    if !word.is_empty() && word.bytes().all(plain) { word.to_owned() } else { format!("'{}'", word.replace('\'', r"'\''")) }
+    let plain = |b: u8| {
+        b.is_ascii_alphanumeric()
+            || matches!(b, b'_' | b'.' | b'/' | b'-' | b'=' | b':' | b',' | b'+')
+    };
+    if !word.is_empty() && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }
 
 #[cfg(test)]
@@ -245,15 +278,30 @@ mod tests {
     use super::*;
 
     fn progress(total: u64) -> Progress {
-        let style = Style { color: false, out_color: false, live: false, quiet: true, verbose: 0 };
+        let style = Style {
+            color: false,
+            out_color: false,
+            live: false,
+            quiet: true,
+            verbose: 0,
+        };
         Progress::new(style, [("a".to_string(), total)].into())
     }
 
     #[test]
     fn counts_follow_events() {
         let mut progress = progress(3);
-        let node = |id: &str| dagrun_events::CachedNode { node: id.into(), also: Vec::new(), outputs: Default::default() };
-        progress.event(&Record { at: 0.0, event: RunEvent::NodesCached { nodes: vec![node("a[x=1]"), node("a[x=2]")] } });
+        let node = |id: &str| dagrun_events::CachedNode {
+            node: id.into(),
+            also: Vec::new(),
+            outputs: Default::default(),
+        };
+        progress.event(&Record {
+            at: 0.0,
+            event: RunEvent::NodesCached {
+                nodes: vec![node("a[x=1]"), node("a[x=2]")],
+            },
+        });
         assert_eq!(progress.counts.cached, 2);
         assert_eq!(progress.jobs["a"].left, 1);
         assert_eq!(progress.status(), "2 cached");

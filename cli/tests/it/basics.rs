@@ -52,7 +52,11 @@ fn equal_bytes_cut_off_what_comes_after() {
     project.ok(&["run"]);
     project.write("number.txt", " 7 \n");
     project.ok(&["run"]);
-    assert_eq!(project.counts(), [1, 4, 0, 0, 0], "only `source` runs: its output has the same bytes");
+    assert_eq!(
+        project.counts(),
+        [1, 4, 0, 0, 0],
+        "only `source` runs: its output has the same bytes"
+    );
     project.write("number.txt", "8\n");
     project.ok(&["run"]);
     assert_eq!(project.counts(), [5, 0, 0, 0, 0]);
@@ -68,10 +72,17 @@ fn a_parameter_reaches_only_what_uses_it() {
     let project = fan();
     project.ok(&["run"]);
     project.ok(&["run", "-p", "scale=3"]);
-    assert_eq!(project.counts(), [3, 2, 0, 0, 0], "2 x 3 is 3 x 2: that product is a hit");
+    assert_eq!(
+        project.counts(),
+        [3, 2, 0, 0, 0],
+        "2 x 3 is 3 x 2: that product is a hit"
+    );
     assert_eq!(project.read("total.txt"), "126\n");
     project.fails(2, &["run", "-p", "scale=three"]).has("scale");
-    project.fails(2, &["run", "-p", "skale=3"]).has("skale").has("scale");
+    project
+        .fails(2, &["run", "-p", "skale=3"])
+        .has("skale")
+        .has("scale");
     project.write("more.yaml", "scale: 3\n");
     project.ok(&["run", "--params-file", "more.yaml"]);
     assert_eq!(project.executed(), 0);
@@ -107,7 +118,10 @@ fn replicates_that_do_not_differ_are_one_node() {
         "dagrun: 1\nname: same\njobs:\n  a:\n    matrix: {x: [1, 2, 3]}\n    outputs: {o: o.txt}\n    run: echo same > ${{ outputs.o }}\n",
     );
     let plan = project.json(&["plan", "--json"]);
-    assert_eq!(plan["counts"], serde_json::json!({"naive": 3, "nodes": 1, "units": 1}));
+    assert_eq!(
+        plan["counts"],
+        serde_json::json!({"naive": 3, "nodes": 1, "units": 1})
+    );
     assert_eq!(plan["nodes"][0]["ids"].as_array().unwrap().len(), 3);
     project.ok(&["run"]).has("1 ran");
 }
@@ -159,12 +173,22 @@ export:
     );
     project.write("seen.txt", "");
     project.write("hidden.txt", "");
-    let output = project.command(&["run"]).env("HIDDEN_VARIABLE", "1").output().unwrap();
+    let output = project
+        .command(&["run"])
+        .env("HIDDEN_VARIABLE", "1")
+        .output()
+        .unwrap();
     assert!(output.status.success());
     let files = project.read("files.txt");
-    assert!(files.contains("seen.txt") && !files.contains("hidden.txt"), "{files}");
+    assert!(
+        files.contains("seen.txt") && !files.contains("hidden.txt"),
+        "{files}"
+    );
     let env = project.read("env.txt");
-    assert!(env.contains("DECLARED=yes") && !env.contains("HIDDEN_VARIABLE"), "{env}");
+    assert!(
+        env.contains("DECLARED=yes") && !env.contains("HIDDEN_VARIABLE"),
+        "{env}"
+    );
 }
 
 #[test]
@@ -178,7 +202,11 @@ fn exports_never_overwrite_what_dagrun_did_not_write() {
     assert_eq!(project.read("total.txt"), "84\n");
     project.write("number.txt", "8\n");
     project.ok(&["run"]);
-    assert_eq!(project.read("total.txt"), "96\n", "dagrun's own file is replaced");
+    assert_eq!(
+        project.read("total.txt"),
+        "96\n",
+        "dagrun's own file is replaced"
+    );
     project.write("total.txt", "edited\n");
     project.fails(1, &["run"]);
     project.ok(&["run", "--overwrite"]);
@@ -191,7 +219,9 @@ fn get_log_explain_and_the_small_commands() {
     project.ok(&["run"]);
     project.ok(&["get", "times[factor=3]:product", "out"]);
     assert_eq!(project.read("out/product.txt"), "42\n");
-    project.ok(&["explain", "times[factor=3]", "-p", "scale=5"]).has("FACTOR");
+    project
+        .ok(&["explain", "times[factor=3]", "-p", "scale=5"])
+        .has("FACTOR");
     project.ok(&["runs"]).has("fan");
     project.ok(&["show"]).has("times");
     for format in ["dot", "mermaid", "svg", "json"] {
@@ -206,7 +236,9 @@ fn get_log_explain_and_the_small_commands() {
     project.fails(1, &["fmt", "--check"]);
     project.ok(&["fmt"]);
     project.ok(&["fmt", "--check"]);
-    project.ok(&["shell", "times[factor=2]", "--", "cat", "in/n/n.txt"]).has("7");
+    project
+        .ok(&["shell", "times[factor=2]", "--", "cat", "in/n/n.txt"])
+        .has("7");
 }
 
 #[test]

@@ -29,17 +29,28 @@ fn counts_of_a_trial() {
     let plan = project.json(&["plan", "--json"]);
     assert_eq!(plan["counts"], json!({"naive": 12, "nodes": 7, "units": 6}));
     let plan = project.json(&["plan", "--json", "-p", "replicates=10"]);
-    assert_eq!(plan["counts"], json!({"naive": 22, "nodes": 12, "units": 11}));
+    assert_eq!(
+        plan["counts"],
+        json!({"naive": 22, "nodes": 12, "units": 11})
+    );
 }
 
 #[test]
 fn rows_of_plan_and_show() {
     let project = Project::new(TRIALS);
     let states = |plan: &Value| -> Vec<String> {
-        plan["nodes"].as_array().unwrap().iter().map(|node| node["state"].as_str().unwrap().to_string()).collect()
+        plan["nodes"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|node| node["state"].as_str().unwrap().to_string())
+            .collect()
     };
     let plan = project.json(&["plan", "pipeline.yaml", "--json"]);
-    assert_eq!(states(&plan), ["run", "run", "run", "run", "run", "unknown", "unknown"]);
+    assert_eq!(
+        states(&plan),
+        ["run", "run", "run", "run", "run", "unknown", "unknown"]
+    );
     let first = &plan["nodes"][0];
     assert_eq!(first["id"], "simulate[replicate=0]");
     assert_eq!(first["ids"], json!(["simulate[replicate=0]"]));
@@ -48,17 +59,35 @@ fn rows_of_plan_and_show() {
 
     project.ok(&["run", "pipeline.yaml"]);
     let shown = project.last_run();
-    assert_eq!(shown["counts"], json!({"succeeded": 7, "cached": 0, "failed": 0, "skipped": 0, "cancelled": 0}));
+    assert_eq!(
+        shown["counts"],
+        json!({"succeeded": 7, "cached": 0, "failed": 0, "skipped": 0, "cancelled": 0})
+    );
     assert_eq!(shown["executed"], 7);
     assert!(shown["wall"].as_f64().unwrap() > 0.0);
-    let score = shown["nodes"].as_array().unwrap().iter().find(|node| node["id"] == "score[target=a]").unwrap();
+    let score = shown["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|node| node["id"] == "score[target=a]")
+        .unwrap();
     assert_eq!(score["outcome"], "succeeded");
-    assert_eq!(score["outputs"]["loss"]["digest"].as_str().unwrap().len(), 64);
+    assert_eq!(
+        score["outputs"]["loss"]["digest"].as_str().unwrap().len(),
+        64
+    );
     assert!(score["outputs"]["loss"]["size"].as_u64().unwrap() > 0);
     assert!(score["phases"]["compute"].as_f64().unwrap() >= 0.0);
 
-    assert!(states(&project.json(&["plan", "--json"])).iter().all(|state| state == "hit"));
-    assert_eq!(project.json(&["runs", "--json"]).as_array().unwrap().len(), 1);
+    assert!(
+        states(&project.json(&["plan", "--json"]))
+            .iter()
+            .all(|state| state == "hit")
+    );
+    assert_eq!(
+        project.json(&["runs", "--json"]).as_array().unwrap().len(),
+        1
+    );
 }
 
 #[test]
@@ -67,38 +96,75 @@ fn a_cell_whose_if_is_false_is_a_skip() {
         "dagrun: 1\nname: conditional\njobs:\n  a:\n    matrix: {x: [1, 2]}\n    if: ${{ matrix.x == 1 }}\n    run: echo ${{ matrix.x }}\n",
     );
     let plan = project.json(&["plan", "--json"]);
-    let rows: Vec<(&str, &str)> =
-        plan["nodes"].as_array().unwrap().iter().map(|n| (n["id"].as_str().unwrap(), n["state"].as_str().unwrap())).collect();
+    let rows: Vec<(&str, &str)> = plan["nodes"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|n| (n["id"].as_str().unwrap(), n["state"].as_str().unwrap()))
+        .collect();
     assert_eq!(rows, [("a[x=1]", "run"), ("a[x=2]", "skip")]);
     project.ok(&["run"]);
 }
 
 #[test]
 fn events_junit_and_profile() {
-    let project = Project::new(&format!("{TRIALS}report: {{junit: out/junit.xml, annotations: github}}\n"));
-    project.ok(&["run", "--events", "events.ndjson", "--profile", "trace.json", "--json"]);
+    let project = Project::new(&format!(
+        "{TRIALS}report: {{junit: out/junit.xml, annotations: github}}\n"
+    ));
+    project.ok(&[
+        "run",
+        "--events",
+        "events.ndjson",
+        "--profile",
+        "trace.json",
+        "--json",
+    ]);
     let kinds: Vec<String> = project
         .read("events.ndjson")
         .lines()
-        .map(|line| serde_json::from_str::<Value>(line).unwrap()["event"].as_str().unwrap().to_string())
+        .map(|line| {
+            serde_json::from_str::<Value>(line).unwrap()["event"]
+                .as_str()
+                .unwrap()
+                .to_string()
+        })
         .collect();
     assert_eq!(kinds.first().map(String::as_str), Some("run_started"));
     assert_eq!(kinds.last().map(String::as_str), Some("run_ended"));
-    assert_eq!(kinds.iter().filter(|kind| *kind == "attempt_started").count(), 7);
+    assert_eq!(
+        kinds
+            .iter()
+            .filter(|kind| *kind == "attempt_started")
+            .count(),
+        7
+    );
     assert!(project.read("out/junit.xml").contains("testcase"));
     let trace: Value = serde_json::from_str(&project.read("trace.json")).unwrap();
-    assert!(trace["traceEvents"].as_array().is_some_and(|events| events.len() >= 7));
+    assert!(
+        trace["traceEvents"]
+            .as_array()
+            .is_some_and(|events| events.len() >= 7)
+    );
 }
 
 #[test]
 fn exit_codes() {
     let project = Project::new("dagrun: 1\nname: bad\njobs:\n  a:\n    run: exit 3\n");
     project.fails(1, &["run"]).has("exit code 3");
-    project.write("pipeline.yaml", "dagrun: 1\nname: bad\njobs:\n  a:\n    rum: exit 3\n");
+    project.write(
+        "pipeline.yaml",
+        "dagrun: 1\nname: bad\njobs:\n  a:\n    rum: exit 3\n",
+    );
     project.fails(2, &["run"]).has("rum").has("did you mean");
-    project.fails(2, &["run", "nowhere.yaml"]).has("nowhere.yaml");
+    project
+        .fails(2, &["run", "nowhere.yaml"])
+        .has("nowhere.yaml");
     project.fails(2, &["frobnicate"]);
-    let said = project.command(&["plan"]).env("DAGRUN_CACHE", "/proc/nowhere").output().unwrap();
+    let said = project
+        .command(&["plan"])
+        .env("DAGRUN_CACHE", "/proc/nowhere")
+        .output()
+        .unwrap();
     assert_ne!(said.status.code(), Some(0));
 }
 
@@ -106,6 +172,10 @@ fn exit_codes() {
 fn colour_is_off_where_it_is_not_wanted() {
     let project = Project::new("dagrun: 1\nname: c\njobs:\n  a:\n    run: exit 1\n");
     project.fails(1, &["run"]).has_not("\u{1b}[");
-    project.fails(1, &["run", "--color", "always"]).has("\u{1b}[");
-    project.fails(1, &["run", "--color", "never"]).has_not("\u{1b}[");
+    project
+        .fails(1, &["run", "--color", "always"])
+        .has("\u{1b}[");
+    project
+        .fails(1, &["run", "--color", "never"])
+        .has_not("\u{1b}[");
 }

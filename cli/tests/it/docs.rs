@@ -26,10 +26,22 @@ fn fences(text: &str) -> Vec<Fence> {
             (None, Some(info)) if !info.is_empty() => {
                 let mut words = info.split_whitespace();
                 let language = words.next().unwrap_or_default().to_string();
-                let attributes: Vec<(&str, &str)> = words.filter_map(|word| word.split_once('=')).collect();
-                let get = |name: &str| attributes.iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_string());
+                let attributes: Vec<(&str, &str)> =
+                    words.filter_map(|word| word.split_once('=')).collect();
+                let get = |name: &str| {
+                    attributes
+                        .iter()
+                        .find(|(key, _)| *key == name)
+                        .map(|(_, value)| (*value).to_string())
+                };
                 let exit = get("exit").map_or(0, |code| code.parse().expect("exit=N has a number"));
-                open = Some(Fence { line: number + 1, language, file: get("file"), exit, body: String::new() });
+                open = Some(Fence {
+                    line: number + 1,
+                    language,
+                    file: get("file"),
+                    exit,
+                    body: String::new(),
+                });
             }
             (Some(_), Some("")) => fences.extend(open.take()),
             (Some(fence), _) => {
@@ -75,10 +87,17 @@ fn the_examples_of_the_docs_run() {
                     ran += 1;
                 }
             } else if fence.language == "console" {
-                for line in fence.body.lines().filter_map(|line| line.strip_prefix("$ ")) {
+                for line in fence
+                    .body
+                    .lines()
+                    .filter_map(|line| line.strip_prefix("$ "))
+                {
                     let output = bash(&project, line);
                     let code = output.status.code().unwrap_or(-1);
-                    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+                    let (stdout, stderr) = (
+                        String::from_utf8_lossy(&output.stdout),
+                        String::from_utf8_lossy(&output.stderr),
+                    );
                     assert_eq!(code, fence.exit, "{place}: {line}\n{stdout}\n{stderr}");
                     ran += 1;
                 }
@@ -93,5 +112,9 @@ fn bash(project: &Project, line: &str) -> std::process::Output {
     project.prepare(&mut command);
     let path = std::env::var("PATH").unwrap_or_default();
     let own = dagrun().parent().unwrap().display().to_string();
-    command.args(["-c", line]).env("PATH", format!("{own}:{path}")).output().expect("bash can be started")
+    command
+        .args(["-c", line])
+        .env("PATH", format!("{own}:{path}"))
+        .output()
+        .expect("bash can be started")
 }

@@ -3,7 +3,9 @@
 use crate::kit::Project;
 
 fn job(recipe: &str) -> Project {
-    Project::new(&format!("dagrun: 1\nname: failing\njobs:\n  a:\n{recipe}\n"))
+    Project::new(&format!(
+        "dagrun: 1\nname: failing\njobs:\n  a:\n{recipe}\n"
+    ))
 }
 
 #[test]
@@ -25,8 +27,16 @@ jobs:
 "#,
     );
     let said = project.fails(1, &["run"]);
-    said.has("bad").has("exit code 7").has("out of luck").has("--only bad").has("1 node");
-    assert_eq!(project.counts(), [1, 0, 1, 1, 0], "what does not depend on the failure goes on");
+    said.has("bad")
+        .has("exit code 7")
+        .has("out of luck")
+        .has("--only bad")
+        .has("1 node");
+    assert_eq!(
+        project.counts(),
+        [1, 0, 1, 1, 0],
+        "what does not depend on the failure goes on"
+    );
     project.fails(1, &["run", "--fail-fast", "-j", "1"]);
     project.ok(&["log", "bad"]).has("out of luck");
 }
@@ -39,12 +49,27 @@ fn every_way_to_die_has_its_name() {
         ("    run: [no-such-program-anywhere]", "ENOENT"),
         ("    inputs: [plain.txt]\n    run: [./plain.txt]", "EACCES"),
         ("    run: sleep 60\n    timeout: 300ms", "timed out"),
-        ("    run: \"true\"\n    outputs: {o: o.txt}", "declared output missing"),
+        (
+            "    run: \"true\"\n    outputs: {o: o.txt}",
+            "declared output missing",
+        ),
         ("    run: mkfifo o.txt\n    outputs: {o: o.txt}", "o"),
-        ("    run: ln -s /etc/passwd o.txt\n    outputs: {o: o.txt}", "o"),
-        ("    run: echo nonsense > o.json\n    outputs: {o: {json: o.json}}", "JSON"),
-        ("    run: echo '{\"a\":1}' > o.json\n    outputs: {o: {json: o.json, pointer: /b}}", "/b"),
-        ("    run: echo '\"text\"' > o.json\n    outputs: {o: {json: o.json}}", "number"),
+        (
+            "    run: ln -s /etc/passwd o.txt\n    outputs: {o: o.txt}",
+            "o",
+        ),
+        (
+            "    run: echo nonsense > o.json\n    outputs: {o: {json: o.json}}",
+            "JSON",
+        ),
+        (
+            "    run: echo '{\"a\":1}' > o.json\n    outputs: {o: {json: o.json, pointer: /b}}",
+            "/b",
+        ),
+        (
+            "    run: echo '\"text\"' > o.json\n    outputs: {o: {json: o.json}}",
+            "number",
+        ),
     ] {
         let project = job(recipe);
         project.write("plain.txt", "text");
@@ -56,7 +81,10 @@ fn every_way_to_die_has_its_name() {
 #[test]
 fn a_missing_output_lists_what_there_is() {
     let project = job("    run: touch close.txt\n    outputs: {o: closed.txt}");
-    project.fails(1, &["run"]).has("closed.txt").has("close.txt");
+    project
+        .fails(1, &["run"])
+        .has("closed.txt")
+        .has("close.txt");
 }
 
 #[test]
@@ -66,7 +94,11 @@ fn retries_are_counted_and_stop() {
     assert_eq!(project.executed(), 3);
     let project = job("    run: exit 1\n    retry: {max: 2, when: [timeout], backoff: 10ms}");
     project.fails(1, &["run"]);
-    assert_eq!(project.executed(), 1, "an exit code is not among the causes to retry");
+    assert_eq!(
+        project.executed(),
+        1,
+        "an exit code is not among the causes to retry"
+    );
 }
 
 #[test]
@@ -123,8 +155,13 @@ jobs:
 
 #[test]
 fn steps_end_at_the_first_failure_and_name_it() {
-    let project = job("    steps:\n      - {name: one, run: echo 1}\n      - {name: two, run: exit 4}\n      - {name: three, run: echo 3}");
-    project.fails(1, &["run"]).has("step `two`").has("exit code 4");
+    let project = job(
+        "    steps:\n      - {name: one, run: echo 1}\n      - {name: two, run: exit 4}\n      - {name: three, run: echo 3}",
+    );
+    project
+        .fails(1, &["run"])
+        .has("step `two`")
+        .has("exit code 4");
 }
 
 #[test]
@@ -141,14 +178,23 @@ fn a_secret_is_masked_and_a_missing_one_fails_its_job_only() {
     project.fails(1, &["run"]).has("TOKEN_X").has("not set");
     assert_eq!(project.counts(), [1, 0, 1, 0, 0]);
     let canary = "canary-5e1f0c";
-    let output = project.command(&["run", "--events", "e.ndjson"]).env("TOKEN_X", canary).output().unwrap();
+    let output = project
+        .command(&["run", "--events", "e.ndjson"])
+        .env("TOKEN_X", canary)
+        .output()
+        .unwrap();
     assert_eq!(output.status.code(), Some(1));
     let mut places = vec![output.stdout, output.stderr];
     for folder in [project.dir(), project.cache()] {
         collect(&folder, &mut places);
     }
     assert!(places.len() > 5);
-    assert!(places.iter().all(|bytes| !bytes.windows(canary.len()).any(|w| w == canary.as_bytes())), "the secret is somewhere");
+    assert!(
+        places
+            .iter()
+            .all(|bytes| !bytes.windows(canary.len()).any(|w| w == canary.as_bytes())),
+        "the secret is somewhere"
+    );
 }
 
 fn collect(folder: &std::path::Path, places: &mut Vec<Vec<u8>>) {

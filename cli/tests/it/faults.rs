@@ -39,7 +39,11 @@ fn blobs(project: &Project) -> Vec<PathBuf> {
 fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() { walk(&path, found) } else { found.push(path) }
+        if path.is_dir() {
+            walk(&path, found)
+        } else {
+            found.push(path)
+        }
     }
 }
 
@@ -49,7 +53,10 @@ fn replace(path: &Path, bytes: &[u8]) {
 }
 
 fn has(program: &str) -> bool {
-    Command::new("sh").args(["-c", &format!("command -v {program} >/dev/null")]).status().is_ok_and(|status| status.success())
+    Command::new("sh")
+        .args(["-c", &format!("command -v {program} >/dev/null")])
+        .status()
+        .is_ok_and(|status| status.success())
 }
 
 /// Says loudly that a test could not run here. It is not counted as passed: the runner shows the line.
@@ -80,11 +87,20 @@ fn damaged_blobs_are_found_before_use_and_healed() {
         }
         fs::remove_file(project.dir().join("three.txt")).unwrap();
         // A new recipe for `two` must read what `one` made.
-        let text = project.read("pipeline.yaml").replace("grep -c 7", "grep -c 8");
+        let text = project
+            .read("pipeline.yaml")
+            .replace("grep -c 7", "grep -c 8");
         project.write("pipeline.yaml", &text);
         project.ok(&["run"]);
-        assert_eq!(project.read("three.txt").lines().count(), whole.lines().count(), "{name}");
-        assert!(project.read("three.txt").starts_with("19\n1\n2\n"), "{name}");
+        assert_eq!(
+            project.read("three.txt").lines().count(),
+            whole.lines().count(),
+            "{name}"
+        );
+        assert!(
+            project.read("three.txt").starts_with("19\n1\n2\n"),
+            "{name}"
+        );
     }
 }
 
@@ -95,7 +111,11 @@ fn evicted_blobs_are_made_again_when_they_are_read() {
     let whole = project.read("three.txt");
     fs::remove_dir_all(project.cache().join("blobs")).unwrap();
     project.ok(&["run"]);
-    assert_eq!(project.executed(), 0, "the file is exported already, and digests are enough for hits");
+    assert_eq!(
+        project.executed(),
+        0,
+        "the file is exported already, and digests are enough for hits"
+    );
     fs::remove_file(project.dir().join("three.txt")).unwrap();
     project.ok(&["run"]);
     assert_eq!(project.read("three.txt"), whole);
@@ -122,8 +142,10 @@ fn a_damaged_journal_is_refused_with_the_remedy_and_a_torn_one_is_not() {
 }
 
 fn journal_of(project: &Project) -> PathBuf {
-    let mut runs: Vec<PathBuf> =
-        fs::read_dir(project.dir().join(".dagrun/runs")).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut runs: Vec<PathBuf> = fs::read_dir(project.dir().join(".dagrun/runs"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     runs.sort();
     runs.pop().unwrap().join("journal.log")
 }
@@ -131,7 +153,10 @@ fn journal_of(project: &Project) -> PathBuf {
 #[test]
 fn a_kill_at_any_system_call_loses_nothing() {
     if !has("strace") {
-        return skipped("a_kill_at_any_system_call_loses_nothing", "strace is not installed");
+        return skipped(
+            "a_kill_at_any_system_call_loses_nothing",
+            "strace is not installed",
+        );
     }
     let whole = {
         let project = Project::new(CHAIN);
@@ -139,7 +164,11 @@ fn a_kill_at_any_system_call_loses_nothing() {
         project.read("three.txt")
     };
     let mut killed = 0;
-    for (calls, most) in [("fsync,fdatasync", 12), ("rename,renameat,renameat2", 12), ("pwrite64,write", 30)] {
+    for (calls, most) in [
+        ("fsync,fdatasync", 12),
+        ("rename,renameat,renameat2", 12),
+        ("pwrite64,write", 30),
+    ] {
         // The later boundaries are spread out, so that the sweep ends.
         for when in (1..=most).step_by(if most > 20 { 3 } else { 1 }) {
             let project = Project::new(CHAIN);
@@ -160,21 +189,37 @@ fn a_kill_at_any_system_call_loses_nothing() {
             project.ok(&["cache", "verify"]);
         }
     }
-    assert!(killed > 10, "only {killed} runs were killed: the sweep misses its target");
+    assert!(
+        killed > 10,
+        "only {killed} runs were killed: the sweep misses its target"
+    );
 }
 
 #[test]
 fn a_failing_sync_ends_the_run_and_claims_nothing() {
     if !has("strace") {
-        return skipped("a_failing_sync_ends_the_run_and_claims_nothing", "strace is not installed");
+        return skipped(
+            "a_failing_sync_ends_the_run_and_claims_nothing",
+            "strace is not installed",
+        );
     }
     for when in ["1", "2", "3"] {
         let project = Project::new(CHAIN);
         let mut command = Command::new("strace");
         project.prepare(&mut command);
         let output = command
-            .args(["-f", "-qq", "-o", "/dev/null", "-e", "trace=fsync,fdatasync"])
-            .args(["-e", &format!("inject=fsync,fdatasync:error=EIO:when={when}")])
+            .args([
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                "trace=fsync,fdatasync",
+            ])
+            .args([
+                "-e",
+                &format!("inject=fsync,fdatasync:error=EIO:when={when}"),
+            ])
             .arg(dagrun())
             .args(["run", "-j", "1"])
             .output()
@@ -188,21 +233,39 @@ fn a_failing_sync_ends_the_run_and_claims_nothing() {
 
 #[test]
 fn a_full_disk_is_told_and_survived() {
-    let root = Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout.trim_ascii() == b"0");
+    let root = Command::new("id")
+        .arg("-u")
+        .output()
+        .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
     if !root {
-        return skipped("a_full_disk_is_told_and_survived", "mounting a small disk needs root");
+        return skipped(
+            "a_full_disk_is_told_and_survived",
+            "mounting a small disk needs root",
+        );
     }
     let project = Project::new(
         "dagrun: 1\nname: big\njobs:\n  a:\n    outputs: {o: o.bin}\n    run: head -c 3000000 /dev/zero | tr '\\0' x > ${{ outputs.o }}\n",
     );
     let cache = project.cache();
     fs::create_dir_all(&cache).unwrap();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"]).arg(&cache).status();
+    let mounted = Command::new("mount")
+        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
+        .arg(&cache)
+        .status();
     if !mounted.is_ok_and(|status| status.success()) {
-        return skipped("a_full_disk_is_told_and_survived", "tmpfs cannot be mounted here");
+        return skipped(
+            "a_full_disk_is_told_and_survived",
+            "tmpfs cannot be mounted here",
+        );
     }
     let full = project.say(&["run"]);
-    assert!(Command::new("umount").arg(&cache).status().unwrap().success());
+    assert!(
+        Command::new("umount")
+            .arg(&cache)
+            .status()
+            .unwrap()
+            .success()
+    );
     assert_ne!(full.code, 0);
     full.has("disk full");
     project.ok(&["run"]);
@@ -216,7 +279,13 @@ fn few_file_descriptors_are_enough_or_it_says_so() {
     );
     let mut command = Command::new("sh");
     project.prepare(&mut command);
-    let output = command.args(["-c", &format!("ulimit -n 64; exec {} run -j 8", dagrun().display())]).output().unwrap();
+    let output = command
+        .args([
+            "-c",
+            &format!("ulimit -n 64; exec {} run -j 8", dagrun().display()),
+        ])
+        .output()
+        .unwrap();
     let said = said(output);
     if said.code == 0 {
         assert_eq!(project.counts()[0], 300);
@@ -251,7 +320,11 @@ fn unwritable_places_are_named() {
     let project = Project::new("dagrun: 1\nname: c\njobs:\n  a:\n    run: echo\n");
     let file = project.folder.path().join("file");
     fs::write(&file, "").unwrap();
-    let output = project.command(&["run"]).env("DAGRUN_CACHE", file.join("cache")).output().unwrap();
+    let output = project
+        .command(&["run"])
+        .env("DAGRUN_CACHE", file.join("cache"))
+        .output()
+        .unwrap();
     let said = said(output);
     assert_eq!(said.code, 3, "{said:?}");
     said.has(&file.display().to_string());

@@ -14,31 +14,66 @@ fn refused(pipeline: &str, words: &[&str]) {
 #[test]
 fn bombs_and_depths() {
     let mut laughs = String::from("x-a: &a [1,1,1,1,1,1,1,1,1]\n");
-    for (from, to) in ["a", "b", "c", "d", "e", "f", "g", "h"].iter().zip(["b", "c", "d", "e", "f", "g", "h", "i"]) {
+    for (from, to) in ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .iter()
+        .zip(["b", "c", "d", "e", "f", "g", "h", "i"])
+    {
         laughs.push_str(&format!("x-{to}: &{to} [*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from},*{from}]\n"));
     }
-    refused(&format!("{laughs}dagrun: 1\nname: bomb\njobs: {{a: {{run: [*i]}}}}\n"), &["pipeline.yaml"]);
-    refused(&format!("dagrun: 1\nname: deep\nx-d: {}\n", "[".repeat(200_000)), &["pipeline.yaml"]);
-    refused(&format!("dagrun: 1\nname: deep\nx-d: {}\n", "{a: ".repeat(20_000)), &["pipeline.yaml"]);
+    refused(
+        &format!("{laughs}dagrun: 1\nname: bomb\njobs: {{a: {{run: [*i]}}}}\n"),
+        &["pipeline.yaml"],
+    );
+    refused(
+        &format!("dagrun: 1\nname: deep\nx-d: {}\n", "[".repeat(200_000)),
+        &["pipeline.yaml"],
+    );
+    refused(
+        &format!("dagrun: 1\nname: deep\nx-d: {}\n", "{a: ".repeat(20_000)),
+        &["pipeline.yaml"],
+    );
     refused(&"- ".repeat(100_000), &["pipeline.yaml"]);
 }
 
 #[test]
 fn a_huge_product_is_refused_before_it_is_expanded() {
-    let axes: String = (0..6).map(|i| format!("      a{i}: \"${{{{ range(1, 100) }}}}\"\n")).collect();
-    refused(&format!("dagrun: 1\nname: huge\njobs:\n  a:\n    matrix:\n{axes}    run: echo\n"), &["a"]);
+    let axes: String = (0..6)
+        .map(|i| format!("      a{i}: \"${{{{ range(1, 100) }}}}\"\n"))
+        .collect();
+    refused(
+        &format!("dagrun: 1\nname: huge\njobs:\n  a:\n    matrix:\n{axes}    run: echo\n"),
+        &["a"],
+    );
 }
 
 #[test]
 fn places_and_remedies() {
     for (pipeline, words) in [
-        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, needs: b}\n  b: {run: echo, needs: a}\n", vec!["a", "b", "cycle"]),
-        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo}\n  a: {run: echo}\n", vec!["pipeline.yaml:5:3"]),
+        (
+            "dagrun: 1\nname: x\njobs:\n  a: {run: echo, needs: b}\n  b: {run: echo, needs: a}\n",
+            vec!["a", "b", "cycle"],
+        ),
+        (
+            "dagrun: 1\nname: x\njobs:\n  a: {run: echo}\n  a: {run: echo}\n",
+            vec!["pipeline.yaml:5:3"],
+        ),
         ("dagrun: 1\nname: x\njobs:\n\ta: {run: echo}\n", vec!["tab"]),
-        ("dagrun: 1\nname: x\njobs:\n  a: {run: \"echo ${{ params.nope }}\"}\n", vec!["nope", "pipeline.yaml:4"]),
-        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, outputs: {o: ../../PWN}}\n", vec!["..", "pipeline.yaml:4"]),
-        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, inputs: [/etc/passwd]}\n", vec!["external"]),
-        ("dagrun: 1\nname: x\njobs:\n  a: {run: echo, inputs: [nowhere.txt]}\n", vec!["nowhere.txt"]),
+        (
+            "dagrun: 1\nname: x\njobs:\n  a: {run: \"echo ${{ params.nope }}\"}\n",
+            vec!["nope", "pipeline.yaml:4"],
+        ),
+        (
+            "dagrun: 1\nname: x\njobs:\n  a: {run: echo, outputs: {o: ../../PWN}}\n",
+            vec!["..", "pipeline.yaml:4"],
+        ),
+        (
+            "dagrun: 1\nname: x\njobs:\n  a: {run: echo, inputs: [/etc/passwd]}\n",
+            vec!["external"],
+        ),
+        (
+            "dagrun: 1\nname: x\njobs:\n  a: {run: echo, inputs: [nowhere.txt]}\n",
+            vec!["nowhere.txt"],
+        ),
         ("dagrun: 1\nname: x\n", vec!["jobs"]),
         ("dagrun: 2\nname: x\njobs: {a: {run: echo}}\n", vec!["1"]),
     ] {
@@ -100,6 +135,9 @@ export: {out.txt: "${{ jobs.a.outputs.o }}"}
     ] {
         project.ok(&["run", "-p", &format!("v={value}")]);
         assert!(!project.exists("PWN"), "{value}");
-        assert_eq!(project.read("out.txt"), format!("{value}\n{value}\n{value}\n"));
+        assert_eq!(
+            project.read("out.txt"),
+            format!("{value}\n{value}\n{value}\n")
+        );
     }
 }

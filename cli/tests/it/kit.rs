@@ -29,7 +29,9 @@ pub(crate) struct Said {
 impl Project {
     /// A project with this pipeline file.
     pub(crate) fn new(pipeline: &str) -> Self {
-        let project = Self { folder: tempfile::tempdir().expect("a temporary folder can be made") };
+        let project = Self {
+            folder: tempfile::tempdir().expect("a temporary folder can be made"),
+        };
         std::fs::create_dir(project.path("p")).unwrap();
         project.write("pipeline.yaml", pipeline);
         project
@@ -55,7 +57,8 @@ impl Project {
     }
 
     pub(crate) fn read(&self, name: &str) -> String {
-        std::fs::read_to_string(self.dir().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+        std::fs::read_to_string(self.dir().join(name))
+            .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
     pub(crate) fn exists(&self, name: &str) -> bool {
@@ -88,21 +91,36 @@ impl Project {
     /// Runs a command that has to succeed.
     pub(crate) fn ok(&self, args: &[&str]) -> Said {
         let said = self.say(args);
-        assert_eq!(said.code, 0, "dagrun {}\n{}\n{}", args.join(" "), said.stdout, said.stderr);
+        assert_eq!(
+            said.code,
+            0,
+            "dagrun {}\n{}\n{}",
+            args.join(" "),
+            said.stdout,
+            said.stderr
+        );
         said
     }
 
     /// Runs a command that has to end with `code`.
     pub(crate) fn fails(&self, code: i32, args: &[&str]) -> Said {
         let said = self.say(args);
-        assert_eq!(said.code, code, "dagrun {}\n{}\n{}", args.join(" "), said.stdout, said.stderr);
+        assert_eq!(
+            said.code,
+            code,
+            "dagrun {}\n{}\n{}",
+            args.join(" "),
+            said.stdout,
+            said.stderr
+        );
         said
     }
 
     /// The JSON that a command prints.
     pub(crate) fn json(&self, args: &[&str]) -> Value {
         let said = self.ok(args);
-        serde_json::from_str(&said.stdout).unwrap_or_else(|error| panic!("{error}: {}", said.stdout))
+        serde_json::from_str(&said.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", said.stdout))
     }
 
     /// `show --json` of the last run.
@@ -113,8 +131,11 @@ impl Project {
     /// Counts of the last run: succeeded, cached, failed, skipped, cancelled.
     pub(crate) fn counts(&self) -> [u64; 5] {
         let shown = self.last_run();
-        ["succeeded", "cached", "failed", "skipped", "cancelled"]
-            .map(|name| shown["counts"][name].as_u64().unwrap_or_else(|| panic!("{shown}")))
+        ["succeeded", "cached", "failed", "skipped", "cancelled"].map(|name| {
+            shown["counts"][name]
+                .as_u64()
+                .unwrap_or_else(|| panic!("{shown}"))
+        })
     }
 
     /// Attempts started in the last run.
@@ -124,7 +145,11 @@ impl Project {
 
     /// Starts a command and does not wait for it.
     pub(crate) fn start(&self, args: &[&str]) -> Child {
-        self.command(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("dagrun can be started")
+        self.command(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dagrun can be started")
     }
 
     /// Waits until a file is there.
@@ -143,7 +168,10 @@ impl Project {
 pub(crate) fn said(output: Output) -> Said {
     use std::os::unix::process::ExitStatusExt;
     Said {
-        code: output.status.code().unwrap_or_else(|| 1000 + output.status.signal().unwrap_or(0)),
+        code: output
+            .status
+            .code()
+            .unwrap_or_else(|| 1000 + output.status.signal().unwrap_or(0)),
         stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
         stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
@@ -151,19 +179,33 @@ pub(crate) fn said(output: Output) -> Said {
 
 /// Sends a signal by number.
 pub(crate) fn signal(child: &Child, name: &str) {
-    let status = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    let status = Command::new("kill")
+        .arg(format!("-{name}"))
+        .arg(child.id().to_string())
+        .status()
+        .unwrap();
     assert!(status.success());
 }
 
 impl Said {
     /// All that was said has this text in it.
     pub(crate) fn has(&self, text: &str) -> &Self {
-        assert!(self.stdout.contains(text) || self.stderr.contains(text), "no {text:?} in\n{}\n{}", self.stdout, self.stderr);
+        assert!(
+            self.stdout.contains(text) || self.stderr.contains(text),
+            "no {text:?} in\n{}\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 
     pub(crate) fn has_not(&self, text: &str) -> &Self {
-        assert!(!self.stdout.contains(text) && !self.stderr.contains(text), "{text:?} in\n{}\n{}", self.stdout, self.stderr);
+        assert!(
+            !self.stdout.contains(text) && !self.stderr.contains(text),
+            "{text:?} in\n{}\n{}",
+            self.stdout,
+            self.stderr
+        );
         self
     }
 }

@@ -30,7 +30,9 @@ export:
 "#,
         "DIR"
     ));
-    let text = project.read("pipeline.yaml").replace("DIR", &project.dir().display().to_string());
+    let text = project
+        .read("pipeline.yaml")
+        .replace("DIR", &project.dir().display().to_string());
     project.write("pipeline.yaml", &text);
     project
 }
@@ -41,14 +43,21 @@ fn processes_with(mark: &str) -> usize {
         .unwrap()
         .filter_map(Result::ok)
         .filter_map(|entry| std::fs::read(entry.path().join("environ")).ok())
-        .filter(|environ| environ.split(|b| *b == 0).any(|variable| variable == needle.as_bytes()))
+        .filter(|environ| {
+            environ
+                .split(|b| *b == 0)
+                .any(|variable| variable == needle.as_bytes())
+        })
         .count()
 }
 
 fn until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
     let started = Instant::now();
     while !done() {
-        assert!(started.elapsed() < Duration::from_secs(seconds), "{what} did not happen in {seconds} s");
+        assert!(
+            started.elapsed() < Duration::from_secs(seconds),
+            "{what} did not happen in {seconds} s"
+        );
         std::thread::sleep(Duration::from_millis(20));
     }
 }
@@ -97,7 +106,10 @@ fn a_second_interrupt_kills_nodes_that_ignore_the_first() {
     signal(&child, "INT");
     let said = said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 130, "{said:?}");
-    assert!(second.elapsed() < Duration::from_secs(4), "the second interrupt does not wait for the grace time");
+    assert!(
+        second.elapsed() < Duration::from_secs(4),
+        "the second interrupt does not wait for the grace time"
+    );
 }
 
 #[test]
@@ -123,7 +135,10 @@ fn killed_at_random_times_it_goes_on_and_loses_nothing() {
     let project = slow("0.05");
     let mut finished = 0;
     for round in 0..25_u64 {
-        let mut child = project.command(&["run", "-j", "2", "--quiet"]).spawn().unwrap();
+        let mut child = project
+            .command(&["run", "-j", "2", "--quiet"])
+            .spawn()
+            .unwrap();
         // A spread of moments over the whole run, the same in every test run.
         std::thread::sleep(Duration::from_millis(5 + (round * 37) % 350));
         let _ = child.kill();
@@ -155,7 +170,11 @@ fn charged_failures_survive_a_kill() {
     child.kill().unwrap();
     child.wait().unwrap();
     project.fails(1, &["run"]);
-    assert_eq!(project.read("attempts").lines().count(), 3, "one attempt and two retries, across the restart");
+    assert_eq!(
+        project.read("attempts").lines().count(),
+        3,
+        "one attempt and two retries, across the restart"
+    );
 }
 
 #[test]
@@ -177,7 +196,11 @@ fn two_workspaces_share_one_cache_at_once() {
     let second = slow("0.2");
     let mut command = second.command(&["run"]);
     command.env("DAGRUN_CACHE", first.cache());
-    let other = command.stdout(std::process::Stdio::null()).stderr(std::process::Stdio::null()).spawn().unwrap();
+    let other = command
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
     first.ok(&["run"]);
     assert!(other.wait_with_output().unwrap().status.success());
     assert_eq!(second.read("all.txt"), first.read("all.txt"));

@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Holder, RunError, WorkspaceLock};
 
 /// How many runs a workspace remembers.
-pub const KEEP_RUNS: usize = 1000;
+pub(crate) const KEEP_RUNS: usize = 1000;
 
 /// A project folder and its `.dagrun`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -150,6 +150,13 @@ impl Workspace {
         runs
     }
 
+    /// All runs that left a journal, oldest first: one that was refused, or a check, leaves none.
+    pub fn journaled_runs(&self) -> Vec<RunId> {
+        let mut runs = self.runs();
+        runs.retain(|run| self.journal_path(run).exists());
+        runs
+    }
+
     /// The run that began last.
     pub fn latest(&self) -> Option<RunId> {
         self.runs().pop()
@@ -162,7 +169,7 @@ impl Workspace {
     pub fn find_run(&self, text: &str) -> Result<RunId, RunError> {
         let unknown = || RunError::UnknownRun(text.into());
         if text == "latest" || text == "last" {
-            return self.latest().ok_or_else(unknown);
+            return self.journaled_runs().pop().ok_or_else(unknown);
         }
         let mut found = self
             .runs()
@@ -314,7 +321,9 @@ mod tests {
         made.push(RunId("29991231-235959999-beef".into()));
         made.push(workspace.new_run(&lock).unwrap());
         assert_eq!(workspace.runs(), made);
-        assert_eq!(workspace.find_run("latest").unwrap(), made[21]);
+        assert!(workspace.find_run("latest").is_err(), "none has a journal");
+        fs::write(workspace.journal_path(&made[3]), "").unwrap();
+        assert_eq!(workspace.find_run("latest").unwrap(), made[3]);
         assert_eq!(workspace.find_run(&made[3].0).unwrap(), made[3]);
         assert!(matches!(
             workspace.find_run("2"),

@@ -376,7 +376,12 @@ impl Driver<'_> {
         }
         if self.options.export {
             let exports = self.plan.exports();
-            self.exported_nodes = exports.iter().map(|export| export.node).collect();
+            let project = self.workspace.project();
+            // What is in place already is compared by its digest: no bytes are needed from the store.
+            let absent = exports
+                .iter()
+                .filter(|export| !project.join(&export.target).exists());
+            self.exported_nodes = absent.map(|export| export.node).collect();
         }
         self.queue.push_back(Event::PlanExtended(delta));
         if let Some(unfinished) = unfinished {
