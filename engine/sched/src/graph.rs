@@ -438,6 +438,11 @@ mod tests {
     }
 
     #[test]
+    fn a_node_stays_small() {
+        assert!(size_of::<Node>() <= 128, "{} bytes", size_of::<Node>());
+    }
+
+    #[test]
     fn lists_grow_by_deltas_and_keep_their_order() {
         let mut lists = Adjacency::default();
         lists.extend(2, [(0, 10), (1, 20), (0, 11)].into_iter());
