@@ -25,9 +25,12 @@ pub fn parse_value(path: &str, text: &str) -> Result<Value, String> {
         Some(first) => format!("{}: {}", sources.locate(first.span), first.message),
         None => format!("{path}: not YAML"),
     })?;
-    let Some(tree) = tree else { return Ok(Value::map(dagrun_model::Map::default())) };
+    let Some(tree) = tree else {
+        return Ok(Value::map(dagrun_model::Map::default()));
+    };
     let mut budget = MAX_NODES;
-    value(&tree, tree.root(), text, &mut budget).ok_or_else(|| format!("{path}: its aliases stand for too many values"))
+    value(&tree, tree.root(), text, &mut budget)
+        .ok_or_else(|| format!("{path}: its aliases stand for too many values"))
 }
 
 fn value(tree: &Tree, id: NodeId, text: &str, budget: &mut usize) -> Option<Value> {
@@ -37,13 +40,19 @@ fn value(tree: &Tree, id: NodeId, text: &str, budget: &mut usize) -> Option<Valu
         Kind::Scalar(Style::Plain, _) => yaml::core_schema(&tree.text(id, text)),
         Kind::Scalar(..) => Value::str(&*tree.text(id, text)),
         Kind::List(items) => {
-            let items: Option<Vec<Value>> = items.iter().map(|item| value(tree, *item, text, budget)).collect();
+            let items: Option<Vec<Value>> = items
+                .iter()
+                .map(|item| value(tree, *item, text, budget))
+                .collect();
             Value::list(items?)
         }
         Kind::Map(entries) => {
             let mut map = dagrun_model::Map::default();
             for (key, item) in entries {
-                map.insert(tree.text(*key, text).as_ref().into(), value(tree, *item, text, budget)?);
+                map.insert(
+                    tree.text(*key, text).as_ref().into(),
+                    value(tree, *item, text, budget)?,
+                );
             }
             Value::map(map)
         }
@@ -58,7 +67,10 @@ mod tests {
     fn words_keep_their_spelling() {
         assert_eq!(parse_scalar("3.10").to_text(), "3.10");
         assert_eq!(parse_scalar("no").as_str(), Some("no"));
-        assert_eq!(parse_scalar("[1, b]"), Value::list([Value::Int(1), Value::str("b")]));
+        assert_eq!(
+            parse_scalar("[1, b]"),
+            Value::list([Value::Int(1), Value::str("b")])
+        );
         assert_eq!(parse_scalar("[not closed").as_str(), Some("[not closed"));
         assert_eq!(parse_scalar("# no comment").as_str(), Some("# no comment"));
     }
@@ -66,9 +78,25 @@ mod tests {
     #[test]
     fn files_are_yaml_or_json() {
         let value = parse_value("p.yaml", "a: 1\nb: [x, 2.50]\n").unwrap();
-        assert_eq!(value.as_map().unwrap()["b"].as_list().unwrap()[1].to_text(), "2.50");
-        assert_eq!(parse_value("p.json", r#"{"a": 1}"#).unwrap().to_text(), r#"{"a":1}"#);
-        assert!(parse_value("p.yaml", "a: [1\n").unwrap_err().starts_with("p.yaml:"));
-        assert!(parse_value("empty.yaml", "").unwrap().as_map().unwrap().is_empty());
+        assert_eq!(
+            value.as_map().unwrap()["b"].as_list().unwrap()[1].to_text(),
+            "2.50"
+        );
+        assert_eq!(
+            parse_value("p.json", r#"{"a": 1}"#).unwrap().to_text(),
+            r#"{"a":1}"#
+        );
+        assert!(
+            parse_value("p.yaml", "a: [1\n")
+                .unwrap_err()
+                .starts_with("p.yaml:")
+        );
+        assert!(
+            parse_value("empty.yaml", "")
+                .unwrap()
+                .as_map()
+                .unwrap()
+                .is_empty()
+        );
     }
 }

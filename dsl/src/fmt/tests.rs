@@ -1,3 +1,5 @@
+//! What `fmt` does to text, as tables, and that it changes no value.
+
 use dagrun_model::FileIx;
 use proptest::prelude::*;
 
