@@ -146,7 +146,7 @@ pub enum RunEvent {
         /// How many.
         processes: u32,
     },
-    /// A node gave other bytes for the same action; the former result stays in the cache.
+    /// A node gave other bytes for the same action. Both are kept until they are collected.
     NonDeterminism {
         /// The node.
         node: String,

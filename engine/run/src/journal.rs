@@ -118,6 +118,8 @@ pub(crate) struct Commit {
     pub(crate) node: NodeIx,
     pub(crate) digest: ActionDigest,
     pub(crate) entry: ActionEntry,
+    /// The caller asked for this result: it holds, also where the store has another one.
+    pub(crate) replace: bool,
 }
 
 /// A node whose result is durable, and what the store had before where that differs.
@@ -264,6 +266,9 @@ impl Writer {
             Ok(report) => {
                 differing = report.differing;
                 nodes = commits.iter().map(|c| (c.node, c.digest)).collect();
+                for commit in commits.into_iter().filter(|commit| commit.replace) {
+                    self.replace(commit, &mut differing)?;
+                }
             }
             Err(error @ StoreError::Poisoned { .. }) => return Err(error.to_string()),
             Err(_) => {
@@ -271,6 +276,7 @@ impl Writer {
                     node,
                     digest,
                     entry,
+                    replace: _,
                 } in commits
                 {
                     match self.store.commit(vec![(digest, entry)]) {
@@ -291,6 +297,27 @@ impl Writer {
             .zip(found)
             .map(|((node, _), at)| (node, at.map(|at| Box::new(differing[at].clone()))))
             .collect())
+    }
+
+    /// Lets the new result of an action hold where the store had kept the old one.
+    fn replace(&self, commit: Commit, differing: &mut [Differing]) -> Result<(), String> {
+        let found = differing
+            .iter_mut()
+            .find(|d| d.action == commit.digest && !d.replaced);
+        let Some(found) = found else {
+            return Ok(());
+        };
+        let tell = |error: StoreError| error.to_string();
+        self.store
+            .evict(&|action, _| *action == commit.digest)
+            .map_err(tell)?;
+        let again = vec![(commit.digest, commit.entry)];
+        let report = self.store.commit(again).map_err(tell)?;
+        if report.differing.is_empty() {
+            std::mem::swap(&mut found.kept, &mut found.other);
+            found.replaced = true;
+        }
+        Ok(())
     }
 
     fn refuse(&self, node: NodeIx, error: StoreError) {

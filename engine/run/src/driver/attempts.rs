@@ -299,6 +299,7 @@ impl Driver<'_> {
             node,
             digest: finished.digest,
             entry,
+            replace: self.is_forced(node),
         });
     }
 
@@ -322,7 +323,7 @@ impl Driver<'_> {
                 now: artifact.blob_digest(),
             });
             let held = if differing.replaced {
-                "the new one is used, since the old one is lost"
+                "the new one is used from now on"
             } else {
                 "the old one is used"
             };

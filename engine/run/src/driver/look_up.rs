@@ -80,10 +80,7 @@ impl Driver<'_> {
 
     /// Takes an entry of the cache as the node's result, unless the node has to run all the same.
     fn take_hit(&mut self, node: NodeIx, outputs: Outputs) -> Option<CacheAnswer> {
-        let forced = match &self.forced {
-            Forced::All => true,
-            Forced::Some(nodes) => nodes.contains(&node),
-        };
+        let forced = self.is_forced(node);
         let outputs = Arc::new(outputs);
         if forced || self.rewound.contains(&node) || self.export_is_gone(node, &outputs) {
             return None;
@@ -91,6 +88,13 @@ impl Driver<'_> {
         let bytes = bytes_of(&outputs);
         self.board.set_outputs(node, outputs);
         Some(CacheAnswer::Hit { bytes })
+    }
+
+    pub(super) fn is_forced(&self, node: NodeIx) -> bool {
+        match &self.forced {
+            Forced::All => true,
+            Forced::Some(nodes) => nodes.contains(&node),
+        }
     }
 
     /// A hit needs digests only, but an export needs the bytes: find out before the node counts as done.

@@ -240,7 +240,7 @@ fn forced_nodes_run_again_and_what_follows_is_a_hit() {
     assert_eq!(summary.counts, counts(3, 0, 0, 0));
 }
 
-/// F44: other bytes for an equal action are told, and never replace the former ones in silence.
+/// F44: other bytes for an equal action are told. Where they were asked for, they hold.
 #[test]
 fn other_bytes_for_an_equal_action_are_told() {
     let bench = Bench::new();
