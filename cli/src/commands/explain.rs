@@ -187,7 +187,7 @@ fn live(found: &Found) -> Result<Option<Live>, CliError> {
     };
     let own = row
         .and_then(|row| state.nodes.iter().position(|other| other.id == row.id))
-        .and_then(|ix| running(ix).last());
+        .and_then(|ix| running(ix).next_back());
     if let Some(attempt) = own {
         let seconds = (state.last_at - attempt.started).max(0.0);
         let detail = format!(

@@ -6,6 +6,8 @@ use std::{
     process::Command,
 };
 
+use dagrun_testkit::{SmallDisk, require_program, skip};
+
 use crate::kit::{Project, dagrun, said};
 
 const CHAIN: &str = r#"
@@ -52,21 +54,11 @@ fn replace(path: &Path, bytes: &[u8]) {
     fs::write(path, bytes).unwrap();
 }
 
-fn has(program: &str) -> bool {
-    Command::new("sh")
-        .args(["-c", &format!("command -v {program} >/dev/null")])
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
-/// Says loudly that a test could not run here. It is not counted as passed: the runner shows the line.
-fn skipped(name: &str, why: &str) {
-    eprintln!("SKIPPED {name}: {why}");
-}
+type Damage = fn(&[u8]) -> Vec<u8>;
 
 #[test]
 fn damaged_blobs_are_found_before_use_and_healed() {
-    let damages: [(&str, fn(&[u8]) -> Vec<u8>); 3] = [
+    let damages: [(&str, Damage); 3] = [
         ("truncated", |bytes| bytes[..bytes.len() / 2].to_vec()),
         ("empty", |_| Vec::new()),
         ("flipped", |bytes| {
@@ -152,12 +144,10 @@ fn journal_of(project: &Project) -> PathBuf {
 
 #[test]
 fn a_kill_at_any_system_call_loses_nothing() {
-    if !has("strace") {
-        return skipped(
-            "a_kill_at_any_system_call_loses_nothing",
-            "strace is not installed",
-        );
-    }
+    skip!(
+        "a_kill_at_any_system_call_loses_nothing",
+        require_program("strace")
+    );
     let whole = {
         let project = Project::new(CHAIN);
         project.ok(&["run"]);
@@ -197,12 +187,10 @@ fn a_kill_at_any_system_call_loses_nothing() {
 
 #[test]
 fn a_failing_sync_ends_the_run_and_claims_nothing() {
-    if !has("strace") {
-        return skipped(
-            "a_failing_sync_ends_the_run_and_claims_nothing",
-            "strace is not installed",
-        );
-    }
+    skip!(
+        "a_failing_sync_ends_the_run_and_claims_nothing",
+        require_program("strace")
+    );
     for when in ["1", "2", "3"] {
         let project = Project::new(CHAIN);
         let mut command = Command::new("strace");
@@ -233,41 +221,23 @@ fn a_failing_sync_ends_the_run_and_claims_nothing() {
 
 #[test]
 fn a_full_disk_is_told_and_survived() {
-    let root = Command::new("id")
-        .arg("-u")
-        .output()
-        .is_ok_and(|output| output.stdout.trim_ascii() == b"0");
-    if !root {
-        return skipped(
-            "a_full_disk_is_told_and_survived",
-            "mounting a small disk needs root",
-        );
-    }
+    // Needs root and a file system that can be mounted.
+    let disk = skip!(
+        "a_full_disk_is_told_and_survived",
+        SmallDisk::new(1 << 20, None)
+    );
     let project = Project::new(
         "dagrun: 1\nname: big\njobs:\n  a:\n    outputs: {o: o.bin}\n    run: head -c 3000000 /dev/zero | tr '\\0' x > ${{ outputs.o }}\n",
     );
-    let cache = project.cache();
-    fs::create_dir_all(&cache).unwrap();
-    let mounted = Command::new("mount")
-        .args(["-t", "tmpfs", "-o", "size=1m", "tmpfs"])
-        .arg(&cache)
-        .status();
-    if !mounted.is_ok_and(|status| status.success()) {
-        return skipped(
-            "a_full_disk_is_told_and_survived",
-            "tmpfs cannot be mounted here",
-        );
-    }
-    let full = project.say(&["run"]);
-    assert!(
-        Command::new("umount")
-            .arg(&cache)
-            .status()
-            .unwrap()
-            .success()
-    );
+    let output = project
+        .command(&["run"])
+        .env("DAGRUN_CACHE", disk.path().join("cache"))
+        .output()
+        .unwrap();
+    let full = said(output);
     assert_ne!(full.code, 0);
     full.has("disk full");
+    // On a disk with room it goes on.
     project.ok(&["run"]);
     project.ok(&["cache", "verify"]);
 }

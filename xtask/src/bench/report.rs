@@ -79,7 +79,7 @@ pub(crate) fn write(tables: &[Table]) -> Result<(), String> {
 }
 
 fn json(table: &Table) -> serde_json::Value {
-    let rows: Vec<_> = table.rows.iter().map(|row| row_json(row)).collect();
+    let rows: Vec<_> = table.rows.iter().map(row_json).collect();
     serde_json::json!({"goal": table.goal, "rows": rows, "markdown": markdown(table)})
 }
 
