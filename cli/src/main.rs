@@ -104,7 +104,7 @@ fn looks_like_file(arg: &str) -> bool {
 
 fn log_to_stderr(style: Style) {
     let level = match style.verbose {
-        0 | 1 => "warn",
+        0 | 1 => "error",
         2 => "dagrun=debug,info",
         _ => "trace",
     };

@@ -148,10 +148,10 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
     let plan = &planned.plan;
     let counts = plan.counts();
     let mut text = format!(
-        "{} {} nodes, {slots} slot{}",
+        "{}: {}, {}",
         style.paint(Ink::Bold, &plan.pipeline().name.value),
-        counts.nodes,
-        if slots == 1 { "" } else { "s" }
+        plural(counts.nodes, "node"),
+        plural(slots as u64, "slot")
     );
     if counts.naive > counts.nodes {
         text.push_str(&format!(
@@ -160,6 +160,10 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
         ));
     }
     say!("{text}");
+}
+
+fn plural(n: u64, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
 }
 
 /// The command that runs this pipeline again in the same way, to which a node can be added.
@@ -321,17 +325,6 @@ fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
             failed - LISTED as u64
         );
     }
-    for (target, reason) in &summary.kept_back {
-        say!(
-            "{} {}: {}",
-            style.paint(Ink::Bad, "not exported"),
-            escape(target),
-            escape(reason)
-        );
-    }
-    for warning in &summary.warnings {
-        say!("{} {}", style.paint(Ink::Warn, "warning:"), escape(warning));
-    }
     if summary.dropped_events > 0 && style.verbose > 0 {
         say!(
             "{} events came too fast for the screen; the journal has them",
@@ -415,14 +408,7 @@ fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
         }
     }
     if failure.blocked > 0 {
-        row(
-            "blocks",
-            &format!(
-                "{} node{}",
-                failure.blocked,
-                if failure.blocked == 1 { "" } else { "s" }
-            ),
-        );
+        row("blocks", &plural(failure.blocked, "node"));
     }
     row("log", &format!("dagrun log {}", shell_word(&failure.id)));
     row(

@@ -113,12 +113,9 @@ impl Progress {
                 let in_time = format_seconds(*delay);
                 self.line(&format!("{} {}: {why}; again in {in_time}", self.ink(Ink::Warn, "retry"), escape(node)));
             }
-            RunEvent::Rewound { node } => {
-                self.line(&format!(
-                    "{} {}: its outputs are gone from the cache; it runs again",
-                    self.ink(Ink::Warn, "rewind"),
-                    escape(node)
-                ));
+            // A warning has said why.
+            RunEvent::Rewound { node } if self.style.verbose > 0 => {
+                self.line(&format!("{} {}", self.ink(Ink::Warn, "again"), escape(node)));
             }
             RunEvent::Leaked { node, processes } => self.line(&format!(
                 "{} {} left {processes} process{} running; killed",

@@ -429,7 +429,7 @@ impl From<&dagrun_model::AttemptResult> for AttemptSummary {
             Outcome::TimedOut(seconds) => (
                 AttemptOutcome::TimedOut,
                 None,
-                format!("timed out after {seconds} s"),
+                format!("timed out after {}", dagrun_model::format_seconds(*seconds)),
             ),
             Outcome::Lost(reason) => (AttemptOutcome::Lost, None, reason.clone()),
             Outcome::Cancelled => (AttemptOutcome::Cancelled, None, String::new()),

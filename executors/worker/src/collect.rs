@@ -77,7 +77,11 @@ impl Worker {
                 Err(cause) => Outcome::Failed(cause),
             },
             How::Cancelled => Outcome::Cancelled,
-            How::TimedOut(seconds) => Outcome::TimedOut(*seconds),
+            // People know the limit they wrote; the wall time has the grace time in it.
+            How::TimedOut(seconds) => {
+                let limit = prepared.spec.action.limits.timeout;
+                Outcome::TimedOut(limit.map_or(*seconds, |limit| limit.as_secs_f64()))
+            }
             how => Outcome::Failed(self.failure(prepared, how)),
         }
     }
