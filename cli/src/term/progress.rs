@@ -23,6 +23,8 @@ pub(crate) struct Progress {
     slots: f64,
     started: Instant,
     last_plain: Instant,
+    /// The event at hand is the start of an attempt.
+    started_one: bool,
     counts: NodeCounts,
     running: BTreeMap<u64, String>,
     /// Per job: nodes left, attempts measured, seconds measured.
@@ -60,6 +62,7 @@ impl Progress {
             slots: 1.0,
             started: now,
             last_plain: now,
+            started_one: false,
             counts: NodeCounts::default(),
             running: BTreeMap::new(),
             jobs: jobs
@@ -80,6 +83,7 @@ impl Progress {
 
     /// Takes an event in.
     pub(crate) fn event(&mut self, record: &Record) {
+        self.started_one = false;
         match &record.event {
             RunEvent::WorkerJoined { slots, .. } => self.slots = slots.max(1.0),
             RunEvent::AttemptStarted { node, attempt, number, .. } => {
@@ -196,7 +200,9 @@ impl Progress {
         if let Some(bar) = &self.bar {
             bar.set_position(done);
             bar.set_message(self.status());
-        } else if !self.style.quiet && self.last_plain.elapsed() >= PLAIN_EVERY {
+        } else if self.started_one && !self.style.quiet && self.last_plain.elapsed() >= PLAIN_EVERY
+        {
+            // Said when a node has just started: between an end and the next start a slot only looks idle.
             self.last_plain = Instant::now();
             say!("{done}/{} {}", self.total, self.status());
         }

@@ -111,7 +111,11 @@ fn evicted_blobs_are_made_again_when_they_are_read() {
     fs::remove_file(project.dir().join("three.txt")).unwrap();
     project.ok(&["run"]);
     assert_eq!(project.read("three.txt"), whole);
-    assert_eq!(project.executed(), 3);
+    assert_eq!(
+        project.counts(),
+        [3, 0, 0, 0, 0],
+        "all three are made again"
+    );
 }
 
 #[test]
