@@ -87,6 +87,7 @@ impl Progress {
         match &record.event {
             RunEvent::WorkerJoined { slots, .. } => self.slots = slots.max(1.0),
             RunEvent::AttemptStarted { node, attempt, number, .. } => {
+                self.started_one = true;
                 self.running.insert(*attempt, node.clone());
                 if self.style.verbose > 0 {
                     let again = if *number > 1 { format!(" (attempt {number})") } else { String::new() };
