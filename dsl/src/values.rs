@@ -61,6 +61,8 @@ fn value(tree: &Tree, id: NodeId, text: &str, budget: &mut usize) -> Option<Valu
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -73,6 +75,31 @@ mod tests {
         );
         assert_eq!(parse_scalar("[not closed").as_str(), Some("[not closed"));
         assert_eq!(parse_scalar("# no comment").as_str(), Some("# no comment"));
+    }
+
+    fn json() -> impl Strategy<Value = serde_json::Value> {
+        let leaf = prop_oneof![
+            Just(serde_json::Value::Null),
+            any::<bool>().prop_map(Into::into),
+            any::<i64>().prop_map(Into::into),
+            "[ -~]{0,12}".prop_map(Into::into),
+        ];
+        leaf.prop_recursive(4, 32, 5, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..5).prop_map(Into::into),
+                prop::collection::btree_map("[a-z]{1,6}", inner, 0..5)
+                    .prop_map(|map| serde_json::Value::Object(map.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        /// What the YAML organisation's own library writes, reads back as the same value.
+        #[test]
+        fn reads_what_serde_yaml_writes(value in json()) {
+            let text = serde_yaml::to_string(&value).unwrap();
+            prop_assert_eq!(parse_value("p.yaml", &text).unwrap().to_json(), value);
+        }
     }
 
     #[test]

@@ -15,6 +15,7 @@ const DEBIAN: &[(&str, &str)] = &[
     ("python3", "python3"),
     ("bash", "bash"),
     ("git", "git"),
+    ("faketime", "faketime"),
 ];
 
 /// Runs everything; `quick` leaves out what needs a release build.

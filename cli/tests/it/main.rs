@@ -1,6 +1,7 @@
 //! The real binary on real pipelines, with real processes.
 
 mod basics;
+mod clock;
 mod contract;
 mod docs;
 mod failures;

@@ -111,7 +111,10 @@ impl Cause {
             Self::Upstream { node } => format!("waits for `{node}`"),
             Self::NeverCache => "says `cache: never`".into(),
             Self::Forced => "forced".into(),
-            Self::Evicted => "it ran before, but the cache has no result: it failed, or its result was collected".into(),
+            Self::Evicted => {
+                "it ran before, but the cache has no result: it failed, or its result was collected"
+                    .into()
+            }
             Self::ConditionFalse => "its `if` is false".into(),
             Self::NeedSkipped { node } => format!("needs `{node}`, which is skipped"),
             Self::Unrunnable { message } => message.clone(),
