@@ -17,7 +17,10 @@ use std::{
     collections::BTreeMap,
     fmt, io,
     path::PathBuf,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{Sender, channel},
+    },
     thread::JoinHandle,
 };
 
@@ -30,7 +33,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use crate::{
     host::Host,
     inbox::{Inbox, Message},
-    pool::Pool,
+    pool::{Pool, start_thread},
 };
 
 /// What a local executor is made of.
@@ -134,13 +137,17 @@ struct Parts {
     worker: Arc<Worker>,
     link: Link,
     options: LocalOptions,
+    pool: Pool,
+    /// The thread that holds all state; it waits for what to hold.
+    thread: JoinHandle<()>,
+    hand_over: Sender<Host>,
 }
 
 impl LocalExecutor {
-    /// Makes the work folder and starts the spawner, so that an environment in which nothing can run is noticed now.
+    /// Makes the work folder and starts the spawner and the threads, so that an environment in which nothing can run is noticed now.
     ///
     /// # Errors
-    /// When the folder cannot be made or the spawner cannot be started.
+    /// When the folder cannot be made or the spawner or a thread cannot be started.
     pub fn new(options: LocalOptions) -> io::Result<Self> {
         let worker = Arc::new(Worker::new(WorkerOptions {
             store: options.store.clone(),
@@ -159,13 +166,25 @@ impl LocalExecutor {
             capacity,
             profile: options.profile.clone(),
         };
+        let inbox = Arc::new(Inbox::new()?);
+        let pool = Pool::new(options.slots.min(15) as usize + 1, &worker, &inbox)?;
+        let (hand_over, take) = channel::<Host>();
+        let thread = start_thread("dagrun-local".into(), move || {
+            // Nothing comes where the executor is never started.
+            if let Ok(host) = take.recv() {
+                host.run();
+            }
+        })?;
         Ok(Self {
             info,
-            inbox: Arc::new(Inbox::new()?),
+            inbox,
             state: Mutex::new(State::New(Box::new(Parts {
                 worker,
                 link,
                 options,
+                pool,
+                thread,
+                hand_over,
             }))),
         })
     }
@@ -186,25 +205,19 @@ impl Executor for LocalExecutor {
         let State::New(parts) = std::mem::replace(&mut *state, State::Over) else {
             panic!("an executor is started once and before its shutdown");
         };
-        let pool = Pool::new(
-            parts.options.slots.min(15) as usize + 1,
-            &parts.worker,
-            &self.inbox,
-            &events,
-        );
+        parts.pool.tell(events.clone());
         let host = Host::new(
             &parts.options,
             self.info.clone(),
             parts.worker,
             parts.link,
-            pool,
+            parts.pool,
             events,
             self.inbox.clone(),
         );
-        let thread = std::thread::Builder::new()
-            .name("dagrun-local".into())
-            .spawn(move || host.run())
-            .expect("the system can start one more thread");
+        let handed = parts.hand_over.send(host).is_ok();
+        debug_assert!(handed, "the thread waits for this");
+        let thread = parts.thread;
         *state = State::Running(thread);
     }
 
@@ -222,6 +235,8 @@ impl Executor for LocalExecutor {
             State::New(parts) => {
                 parts.link.close();
                 parts.worker.clean();
+                drop(parts.hand_over);
+                let _ = parts.thread.join();
             }
             State::Running(thread) => {
                 self.inbox.push(Message::Shutdown);

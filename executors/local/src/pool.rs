@@ -1,9 +1,10 @@
 //! A few threads for what takes time: staging inputs, hashing and storing outputs.
 
 use std::{
+    io,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, OnceLock, PoisonError,
         mpsc::{Receiver, Sender, channel},
     },
     thread::JoinHandle,
@@ -28,43 +29,54 @@ pub(crate) enum Job {
 pub(crate) struct Pool {
     jobs: Option<Sender<Job>>,
     threads: Vec<JoinHandle<()>>,
+    events: Events,
 }
+
+/// Whom the threads tell: known only when the executor is started.
+type Events = Arc<OnceLock<UnboundedSender<ExecutorEvent>>>;
 
 /// What a thread of the pool works with.
 #[derive(Clone)]
 struct Tools {
     worker: Arc<Worker>,
     inbox: Arc<Inbox>,
-    events: UnboundedSender<ExecutorEvent>,
+    events: Events,
 }
 
 impl Pool {
-    pub(crate) fn new(
-        threads: usize,
-        worker: &Arc<Worker>,
-        inbox: &Arc<Inbox>,
-        events: &UnboundedSender<ExecutorEvent>,
-    ) -> Self {
+    /// Starts up to so many threads; fewer do where the system has no more.
+    ///
+    /// # Errors
+    /// When not even one can be started.
+    pub(crate) fn new(threads: usize, worker: &Arc<Worker>, inbox: &Arc<Inbox>) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
+        let events = Events::default();
         let tools = Tools {
             worker: worker.clone(),
             inbox: inbox.clone(),
             events: events.clone(),
         };
-        let thread = |at| {
+        let mut started = Vec::new();
+        for at in 0..threads.max(1) {
             let (queue, tools) = (queue.clone(), tools.clone());
-            std::thread::Builder::new()
-                .name(format!("dagrun-files-{at}"))
-                .spawn(move || tools.work(&queue))
-                .ok()
-        };
-        let threads: Vec<_> = (0..threads).map_while(thread).collect();
-        assert!(!threads.is_empty(), "the system can start one more thread");
-        Self {
-            jobs: Some(jobs),
-            threads,
+            match start_thread(format!("dagrun-files-{at}"), move || tools.work(&queue)) {
+                Ok(thread) => started.push(thread),
+                Err(error) if started.is_empty() => return Err(error),
+                Err(_) => break,
+            }
         }
+        Ok(Self {
+            jobs: Some(jobs),
+            threads: started,
+            events,
+        })
+    }
+
+    /// Says whom to tell of ends; before any work is added.
+    pub(crate) fn tell(&self, events: UnboundedSender<ExecutorEvent>) {
+        let fresh = self.events.set(events).is_ok();
+        debug_assert!(fresh, "an executor is started once");
     }
 
     pub(crate) fn add(&self, job: Job) {
@@ -112,9 +124,24 @@ impl Tools {
 
     fn end(&self, id: AttemptId, result: AttemptResult) {
         // Nobody listens any more when a run was dropped; the host's thread must know all the same.
-        let _ = self.events.send(ExecutorEvent::Ended(id, Box::new(result)));
+        if let Some(events) = self.events.get() {
+            let _ = events.send(ExecutorEvent::Ended(id, Box::new(result)));
+        }
         self.inbox.push(Message::Collected(id));
     }
+}
+
+/// Starts a thread; where the system refuses, says what it means.
+pub(crate) fn start_thread(
+    name: String,
+    work: impl FnOnce() + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new().name(name).spawn(work).map_err(|error| {
+        io::Error::new(
+            error.kind(),
+            format!("cannot start a thread: {error}; a limit on processes is reached: see `ulimit -u` and the container's limit"),
+        )
+    })
 }
 
 /// Turns a bug of ours into the end of one attempt.

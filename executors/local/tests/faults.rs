@@ -183,7 +183,7 @@ fn few_open_files_are_waited_for() {
     }
     let root = folder();
     let mut running = Running::new(fixture_with(root.path(), |options| {
-        options.spawner = spawner_after(root.path(), "ulimit -n 7");
+        options.spawner = spawner_after(root.path(), "ulimit -n 9");
     }));
     match failure(&running.run(attempt(1, &["true"]))) {
         FailureCause::Exec { errno, reason, .. } => {

@@ -1,6 +1,6 @@
 //! One attempt inside the spawner: its commands in order, its pipes, its clocks.
 //!
-//! Knows nothing of other attempts and nothing of the socket. It never blocks: the loop in `serve` calls it when something is ready.
+//! Knows nothing of other attempts and nothing of the socket. Nothing here blocks: the loop in `serve` calls it when something is ready.
 
 mod launch;
 
@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::process::ExitStatusExt,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitStatus,
     time::{Duration, Instant},
 };
@@ -23,6 +23,7 @@ use self::launch::Refusal;
 use super::{
     cgroup::{Group, Hierarchy, NOT_STARTED},
     exec::{self, Programs},
+    launcher::{Launched, Launcher},
     log::Capture,
     tree,
     wire::{End, How, Start},
@@ -39,11 +40,17 @@ const MAX_PAUSE: Duration = Duration::from_millis(500);
 const TRIES: u32 = 12;
 /// How long a killed process may take to die before it is given up.
 const DYING: Duration = Duration::from_secs(10);
+/// How long nobody listens to the pipes of a new process: one that is short, as most are, then wakes the loop once, by its end,
+/// rather than once more for each pipe. A pipe holds what is written meanwhile, and a process that writes more waits.
+const DEAF: Duration = Duration::from_millis(3);
+/// How often starts that take long are looked at.
+const LOOK: Duration = Duration::from_millis(5);
 /// What is read of one pipe at once.
 pub(crate) const CHUNK: usize = 64 << 10;
 
 /// What all attempts share.
 pub(crate) struct Tools {
+    pub(crate) launcher: Launcher,
     pub(crate) programs: Programs,
     /// The environment that every node gets.
     pub(crate) env: Vec<(String, String)>,
@@ -54,14 +61,15 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    pub(crate) fn new() -> Self {
-        Self {
+    pub(crate) fn new() -> io::Result<Self> {
+        Ok(Self {
+            launcher: Launcher::new()?,
             programs: Programs::default(),
             env: Vec::new(),
             leak_timeout: Duration::from_millis(200),
             buffer: Box::new([0; CHUNK]),
             hierarchy: None,
-        }
+        })
     }
 
     fn group(&mut self, id: u64, limit: u64) -> Option<Group> {
@@ -78,11 +86,17 @@ pub(crate) struct Attempt {
     /// The process that runs, with a handle that is readable when it has ended.
     pub(crate) main: Option<Main>,
     pub(crate) pipes: Vec<Pipe>,
+    /// A process is being started, and when to look whether it is.
+    launching: Option<Launching>,
+    /// Until when the pipes are left alone.
+    deaf_until: Option<Instant>,
     /// Set when no further process will be started and the main one is gone.
     pub(crate) how: Option<How>,
     /// Processes killed after the end.
     pub(crate) leaked: u32,
     pub(crate) stop: Option<Stop>,
+    /// The engine was told that it runs.
+    pub(crate) was_reported: bool,
     step: usize,
     stdout: Capture,
     stderr: Capture,
@@ -102,6 +116,11 @@ pub(crate) struct Main {
     pub(crate) pid: i32,
     /// Missing on systems without pidfds, where exits are found by asking.
     pub(crate) handle: Option<OwnedFd>,
+}
+
+struct Launching {
+    file: PathBuf,
+    look_at: Instant,
 }
 
 pub(crate) struct Pipe {
@@ -151,9 +170,12 @@ impl Attempt {
             stderr: log("err"),
             main: None,
             pipes: Vec::new(),
+            launching: None,
+            deaf_until: None,
             how: None,
             leaked: 0,
             stop: None,
+            was_reported: false,
             step: 0,
             came: now,
             began: None,
@@ -168,7 +190,7 @@ impl Attempt {
         }
     }
 
-    /// Starts the command whose turn it is. Errors become the attempt's end, or another try later.
+    /// Has the command started whose turn it is. Errors become the attempt's end, or another try later.
     pub(crate) fn start(&mut self, tools: &mut Tools, now: Instant, alone: bool) {
         self.retry_at = None;
         let Some(cmd) = self.order.commands.get(self.step).cloned() else {
@@ -184,12 +206,43 @@ impl Attempt {
         if self.order.memory > 0 && self.group.is_none() {
             self.group = tools.group(self.order.id, self.order.memory);
         }
-        match self.spawn(&cmd, tools) {
-            Ok(()) => self.started(now),
-            Err(Refusal::Final(how)) => self.end(how, now),
+        match self.command(&cmd, tools) {
+            Ok((command, file)) => {
+                let look_at = now + LOOK;
+                self.launching = Some(Launching { file, look_at });
+                tools.launcher.add(self.order.id, command);
+            }
+            Err(refusal) => self.refuse(refusal, now, alone),
+        }
+    }
+
+    pub(crate) fn is_launching(&self) -> bool {
+        self.launching.is_some()
+    }
+
+    /// Takes what became of its start.
+    pub(crate) fn launched(&mut self, launched: Launched, tools: &mut Tools, alone: bool) {
+        let Some(Launching { file, .. }) = self.launching.take() else {
+            return;
+        };
+        match launched.result {
+            Ok(process) => {
+                self.take(process);
+                self.started(launched.began, launched.took);
+            }
+            Err(error) => {
+                let refusal = self.refused(&error, &file, tools);
+                self.refuse(refusal, Instant::now(), alone);
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal, now: Instant, alone: bool) {
+        match refusal {
+            Refusal::Final(how) => self.end(how, now),
             // While others run their ends give back what is short, so there is no bound on waiting for them.
-            Err(Refusal::Passing(how)) if alone && self.tries >= TRIES => self.end(how, now),
-            Err(Refusal::Passing(_)) => {
+            Refusal::Passing(how) if alone && self.tries >= TRIES => self.end(how, now),
+            Refusal::Passing(_) => {
                 let pause = (PAUSE * 2_u32.pow(self.tries.min(8))).min(MAX_PAUSE);
                 self.tries += 1;
                 self.retry_at = Some(now + pause);
@@ -197,12 +250,18 @@ impl Attempt {
         }
     }
 
-    fn started(&mut self, began: Instant) {
-        let now = Instant::now();
-        self.spawning += now - began;
+    fn started(&mut self, began: Instant, took: Duration) {
+        let now = began + took;
+        self.spawning += took;
         self.tries = 0;
         self.began.get_or_insert(began);
         self.sample_at = Some(now + self.sample_period());
+        self.deaf_until = Some(now + DEAF);
+    }
+
+    /// Whether its pipes are to be listened to.
+    pub(crate) fn listens(&self) -> bool {
+        self.main.is_none() || self.deaf_until.is_none()
     }
 
     fn sample_period(&self) -> Duration {
@@ -325,6 +384,7 @@ impl Attempt {
     fn end(&mut self, how: How, now: Instant) {
         self.sample_at = None;
         self.retry_at = None;
+        self.deaf_until = None;
         self.ended = Some(now);
         self.how = Some(how);
     }
@@ -370,6 +430,14 @@ impl Attempt {
         if self.how.is_some() {
             return;
         }
+        if self.deaf_until.is_some_and(|at| at <= now) {
+            self.deaf_until = None;
+        }
+        if let Some(launching) = &mut self.launching
+            && launching.look_at <= now
+        {
+            launching.look_at = now + LOOK;
+        }
         if self.timeout_at().is_some_and(|at| at <= now) {
             self.stop(Why::TimedOut, false, &strays(), now);
         }
@@ -382,6 +450,12 @@ impl Attempt {
         if self.sample_at.is_some_and(|at| at <= now) {
             self.sample(&strays(), now);
         }
+    }
+
+    /// Whether it is to be signalled now.
+    pub(crate) fn is_stop_due(&self, now: Instant) -> bool {
+        let mut due = self.timeout_at().into_iter().chain(self.kill_at());
+        self.how.is_none() && due.any(|at| at <= now)
     }
 
     fn timeout_at(&self) -> Option<Instant> {
@@ -422,6 +496,8 @@ impl Attempt {
             self.kill_at(),
             self.retry_at,
             self.sample_at,
+            self.launching.as_ref().map(|launching| launching.look_at),
+            self.deaf_until.filter(|_| self.main.is_some()),
             drained,
         ]
         .into_iter()

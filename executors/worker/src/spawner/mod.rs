@@ -1,4 +1,4 @@
-//! The spawner: one small single-threaded process for each worker that starts the commands of nodes and leaves nothing behind.
+//! The spawner: one small process for each worker that starts the commands of nodes and leaves nothing behind.
 //!
 //! It is a program of its own for three reasons. Starting a process from a small one is cheap whatever the engine holds. As a
 //! subreaper it becomes the parent of whatever a node leaves, so that no daemon gets away. And it notices by its socket that the
@@ -9,6 +9,7 @@
 mod attempt;
 mod cgroup;
 mod exec;
+mod launcher;
 mod log;
 mod serve;
 pub(crate) mod tree;
@@ -59,5 +60,5 @@ fn serve() -> io::Result<()> {
     dagrun_sys::catch_stop_signals();
     #[cfg(target_os = "linux")]
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    serve::Server::new(socket).run()
+    serve::Server::new(socket)?.run()
 }

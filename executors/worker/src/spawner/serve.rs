@@ -1,6 +1,7 @@
-//! The spawner's loop: one thread, one `poll` over the socket, the pipes and the ends of processes.
+//! The spawner's loop: one thread, one `poll` over the socket, the pipes and the ends of processes. Others start processes.
 //!
-//! Owns all attempts that wait or run and the capacity that they share. It never blocks on anything but `poll`.
+//! Owns all attempts that wait or run and the capacity that they share. It blocks on nothing but
+//! `poll`, and on starts under way where something is to be killed that may just come into being.
 
 mod strays;
 
@@ -51,14 +52,16 @@ pub(crate) struct Server {
 /// What became ready.
 enum Ready {
     Socket,
-    Exit(usize),
+    Exit(u64),
     Pipe(usize, usize),
+    /// Some process has ended or was not started.
+    Ends,
     Stray,
 }
 
 impl Server {
-    pub(crate) fn new(socket: UnixStream) -> Self {
-        Self {
+    pub(crate) fn new(socket: UnixStream) -> io::Result<Self> {
+        Ok(Self {
             socket,
             input: Vec::new(),
             output: super::wire::GREETING.to_vec(),
@@ -72,9 +75,9 @@ impl Server {
             strays: Vec::new(),
             children: Children::new(),
             pids: Vec::new(),
-            tools: Tools::new(),
+            tools: Tools::new()?,
             closing: false,
-        }
+        })
     }
 
     /// Serves until the engine is gone and nothing is left.
@@ -82,7 +85,9 @@ impl Server {
         self.socket.set_nonblocking(true)?;
         self.flush();
         while !(self.closing && self.live.is_empty() && self.strays.is_empty()) {
-            for ready in self.wait()? {
+            let ready = self.wait()?;
+            self.take_launched();
+            for ready in ready {
                 self.handle(ready);
             }
             let now = Instant::now();
@@ -109,16 +114,18 @@ impl Server {
             fds.push(PollFd::new(&self.socket, PollFlags::IN | out));
             what.push(Ready::Socket);
         }
+        if let Some(ends) = self.tools.launcher.poll_fd() {
+            fds.push(ends);
+            what.push(Ready::Ends);
+        }
         let mut ask = false;
         for (at, attempt) in self.live.iter().enumerate() {
-            if let Some(main) = &attempt.main {
-                match &main.handle {
-                    Some(handle) => {
-                        fds.push(PollFd::new(handle, PollFlags::IN));
-                        what.push(Ready::Exit(at));
-                    }
-                    None => ask = true,
-                }
+            ask |= attempt
+                .main
+                .as_ref()
+                .is_some_and(|main| main.handle.is_none());
+            if !attempt.listens() {
+                continue;
             }
             for (pipe, source) in attempt.pipes.iter().enumerate() {
                 if let Some(fd) = source.fd() {
@@ -155,13 +162,12 @@ impl Server {
             .filter(|(_, fd)| !fd.revents().is_empty())
             .map(|(what, _)| what)
             .collect();
+        if ready.iter().any(|ready| matches!(ready, Ready::Ends)) {
+            ready.extend(self.tools.launcher.ended().into_iter().map(Ready::Exit));
+        }
         if ask {
-            let asked = self
-                .live
-                .iter()
-                .enumerate()
-                .filter(|(_, attempt)| attempt.main.is_some());
-            ready.extend(asked.map(|(at, _)| Ready::Exit(at)));
+            let asked = self.live.iter().filter(|attempt| attempt.main.is_some());
+            ready.extend(asked.map(|attempt| Ready::Exit(attempt.order.id)));
             ready.push(Ready::Stray);
         }
         // Bytes come before the exit that follows them.
@@ -182,7 +188,8 @@ impl Server {
     fn handle(&mut self, ready: Ready) {
         match ready {
             Ready::Socket => self.receive(),
-            Ready::Exit(at) => self.exited(at),
+            Ready::Exit(id) => self.exited(id),
+            Ready::Ends => {}
             Ready::Pipe(at, pipe) => self.live[at].read_pipe(pipe, 1, &mut self.tools.buffer),
             Ready::Stray => self.sweep(),
         }
@@ -222,12 +229,15 @@ impl Server {
                 self.capacity = hello.capacity;
                 self.tools.env = hello.env;
                 self.tools.leak_timeout = hello.leak_timeout;
+                let slots = self.capacity.cpu_milli.div_ceil(1000);
+                self.tools.launcher.set_slots(slots);
             }
             Order::Start(order) => {
                 self.queue.push_back(Attempt::new(*order, now));
             }
             Order::Stop { id, kill } => {
                 self.stop_queued(id, now);
+                self.settle(|attempt| attempt.order.id == id);
                 let strays = strays_of(&self.strays, id);
                 if let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) {
                     attempt.stop(Why::Cancelled, kill, &strays, now);
@@ -254,7 +264,6 @@ impl Server {
             }
             let now = Instant::now();
             attempt.start(&mut self.tools, now, self.live.is_empty());
-            self.report_started(&attempt, now);
             let ended = attempt.how.is_some();
             self.live.push(attempt);
             if ended {
@@ -282,10 +291,32 @@ impl Server {
         }
     }
 
-    fn report_started(&mut self, attempt: &Attempt, now: Instant) {
-        if attempt.main.is_some() {
-            self.reports.push(Report::Started(attempt.order.id));
-            self.flush_at.get_or_insert(now + LAZY);
+    /// Takes what was started meanwhile.
+    fn take_launched(&mut self) {
+        let alone = self.live.len() == 1;
+        for launched in self.tools.launcher.take() {
+            let id = launched.id;
+            let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) else {
+                continue;
+            };
+            attempt.launched(launched, &mut self.tools, alone);
+            if attempt.main.is_some() && !attempt.was_reported {
+                attempt.was_reported = true;
+                self.reports.push(Report::Started(id));
+                self.flush_at.get_or_insert(Instant::now() + LAZY);
+            }
+        }
+    }
+
+    /// Waits for starts under way, if one is of an attempt that is concerned.
+    fn settle(&mut self, concerns: impl Fn(&Attempt) -> bool) {
+        if self
+            .live
+            .iter()
+            .any(|attempt| attempt.is_launching() && concerns(attempt))
+        {
+            self.tools.launcher.settle();
+            self.take_launched();
         }
     }
 
@@ -296,6 +327,7 @@ impl Server {
         self.flush_at = None;
         self.queue.iter().for_each(remove_traces);
         self.queue.clear();
+        self.settle(|_| true);
         let now = Instant::now();
         for attempt in &mut self.live {
             let strays = strays_of(&self.strays, attempt.order.id);
@@ -304,14 +336,17 @@ impl Server {
         self.sweep();
     }
 
-    fn exited(&mut self, at: usize) {
-        let attempt = &mut self.live[at];
-        let Some(pid) = attempt.main.as_ref().map(|main| main.pid) else {
+    fn exited(&mut self, id: u64) {
+        let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) else {
             return;
         };
-        let Ok(Some(reaped)) = dagrun_sys::reap(pid) else {
+        let Some(main) = &attempt.main else {
             return;
         };
+        let Ok(Some(reaped)) = dagrun_sys::reap(main.pid) else {
+            return;
+        };
+        self.tools.launcher.forget(main);
         attempt.drain(&mut self.tools.buffer);
         attempt.exited(&reaped, &mut self.tools, Instant::now());
         if attempt.how.is_some() {
@@ -323,15 +358,11 @@ impl Server {
         if self.timeout(now) != Some(Duration::ZERO) {
             return;
         }
+        self.settle(|attempt| attempt.is_stop_due(now));
         let alone = self.live.len() == 1;
         for attempt in &mut self.live {
             let id = attempt.order.id;
-            let waited = attempt.main.is_none();
             attempt.tick(&mut self.tools, || strays_of(&self.strays, id), now, alone);
-            if waited && attempt.main.is_some() {
-                self.reports.push(Report::Started(id));
-                self.flush_at.get_or_insert(now + LAZY);
-            }
         }
         // Daemons that nobody asked for yet become known while their attempt still runs.
         self.sweep();

@@ -10,7 +10,9 @@ use rustix::process::{Pid, Signal};
 /// The variable by which the processes of an attempt are known.
 pub(crate) const TOKEN: &str = "DAGRUN_ATTEMPT_TOKEN";
 
-/// The children of this process, which must be single-threaded.
+/// The children of the first thread of this process, by which this must be made.
+///
+/// The kernel gives orphans to that thread, while a child that was started here belongs to the thread that did it.
 #[cfg(target_os = "linux")]
 pub(crate) struct Children {
     file: Option<fs::File>,
@@ -24,6 +26,11 @@ impl Children {
             file: fs::File::open("/proc/thread-self/children").ok(),
             buffer: vec![0; 4096],
         }
+    }
+
+    /// Whether what other threads start is never listed.
+    pub(crate) fn are_strays(&self) -> bool {
+        self.file.is_some()
     }
 
     /// Their pids, the dead but unreaped among them.
@@ -60,6 +67,10 @@ pub(crate) struct Children;
 impl Children {
     pub(crate) fn new() -> Self {
         Self
+    }
+
+    pub(crate) fn are_strays(&self) -> bool {
+        true
     }
 
     pub(crate) fn list(&mut self, pids: &mut Vec<i32>) {

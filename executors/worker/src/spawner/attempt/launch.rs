@@ -3,17 +3,18 @@
 use std::{
     fs::File,
     io,
-    os::{fd::OwnedFd, unix::process::CommandExt},
-    path::Path,
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use rustix::io::Errno;
 
-use super::{Attempt, Main, Pipe, Tools};
+use super::{Attempt, Pipe, Tools};
 use crate::spawner::{
     cgroup::{ENTER, Group},
     exec,
+    launcher::Process,
     wire::{Cmd, How},
 };
 
@@ -25,7 +26,12 @@ pub(super) enum Refusal {
 }
 
 impl Attempt {
-    pub(super) fn spawn(&mut self, cmd: &Cmd, tools: &mut Tools) -> Result<(), Refusal> {
+    /// The command to be started, and the file that is its program.
+    pub(super) fn command(
+        &self,
+        cmd: &Cmd,
+        tools: &mut Tools,
+    ) -> Result<(Command, PathBuf), Refusal> {
         let program = cmd.argv.first().map_or("", String::as_str);
         let path = [&cmd.env, &self.order.env, &tools.env]
             .into_iter()
@@ -51,25 +57,24 @@ impl Attempt {
             .stdin(Stdio::inherit())
             .stdout(self.stdout_target()?)
             .stderr(Stdio::piped());
-        let mut child = command.spawn().map_err(|error| {
-            if error.kind() == io::ErrorKind::NotFound {
-                tools.programs.forget();
-            }
-            let how = exec::explain(&error, program, &file, Path::new(&self.order.folder));
-            if exec::is_passing(&error) {
-                Refusal::Passing(how)
-            } else {
-                Refusal::Final(how)
-            }
-        })?;
-        self.watch(child.stdout.take().map(OwnedFd::from), false);
-        self.watch(child.stderr.take().map(OwnedFd::from), true);
-        let pid = child.id() as i32;
-        self.main = Some(Main {
-            pid,
-            handle: handle(pid),
-        });
-        Ok(())
+        Ok((command, file))
+    }
+
+    /// Why a command could not be started.
+    pub(super) fn refused(&self, error: &io::Error, file: &Path, tools: &mut Tools) -> Refusal {
+        if error.kind() == io::ErrorKind::NotFound {
+            tools.programs.forget();
+        }
+        let argv = self.order.commands.get(self.step).map(|cmd| &cmd.argv);
+        let program = argv
+            .and_then(|argv| argv.first())
+            .map_or("", String::as_str);
+        let how = exec::explain(error, program, file, Path::new(&self.order.folder));
+        if exec::is_passing(error) {
+            Refusal::Passing(how)
+        } else {
+            Refusal::Final(how)
+        }
     }
 
     /// This program, told to enter the group and become `file`.
@@ -101,29 +106,21 @@ impl Attempt {
             })
     }
 
-    fn watch(&mut self, fd: Option<OwnedFd>, stderr: bool) {
-        let Some(fd) = fd else { return };
-        // A pipe that stays blocking would only cost a late answer, so the error does not matter.
-        let _ = rustix::fs::fcntl_setfl(&fd, rustix::fs::OFlags::NONBLOCK);
-        self.pipes.push(Pipe {
-            file: Some(fd.into()),
-            stderr,
-        });
+    /// Takes the process, and the pipes that are read from now on.
+    pub(super) fn take(&mut self, process: Process) {
+        for (fd, stderr) in [(process.stdout, false), (process.stderr, true)] {
+            if let Some(fd) = fd {
+                self.pipes.push(Pipe {
+                    file: Some(fd.into()),
+                    stderr,
+                });
+            }
+        }
+        self.main = Some(process.main);
     }
 }
 
 fn pairs(env: &[(String, String)]) -> impl Iterator<Item = (&str, &str)> {
     env.iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
-}
-
-#[cfg(target_os = "linux")]
-fn handle(pid: i32) -> Option<OwnedFd> {
-    use rustix::process::{Pid, PidfdFlags, pidfd_open};
-    pidfd_open(Pid::from_raw(pid)?, PidfdFlags::empty()).ok()
-}
-
-#[cfg(not(target_os = "linux"))]
-fn handle(_: i32) -> Option<OwnedFd> {
-    None
 }

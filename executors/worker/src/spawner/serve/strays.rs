@@ -30,6 +30,9 @@ impl Server {
     /// Finds new strays, kills those whose attempt has ended, and reaps the dead.
     pub(super) fn sweep(&mut self) {
         loop {
+            if !self.children.are_strays() || self.tools.launcher.is_alone() {
+                self.settle(|_| true);
+            }
             let mut pids = std::mem::take(&mut self.pids);
             self.children.list(&mut pids);
             for pid in pids.drain(..) {
