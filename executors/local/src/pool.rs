@@ -48,7 +48,11 @@ impl Pool {
     ///
     /// # Errors
     /// When not even one can be started.
-    pub(crate) fn new(threads: usize, worker: &Arc<Worker>, inbox: &Arc<Inbox>) -> io::Result<Self> {
+    pub(crate) fn new(
+        threads: usize,
+        worker: &Arc<Worker>,
+        inbox: &Arc<Inbox>,
+    ) -> io::Result<Self> {
         let (jobs, queue) = channel();
         let queue = Arc::new(Mutex::new(queue));
         let events = Events::default();
