@@ -327,8 +327,9 @@ impl<'p> Finisher<'p> {
             return node;
         }
         let slot = match self.keys.find(&key, &self.nodes.keys) {
-            // Waiting for a node that comes later could be waiting for itself.
-            Ok(node) if mine().all(|set| self.comes_before(set, node)) => {
+            // What only one of them waits for, or forgives, must not decide about the other: such cells stay apart, and the
+            // scheduler's single flight runs their action once all the same.
+            Ok(node) if self.same_gate(node, ix, row, class, sets) => {
                 self.merge(node, cell, class, mine());
                 return node;
             }
@@ -343,8 +344,47 @@ impl<'p> Finisher<'p> {
         node
     }
 
-    fn comes_before(&self, set: SetIx, node: NodeIx) -> bool {
-        self.sets.members(set).iter().all(|member| *member <= node)
+    /// Whether a cell waits for the same nodes, in the same way, as the first cell of a node.
+    fn same_gate(
+        &self,
+        node: NodeIx,
+        ix: usize,
+        row: usize,
+        class: u32,
+        sets: &[Vec<u32>],
+    ) -> bool {
+        let forgives = |class: u32| self.classes.list[class as usize].continue_on_error;
+        if forgives(class) != forgives(self.nodes.class[node.index()]) {
+            return false;
+        }
+        let (job, first_row) = self.core.cell(self.nodes.first_cell[node.index()] as usize);
+        let theirs = if job == ix {
+            sets
+        } else {
+            let at = self.need_sets.iter().rposition(|(other, _)| *other == job);
+            &self.need_sets[at.expect("a node's job was finished before")].1
+        };
+        self.gate(theirs, first_row) == self.gate(sets, row)
+    }
+
+    /// What a cell waits for: the members of each set and how many of them may fail.
+    fn gate(&self, sets: &[Vec<u32>], row: usize) -> Vec<(&[NodeIx], Option<u32>)> {
+        let waits = sets
+            .iter()
+            .map(|sets| sets[row])
+            .filter(|set| *set != NONE)
+            .map(SetIx);
+        let mut gate: Vec<_> = waits
+            .map(|set| {
+                (
+                    self.sets.members(set),
+                    self.sets.gather(set).and_then(|gather| gather.min),
+                )
+            })
+            .collect();
+        gate.sort_unstable();
+        gate.dedup();
+        gate
     }
 
     fn merge(&mut self, node: NodeIx, cell: usize, class: u32, sets: impl Iterator<Item = SetIx>) {

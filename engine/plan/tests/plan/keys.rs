@@ -1,5 +1,7 @@
 //! What is in a key and what is not; merging; pinned vectors.
 
+use std::time::Duration;
+
 use dagrun_model::Digest;
 use dagrun_plan::{KeyPartKind, Plan};
 
@@ -186,15 +188,40 @@ fn jobs_that_do_the_same_are_one_node_with_the_largest_limits() {
     )
     .plan();
     let x = node(&plan, "a");
-    assert_eq!(ids(&plan), ["a", "d"]);
-    assert_eq!(plan.ids(x), ["a", "b", "c"]);
-    let class = plan.class(x);
     assert_eq!(
-        class.timeout, None,
-        "c has no limit, which is the largest one"
+        ids(&plan),
+        ["a", "c", "d"],
+        "c waits for a: it stays apart, and is a hit when its turn comes"
     );
+    assert_eq!(plan.ids(x), ["a", "b"]);
+    let class = plan.class(x);
+    assert_eq!(class.timeout, Some(Duration::from_secs(300)));
     assert_eq!((class.max_retries, class.resources.memory), (1, 1 << 30));
-    assert_eq!(plan.upstream(x).count(), 0, "it does not wait for itself");
+    assert_eq!(plan.upstream(x).count(), 0);
+}
+
+#[test]
+fn equal_work_is_not_merged_where_other_nodes_decide_about_it() {
+    for (jobs, expected) in [
+        (
+            "bad: {run: [z]}\na: {needs: bad, run: [x]}\nb: {run: [x]}\n",
+            vec!["bad", "a", "b"],
+        ),
+        (
+            "f: {matrix: {i: [1, 2]}, run: [z, '${{ matrix.i }}']}\ng: {needs: [{job: f, min: 1}], run: [x]}\nh: {needs: f, run: [x]}\n",
+            vec!["f[i=1]", "f[i=2]", "g", "h"],
+        ),
+        (
+            "a: {run: [x], continue_on_error: true}\nb: {run: [x]}\n",
+            vec!["a", "b"],
+        ),
+        (
+            "n: {run: [z]}\na: {needs: n, run: [x]}\nb: {needs: n, run: [x]}\n",
+            vec!["n", "a"],
+        ),
+    ] {
+        assert_eq!(ids(&World::jobs(jobs).plan()), expected, "{jobs}");
+    }
 }
 
 #[test]
