@@ -106,13 +106,23 @@ macro_rules! say {
     }};
 }
 
+/// Ends the program: quietly where the reader went away, else with the code for trouble of the machine, so that a script never
+/// takes half an answer for a whole one.
+pub(crate) fn stdout_failed(error: &std::io::Error) -> ! {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        std::process::exit(0);
+    }
+    say!("error: cannot write to standard output: {error}");
+    std::process::exit(3);
+}
+
 /// Prints to standard output; a reader that went away ends the program quietly.
 #[macro_export]
 macro_rules! put {
     ($($arg:tt)*) => {{
         use std::io::Write as _;
-        if writeln!(std::io::stdout(), $($arg)*).is_err() {
-            std::process::exit(0);
+        if let Err(error) = writeln!(std::io::stdout(), $($arg)*) {
+            $crate::term::stdout_failed(&error);
         }
     }};
 }
@@ -156,6 +166,16 @@ pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         text.push('\n');
     }
     text
+}
+
+/// A number of things.
+pub(crate) fn plural(n: u64, word: &str) -> String {
+    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
+}
+
+/// A number of things whose plural is irregular.
+pub(crate) fn plural_of(n: u64, one: &str, many: &str) -> String {
+    format!("{n} {}", if n == 1 { one } else { many })
 }
 
 #[cfg(test)]

@@ -303,3 +303,36 @@ fn unwritable_places_are_named() {
     assert_eq!(said.code, 3, "{said:?}");
     said.has(&file.display().to_string());
 }
+
+#[test]
+fn an_export_never_leaves_the_project_by_a_link() {
+    let project = Project::new(
+        "dagrun: 1\nname: out\njobs:\n  a:\n    outputs: {o: o.txt}\n    run: echo x > ${{ outputs.o }}\nexport: {link/o.txt: \"${{ jobs.a.outputs.o }}\"}\n",
+    );
+    let outside = project.folder.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    std::os::unix::fs::symlink(&outside, project.dir().join("link")).unwrap();
+    project.fails(1, &["run"]).has("leads out");
+    assert_eq!(fs::read_dir(&outside).unwrap().count(), 0);
+}
+
+#[test]
+fn a_full_standard_output_is_no_success() {
+    let project = Project::new(CHAIN);
+    let full = || fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let status = project.command(&["plan", "--json"]).stdout(full()).status().unwrap();
+    assert_eq!(status.code(), Some(3));
+}
+
+#[test]
+fn a_cache_that_is_deleted_during_a_run_can_be_used_again() {
+    let project = Project::new(
+        "dagrun: 1\nname: gone\njobs:\n  a:\n    matrix: {i: [1, 2, 3, 4]}\n    outputs: {o: o.txt}\n    run: sleep 0.3; echo ${{ matrix.i }} > ${{ outputs.o }}\n",
+    );
+    let child = project.start(&["run", "-j", "1"]);
+    std::thread::sleep(std::time::Duration::from_millis(500));
+    fs::remove_dir_all(project.cache()).unwrap();
+    assert_ne!(said(child.wait_with_output().unwrap()).code, 0);
+    project.ok(&["run"]);
+    assert_eq!(project.counts()[0], 4);
+}

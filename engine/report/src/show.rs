@@ -1,6 +1,6 @@
 //! The JSON of `dagrun show --json`: names that scripts depend on.
 
-use dagrun_events::{NodeRow, RunState};
+use dagrun_events::{AttemptOutcome, AttemptSummary, NodeRow, RunState};
 use serde_json::{Value, json};
 
 /// A run as JSON: `counts`, `executed`, `wall` seconds, and `nodes`, a row for each distinct node with `id`, `ids`, `outcome`,
@@ -54,13 +54,35 @@ fn row(state: &RunState, node: &NodeRow) -> Value {
         "ids": ids,
         "outcome": node.outcome.map(|outcome| outcome.word()),
         "because": node.because,
-        "cause": node.cause.as_ref().or(last.and_then(|result| result.cause.as_ref())).map(|cause| cause.code()),
-        "message": last.filter(|_| node.cause.is_some() || last.is_some_and(|r| r.cause.is_some())).map(|result| result.describe()),
+        "cause": cause(node, last),
+        "message": message(node, last),
         "outputs": node.outputs,
         "attempts": node.attempts.len(),
         "phases": state.phases(node),
         "usage": state.usage(node),
     })
+}
+
+/// A stable short name of why the node has no result of its own: that of its failure, `timeout`, or `lost`.
+fn cause(node: &NodeRow, last: Option<&AttemptSummary>) -> Option<&'static str> {
+    let of_attempt = |result: &AttemptSummary| match (&result.cause, result.outcome) {
+        (Some(cause), _) => Some(cause.code()),
+        (None, AttemptOutcome::TimedOut) => Some("timeout"),
+        (None, AttemptOutcome::Lost) => Some("lost"),
+        (None, _) => None,
+    };
+    node.cause
+        .as_ref()
+        .map(|cause| cause.code())
+        .or_else(|| last.and_then(of_attempt))
+}
+
+fn message(node: &NodeRow, last: Option<&AttemptSummary>) -> Option<String> {
+    let unsuccessful = |result: &&AttemptSummary| result.outcome != AttemptOutcome::Succeeded;
+    match last.filter(unsuccessful) {
+        Some(result) => Some(result.describe()),
+        None => node.cause.as_ref().map(ToString::to_string),
+    }
 }
 
 #[cfg(test)]

@@ -65,6 +65,12 @@ pub(crate) fn lay(
     overwrite: bool,
 ) -> Laid {
     let dest = project.join(&export.target);
+    if leads_out(project, &dest) {
+        return Laid::KeptBack(format!(
+            "a folder of `{}` is a symbolic link that leads out of the project; export to a folder inside",
+            export.target
+        ));
+    }
     let result = match &export.artifact {
         Artifact::Absent => return Laid::Unchanged,
         Artifact::File(blob) | Artifact::Value { file: blob, .. } => {
@@ -81,6 +87,19 @@ pub(crate) fn lay(
         Trouble::Store(error) => Laid::KeptBack(error.to_string()),
         Trouble::Io(error) => Laid::KeptBack(format!("cannot look at it: {error}")),
     })
+}
+
+/// Whether a folder on the way to a path is a link to outside of the project.
+fn leads_out(project: &Path, dest: &Path) -> bool {
+    let inside = project.canonicalize();
+    let nearest = dest
+        .ancestors()
+        .skip(1)
+        .find_map(|folder| folder.canonicalize().ok());
+    match (inside, nearest) {
+        (Ok(project), Some(folder)) => !folder.starts_with(project),
+        _ => false,
+    }
 }
 
 enum Trouble {

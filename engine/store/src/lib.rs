@@ -234,6 +234,19 @@ impl Drop for Inner {
     }
 }
 
+/// Everything that dagrun puts at the top of a store.
+const OWN: &[&str] = &[
+    "VERSION",
+    "actions",
+    "blobs",
+    "gc.lock",
+    "leases",
+    "quarantine",
+    "uses.log",
+    "verified",
+    "work",
+];
+
 /// Lays out a new store. Several processes may do so at once.
 fn create(root: &Path, version: &Path) -> Result<(), StoreError> {
     let existed = root.is_dir();
@@ -284,11 +297,10 @@ fn sync_folder(path: &Path) -> Result<(), StoreError> {
     File::open(path).and_then(|f| f.sync_all()).at("sync", path)
 }
 
-/// Whether a folder without a version is empty, or a store that is just being made.
+/// Whether a folder without a version is empty, a store that is just being made, or what is left of one that was deleted
+/// while somebody used it.
 fn may_become_a_store(root: &Path) -> Result<bool, StoreError> {
     Ok(fsx::names(root)?.iter().all(|name| {
-        matches!(name.as_str(), "blobs" | "actions" | "leases" | "VERSION")
-            || name.starts_with(fsx::TEMP_PREFIX)
-            || name == "lost+found"
+        OWN.contains(&name.as_str()) || name.starts_with(fsx::TEMP_PREFIX) || name == "lost+found"
     }))
 }
