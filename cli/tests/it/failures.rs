@@ -215,3 +215,54 @@ fn a_node_that_makes_other_bytes_is_found_out() {
     let project = job("    run: echo same > ${{ outputs.o }}\n    outputs: {o: o.txt}");
     project.ok(&["check", "a", "--repeat", "3"]);
 }
+
+const SWEEP: &str = "dagrun: 1\nname: sweep\njobs:\n  score:\n    matrix: {x: [1, 2, 3, 4, 5, 6, 7, 8]}\n    outputs: {o: o.txt}\n    run: echo x > ${{ outputs.o }} && exit ${{ matrix.x - matrix.x + 3 }}\n";
+
+#[test]
+fn one_bug_in_a_sweep_is_told_once() {
+    let project = Project::new(SWEEP);
+    let said = project.fails(1, &["run"]);
+    said.has("and 7 more of `score` for the same reason: ");
+    said.has("with DAGRUN_V0=o.txt");
+    let told = said.stderr.matches("FAILED score[").count();
+    assert_eq!(told, 5, "{said:?}");
+    let shown = project.ok(&["show"]);
+    shown.has("exit code 3 (and 7 more of `score`: ");
+}
+
+#[test]
+fn a_node_that_failed_is_explained_by_its_failure() {
+    let project = Project::new(SWEEP);
+    project.fails(1, &["run"]);
+    let planned = project.ok(&["plan"]);
+    planned.has("score[x=1] and 7 more  failed in run ");
+    project.ok(&["explain", "score[x=2]"]).has(": exit code 3");
+    project
+        .fails(1, &["log", "scor[x=1]"])
+        .has("did you mean `score[x=1]`?");
+    project
+        .fails(1, &["log", "score"])
+        .has("nodes of `score` are named like score[x=");
+}
+
+#[test]
+fn what_no_worker_has_is_named() {
+    let project = Project::new(
+        "dagrun: 1\nname: big\njobs:\n  a:\n    resources: {cpus: 64}\n    outputs: {o: o.txt}\n    run: touch o.txt\n",
+    );
+    let said = project.fails(3, &["run", "-j", "2"]);
+    said.has("`a` asks for 64 CPUs, and the largest worker has 2 CPUs");
+    said.has("1 not run");
+    project.ok(&["explain", "a"]).has("it asks for 64 CPUs");
+}
+
+#[test]
+fn a_limit_by_flag_takes_what_was_made_just_now() {
+    let project = Project::new(
+        "dagrun: 1\nname: g\njobs:\n  a:\n    outputs: {o: o.txt}\n    run: echo x > o.txt\n",
+    );
+    project.ok(&["run"]);
+    project
+        .ok(&["gc", "--max-size", "1"])
+        .has("deleted 0 entries and 1 blob, 2 B; 0 B stay");
+}
