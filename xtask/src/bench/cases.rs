@@ -494,14 +494,16 @@ fn scheduler() -> Result<Table, String> {
             "--quiet",
             "-p",
             "dagrun-sched",
+            "--features",
+            "sim",
             "--example",
             "sched_bench",
         ],
     )?;
     let mut rows = Vec::new();
-    for line in text.lines().filter(|line| line.starts_with('{')) {
-        let row: serde_json::Value = serde_json::from_str(line)
-            .map_err(|error| format!("sched_bench printed bad JSON: {error}"))?;
+    let measured: Vec<serde_json::Value> = serde_json::from_str(&text)
+        .map_err(|error| format!("sched_bench printed bad JSON: {error}"))?;
+    for row in measured {
         let (events, ns) = (
             row["events"].as_u64().unwrap_or(0),
             row["ns_per_event"].as_f64().unwrap_or(f64::NAN),
@@ -510,7 +512,7 @@ fn scheduler() -> Result<Table, String> {
         rows.push(Row {
             side: format!(
                 "{} at {} hosts",
-                row["graph"].as_str().unwrap_or("graph"),
+                row["shape"].as_str().unwrap_or("graph"),
                 row["hosts"]
             ),
             size: row["nodes"].as_u64().unwrap_or(0),
