@@ -27,7 +27,7 @@ pub(crate) struct Global {
     /// When to use colour; `NO_COLOR` is respected
     #[arg(long, value_enum, default_value_t = When::Auto, global = true, value_name = "WHEN")]
     pub(crate) color: When,
-    /// Say less: only failures and the end
+    /// Say less: only failures and warnings, and the end where not all went well
     #[arg(short, long, global = true)]
     pub(crate) quiet: bool,
     /// Say more; twice for the engine's own log
@@ -98,7 +98,6 @@ pub(crate) enum Command {
     /// Write man pages
     Man {
         /// The folder to write them to
-        #[arg(default_value = ".")]
         dir: PathBuf,
     },
 }
@@ -137,7 +136,7 @@ pub(crate) struct RunArgs {
     pub(crate) pipeline: Pipeline,
     #[command(flatten)]
     pub(crate) selection: Selection,
-    /// How many nodes run at once; default: the number of CPUs
+    /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Run again although cached: all nodes, or these jobs or nodes
@@ -384,7 +383,7 @@ pub(crate) struct InitArgs {
     /// The template
     #[arg(value_enum, default_value_t = Template::Sweep)]
     pub(crate) template: Template,
-    /// The folder to start in
+    /// The folder to start in; it is made where it is not there
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
 }
@@ -393,7 +392,7 @@ pub(crate) struct InitArgs {
 pub(crate) enum Template {
     /// One job
     Hello,
-    /// A parameter sweep with replicates, scores and a figure
+    /// A parameter sweep with replicates and a table
     Sweep,
     /// Continuous integration
     Ci,

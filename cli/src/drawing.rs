@@ -53,14 +53,18 @@ impl Graph {
             let _ = writeln!(text, "  n{ix} [label={}];", quote(&label));
         }
         for edge in &self.edges {
-            let style = if edge.data { "" } else { ", style=dashed" };
-            let _ = writeln!(
-                text,
-                "  n{} -> n{} [label={}{style}];",
-                edge.from,
-                edge.to,
-                quote(&edge.label)
-            );
+            let mut looks = Vec::new();
+            if !edge.label.is_empty() {
+                looks.push(format!("label={}", quote(&edge.label)));
+            }
+            if !edge.data {
+                looks.push("style=dashed".into());
+            }
+            let looks = match looks.is_empty() {
+                true => String::new(),
+                false => format!(" [{}]", looks.join(", ")),
+            };
+            let _ = writeln!(text, "  n{} -> n{}{looks};", edge.from, edge.to);
         }
         text.push_str("}\n");
         text

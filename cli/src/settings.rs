@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dagrun_model::{did_you_mean, parse_bytes, parse_duration};
+use dagrun_model::{did_you_mean, format_bytes, parse_bytes, parse_duration};
 
 use crate::error::{CliError, Context};
 
@@ -104,7 +104,7 @@ impl Settings {
         Self {
             cache: From::new(default_cache(), "default"),
             jobs: From::new(cpus, "default: the number of CPUs"),
-            memory: From::new(0, "default: what the machine has"),
+            memory: From::new(0, "default"),
             hard_links: From::new(false, "default"),
             grace: From::new(Duration::from_secs(5), "default"),
             log_cap: From::new(16 << 20, "default"),
@@ -256,8 +256,15 @@ impl Settings {
             .collect()
     }
 
-    /// Rows of (name, value, origin), for people.
-    pub(crate) fn rows(&self) -> Vec<(&'static str, String, &str)> {
+    /// Rows of (name, value, origin); sizes for people, or in bytes.
+    pub(crate) fn rows(&self, bytes: bool) -> Vec<(&'static str, String, &str)> {
+        let size = |size: u64| {
+            if bytes {
+                size.to_string()
+            } else {
+                format_bytes(size)
+            }
+        };
         let age = |age: Option<Duration>| {
             age.map_or("none".into(), |age| {
                 humantime::format_duration(age).to_string()
@@ -270,7 +277,14 @@ impl Settings {
                 &self.cache.origin,
             ),
             ("jobs", self.jobs.value.to_string(), &self.jobs.origin),
-            ("memory", self.memory.value.to_string(), &self.memory.origin),
+            (
+                "memory",
+                match self.memory.value {
+                    0 if !bytes => "what the machine has".into(),
+                    memory => size(memory),
+                },
+                &self.memory.origin,
+            ),
             (
                 "staging",
                 if self.hard_links.value {
@@ -285,11 +299,7 @@ impl Settings {
                 humantime::format_duration(self.grace.value).to_string(),
                 &self.grace.origin,
             ),
-            (
-                "log_cap",
-                self.log_cap.value.to_string(),
-                &self.log_cap.origin,
-            ),
+            ("log_cap", size(self.log_cap.value), &self.log_cap.origin),
             (
                 "resources",
                 self.resources
@@ -317,9 +327,7 @@ impl Settings {
             ),
             (
                 "gc.max_size",
-                self.gc_max_size
-                    .value
-                    .map_or("none".into(), |bytes| bytes.to_string()),
+                self.gc_max_size.value.map_or("none".into(), size),
                 &self.gc_max_size.origin,
             ),
         ]

@@ -1,5 +1,7 @@
 //! `dagrun gc` and `dagrun cache`: what is in the cache, whose it is, whether it is whole.
 
+use std::{path::Path, time::Duration};
+
 use dagrun_model::{format_bytes, parse_bytes, parse_duration};
 use dagrun_store::{GcOptions, Store};
 use serde_json::json;
@@ -10,11 +12,14 @@ use crate::{
     load::open_store,
     put, say,
     settings::Settings,
-    term::{Ink, Style, table},
+    term::{Ink, Style, plural, plural_of, table},
 };
 
+/// Work folders younger than this stay.
+const WORK_AGE: Duration = Duration::from_secs(3600);
+
 fn open(global: &Global) -> Result<(Settings, Store), CliError> {
-    let settings = Settings::load(std::path::Path::new("."), global.cache.as_deref())?;
+    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
     let store = open_store(&settings)?;
     Ok((settings, store))
 }
@@ -37,9 +42,12 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
         max_age: age.or(settings.gc_max_age.value),
         max_bytes: size.or(settings.gc_max_size.value),
         dry_run: args.dry_run,
+        // Who names a limit means it also for what was made within the hour.
+        now: age.is_some() || size.is_some(),
         ..GcOptions::default()
     };
     let report = store.gc(&options).map_err(CliError::environment)?;
+    let folders = sweep_work(&store.root().join("work"), report.leases > 0, args.dry_run);
     if args.json {
         let rows: Vec<_> = report
             .rows
@@ -56,6 +64,9 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
                 "kept_blobs": report.kept_blobs,
                 "kept_bytes": report.kept_bytes,
                 "guarded": report.guarded,
+                "young": report.young,
+                "young_bytes": report.young_bytes,
+                "work_folders": folders,
                 "leases": report.leases,
                 "rows": rows,
             })
@@ -70,7 +81,11 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
             vec![
                 row.node.clone(),
                 row.run.clone(),
-                format_bytes(row.bytes),
+                if row.bytes > 0 {
+                    format_bytes(row.bytes)
+                } else {
+                    "-".into()
+                },
                 days(row.unused.as_secs_f64()),
             ]
         })
@@ -82,22 +97,45 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
         );
     }
     put!(
-        "{} {} entries and {} blobs, {}; {} stay",
+        "{} {} and {}, {}; {} stay",
         if args.dry_run {
             "would delete"
         } else {
             "deleted"
         },
-        report.entries,
-        report.blobs,
+        plural_of(report.entries, "entry", "entries"),
+        plural(report.blobs, "blob"),
         format_bytes(report.bytes),
         format_bytes(report.kept_bytes)
     );
     if report.guarded > 0 {
         put!(
-            "{} more blobs are in use by {} live runs",
-            report.guarded,
-            report.leases
+            "{} more in use by {}",
+            plural(report.guarded, "blob"),
+            plural(report.leases, "live run")
+        );
+    }
+    if report.young > 0 {
+        put!(
+            "{} ({}) younger than 1 h and stay: {}",
+            plural_of(report.young, "blob is", "blobs are"),
+            format_bytes(report.young_bytes),
+            if report.leases > 0 {
+                "runs are live that may use them"
+            } else {
+                "name the limit by a flag to delete them now"
+            }
+        );
+    }
+    if folders > 0 {
+        put!(
+            "{} {} of runs that are over",
+            if args.dry_run {
+                "would remove"
+            } else {
+                "removed"
+            },
+            plural(folders, "work folder")
         );
     }
     if options.max_age.is_none() && options.max_bytes.is_none() {
@@ -106,6 +144,32 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
         );
     }
     Ok(0)
+}
+
+/// Removes the work folders of runs that are over: older than an hour, and no run live; those of a shell whose process is
+/// gone, at once. Gives how many.
+fn sweep_work(work: &Path, live: bool, dry_run: bool) -> u64 {
+    let entries = std::fs::read_dir(work).into_iter().flatten().flatten();
+    let mut removed = 0;
+    for entry in entries {
+        let path = entry.path();
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let old = entry
+            .metadata()
+            .and_then(|meta| meta.modified())
+            .is_ok_and(|at| at.elapsed().is_ok_and(|age| age > WORK_AGE));
+        let goes = match name
+            .strip_prefix("shell-")
+            .and_then(|pid| pid.parse::<u32>().ok())
+        {
+            Some(pid) => !Path::new("/proc").join(pid.to_string()).exists(),
+            None => old && !live,
+        };
+        if goes && path.is_dir() && (dry_run || std::fs::remove_dir_all(&path).is_ok()) {
+            removed += 1;
+        }
+    }
+    removed
 }
 
 fn days(seconds: f64) -> String {
@@ -149,15 +213,16 @@ pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) ->
             String::new()
         } else {
             format!(
-                "; {} outputs were collected and are made again when they are read",
-                report.missing.len()
+                "; {} collected and made again when read",
+                plural_of(report.missing.len() as u64, "output was", "outputs were")
             )
         };
         put!(
-            "{} blobs ({}) and {} entries looked at; {problems} problems{missing}",
-            report.blobs,
+            "{} ({}) and {} looked at; {}{missing}",
+            plural(report.blobs, "blob"),
             format_bytes(report.bytes),
-            report.entries
+            plural_of(report.entries, "entry", "entries"),
+            plural(problems as u64, "problem")
         );
         if problems > 0 && !fix {
             say!(
@@ -178,18 +243,18 @@ pub(crate) fn stat(as_json: bool, global: &Global) -> Done {
         );
     } else {
         put!(
-            "{}\n{} blobs, {}; {} entries",
+            "{}\n{}, {}; {}",
             settings.cache.value.display(),
-            stat.blobs,
+            plural(stat.blobs, "blob"),
             format_bytes(stat.bytes),
-            stat.entries
+            plural_of(stat.entries, "entry", "entries")
         );
     }
     Ok(0)
 }
 
 pub(crate) fn dir(global: &Global) -> Done {
-    let settings = Settings::load(std::path::Path::new("."), global.cache.as_deref())?;
+    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
     put!("{}", settings.cache.value.display());
     Ok(0)
 }

@@ -3,7 +3,9 @@
 
 use dagrun_model::NodeIx;
 use dagrun_plan::Plan;
-use dagrun_run::{Cause, Difference, Explanation, History, PreviewState, explain as explain_node};
+use dagrun_run::{
+    Cause, Difference, Explanation, Force, History, PreviewState, explain as explain_node, preview,
+};
 use serde_json::json;
 
 use crate::{
@@ -45,7 +47,13 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
     if args.json {
         print_json(plan, &explanation);
     } else {
-        print_text(plan, &explanation, style);
+        print_text(&found, &explanation, style);
+        if let Some(trouble) = too_large(&found) {
+            put!(
+                "\n{} {trouble}",
+                style.paint_out(Ink::Warn, "cannot start:")
+            );
+        }
     }
     Ok(0)
 }
@@ -69,7 +77,40 @@ fn print_json(plan: &Plan, explanation: &Explanation) {
     );
 }
 
-fn print_text(plan: &Plan, explanation: &Explanation, style: Style) {
+/// What the node asks for that this machine, with these settings, does not have.
+fn too_large(found: &Found) -> Option<String> {
+    let wants = &found.planned.plan.class(found.node).resources;
+    let settings = &found.loaded.settings;
+    let slots = settings.jobs.value as f64;
+    let cpus = wants.cpu_milli as f64 / 1000.0;
+    if cpus > slots {
+        return Some(format!(
+            "it asks for {cpus} CPUs, and a run has {slots}; lower its `resources` or run with `-j {}`",
+            cpus.ceil()
+        ));
+    }
+    let memory = settings.memory.value;
+    if memory > 0 && wants.memory > memory {
+        return Some(format!(
+            "it asks for {} of memory, and `memory` in dagrun.toml is {}",
+            dagrun_model::format_bytes(wants.memory),
+            dagrun_model::format_bytes(memory)
+        ));
+    }
+    wants.named.iter().find_map(|(name, amount)| {
+        let has = settings.resources.value.get(name).copied().unwrap_or(0);
+        (*amount > has).then(|| {
+            format!(
+                "it asks for {} `{name}`, and `resources` in dagrun.toml has {}",
+                *amount as f64 / 1000.0,
+                has as f64 / 1000.0
+            )
+        })
+    })
+}
+
+fn print_text(found: &Found, explanation: &Explanation, style: Style) {
+    let plan = &found.planned.plan;
     let (word, ink) = match explanation.state {
         PreviewState::Hit => ("is a hit", Ink::Good),
         PreviewState::Run => ("would run", Ink::Info),
@@ -119,8 +160,21 @@ fn print_text(plan: &Plan, explanation: &Explanation, style: Style) {
     let waits = needs(plan, explanation.node);
     if !waits.is_empty() && explanation.state != PreviewState::Hit {
         put!("\nit starts when these have ended:");
+        let states = preview(
+            plan,
+            &found.planned.store,
+            &History::default(),
+            &Force::None,
+        );
+        let done = |id: &str| {
+            let node = plan.find(id);
+            states.as_ref().is_ok_and(|rows| {
+                node.is_some_and(|node| rows[node.index()].state == PreviewState::Hit)
+            })
+        };
         for need in waits.iter().take(10) {
-            put!("  {}", escape(need));
+            let mark = if done(need) { "done" } else { "open" };
+            put!("  {mark}  {}", escape(need));
         }
         if waits.len() > 10 {
             put!("  ... and {} more", waits.len() - 10);

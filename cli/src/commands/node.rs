@@ -220,6 +220,8 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, style: Style) -> Done {
     }
     let done = run_command(command);
     worker.clean();
+    // What cannot be removed now is left to `dagrun gc`.
+    let _ = std::fs::remove_dir_all(worker.folder());
     done
 }
 
@@ -240,6 +242,12 @@ fn run_command(mut command: Command) -> Done {
 }
 
 pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
+    if args.repeat < 2 {
+        return Err(
+            CliError::invalid(format!("`--repeat {}` compares nothing", args.repeat))
+                .hint("write 2 or more"),
+        );
+    }
     let found = Found::new(&args.node, global, style)?;
     let lock = found
         .planned
@@ -253,7 +261,7 @@ pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
         workspace: found.planned.workspace.clone(),
         lock,
         nodes: vec![args.node.node.clone()],
-        repeat: args.repeat.max(2),
+        repeat: args.repeat,
         executor: run::executor(&found.loaded.settings, found.planned.store.clone(), slots),
     })
     .map_err(run_error)?;

@@ -13,13 +13,14 @@ use crate::{
     error::Done,
     load::Loaded,
     put, say,
-    term::{Ink, Style, escape, table},
+    term::{Ink, Style, escape, plural, plural_of, table},
 };
 
 /// Nodes that are listed one by one before the rest is counted.
 const LISTED: usize = 40;
 
 pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
+    run::not_a_file(args.force.as_deref(), &args.file)?;
     let loaded = Loaded::new(&args.file, global, style)?;
     let planned = loaded.plan(&args.pipeline, &args.selection)?;
     let plan = &planned.plan;
@@ -154,9 +155,9 @@ fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
     }
     let saved = counts.naive.saturating_sub(counts.nodes);
     put!(
-        "\n{} nodes, {} units of work{}",
-        counts.nodes,
-        counts.units,
+        "\n{}, {}{}",
+        plural(counts.nodes, "node"),
+        plural_of(counts.units, "unit of work", "units of work"),
         if saved > 0 {
             format!(
                 "; an engine without deduplication would run {}",
@@ -203,7 +204,8 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
     } else {
         LISTED
     };
-    for row in shown.iter().take(limit) {
+    let groups = group(plan, &shown, style.verbose > 0);
+    for (row, more) in groups.iter().take(limit) {
         let (word, ink) = match row.state {
             PreviewState::Hit => ("hit    ", Ink::Good),
             PreviewState::Run => ("run    ", Ink::Info),
@@ -211,20 +213,50 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
             PreviewState::Skip => ("skip   ", Ink::Dim),
         };
         let cause = row.cause.as_ref().map_or(String::new(), |cause| {
-            format!(
-                "  {}",
-                style.paint_out(Ink::Dim, &escape(&cause.describe()))
-            )
+            let waits = match (cause, more) {
+                (Cause::Upstream { .. }, 1..) => format!("{} and others", cause.describe()),
+                _ => cause.describe(),
+            };
+            format!("  {}", style.paint_out(Ink::Dim, &escape(&waits)))
         });
+        let more = match more {
+            0 => String::new(),
+            n => format!(" and {n} more"),
+        };
         put!(
-            "{} {}{cause}",
+            "{} {}{more}{cause}",
             style.paint_out(ink, word),
             escape(&id_with_merged(plan, row.node))
         );
     }
-    if shown.len() > limit {
-        put!("... and {} more (-v lists all)", shown.len() - limit);
+    if groups.len() > limit {
+        let left: usize = groups[limit..].iter().map(|(_, more)| more + 1).sum();
+        put!("... and {left} more");
     }
+    if groups.len() < shown.len() {
+        put!("(-v lists all)");
+    }
+}
+
+/// Nodes of the same job with the same state and cause: the first, and how many more. Each alone where all are wanted.
+fn group<'a>(plan: &Plan, rows: &[&'a NodePreview], all: bool) -> Vec<(&'a NodePreview, usize)> {
+    let mut groups: Vec<(&NodePreview, usize)> = Vec::new();
+    let mut at = BTreeMap::new();
+    for row in rows {
+        let cause = row.cause.as_ref().map(|cause| match cause {
+            // Which of the needs it is says nothing of the others.
+            Cause::Upstream { .. } => String::new(),
+            cause => cause.describe(),
+        });
+        let key = (plan.job(row.node).0, state(row.state), cause);
+        let group = *at.entry(key).or_insert(groups.len());
+        if all || group == groups.len() {
+            groups.push((row, 0));
+        } else {
+            groups[group].1 += 1;
+        }
+    }
+    groups
 }
 
 fn id_with_merged(plan: &Plan, node: NodeIx) -> String {

@@ -1,11 +1,12 @@
 //! `dagrun show`, `runs`, `log`, `journal repair`, and the reports that a run writes at its end: folds of journals.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
-use dagrun_events::{NodeOutcome, RunState};
+use dagrun_events::{AttemptOutcome, NodeOutcome, RunState};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::{RunSummary, Workspace};
@@ -18,10 +19,14 @@ use crate::{
     load::open_store,
     put, say,
     settings::Settings,
-    term::{Ink, Style, escape, table},
+    term::{Ink, Style, escape, job_of, plural, table},
 };
 
 fn workspace(path: &Path) -> Result<Workspace, CliError> {
+    if !path.exists() {
+        return Err(CliError::invalid(format!("there is no {}", path.display()))
+            .hint("name the pipeline file or the folder that it stands in"));
+    }
     let project = project_of(path);
     Workspace::existing(&project)
         .map_err(run_error)?
@@ -88,16 +93,16 @@ fn print(state: &RunState, style: Style) {
     );
     let counts = &state.counts;
     put!(
-        "{} succeeded, {} cached, {} failed, {} skipped, {} cancelled; {} attempts",
+        "{} succeeded, {} cached, {} failed, {} skipped, {} cancelled; {}",
         counts.succeeded,
         counts.cached,
         counts.failed,
         counts.skipped,
         counts.cancelled,
-        state.executed
+        plural(state.executed, "attempt")
     );
     let figures = dagrun_report::statistics(state);
-    print_jobs(&figures);
+    print_jobs(state, &figures);
     if let Some(utilisation) = figures.utilisation {
         put!("\nslots busy {:.0} %", utilisation * 100.0);
     }
@@ -110,22 +115,26 @@ fn print(state: &RunState, style: Style) {
             .collect();
         put!("slowest: {}", slowest.join(", "));
     }
-    for node in state
-        .nodes
-        .iter()
-        .filter(|node| node.outcome == Some(NodeOutcome::Failed))
-    {
-        let why = state
-            .last_attempt(node)
-            .and_then(|attempt| attempt.result.as_ref())
-            .map(|result| result.describe());
-        let why = why
-            .or_else(|| node.cause.as_ref().map(ToString::to_string))
-            .unwrap_or_default();
+    for (ids, why) in failures(state) {
+        let (first, others) = (ids[0], ids.len() - 1);
+        let more = match others {
+            0 => String::new(),
+            _ => format!(
+                " (and {others} more of `{}`: {}{})",
+                escape(job_of(first)),
+                ids[1..]
+                    .iter()
+                    .take(3)
+                    .map(|id| escape(id))
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                if others > 3 { ", ..." } else { "" }
+            ),
+        };
         put!(
-            "{} {}: {}",
+            "{} {}: {}{more}",
             style.paint_out(Ink::Bad, "failed"),
-            escape(&node.id),
+            escape(first),
             escape(&why)
         );
     }
@@ -139,7 +148,54 @@ fn print(state: &RunState, style: Style) {
     }
 }
 
-fn print_jobs(figures: &dagrun_report::Statistics) {
+/// Failed nodes of the same job for the same reason, in the order of the first of each.
+fn failures(state: &RunState) -> Vec<(Vec<&str>, String)> {
+    let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
+    let mut at = BTreeMap::new();
+    for node in &state.nodes {
+        if node.outcome != Some(NodeOutcome::Failed) {
+            continue;
+        }
+        let why = state
+            .last_attempt(node)
+            .and_then(|attempt| attempt.result.as_ref())
+            .map(|result| result.describe())
+            .or_else(|| node.cause.as_ref().map(ToString::to_string))
+            .unwrap_or_default();
+        let group = *at
+            .entry((job_of(&node.id), why.clone()))
+            .or_insert(groups.len());
+        if group == groups.len() {
+            groups.push((Vec::new(), why));
+        }
+        groups[group].0.push(&node.id);
+    }
+    groups
+}
+
+/// Attempts by job that were told to stop: they did not fail.
+fn cancelled(state: &RunState) -> BTreeMap<&str, u64> {
+    let mut jobs = BTreeMap::new();
+    for attempt in &state.attempts {
+        let result = attempt.result.as_ref();
+        if result.is_some_and(|result| result.outcome == AttemptOutcome::Cancelled) {
+            *jobs
+                .entry(job_of(&state.nodes[attempt.node].id))
+                .or_default() += 1;
+        }
+    }
+    jobs
+}
+
+/// Jobs in the order in which they were first heard of.
+fn jobs_in_order(state: &RunState) -> Vec<&str> {
+    let mut seen = BTreeSet::new();
+    let jobs = state.nodes.iter().map(|node| job_of(&node.id));
+    jobs.filter(|job| seen.insert(*job)).collect()
+}
+
+fn print_jobs(state: &RunState, figures: &dagrun_report::Statistics) {
+    let cancelled = cancelled(state);
     let bytes = |bytes: u64| {
         if bytes == 0 {
             String::new()
@@ -148,16 +204,18 @@ fn print_jobs(figures: &dagrun_report::Statistics) {
         }
     };
     let count = |n: u64| if n == 0 { String::new() } else { n.to_string() };
-    let rows: Vec<Vec<String>> = figures
-        .jobs
-        .iter()
+    let rows: Vec<Vec<String>> = jobs_in_order(state)
+        .into_iter()
+        .filter_map(|job| Some((job, figures.jobs.get(job)?)))
         .map(|(job, figures)| {
+            let stopped = cancelled.get(job).copied().unwrap_or(0);
             let seconds = |q: f64| figures.quantile(q).map_or(String::new(), format_seconds);
             vec![
-                job.clone(),
+                job.to_owned(),
                 count(figures.attempts),
                 count(figures.cached),
-                count(figures.unsuccessful),
+                count(figures.unsuccessful - stopped),
+                count(stopped),
                 seconds(0.5),
                 seconds(0.95),
                 if figures.attempts > 0 {
@@ -176,6 +234,7 @@ fn print_jobs(figures: &dagrun_report::Statistics) {
             ">ran",
             ">cached",
             ">failed",
+            ">cancelled",
             ">median",
             ">95 %",
             ">CPU",
@@ -292,11 +351,59 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         }
         return Ok(0);
     }
-    Err(CliError::failed(format!(
-        "`{}` has not run in this workspace",
-        escape(&args.node)
-    ))
-    .hint("a node that came from the cache has its log where it ran; `dagrun runs` lists the runs"))
+    Err(has_no_log(&workspace, args))
+}
+
+/// Why there is no log of what a person named: no such node, a job, or a result from the cache.
+fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
+    let name = &args.node;
+    let runs: Vec<RunId> = match &args.run {
+        Some(run) => workspace.find_run(run).into_iter().collect(),
+        None => workspace.journaled_runs(),
+    };
+    // The last run that got as far as its nodes.
+    let last = runs.into_iter().rev().find_map(|run| {
+        let state = fold(workspace, &run).ok()?;
+        (!state.nodes.is_empty()).then_some((run, state))
+    });
+    let Some((run, state)) = last else {
+        return CliError::failed(format!("no node has run in {}", args.file.display()));
+    };
+    if let Some(node) = state.find(name) {
+        let how = node.outcome.map_or("did not start", |end| end.word());
+        let error = CliError::failed(format!(
+            "`{name}` was {how} in run {run}: it has no log there"
+        ));
+        return match node.outcome {
+            Some(NodeOutcome::Cached) => error.hint(
+                "its log is with the run that made the result: `dagrun explain` names it, `dagrun runs` lists the runs",
+            ),
+            _ => error,
+        };
+    }
+    let error = CliError::failed(format!("there is no node `{name}` in run {run}"));
+    let of_job: Vec<&str> = state
+        .nodes
+        .iter()
+        .map(|node| node.id.as_str())
+        .filter(|id| job_of(id) == job_of(name))
+        .take(3)
+        .collect();
+    if !of_job.is_empty() {
+        return error.hint(format!(
+            "nodes of `{}` are named like {}",
+            job_of(name),
+            of_job.join(", ")
+        ));
+    }
+    let ids = state.nodes.iter().map(|node| node.id.as_str());
+    let near = dagrun_model::did_you_mean(name, ids.clone().take(10_000))
+        .map(str::to_owned)
+        .or_else(|| dagrun_model::did_you_mean(job_of(name), ids.map(job_of)).map(str::to_owned));
+    match near {
+        Some(near) => error.hint(format!("did you mean `{near}`?")),
+        None => error.hint(format!("jobs: {}", jobs_in_order(&state).join(", "))),
+    }
 }
 
 /// Raw bytes go to files and pipes; a terminal gets control characters shown, not obeyed.

@@ -1,6 +1,12 @@
 //! `dagrun run`: wires plan, store, executor, signals and the terminal, and says how it went.
 
-use std::{collections::BTreeMap, io::Write, path::PathBuf, sync::Arc, thread::JoinHandle};
+use std::{
+    collections::BTreeMap,
+    io::Write,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::JoinHandle,
+};
 
 use dagrun_events::Record;
 use dagrun_local::{LocalExecutor, LocalOptions};
@@ -19,7 +25,7 @@ use crate::{
     load::{Loaded, Planned},
     say,
     settings::Settings,
-    term::{Ink, Progress, Style, escape, shell_word},
+    term::{Ink, Progress, Style, escape, job_of, plural, shell_word},
 };
 
 /// Events that a subscriber may lag behind; the journal has them all.
@@ -27,8 +33,11 @@ const QUEUE: usize = 65_536;
 
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
+/// Characters of the value of a template that are shown with a failure.
+const VALUE_LENGTH: usize = 100;
 
 pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
+    not_a_file(args.force.as_deref(), &args.file)?;
     let loaded = Loaded::new(&args.file, global, style)?;
     let planned = loaded.plan(&args.pipeline, &args.selection)?;
     let force = force(args.force.as_deref(), &planned.plan)?;
@@ -45,7 +54,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     handle_signals(stop, style)?;
     let mut followers = Followers::default();
     let rerun = rerun_command(args);
-    followers.progress(Progress::new(style, nodes_by_job(&planned.plan)));
+    followers.progress(Progress::new(style, nodes_by_job(&planned.plan)))?;
     if let Some(path) = &args.events {
         followers.ndjson(path)?;
     }
@@ -76,7 +85,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     .map_err(run_error)?;
     followers.join()?;
 
-    conclude(&summary, &rerun, style);
+    conclude(&summary, plan.len() as u64, &rerun, style);
     report::after_run(&planned.workspace, &summary, &plan, args, style)?;
     if let Some(fatal) = &summary.fatal {
         return Err(CliError {
@@ -86,6 +95,21 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
         });
     }
     Ok(u8::try_from(summary.exit_code).unwrap_or(1))
+}
+
+/// `--force figure` reads `figure` as the file: says what was probably meant.
+pub(crate) fn not_a_file(force: Option<&[String]>, file: &Path) -> Result<(), CliError> {
+    let word = file.display().to_string();
+    let like_a_name = file.extension().is_none() && !word.contains('/') && !file.exists();
+    if like_a_name && force.is_some_and(<[String]>::is_empty) {
+        return Err(
+            CliError::invalid(format!("there is no file {word}")).hint(format!(
+                "to force a job or node, write `--force={}`",
+                shell_word(&word)
+            )),
+        );
+    }
+    Ok(())
 }
 
 /// What `--force` means: nothing, all, or these.
@@ -160,10 +184,6 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
         ));
     }
     say!("{text}");
-}
-
-fn plural(n: u64, word: &str) -> String {
-    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
 }
 
 /// The command that runs this pipeline again in the same way, to which a node can be added.
@@ -251,7 +271,7 @@ struct Followers {
 }
 
 impl Followers {
-    fn progress(&mut self, mut progress: Progress) {
+    fn progress(&mut self, mut progress: Progress) -> Result<(), CliError> {
         self.follow(move |subscription| {
             while let Some(notification) = subscription.next() {
                 if let Notification::Event(record) = notification {
@@ -260,7 +280,7 @@ impl Followers {
             }
             progress.finish();
             Ok(())
-        });
+        })
     }
 
     fn ndjson(&mut self, path: &PathBuf) -> Result<(), CliError> {
@@ -286,18 +306,21 @@ impl Followers {
                 }
             }
             to.flush().doing(|| "write events".into())
-        });
-        Ok(())
+        })
     }
 
     fn follow(
         &mut self,
         follow: impl FnOnce(Subscription) -> Result<(), CliError> + Send + 'static,
-    ) {
+    ) -> Result<(), CliError> {
         let (subscriber, subscription) = subscribe(QUEUE);
         self.subscribers.push(subscriber);
-        self.threads
-            .push(std::thread::spawn(move || follow(subscription)));
+        let thread = std::thread::Builder::new()
+            .name("events".into())
+            .spawn(move || follow(subscription))
+            .doing(|| "start a thread".into())?;
+        self.threads.push(thread);
+        Ok(())
     }
 
     fn join(self) -> Result<(), CliError> {
@@ -314,15 +337,17 @@ fn line(record: &Record) -> Result<Vec<u8>, CliError> {
     record.to_json().doing(|| "write an event as JSON".into())
 }
 
-fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
-    for failure in summary.failures.iter().take(LISTED) {
-        say!("{}", describe(failure, rerun, style));
+fn conclude(summary: &RunSummary, nodes: u64, rerun: &str, style: Style) {
+    let groups = groups(&summary.failures);
+    for group in groups.iter().take(LISTED) {
+        say!("{}", describe(group, rerun, style));
     }
+    let told: usize = groups.iter().take(LISTED).map(Vec::len).sum();
     let failed = summary.counts.failed;
-    if failed > LISTED as u64 {
+    if failed > told as u64 {
         say!(
-            "... and {} more failed nodes; `dagrun show` lists them",
-            failed - LISTED as u64
+            "... and {}; `dagrun show` lists them",
+            plural(failed - told as u64, "more failed node")
         );
     }
     if summary.dropped_events > 0 && style.verbose > 0 {
@@ -334,7 +359,7 @@ fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
     if style.quiet && summary.exit_code == 0 {
         return;
     }
-    say!("{}", totals(summary, style));
+    say!("{}", totals(summary, nodes, style));
     if !style.quiet {
         for (target, _) in summary.exported.iter().take(LISTED) {
             say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(target));
@@ -349,8 +374,25 @@ fn conclude(summary: &RunSummary, rerun: &str, style: Style) {
     }
 }
 
-fn totals(summary: &RunSummary, style: Style) -> String {
+/// Failures of the same job for the same reason, in the order of the first of each.
+fn groups(failures: &[Failure]) -> Vec<Vec<&Failure>> {
+    let mut groups: Vec<Vec<&Failure>> = Vec::new();
+    let mut at: BTreeMap<(&str, String), usize> = BTreeMap::new();
+    for failure in failures {
+        let group = *at
+            .entry((job_of(&failure.id), failure.describe()))
+            .or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+        groups[group].push(failure);
+    }
+    groups
+}
+
+fn totals(summary: &RunSummary, nodes: u64, style: Style) -> String {
     let counts = &summary.counts;
+    let open = nodes.saturating_sub(counts.total());
     let mut parts = Vec::new();
     for (n, word, ink) in [
         (counts.succeeded, "ran", Ink::Good),
@@ -358,6 +400,7 @@ fn totals(summary: &RunSummary, style: Style) -> String {
         (counts.failed, "failed", Ink::Bad),
         (counts.skipped, "skipped", Ink::Warn),
         (counts.cancelled, "cancelled", Ink::Warn),
+        (open, "not run", Ink::Warn),
     ] {
         if n > 0 {
             parts.push(style.paint(ink, &format!("{n} {word}")).into_owned());
@@ -376,8 +419,12 @@ fn totals(summary: &RunSummary, style: Style) -> String {
     )
 }
 
-/// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks.
-fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
+/// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks; and
+/// which others failed like it.
+fn describe(group: &[&Failure], rerun: &str, style: Style) -> String {
+    let Some((failure, others)) = group.split_first() else {
+        return String::new();
+    };
     let mut text = format!(
         "\n{} {}",
         style.paint(Ink::Bad, "failed:"),
@@ -392,6 +439,12 @@ fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
     row("why", &escape(&failure.describe()));
     if !failure.command.is_empty() {
         row("command", &escape(&failure.command));
+    }
+    for (name, value) in &failure.values {
+        let line = escape(value).replace('\n', "⏎");
+        let short: String = line.chars().take(VALUE_LENGTH).collect();
+        let dots = if short.len() < line.len() { "…" } else { "" };
+        row("with", &format!("{name}={short}{dots}"));
     }
     if failure.attempts > 1 {
         row("attempts", &failure.attempts.to_string());
@@ -415,5 +468,19 @@ fn describe(failure: &Failure, rerun: &str, style: Style) -> String {
         "rerun",
         &format!("{rerun} --only {}", shell_word(&failure.id)),
     );
+    if !others.is_empty() {
+        let ids: Vec<String> = others
+            .iter()
+            .take(3)
+            .map(|other| escape(&other.id))
+            .collect();
+        let dots = if others.len() > 3 { ", ..." } else { "" };
+        text.push_str(&format!(
+            "\n  and {} more of `{}` for the same reason: {}{dots}",
+            others.len(),
+            escape(job_of(&failure.id)),
+            ids.join(", ")
+        ));
+    }
     text
 }

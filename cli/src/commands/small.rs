@@ -16,7 +16,9 @@ use crate::{
 pub(crate) fn fmt(args: &FmtArgs, style: Style) -> Done {
     let mut would_change = false;
     for file in &args.files {
-        let text = std::fs::read_to_string(file).doing(|| format!("read {}", file.display()))?;
+        let text = std::fs::read_to_string(file).map_err(|error| {
+            CliError::invalid(format!("cannot read {}: {error}", file.display()))
+        })?;
         let formatted = dagrun_dsl::fmt(&text).map_err(|diagnostics| {
             let mut sources = dagrun_model::Sources::default();
             sources.add(file.display().to_string(), text.clone());
@@ -113,7 +115,7 @@ pub(crate) fn settings(args: &SettingsArgs, global: &Global) -> Done {
     let settings = Settings::load(&project, global.cache.as_deref())?;
     if args.json {
         let rows: serde_json::Map<_, _> = settings
-            .rows()
+            .rows(true)
             .into_iter()
             .map(|(name, value, origin)| {
                 (
@@ -125,7 +127,7 @@ pub(crate) fn settings(args: &SettingsArgs, global: &Global) -> Done {
         put!("{}", serde_json::Value::Object(rows));
     } else {
         let rows: Vec<_> = settings
-            .rows()
+            .rows(false)
             .into_iter()
             .map(|(name, value, origin)| vec![name.into(), value, origin.into()])
             .collect();

@@ -30,7 +30,12 @@ pub(crate) struct Progress {
     /// Per job: nodes left, attempts measured, seconds measured.
     jobs: BTreeMap<String, JobPace>,
     last_attempt: BTreeMap<String, AttemptSummary>,
+    /// Failed nodes by job; of each job the first few are told one by one.
+    failed: BTreeMap<String, u64>,
 }
+
+/// Failures of one job that are told one by one; the others only as counts.
+const FAILURES_TOLD: u64 = 5;
 
 #[derive(Default, Clone, Copy)]
 struct JobPace {
@@ -78,6 +83,7 @@ impl Progress {
                 })
                 .collect(),
             last_attempt: BTreeMap::new(),
+            failed: BTreeMap::new(),
         }
     }
 
@@ -136,11 +142,10 @@ impl Progress {
             RunEvent::Warning { message } => {
                 self.line(&format!("{} {}", self.ink(Ink::Warn, "warning:"), escape(message)));
             }
-            RunEvent::Stuck { nodes } => self.line(&format!(
-                "{} these nodes ask for more than any worker has: {}; see `dagrun explain`",
-                self.ink(Ink::Bad, "stuck"),
-                escape(&nodes.join(", "))
-            )),
+            // The error at the end says what is asked for and what there is.
+            RunEvent::Stuck { nodes } if self.style.verbose > 0 => {
+                self.line(&format!("{} {}", self.ink(Ink::Bad, "stuck"), escape(&nodes.join(", "))));
+            }
             RunEvent::ExportKept { target, reason } => {
                 self.line(&format!("{} {target}: {}", self.ink(Ink::Bad, "not exported"), escape(reason)));
             }
@@ -175,6 +180,20 @@ impl Progress {
 
     /// One line now; the end of the run has the whole story.
     fn failure(&mut self, node: &str) {
+        let failed = self.failed.entry(job_of(node).to_owned()).or_default();
+        *failed += 1;
+        let failed = *failed;
+        if failed > FAILURES_TOLD {
+            // At 10, 20, 40, 80 ...: each line says twice as much as the one before.
+            if failed.is_multiple_of(10) && (failed / 10).is_power_of_two() {
+                self.line(&format!(
+                    "{} {failed} nodes of `{}` so far",
+                    self.ink(Ink::Bad, "FAILED"),
+                    escape(job_of(node))
+                ));
+            }
+            return;
+        }
         let why = self.last_attempt.get(node).map_or(String::new(), |result| {
             format!(": {}", escape(&result.describe()))
         });
@@ -183,6 +202,12 @@ impl Progress {
             self.ink(Ink::Bad, "FAILED"),
             self.ink(Ink::Bold, &escape(node))
         ));
+        if failed == FAILURES_TOLD {
+            self.line(&format!(
+                "       further failures of `{}` are only counted; the end groups them",
+                escape(job_of(node))
+            ));
+        }
     }
 
     fn ink(&self, ink: Ink, text: &str) -> String {

@@ -51,14 +51,51 @@ pub struct PastRun {
     /// What the digest was made of.
     #[serde(rename = "p")]
     pub parts: Vec<KeyRow>,
+    /// The name of its pipeline; empty in lines of older versions.
+    #[serde(rename = "l", default)]
+    pub pipeline: String,
+    /// How it ended; none where its run was cut off before.
+    #[serde(rename = "e", default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<PastEnd>,
+}
+
+/// How an execution ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PastEnd {
+    /// With outputs.
+    Succeeded,
+    /// It failed: why, in one fragment.
+    Failed(String),
+    /// It was told to stop.
+    Interrupted,
+}
+
+/// A line that tells the end of an execution that an earlier line tells the start of.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct EndLine {
+    /// The node's first logical id.
+    #[serde(rename = "i")]
+    pub(crate) id: String,
+    /// The name of its pipeline.
+    #[serde(rename = "l")]
+    pub(crate) pipeline: String,
+    /// The run.
+    #[serde(rename = "r")]
+    pub(crate) run: String,
+    #[serde(rename = "e")]
+    pub(crate) end: PastEnd,
 }
 
 /// The last execution of each node.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    nodes: BTreeMap<String, PastRun>,
-    last_of_job: BTreeMap<String, String>,
+    /// By pipeline and id.
+    nodes: BTreeMap<(String, String), PastRun>,
 }
+
+/// Former executions that are compared at most to find the nearest.
+const MOST_COMPARED: usize = 20_000;
 
 impl History {
     /// Reads the history of a workspace; what cannot be read is left out.
@@ -66,28 +103,51 @@ impl History {
         let mut history = Self::default();
         let bytes = fs::read(workspace.history_path()).unwrap_or_default();
         for (_, payload) in journal::salvage(&bytes) {
-            if let Ok(past) = serde_json::from_slice::<PastRun>(payload) {
-                history.add(past);
-            }
+            history.take(payload);
         }
         history
     }
 
+    fn take(&mut self, payload: &[u8]) {
+        if let Ok(past) = serde_json::from_slice::<PastRun>(payload) {
+            self.add(past);
+        } else if let Ok(line) = serde_json::from_slice::<EndLine>(payload) {
+            self.end(line);
+        }
+    }
+
     /// Adds a later execution.
     pub fn add(&mut self, past: PastRun) {
-        self.last_of_job.insert(past.job.clone(), past.id.clone());
-        self.nodes.insert(past.id.clone(), past);
+        self.nodes
+            .insert((past.pipeline.clone(), past.id.clone()), past);
     }
 
-    /// The last execution under this id.
-    pub fn of(&self, id: &str) -> Option<&PastRun> {
-        self.nodes.get(id)
+    fn end(&mut self, line: EndLine) {
+        if let Some(past) = self.nodes.get_mut(&(line.pipeline, line.id))
+            && past.run == line.run
+        {
+            past.end = Some(line.end);
+        }
     }
 
-    /// The nearest former execution: of the id, else the last of the job.
-    pub fn nearest(&self, id: &str, job: &str) -> Option<&PastRun> {
-        self.of(id)
-            .or_else(|| self.nodes.get(self.last_of_job.get(job)?))
+    /// The last execution under this id of a pipeline.
+    pub fn of(&self, pipeline: &str, id: &str) -> Option<&PastRun> {
+        let at = |pipeline: &str| self.nodes.get(&(pipeline.to_owned(), id.to_owned()));
+        at(pipeline).or_else(|| at(""))
+    }
+
+    /// The nearest former execution: of the id, else that one of the job whose key differs in the fewest parts from `now`.
+    pub fn nearest(&self, pipeline: &str, id: &str, job: &str, now: &[KeyRow]) -> Option<&PastRun> {
+        let mine = |past: &&PastRun| {
+            past.job == job && (past.pipeline == pipeline || past.pipeline.is_empty())
+        };
+        self.of(pipeline, id).or_else(|| {
+            self.nodes
+                .values()
+                .filter(mine)
+                .take(MOST_COMPARED)
+                .min_by_key(|past| crate::preview::differences(&past.parts, now).len())
+        })
     }
 }
 
@@ -140,15 +200,14 @@ impl HistoryWriter {
 
     fn compact(&self) {
         let bytes = fs::read(&self.path).unwrap_or_default();
-        let mut last: BTreeMap<String, &[u8]> = BTreeMap::new();
+        let mut last = History::default();
         for (_, payload) in journal::salvage(&bytes) {
-            if let Ok(past) = serde_json::from_slice::<PastRun>(payload) {
-                last.insert(past.id, payload);
-            }
+            last.take(payload);
         }
         let mut out = journal::header().to_vec();
-        for payload in last.values() {
-            journal::encode(payload, &mut out);
+        for past in last.nodes.values() {
+            let payload = serde_json::to_vec(past).expect("a past run is plain data");
+            journal::encode(&payload, &mut out);
         }
         // The history is as good uncompacted.
         let _ = write_whole(&self.path, &out);
@@ -165,7 +224,23 @@ mod tests {
             job: id.split('[').next().unwrap().into(),
             run: run.into(),
             action: None,
-            parts: Vec::new(),
+            parts: vec![KeyRow {
+                kind: "axis".into(),
+                name: "x".into(),
+                value: id.into(),
+            }],
+            pipeline: "p".into(),
+            end: None,
+        })
+        .unwrap()
+    }
+
+    fn end(id: &str, run: &str, end: PastEnd) -> Vec<u8> {
+        serde_json::to_vec(&EndLine {
+            id: id.into(),
+            pipeline: "p".into(),
+            run: run.into(),
+            end,
         })
         .unwrap()
     }
@@ -178,15 +253,31 @@ mod tests {
         let mut bytes = fs::read(workspace.history_path()).unwrap();
         bytes.extend_from_slice(&[7; 5]);
         fs::write(workspace.history_path(), &bytes).unwrap();
-        HistoryWriter::new(&workspace).append(&[line("a[x=1]", "r2")]);
+        let failed = PastEnd::Failed("exit code 3".into());
+        HistoryWriter::new(&workspace).append(&[
+            line("a[x=1]", "r2"),
+            end("a[x=1]", "r2", failed.clone()),
+            end("a[x=2]", "another", PastEnd::Succeeded),
+        ]);
 
         let history = History::load(&workspace);
-        assert_eq!(history.of("a[x=1]").unwrap().run, "r2");
-        assert_eq!(history.of("a[x=2]").unwrap().run, "r1");
-        assert_eq!(history.nearest("a[x=3]", "a").unwrap().id, "a[x=1]");
-        assert!(history.nearest("b", "b").is_none());
+        assert_eq!(history.of("p", "a[x=1]").unwrap().run, "r2");
+        assert_eq!(history.of("p", "a[x=1]").unwrap().end, Some(failed.clone()));
+        assert_eq!(history.of("p", "a[x=2]").unwrap().run, "r1");
+        assert_eq!(history.of("p", "a[x=2]").unwrap().end, None);
+        let now = [KeyRow {
+            kind: "axis".into(),
+            name: "x".into(),
+            value: "a[x=2]".into(),
+        }];
+        let nearest = |pipeline, job| history.nearest(pipeline, "a[x=3]", job, &now);
+        assert_eq!(nearest("p", "a").unwrap().id, "a[x=2]");
+        assert!(nearest("p", "b").is_none());
+        assert!(nearest("another", "a").is_none());
 
         HistoryWriter::new(&workspace).compact();
-        assert_eq!(History::load(&workspace).of("a[x=1]").unwrap().run, "r2");
+        let history = History::load(&workspace);
+        let past = history.of("p", "a[x=1]").unwrap();
+        assert_eq!((past.run.as_str(), &past.end), ("r2", &Some(failed)));
     }
 }

@@ -31,7 +31,7 @@ mod workspace;
 
 pub use check::{CheckReport, CheckRequest, CheckRow, check};
 pub use error::RunError;
-pub use history::{History, KeyRow, PastRun};
+pub use history::{History, KeyRow, PastEnd, PastRun};
 pub use journal::{Loaded, load as load_journal, repair as repair_journal};
 pub use lock::{Holder, WorkspaceLock};
 pub use preview::{Cause, Difference, Explanation, NodePreview, PreviewState, explain, preview};

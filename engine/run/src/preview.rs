@@ -9,7 +9,7 @@ use dagrun_plan::{Plan, UpstreamEnd};
 use dagrun_store::Store;
 use serde::Serialize;
 
-use crate::{Force, History, KeyRow, PastRun, RunError, board::Board, view::View};
+use crate::{Force, History, KeyRow, PastEnd, PastRun, RunError, board::Board, view::View};
 
 /// What would become of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -62,6 +62,18 @@ pub enum Cause {
     Forced,
     /// It ran with this key, but the entry is no longer in the action cache.
     Evicted,
+    /// Its last execution with this key failed.
+    Failed {
+        /// The run.
+        run: String,
+        /// How it ended.
+        why: String,
+    },
+    /// Its last execution with this key was stopped or cut off.
+    Interrupted {
+        /// The run.
+        run: String,
+    },
     /// Its own `if` is false.
     ConditionFalse,
     /// A node that it needs is skipped.
@@ -86,6 +98,8 @@ impl Cause {
             Self::NeverCache => "never_cache",
             Self::Forced => "forced",
             Self::Evicted => "evicted",
+            Self::Failed { .. } => "failed",
+            Self::Interrupted { .. } => "interrupted",
             Self::ConditionFalse => "condition_false",
             Self::NeedSkipped { .. } => "need_skipped",
             Self::Unrunnable { .. } => "unrunnable",
@@ -112,9 +126,11 @@ impl Cause {
             Self::NeverCache => "says `cache: never`".into(),
             Self::Forced => "forced".into(),
             Self::Evicted => {
-                "it ran before, but the cache has no result: it failed, or its result was collected"
+                "it ran before, but its result is no longer in the cache: it was collected, or made in another cache"
                     .into()
             }
+            Self::Failed { run, why } => format!("failed in run {run}: {why}"),
+            Self::Interrupted { run } => format!("was interrupted in run {run}"),
             Self::ConditionFalse => "its `if` is false".into(),
             Self::NeedSkipped { node } => format!("needs `{node}`, which is skipped"),
             Self::Unrunnable { message } => message.clone(),
@@ -279,11 +295,14 @@ impl<'a> Walk<'a> {
     }
 
     fn cause_of_miss(&self, node: NodeIx, digest: ActionDigest) -> Cause {
-        let Some(past) = self.history.of(&self.plan.id(node)) else {
+        let Some(past) = self
+            .history
+            .of(self.plan.pipeline_name(), &self.plan.id(node))
+        else {
             return Cause::NeverRan;
         };
         if past.action == Some(digest) {
-            return Cause::Evicted;
+            return cause_of_same(past);
         }
         let now = self.plan.manifest(node, &self.board);
         let differences = differences(&past.parts, &now);
@@ -293,7 +312,7 @@ impl<'a> Walk<'a> {
                 name: first.name.clone(),
                 parts: differences.len(),
             },
-            None => Cause::Evicted,
+            None => cause_of_same(past),
         }
     }
 
@@ -354,10 +373,9 @@ impl<'a> Walk<'a> {
         } else {
             Vec::new()
         };
-        let former = self
-            .history
-            .nearest(&self.plan.id(node), self.plan.job_name(node))
-            .cloned();
+        let (pipeline, id) = (self.plan.pipeline_name(), self.plan.id(node));
+        let job = self.plan.job_name(node);
+        let former = self.history.nearest(pipeline, &id, job, &parts).cloned();
         let differences = match &former {
             Some(past) if known => differences(&past.parts, &parts),
             _ => Vec::new(),
@@ -373,6 +391,21 @@ impl<'a> Walk<'a> {
             differences,
             made_by: entry.map(|e| (e.made_by.run, e.made_by.node, e.made_by.host)),
         }
+    }
+}
+
+/// Why an execution with the same key left no result.
+fn cause_of_same(past: &PastRun) -> Cause {
+    let run = past.run.clone();
+    match &past.end {
+        Some(PastEnd::Failed(why)) => Cause::Failed {
+            run,
+            why: why.clone(),
+        },
+        Some(PastEnd::Interrupted) => Cause::Interrupted { run },
+        // A line of an older version does not say how it ended.
+        None if !past.pipeline.is_empty() => Cause::Interrupted { run },
+        Some(PastEnd::Succeeded) | None => Cause::Evicted,
     }
 }
 

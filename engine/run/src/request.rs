@@ -163,6 +163,8 @@ pub struct Failure {
     pub attempts: u32,
     /// The command, one line for people.
     pub command: String,
+    /// The variables that stand for the templates of the command, with their values.
+    pub values: Vec<(String, String)>,
     /// How many nodes were skipped because of it.
     pub blocked: u64,
 }

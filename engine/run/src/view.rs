@@ -10,6 +10,7 @@ pub(crate) trait View {
     fn delta(&self) -> PlanDelta;
     fn len(&self) -> usize;
     fn key(&self, node: NodeIx) -> NodeKey;
+    fn pipeline_name(&self) -> &str;
     fn job_name(&self, node: NodeIx) -> &str;
     fn id(&self, node: NodeIx) -> String;
     fn also(&self, node: NodeIx) -> Vec<String>;
@@ -37,6 +38,10 @@ impl View for Plan {
 
     fn key(&self, node: NodeIx) -> NodeKey {
         Plan::key(self, node)
+    }
+
+    fn pipeline_name(&self) -> &str {
+        &self.pipeline().name.value
     }
 
     fn job_name(&self, node: NodeIx) -> &str {

@@ -33,6 +33,8 @@ pub struct GcOptions {
     pub dry_run: bool,
     /// Blobs younger than this stay: they may belong to a result that is just being made.
     pub grace: Duration,
+    /// Whether blobs that belong to an entry need no grace while no run is live.
+    pub now: bool,
     /// Damaged files in quarantine are kept for so long.
     pub quarantine: Duration,
 }
@@ -44,6 +46,7 @@ impl Default for GcOptions {
             max_bytes: None,
             dry_run: false,
             grace: Duration::from_secs(3600),
+            now: false,
             quarantine: Duration::from_secs(30 * 86_400),
         }
     }
@@ -66,6 +69,10 @@ pub struct GcReport {
     pub kept_bytes: u64,
     /// Blobs that would have gone but for a live run.
     pub guarded: u64,
+    /// Blobs that would have gone, were they not younger than the time of grace.
+    pub young: u64,
+    /// Their bytes.
+    pub young_bytes: u64,
     /// Live leases.
     pub leases: u64,
     /// Temporary files of dead processes that were removed.
@@ -415,27 +422,50 @@ fn choose(
     }
     let mut doomed = FxHashSet::default();
     let mut rest: Vec<(u64, Digest, u64)> = Vec::new();
+    let mut young: Vec<(u64, Digest, u64)> = Vec::new();
     let mut total = 0;
+    // A result that has its entry is not just being made; only a run that has begun to read it needs it.
+    let at_once = options.now && guarded.leases == 0;
     for (digest, blob) in blobs.iter() {
-        let young = !older(blob.made, options.grace);
-        let may_go = !young && !guarded.blobs.contains(digest);
-        if !needed.contains(digest) && may_go {
-            doomed.insert(*digest);
-            continue;
+        let is_young = !(older(blob.made, options.grace) || at_once && blob.named);
+        let is_guarded = guarded.blobs.contains(digest);
+        let is_needed = needed.contains(digest);
+        let row = (blob.used, *digest, blob.size);
+        match (is_needed, is_young || is_guarded) {
+            (false, false) => {
+                doomed.insert(*digest);
+                continue;
+            }
+            (true, false) => rest.push(row),
+            (false, true) if is_guarded => report.guarded += u64::from(!is_young),
+            (false, true) if blob.named => {
+                report.young += 1;
+                report.young_bytes += blob.size;
+            }
+            (true, true) if !is_guarded => young.push(row),
+            _ => {}
         }
-        report.guarded += u64::from(!needed.contains(digest) && !young);
         total += blob.size;
-        if may_go {
-            rest.push((blob.used, *digest, blob.size));
-        }
     }
     rest.sort_unstable();
+    young.sort_unstable();
+    let Some(max) = options.max_bytes else {
+        return doomed;
+    };
     for (_, digest, size) in rest {
-        if options.max_bytes.is_none_or(|max| total <= max) {
+        if total <= max {
             break;
         }
         total -= size;
         doomed.insert(digest);
+    }
+    for (_, _, size) in young {
+        if total <= max {
+            break;
+        }
+        total -= size;
+        report.young += 1;
+        report.young_bytes += size;
     }
     doomed
 }

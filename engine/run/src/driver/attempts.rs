@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::SystemTime, time::UNIX_EPOCH};
 
-use dagrun_events::{AttemptSummary, RunEvent};
+use dagrun_events::{AttemptSummary, NodeOutcome, RunEvent};
 use dagrun_executor_api::ExecutorEvent;
 use dagrun_model::{
     Action, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec, ContentHasher,
@@ -13,7 +13,8 @@ use dagrun_store::{ActionEntry, Differing, MadeBy};
 
 use super::{Driver, LastEnd, look_up::bytes_of};
 use crate::{
-    PastRun,
+    PastEnd, PastRun,
+    history::EndLine,
     journal::{Commit, Durable},
     lock::host_name,
 };
@@ -104,10 +105,30 @@ impl Driver<'_> {
                     .action_digest(node, &self.board)
                     .unwrap_or_default(),
                 parts: self.plan.manifest(node, &self.board),
+                pipeline: self.plan.pipeline_name().into(),
+                end: None,
             };
             let line = serde_json::to_vec(&past).expect("a past run is plain data");
             self.batch.history.push(line);
         }
+    }
+
+    /// Tells history how the execution of a node ended; nothing of nodes that did not run.
+    pub(super) fn write_history_end(&mut self, node: NodeIx, outcome: NodeOutcome) {
+        let end = match (outcome, self.last_ends.get(&node)) {
+            (NodeOutcome::Succeeded, _) => PastEnd::Succeeded,
+            (NodeOutcome::Failed, Some(last)) => PastEnd::Failed(last.summary.describe()),
+            (NodeOutcome::Cancelled, Some(_)) => PastEnd::Interrupted,
+            _ => return,
+        };
+        let line = EndLine {
+            id: self.plan.id(node),
+            pipeline: self.plan.pipeline_name().into(),
+            run: self.run.0.clone(),
+            end,
+        };
+        let line = serde_json::to_vec(&line).expect("an end is plain data");
+        self.batch.history.push(line);
     }
 
     pub(super) fn take_executor_event(&mut self, event: ExecutorEvent) {
@@ -202,6 +223,7 @@ impl Driver<'_> {
             summary,
             number: live.number,
             command: command_text(&live.action),
+            values: command_values(&live.action),
         };
         self.last_ends.insert(live.node, last);
         match outcome {
@@ -383,6 +405,26 @@ fn command_text(action: &Action) -> String {
         })
         .collect();
     texts.join("; ")
+}
+
+/// What stands for the templates of a command: variables that its text names, with their values. Secrets are not among them:
+/// only the worker knows their values.
+fn command_values(action: &Action) -> Vec<(String, String)> {
+    let text = command_text(action);
+    let own = action.commands.iter().flat_map(|command| &command.env);
+    let mut values: Vec<(String, String)> = action
+        .env
+        .iter()
+        .chain(own)
+        .filter(|(name, _)| name.starts_with("DAGRUN_V"))
+        .filter(|(name, _)| {
+            text.contains(&format!("${{{name}}}")) || text.contains(&format!("${name}"))
+        })
+        .filter(|(name, _)| !action.secrets.contains(name))
+        .cloned()
+        .collect();
+    values.dedup();
+    values
 }
 
 fn now_ms() -> u64 {

@@ -64,6 +64,10 @@ impl Driver<'_> {
     }
 
     fn keep_back(&mut self, target: String, reason: String) {
+        // A later round of the same run comes by again.
+        if self.kept_back.iter().any(|(other, _)| *other == target) {
+            return;
+        }
         self.record(RunEvent::ExportKept {
             target: target.clone(),
             reason: reason.clone(),

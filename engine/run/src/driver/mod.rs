@@ -327,6 +327,7 @@ struct LastEnd {
     summary: AttemptSummary,
     number: u32,
     command: String,
+    values: Vec<(String, String)>,
 }
 
 impl Driver<'_> {
@@ -416,6 +417,7 @@ impl Driver<'_> {
                     summary: summary.clone(),
                     number: charged.failures,
                     command: String::new(),
+                    values: Vec::new(),
                 };
                 self.last_ends.insert(node, last);
             }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use dagrun_events::{CachedNode, NodeOutcome, OutputRows, RunEvent, output_rows};
 use dagrun_model::NodeIx;
 use dagrun_plan::UpstreamEnd;
-use dagrun_sched::{NodeEnd, Notice};
+use dagrun_sched::{NodeEnd, Notice, Obstacle, WhyWaiting};
 
 use super::{Driver, MOST_FAILURES};
 use crate::Failure;
@@ -47,9 +47,39 @@ impl Driver<'_> {
         let ids: Vec<String> = nodes.iter().map(|node| self.plan.id(*node)).collect();
         let first = ids.first().cloned().unwrap_or_default();
         self.record(RunEvent::Stuck { nodes: ids });
+        let what = nodes
+            .first()
+            .and_then(|node| self.too_small(*node))
+            .unwrap_or_else(|| "more than any worker has".into());
+        let others = match nodes.len() {
+            0 | 1 => String::new(),
+            n => format!(" (and so do {} more)", n - 1),
+        };
         self.fatal = Some(format!(
-            "`{first}` asks for more than any worker has; lower its `resources` or give more slots, memory or named resources"
+            "`{first}` asks for {what}{others}; lower its `resources`, or give the run more with `-j`, `memory` or `resources` in dagrun.toml"
         ));
+    }
+
+    /// What a node asks for and the worker that has most of it has.
+    fn too_small(&self, node: NodeIx) -> Option<String> {
+        let WhyWaiting::NoWorker(unfits) = self.sched.explain(node) else {
+            return None;
+        };
+        unfits
+            .into_iter()
+            .filter_map(|unfit| match unfit.obstacle {
+                Obstacle::TooSmall {
+                    resource,
+                    needed,
+                    has,
+                } => Some((has, resource, needed)),
+                _ => None,
+            })
+            .max()
+            .map(|(has, resource, needed)| {
+                let (asked, there) = (amount_text(&resource, needed), amount_text(&resource, has));
+                format!("{asked}, and the largest worker has {there}")
+            })
     }
 
     fn node_done(&mut self, node: NodeIx, end: NodeEnd) {
@@ -115,9 +145,9 @@ impl Driver<'_> {
         if self.failures.len() >= MOST_FAILURES {
             return;
         }
-        let (attempt, attempts, command) = match last {
-            Some(last) => (Some(last.summary), last.number, last.command),
-            None => (None, 0, String::new()),
+        let (attempt, attempts, command, values) = match last {
+            Some(last) => (Some(last.summary), last.number, last.command, last.values),
+            None => (None, 0, String::new(), Vec::new()),
         };
         self.failures.push(Failure {
             node,
@@ -126,6 +156,7 @@ impl Driver<'_> {
             attempt,
             attempts,
             command,
+            values,
             blocked: 0,
         });
     }
@@ -137,6 +168,7 @@ impl Driver<'_> {
     }
 
     fn tell_done(&mut self, node: NodeIx, end: NodeOutcome, because: Option<NodeIx>) {
+        self.write_history_end(node, end);
         let cause = match end {
             NodeOutcome::Failed => self.causes.get(&node).cloned().or_else(|| {
                 let last = self.last_ends.get(&node)?;
@@ -156,6 +188,16 @@ impl Driver<'_> {
             cause,
             outputs,
         });
+    }
+}
+
+/// An amount of a resource in words: thousandths, or bytes of memory.
+fn amount_text(resource: &str, amount: u64) -> String {
+    match resource {
+        "memory" => format!("{} of memory", dagrun_model::format_bytes(amount)),
+        "cpu" if amount == 1000 => "1 CPU".into(),
+        "cpu" => format!("{} CPUs", amount as f64 / 1000.0),
+        name => format!("{} `{}`", amount as f64 / 1000.0, name.trim_matches('`')),
     }
 }
 

@@ -141,6 +141,10 @@ impl View for TestPlan {
         Digest::of(self.nodes[node.index()].recipe.as_bytes())
     }
 
+    fn pipeline_name(&self) -> &str {
+        "test"
+    }
+
     fn job_name(&self, _node: NodeIx) -> &str {
         "job"
     }
