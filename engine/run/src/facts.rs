@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_plan::{FactRequest, Facts, FoundFile, GitFacts};
+use dagrun_plan::{FactRequest, Facts, FoundFile, GitFacts, GlobRequest};
 use dagrun_store::{FileError, FileHashes};
 use serde::{Deserialize, Serialize};
 
@@ -34,11 +34,7 @@ pub fn answer(
 ) -> Result<Facts, RunError> {
     let project = workspace.project();
     Ok(Facts {
-        globs: request
-            .globs
-            .iter()
-            .map(|glob| find(hashes, project, &glob.pattern, glob.external))
-            .collect::<Result<_, _>>()?,
+        globs: find(hashes, project, &request.globs)?,
         commands: commands(&request.commands, workspace),
         files: hashes
             .hash(project, &request.files)
@@ -60,17 +56,22 @@ pub fn answer(
 fn find(
     hashes: &FileHashes,
     project: &Path,
-    pattern: &str,
-    external: bool,
-) -> Result<Vec<FoundFile>, RunError> {
-    match hashes.glob(project, pattern, external) {
-        Ok(files) => Ok(files
-            .into_iter()
-            .map(|(path, blob)| FoundFile { path, blob })
-            .collect()),
-        Err(FileError::Missing { .. }) => Ok(Vec::new()),
-        Err(error) => Err(RunError::Facts(error.to_string())),
-    }
+    requests: &[GlobRequest],
+) -> Result<Vec<Vec<FoundFile>>, RunError> {
+    let patterns: Vec<_> = requests
+        .iter()
+        .map(|glob| (glob.pattern.as_str(), glob.external))
+        .collect();
+    let named = |(path, blob)| FoundFile { path, blob };
+    hashes
+        .globs(project, &patterns)
+        .into_iter()
+        .map(|found| match found {
+            Ok(files) => Ok(files.into_iter().map(named).collect()),
+            Err(FileError::Missing { .. }) => Ok(Vec::new()),
+            Err(error) => Err(RunError::Facts(error.to_string())),
+        })
+        .collect()
 }
 
 /// What a command printed when its program looked like this.

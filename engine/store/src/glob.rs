@@ -4,7 +4,10 @@
 //! below it; a last name with wildcards stands for files, and for folders only with a `/` after it. Knows nothing of
 //! hashes.
 
-use std::path::{Component, Path, PathBuf};
+use std::{
+    fs::Metadata,
+    path::{Component, Path, PathBuf},
+};
 
 use rustc_hash::FxHashMap;
 
@@ -15,25 +18,15 @@ const MAX_ALTERNATIVES: usize = 1000;
 /// Folders inside each other, against endless chains of symlinks.
 const MAX_DEPTH: usize = 200;
 
-/// The files that a pattern stands for: the name each is known by, and where it is; sorted, each once.
-pub(crate) fn expand(
-    root: &Path,
-    pattern: &str,
-    external: bool,
-) -> Result<Vec<(String, PathBuf)>, FileError> {
-    let alternatives = braces(pattern).map_err(|why| FileError::Pattern {
-        pattern: pattern.into(),
-        why,
-    })?;
-    let plain = alternatives.len() == 1 && !has_wildcard(pattern);
-    let mut walk = Walk::new(root, external)?;
-    for alternative in &alternatives {
-        walk.pattern(alternative, plain)?;
-    }
-    let mut found = walk.found;
-    found.sort_unstable();
-    found.dedup();
-    Ok(found)
+/// A file that a pattern stands for.
+#[derive(Debug)]
+pub(crate) struct Found {
+    /// What it is known by.
+    pub(crate) name: String,
+    /// Where it is.
+    pub(crate) path: PathBuf,
+    /// How it looks, where that had to be asked anyway.
+    pub(crate) meta: Option<Metadata>,
 }
 
 /// Whether a text is a pattern rather than a plain path.
@@ -41,23 +34,95 @@ pub(crate) fn has_wildcard(text: &str) -> bool {
     text.contains(['*', '?', '[', '{'])
 }
 
-struct Walk {
+/// Expands patterns below one root, and remembers which folders really lie in it.
+pub(crate) struct Walk {
     root: PathBuf,
     external: bool,
     found: Vec<(String, PathBuf)>,
-    /// Whether a folder really lies in the root, by its path.
+    /// Whether something really lies in the root, by its path.
     inside: FxHashMap<PathBuf, bool>,
+    /// Whether a folder is reached from the root without a symlink, by its path relative to it.
+    straight: FxHashMap<String, bool>,
 }
 
 impl Walk {
-    fn new(root: &Path, external: bool) -> Result<Self, FileError> {
-        let root = root.canonicalize().map_err(|e| FileError::io(root, e))?;
+    pub(crate) fn new(root: &Path) -> std::io::Result<Self> {
         Ok(Self {
-            root,
-            external,
+            root: root.canonicalize()?,
+            external: false,
             found: Vec::new(),
             inside: FxHashMap::default(),
+            straight: FxHashMap::default(),
         })
+    }
+
+    /// The files that a pattern stands for, sorted, each once.
+    pub(crate) fn expand(
+        &mut self,
+        pattern: &str,
+        external: bool,
+    ) -> Result<Vec<Found>, FileError> {
+        if let Some(found) = self.plain_file(pattern) {
+            return Ok(vec![found]);
+        }
+        let alternatives = braces(pattern).map_err(|why| FileError::Pattern {
+            pattern: pattern.into(),
+            why,
+        })?;
+        let plain = alternatives.len() == 1 && !has_wildcard(pattern);
+        self.external = external;
+        self.found.clear();
+        for alternative in &alternatives {
+            self.pattern(alternative, plain)?;
+        }
+        let mut found = std::mem::take(&mut self.found);
+        found.sort_unstable();
+        found.dedup();
+        let found = found.into_iter().map(|(name, path)| Found {
+            name,
+            path,
+            meta: None,
+        });
+        Ok(found.collect())
+    }
+
+    /// The common case with one look at the disk: a relative path to a regular file, with no symlink on its way.
+    fn plain_file(&mut self, pattern: &str) -> Option<Found> {
+        let is_name = |name: &str| !matches!(name, "" | "." | "..");
+        if has_wildcard(pattern) || !pattern.split('/').all(is_name) {
+            return None;
+        }
+        if let Some((folder, _)) = pattern.rsplit_once('/')
+            && !self.is_straight(folder)
+        {
+            return None;
+        }
+        let path = self.root.join(pattern);
+        let meta = std::fs::symlink_metadata(&path)
+            .ok()
+            .filter(Metadata::is_file)?;
+        Some(Found {
+            name: pattern.into(),
+            path,
+            meta: Some(meta),
+        })
+    }
+
+    fn is_straight(&mut self, folder: &str) -> bool {
+        if let Some(known) = self.straight.get(folder) {
+            return *known;
+        }
+        let mut ends = folder
+            .match_indices('/')
+            .map(|(at, _)| at)
+            .collect::<Vec<_>>();
+        ends.push(folder.len());
+        let is_folder = |end: usize| {
+            std::fs::symlink_metadata(self.root.join(&folder[..end])).is_ok_and(|m| m.is_dir())
+        };
+        let straight = ends.into_iter().all(is_folder);
+        self.straight.insert(folder.into(), straight);
+        straight
     }
 
     fn pattern(&mut self, pattern: &str, plain: bool) -> Result<(), FileError> {
@@ -439,6 +504,15 @@ mod tests {
         assert!(braces(&"{a,b}".repeat(11)).is_err());
     }
 
+    fn expand(
+        root: &Path,
+        pattern: &str,
+        external: bool,
+    ) -> Result<Vec<(String, PathBuf)>, FileError> {
+        let found = Walk::new(root).unwrap().expand(pattern, external)?;
+        Ok(found.into_iter().map(|f| (f.name, f.path)).collect())
+    }
+
     fn check(pattern: &str, expected: &[&str]) {
         let folder = tempfile::tempdir().unwrap();
         for file in [
@@ -514,5 +588,39 @@ mod tests {
         let real = outer.path().canonicalize().unwrap().join("secret");
         let found = expand(&root, "../secret", true).unwrap();
         assert_eq!(found, [(real.display().to_string(), real)]);
+    }
+
+    /// What a walk remembers of folders must not let a later pattern out.
+    #[test]
+    fn one_walk_refuses_the_same_as_many() {
+        let outer = tempfile::tempdir().unwrap();
+        let root = outer.path().join("root");
+        std::fs::create_dir_all(root.join("a/b")).unwrap();
+        for file in ["root/a/b/f", "root/a/f", "secret"] {
+            std::fs::write(outer.path().join(file), "x").unwrap();
+        }
+        std::os::unix::fs::symlink("..", root.join("up")).unwrap();
+        std::os::unix::fs::symlink("a", root.join("in")).unwrap();
+        std::os::unix::fs::symlink("../../../secret", root.join("a/b/link")).unwrap();
+        let mut walk = Walk::new(&root).unwrap();
+        for _ in 0..2 {
+            for (pattern, expected) in [
+                ("a/b/f", Some("a/b/f")),
+                ("in/b/f", Some("in/b/f")),
+                ("a/f", Some("a/f")),
+                ("up/secret", None),
+                ("up/root/a/f", None),
+                ("a/b/link", None),
+                ("a/../../secret", None),
+            ] {
+                let found = walk.expand(pattern, false);
+                let names = found.map(|f| f.iter().map(|f| f.name.clone()).collect::<Vec<_>>());
+                match expected {
+                    Some(name) => assert_eq!(names.unwrap(), [name]),
+                    None => assert!(matches!(names, Err(FileError::Outside { .. })), "{pattern}"),
+                }
+            }
+            assert_eq!(walk.expand("up/secret", true).unwrap().len(), 1);
+        }
     }
 }

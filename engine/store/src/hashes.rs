@@ -5,10 +5,12 @@
 //! or damaged, files are hashed again.
 
 use std::{
+    fs::Metadata,
     io::Write,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
-        Mutex,
+        Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
 };
@@ -20,7 +22,7 @@ use crate::{
     blob::hash_reader,
     error::StoreError,
     fsx::{StatId, Temp, lock, now_ms, patiently},
-    glob,
+    glob::Walk,
 };
 
 /// Why a workspace file has no digest.
@@ -135,8 +137,8 @@ impl FileHashes {
 
     /// The blobs of files, in the order of `paths`, which are absolute or relative to `root`. Symlinks are followed.
     pub fn hash(&self, root: &Path, paths: &[String]) -> Vec<Result<BlobRef, FileError>> {
-        let paths: Vec<PathBuf> = paths.iter().map(|path| root.join(path)).collect();
-        self.hash_all(&paths)
+        let files = paths.iter().map(|path| (root.join(path), None));
+        self.hash_all(&files.collect::<Vec<_>>())
     }
 
     /// The files that a path, folder or pattern stands for, sorted by name, with their blobs.
@@ -152,14 +154,48 @@ impl FileHashes {
         pattern: &str,
         external: bool,
     ) -> Result<Vec<(String, BlobRef)>, FileError> {
-        let found = glob::expand(root, pattern, external)?;
-        let (names, paths): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        let blobs = self.hash_all(&paths);
-        names
-            .into_iter()
-            .zip(blobs)
-            .map(|(name, blob)| Ok((name, blob?)))
-            .collect()
+        let mut all = self.globs(root, &[(pattern, external)]);
+        all.pop().expect("one answer for one pattern")
+    }
+
+    /// What [`FileHashes::glob`] finds for each of many patterns. Cheaper than one at a time: the root and the folders are
+    /// looked at once, and all files are hashed together.
+    ///
+    /// # Errors
+    /// For each pattern, as there.
+    pub fn globs(
+        &self,
+        root: &Path,
+        patterns: &[(&str, bool)],
+    ) -> Vec<Result<Vec<(String, BlobRef)>, FileError>> {
+        let mut walk = Walk::new(root);
+        let mut files = Vec::new();
+        let mut expand = |&(pattern, external): &(&str, bool)| {
+            let walk = walk.as_mut().map_err(|error| {
+                let again = error.raw_os_error().map(std::io::Error::from_raw_os_error);
+                FileError::io(root, again.unwrap_or_else(|| error.kind().into()))
+            })?;
+            let found = walk.expand(pattern, external)?;
+            let mut names = Vec::with_capacity(found.len());
+            for file in found {
+                names.push(file.name);
+                files.push((file.path, file.meta));
+            }
+            Ok(names)
+        };
+        let names: Vec<Result<Vec<String>, FileError>> = patterns.iter().map(&mut expand).collect();
+        let mut blobs = self.hash_all(&files).into_iter();
+        let answer = |names: Result<Vec<String>, FileError>| {
+            let names = names?;
+            // All of them are taken off before the first error ends this pattern.
+            let blobs: Vec<_> = blobs.by_ref().take(names.len()).collect();
+            names
+                .into_iter()
+                .zip(blobs)
+                .map(|(name, blob)| Ok((name, blob?)))
+                .collect()
+        };
+        names.into_iter().map(answer).collect()
     }
 
     /// Writes what is remembered, if anything is new.
@@ -186,35 +222,53 @@ impl FileHashes {
         Ok(())
     }
 
-    fn hash_all(&self, paths: &[PathBuf]) -> Vec<Result<BlobRef, FileError>> {
-        let workers = std::thread::available_parallelism().map_or(1, |n| n.get().min(8));
-        if paths.len() < MANY || workers == 1 {
-            return paths.iter().map(|path| self.hash_one(path)).collect();
+    /// The blobs of files that may have been looked at just now, in their order.
+    fn hash_all(&self, files: &[(PathBuf, Option<Metadata>)]) -> Vec<Result<BlobRef, FileError>> {
+        let known = |(_, meta): &(PathBuf, Option<Metadata>)| {
+            let meta = meta.as_ref()?;
+            let stat = StatId::of(meta);
+            self.remembered(&stat).map(|digest| blob(meta, digest))
+        };
+        let mut done: Vec<Option<Result<BlobRef, FileError>>> =
+            files.iter().map(|file| known(file).map(Ok)).collect();
+        let open: Vec<usize> = (0..files.len()).filter(|ix| done[*ix].is_none()).collect();
+        for (ix, result) in self.hash_open(files, &open) {
+            done[ix] = Some(result);
+        }
+        done.into_iter()
+            .map(|blob| blob.expect("what is not known was hashed"))
+            .collect()
+    }
+
+    /// Hashes the files at these indices, in any order.
+    fn hash_open(
+        &self,
+        files: &[(PathBuf, Option<Metadata>)],
+        open: &[usize],
+    ) -> Vec<(usize, Result<BlobRef, FileError>)> {
+        let hash = |ix: usize| (ix, self.hash_one(&files[ix].0));
+        let workers = if open.len() < MANY { 1 } else { workers() };
+        if workers == 1 {
+            return open.iter().map(|ix| hash(*ix)).collect();
         }
         let next = AtomicUsize::new(0);
-        let mut done: Vec<(usize, Result<BlobRef, FileError>)> = std::thread::scope(|scope| {
+        std::thread::scope(|scope| {
             let work = || {
                 let mut mine = Vec::new();
-                loop {
-                    let ix = next.fetch_add(1, Ordering::Relaxed);
-                    let Some(path) = paths.get(ix) else {
-                        return mine;
-                    };
-                    mine.push((ix, self.hash_one(path)));
+                while let Some(ix) = open.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    mine.push(hash(*ix));
                 }
+                mine
             };
             let threads: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
             threads
                 .into_iter()
                 .flat_map(|t| t.join().expect("hashing does not panic"))
                 .collect()
-        });
-        done.sort_unstable_by_key(|(ix, _)| *ix);
-        done.into_iter().map(|(_, blob)| blob).collect()
+        })
     }
 
     fn hash_one(&self, path: &Path) -> Result<BlobRef, FileError> {
-        use std::os::unix::fs::MetadataExt;
         let io = |error| FileError::io(path, error);
         for _ in 0..3 {
             let meta = std::fs::metadata(path).map_err(io)?;
@@ -222,13 +276,8 @@ impl FileHashes {
                 return Err(FileError::NotAFile { path: path.into() });
             }
             let stat = StatId::of(&meta);
-            let blob = |digest| BlobRef {
-                digest,
-                size: stat.size,
-                executable: meta.mode() & 0o111 != 0,
-            };
             if let Some(digest) = self.remembered(&stat) {
-                return Ok(blob(digest));
+                return Ok(blob(&meta, digest));
             }
             let started = now_ns();
             let mut file = patiently(|| std::fs::File::open(path)).map_err(io)?;
@@ -242,7 +291,7 @@ impl FileHashes {
             if stat.mtime.max(stat.ctime).saturating_add(SETTLED_NS) <= started {
                 self.remember(stat, digest);
             }
-            return Ok(blob(digest));
+            return Ok(blob(&meta, digest));
         }
         Err(FileError::Changing { path: path.into() })
     }
@@ -273,6 +322,20 @@ impl FileHashes {
         };
         state.known.insert((stat.dev, stat.ino), known);
     }
+}
+
+fn blob(meta: &Metadata, digest: Digest) -> BlobRef {
+    BlobRef {
+        digest,
+        size: meta.len(),
+        executable: meta.mode() & 0o111 != 0,
+    }
+}
+
+/// Threads that hash at once. Asked of the system once: it reads several files.
+fn workers() -> usize {
+    static WORKERS: OnceLock<usize> = OnceLock::new();
+    *WORKERS.get_or_init(|| std::thread::available_parallelism().map_or(1, |n| n.get().min(8)))
 }
 
 fn now_ns() -> i64 {
