@@ -216,14 +216,14 @@ fn a_node_that_makes_other_bytes_is_found_out() {
     project.ok(&["check", "a", "--repeat", "3"]);
 }
 
-const SWEEP: &str = "dagrun: 1\nname: sweep\njobs:\n  score:\n    matrix: {x: [1, 2, 3, 4, 5, 6, 7, 8]}\n    outputs: {o: o.txt}\n    run: echo x > ${{ outputs.o }} && exit ${{ matrix.x - matrix.x + 3 }}\n";
+const SWEEP: &str = "dagrun: 1\nname: sweep\njobs:\n  score:\n    matrix: {x: [1, 2, 3, 4, 5, 6, 7, 8]}\n    outputs: {o: o.txt}\n    run: echo ${{ matrix.x }} > ${{ outputs.o }} && exit 3\n";
 
 #[test]
 fn one_bug_in_a_sweep_is_told_once() {
     let project = Project::new(SWEEP);
     let said = project.fails(1, &["run"]);
     said.has("and 7 more of `score` for the same reason: ");
-    said.has("with DAGRUN_V0=o.txt");
+    said.has("with DAGRUN_V1=o.txt");
     let told = said.stderr.matches("FAILED score[").count();
     assert_eq!(told, 5, "{said:?}");
     let shown = project.ok(&["show"]);
