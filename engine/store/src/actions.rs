@@ -10,7 +10,7 @@ use std::{
     io::Write,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -30,8 +30,10 @@ pub(crate) const SEGMENT: (&str, &str) = ("seg-", ".log");
 pub(crate) const TABLE: (&str, &str) = ("tbl-", ".tbl");
 /// How often a miss looks for what other processes have committed.
 const REFRESH: Duration = Duration::from_millis(20);
-/// From this many look-ups at once, small tables are read whole.
+/// From this many look-ups, small tables are read whole.
 const MANY: usize = 256;
+/// Segments up to this size are kept in memory when they are read first.
+const HEAD: usize = 16 << 20;
 
 /// The action cache of one store.
 pub(crate) struct Actions {
@@ -52,12 +54,44 @@ pub(crate) struct State {
     last_time: u64,
     bad_tables: Vec<String>,
     pub(crate) warnings: Vec<String>,
+    /// Look-ups so far.
+    asked: usize,
     /// The bytes of the record that was read last.
     scratch: Vec<u8>,
 }
 
+/// The file of a segment, with what was read of it when it was first seen: look-ups ask for most of that again.
+pub(crate) struct Body {
+    file: File,
+    head: OnceLock<(u64, Vec<u8>)>,
+}
+
+impl Body {
+    fn new(file: File) -> Arc<Self> {
+        Arc::new(Self {
+            file,
+            head: OnceLock::new(),
+        })
+    }
+
+    /// Puts the bytes of a record into `out`.
+    fn read(&self, place: Place, out: &mut Vec<u8>) -> std::io::Result<()> {
+        out.clear();
+        let in_head = self.head.get().and_then(|(start, bytes)| {
+            let at = usize::try_from(place.at.checked_sub(*start)?).ok()?;
+            bytes.get(at..at.checked_add(place.len)?)
+        });
+        if let Some(bytes) = in_head {
+            out.extend_from_slice(bytes);
+            return Ok(());
+        }
+        out.resize(place.len, 0);
+        self.file.read_exact_at(out, place.at)
+    }
+}
+
 struct Segment {
-    file: Arc<File>,
+    file: Arc<Body>,
     scanned: u64,
     /// Nothing more will come of it.
     ended: bool,
@@ -66,13 +100,13 @@ struct Segment {
 /// The segment of this process.
 struct Writer {
     name: String,
-    file: Arc<File>,
+    file: Arc<Body>,
     len: u64,
 }
 
 /// What is known of an action from segments, or while tables are merged.
 #[derive(Clone)]
-pub(crate) struct Known<P = (Arc<File>, Place)> {
+pub(crate) struct Known<P = (Arc<Body>, Place)> {
     pub(crate) best: Option<Found<P>>,
     pub(crate) evicted: Option<u64>,
 }
@@ -147,7 +181,8 @@ impl Actions {
         if state.refreshed.is_none() {
             self.refresh(&mut state)?;
         }
-        if actions.len() >= MANY {
+        state.asked = state.asked.saturating_add(actions.len());
+        if state.asked >= MANY {
             state.tables.iter().for_each(|t| t.preload());
         }
         let mut found: Vec<_> = actions.iter().map(|a| state.get(a)).collect();
@@ -198,7 +233,7 @@ impl Actions {
                 match open_plain(&path) {
                     Ok(file) => {
                         let segment = Segment {
-                            file: Arc::new(file),
+                            file: Body::new(file),
                             scanned: 0,
                             ended: false,
                         };
@@ -268,15 +303,16 @@ impl Actions {
         let Some(segment) = state.segments.get_mut(name) else {
             return Ok(false);
         };
-        let len = segment.file.metadata().at("read", &path)?.len();
+        let len = segment.file.file.metadata().at("read", &path)?.len();
         if segment.ended || len <= segment.scanned {
             return Ok(false);
         }
         // Before the bytes are read: a writer that is dead now has nothing more to add to them.
-        let dead = is_dead(&segment.file);
+        let dead = is_dead(&segment.file.file);
         let start = segment.scanned.max(SEGMENT_MAGIC.len() as u64);
         let mut bytes = vec![0; len.saturating_sub(start) as usize];
         segment
+            .file
             .file
             .read_exact_at(&mut bytes, start)
             .at("read", &path)?;
@@ -311,6 +347,11 @@ impl Actions {
                 }
                 return Ok(false);
             }
+        }
+        if start == SEGMENT_MAGIC.len() as u64 && bytes.len() <= HEAD {
+            bytes.truncate(good);
+            // Read anew after a merge, it is the same: nothing is ever changed in place.
+            let _ = file.head.set((start, bytes));
         }
         let any = !records.is_empty();
         for (action, kind, time, place) in records {
@@ -353,14 +394,14 @@ impl Actions {
         }
         let writer = state.writer.as_mut().expect("it was just made");
         let path = self.folder.join(&writer.name);
-        if let Err(error) = (&*writer.file).write_all(&frame) {
+        if let Err(error) = (&writer.file.file).write_all(&frame) {
             // The next frame must not follow half a one.
             if let Err(error) = writer.reset() {
                 return Ok(Err(StoreError::io("truncate", &path, error)));
             }
             return Err(StoreError::io("write", &path, error));
         }
-        if durable && let Err(error) = writer.file.sync_data() {
+        if durable && let Err(error) = writer.file.file.sync_data() {
             return Ok(Err(StoreError::io("sync", &path, error)));
         }
         let base = writer.len + head;
@@ -388,7 +429,7 @@ impl Actions {
         if durable {
             temp.file.sync_all().at("sync", temp.path())?;
         }
-        let file = Arc::new(temp.file.try_clone().at("open", temp.path())?);
+        let file = Body::new(temp.file.try_clone().at("open", temp.path())?);
         let unique = temp_name();
         let name = format!(
             "{}{:013x}{}{}",
@@ -417,7 +458,7 @@ impl Actions {
             return false;
         };
         // Look-ups may still hold the file, so its end does not come by itself.
-        let _ = writer.file.unlock();
+        let _ = writer.file.file.unlock();
         true
     }
 }
@@ -436,13 +477,15 @@ fn writer_len(state: &State) -> u64 {
 impl Writer {
     fn reset(&mut self) -> std::io::Result<()> {
         use std::io::{Seek, SeekFrom};
-        self.file.set_len(self.len)?;
-        (&*self.file).seek(SeekFrom::Start(self.len)).map(|_| ())
+        self.file.file.set_len(self.len)?;
+        (&self.file.file)
+            .seek(SeekFrom::Start(self.len))
+            .map(|_| ())
     }
 }
 
 impl State {
-    fn learn(&mut self, action: ActionDigest, kind: Kind, time: u64, place: (Arc<File>, Place)) {
+    fn learn(&mut self, action: ActionDigest, kind: Kind, time: u64, place: (Arc<Body>, Place)) {
         self.index
             .entry(action)
             .or_default()
@@ -479,17 +522,15 @@ impl State {
     fn read(
         &mut self,
         action: &ActionDigest,
-        found: &Found<(Arc<File>, Place)>,
+        found: &Found<(Arc<Body>, Place)>,
     ) -> Option<ActionEntry> {
         let (file, place) = &found.place;
-        let mut bytes = vec![0; place.len];
-        let entry = file
-            .read_exact_at(&mut bytes, place.at)
-            .ok()
-            .and_then(|()| {
-                let (record, _) = Record::read(&bytes).filter(|(r, _)| r.action == *action)?;
-                codec::decode(record.entry)
-            });
+        let mut bytes = std::mem::take(&mut self.scratch);
+        let entry = file.read(*place, &mut bytes).ok().and_then(|()| {
+            let (record, _) = Record::read(&bytes).filter(|(r, _)| r.action == *action)?;
+            codec::decode(record.entry)
+        });
+        self.scratch = bytes;
         if entry.is_none() {
             self.warn_once(format!(
                 "an entry of the action cache at byte {} of a segment is damaged and counts as a miss; run `dagrun cache verify --fix`",
