@@ -218,3 +218,63 @@ fn gc_in_a_loop_takes_nothing_from_a_live_run() {
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(project.read("all.txt"), "1\n2\n3\n4\n5\n6\n");
 }
+
+#[test]
+fn what_forks_without_end_is_caught() {
+    // One process at a time, that forks and ends, for ever: it is gone before anybody can look at it.
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: runner
+pass_env: [DAGRUN_TEST_MARK]
+jobs:
+  a:
+    run: |
+      python3 -c 'import os
+      while True:
+          if os.fork():
+              os._exit(0)' &
+      sleep 0.3
+"#,
+    );
+    let mark = format!("runner-{}", std::process::id());
+    let said = project
+        .command(&["run"])
+        .env("DAGRUN_TEST_MARK", &mark)
+        .output()
+        .unwrap();
+    let left = processes_with(&mark);
+    // Whatever the outcome of the test, the machine must not keep it.
+    let _ = std::process::Command::new("pkill")
+        .args(["-9", "-f", "import os.*os.fork"])
+        .status();
+    assert!(said.status.success(), "{said:?}");
+    assert_eq!(left, 0);
+}
+
+#[test]
+fn a_second_interrupt_reaches_past_a_stopped_spawner() {
+    let project = Project::new("");
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: stopped\npass_env: [DAGRUN_TEST_MARK]\njobs:\n  a:\n    run: kill -STOP $PPID; echo > {}/started; sleep 300\n",
+            project.dir().display()
+        ),
+    );
+    let mark = format!("stopped-{}", std::process::id());
+    let mut command = project.command(&["run"]);
+    let child = command
+        .env("DAGRUN_TEST_MARK", &mark)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    project.wait_for("started");
+    signal(&child, "INT");
+    std::thread::sleep(Duration::from_millis(200));
+    signal(&child, "INT");
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 130, "{said:?}");
+    until("all processes are gone", 10, || processes_with(&mark) == 0);
+}

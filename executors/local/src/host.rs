@@ -1,6 +1,12 @@
 //! The host's thread: the state of every attempt.
 
-use std::{collections::VecDeque, io, path::PathBuf, sync::Arc, time::Instant};
+use std::{
+    collections::VecDeque,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dagrun_executor_api::{ExecutorEvent, WorkerInfo};
 use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome};
@@ -39,7 +45,12 @@ pub(crate) struct Host {
     /// Given to the spawner, and as far as is known not started.
     pending: usize,
     closing: bool,
+    /// When the spawner must have killed what it was told to; a spawner that is stopped or stuck is then killed itself.
+    kill_by: Option<Instant>,
 }
+
+/// How long a spawner may take to kill attempts.
+const KILL_WITHIN: Duration = Duration::from_secs(2);
 
 struct Entry {
     submitted: Instant,
@@ -88,6 +99,7 @@ impl Host {
             preparing: 0,
             pending: 0,
             closing: false,
+            kill_by: None,
         }
     }
 
@@ -130,7 +142,18 @@ impl Host {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let timeout = (!self.inbox.may_sleep()).then_some(&at_once);
+        let left = self
+            .kill_by
+            .map(|by| by.saturating_duration_since(Instant::now()));
+        let left = left.map(|left| Timespec {
+            tv_sec: left.as_secs() as i64,
+            tv_nsec: i64::from(left.subsec_nanos()),
+        });
+        let timeout = if self.inbox.may_sleep() {
+            left.as_ref()
+        } else {
+            Some(&at_once)
+        };
         let mut fds = vec![PollFd::from_borrowed_fd(self.inbox.fd(), PollFlags::IN)];
         if let Some(link) = &self.link {
             fds.push(PollFd::from_borrowed_fd(link.fd(), PollFlags::IN));
@@ -147,7 +170,29 @@ impl Host {
         if let Some(link) = self.link.as_mut().filter(|_| speaks) {
             link.receive(&mut events)?;
         }
+        self.check_kills(&events)?;
         Ok(events)
+    }
+
+    /// A spawner that was stopped by one of its nodes, or hangs, must not keep what was to be killed.
+    fn check_kills(&mut self, heard: &[LinkEvent]) -> io::Result<()> {
+        if !self.kill_by.is_some_and(|by| by <= Instant::now()) {
+            return Ok(());
+        }
+        self.kill_by = None;
+        let waits = |entry: &Entry| matches!(entry.state, State::Given(_));
+        let Some(link) = self
+            .link
+            .as_ref()
+            .filter(|_| heard.is_empty() && self.attempts.values().any(waits))
+        else {
+            return Ok(());
+        };
+        // It is a child of this process that was not waited for, so the pid is still its own.
+        if let Some(pid) = rustix::process::Pid::from_raw(link.pid() as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
+        Err(io::Error::other("it did not answer"))
     }
 
     fn obey(&mut self, message: Message) {
@@ -193,6 +238,10 @@ impl Host {
             State::Given(_) => {
                 if let Some(link) = &mut self.link {
                     link.stop(id, kill);
+                }
+                if kill {
+                    self.kill_by
+                        .get_or_insert_with(|| Instant::now() + KILL_WITHIN);
                 }
             }
             State::Collecting => {}

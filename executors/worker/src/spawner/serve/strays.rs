@@ -119,6 +119,7 @@ impl Server {
     }
 
     fn kill_stray(&mut self, at: usize) {
+        self.kill_group_of(self.strays[at].pid);
         let stray = &mut self.strays[at];
         let Some(pid) = Pid::from_raw(stray.pid) else {
             return;
@@ -140,6 +141,24 @@ impl Server {
             .find(|attempt| Some(attempt.order.id) == blamed);
         if let Some(attempt) = attempt.filter(|attempt| attempt.stop.is_none()) {
             attempt.leaked += 1;
+        }
+    }
+
+    /// Kills the process group of a stray at one stroke: what forks faster than it can be looked for dies only so.
+    fn kill_group_of(&self, stray: i32) {
+        let own = rustix::process::getpgrp().as_raw_pid();
+        let Some(group) = tree::stat(stray).map(|stat| stat.group) else {
+            return;
+        };
+        let runs = |attempt: &Attempt| {
+            attempt.how.is_none() && attempt.main.as_ref().is_some_and(|main| main.pid == group)
+        };
+        // The group has an unreaped child of this process in it, so its id is still its own.
+        if group != own
+            && !self.live.iter().any(runs)
+            && let Some(group) = Pid::from_raw(group)
+        {
+            let _ = rustix::process::kill_process_group(group, Signal::KILL);
         }
     }
 
