@@ -117,8 +117,11 @@ impl Loaded {
             .iter()
             .map(|w| format!("{}: {}", sources.locate(w.span), w.message))
             .collect();
+        let plan = Arc::new(plan);
+        // A plan is needed to the end of the process, which takes its pages back faster than it can be dropped piece by piece.
+        std::mem::forget(Arc::clone(&plan));
         Ok(Planned {
-            plan: Arc::new(plan),
+            plan,
             warnings,
             workspace,
             store,
