@@ -6,7 +6,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
     fs::write(path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
-/// `levels` levels of `width` nodes; each copies the file of the node before it, the first level copies `src/I.txt`.
+/// `levels` levels of `width` nodes; each copies the file of the node before it and adds its level, the first level copies
+/// `src/I.txt`. Without the added level, equal copies of equal bytes would be one action to an engine that goes by content.
 pub(crate) struct Levels {
     pub(crate) levels: u64,
     pub(crate) width: u64,
@@ -41,15 +42,20 @@ impl Levels {
                     "    needs: l{before}\n    inputs: {{up: \"${{{{ needs.l{before}.outputs.f }}}}\"}}\n"
                 );
             }
-            text.push_str("    outputs: {f: f.txt}\n    run: [cp, \"${{ inputs.up }}\", \"${{ outputs.f }}\"]\n");
+            text.push_str("    outputs: {f: f.txt}\n");
+            let _ = writeln!(
+                text,
+                "    run: [sh, -c, 'cat \"$0\" > \"$1\" && echo {level} >> \"$1\"', \"${{{{ inputs.up }}}}\", \"${{{{ outputs.f }}}}\"]"
+            );
         }
         write(&folder.join("pipeline.yaml"), &text)
     }
 
     pub(crate) fn ninja(&self, folder: &Path) -> Result<(), String> {
-        let mut text = String::from("rule cp\n  command = cp $in $out\n");
+        let mut text =
+            String::from("rule add\n  command = cat $in > $out && echo $level >> $out\n");
         self.each(|level, i, up| {
-            let _ = writeln!(text, "build l{level}_{i}.txt: cp {up}");
+            let _ = writeln!(text, "build l{level}_{i}.txt: add {up}\n  level = {level}");
         });
         write(&folder.join("build.ninja"), &text)
     }
@@ -61,7 +67,10 @@ impl Levels {
             .collect();
         let mut text = format!("MAKEFLAGS += -rR\nall: {}\n", targets.join(" "));
         self.each(|level, i, up| {
-            let _ = write!(text, "l{level}_{i}.txt: {up}\n\tcp {up} $@\n");
+            let _ = write!(
+                text,
+                "l{level}_{i}.txt: {up}\n\tcat {up} > $@ && echo {level} >> $@\n"
+            );
         });
         write(&folder.join("Makefile"), &text)
     }
