@@ -76,6 +76,8 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
             pipeline_path: args.file.display().to_string(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             seed: 0,
+            grace: loaded.settings.grace.value,
+            log_cap: loaded.settings.log_cap.value,
         },
         executor: executor(&loaded.settings, planned.store, slots),
         subscribers: std::mem::take(&mut followers.subscribers),

@@ -278,3 +278,19 @@ fn a_second_interrupt_reaches_past_a_stopped_spawner() {
     assert_eq!(said.code, 130, "{said:?}");
     until("all processes are gone", 10, || processes_with(&mark) == 0);
 }
+
+#[test]
+fn the_grace_time_is_a_setting() {
+    let project = Project::new(
+        "dagrun: 1\nname: deaf\njobs:\n  a:\n    timeout: 300ms\n    run: |\n      trap '' TERM\n      while true; do sleep 0.1; done\n",
+    );
+    project.write("dagrun.toml", "grace = \"300ms\"\n");
+    let began = Instant::now();
+    project.fails(1, &["run"]).has("timed out after 300 ms");
+    // The default grace time alone is 5 s.
+    assert!(
+        began.elapsed() < Duration::from_millis(4900),
+        "{:?}",
+        began.elapsed()
+    );
+}

@@ -1,10 +1,10 @@
 //! What a run is given and what it gives back.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use dagrun_events::{AttemptSummary, NodeCounts};
 use dagrun_executor_api::Executor;
-use dagrun_model::{FailureCause, NodeIx, RunId};
+use dagrun_model::{FailureCause, Limits, NodeIx, RunId};
 use dagrun_plan::Plan;
 use dagrun_sched::Stop;
 use dagrun_store::Store;
@@ -74,6 +74,10 @@ pub struct RunOptions {
     pub slots: u32,
     /// The seed of the scheduler's jitter.
     pub seed: u64,
+    /// The time between TERM and KILL.
+    pub grace: Duration,
+    /// Bytes kept of each log.
+    pub log_cap: u64,
 }
 
 impl Default for RunOptions {
@@ -89,6 +93,8 @@ impl Default for RunOptions {
             pipeline_path: String::new(),
             slots: 0,
             seed: 0,
+            grace: Limits::default().grace,
+            log_cap: Limits::default().log_cap,
         }
     }
 }

@@ -176,7 +176,7 @@ impl Host {
 
     /// A spawner that was stopped by one of its nodes, or hangs, must not keep what was to be killed.
     fn check_kills(&mut self, heard: &[LinkEvent]) -> io::Result<()> {
-        if !self.kill_by.is_some_and(|by| by <= Instant::now()) {
+        if self.kill_by.is_none_or(|by| by > Instant::now()) {
             return Ok(());
         }
         self.kill_by = None;

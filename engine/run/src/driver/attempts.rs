@@ -45,7 +45,12 @@ impl Driver<'_> {
     ) {
         self.board.set_attempt(node, number);
         let action = match self.plan.action(node, &self.board) {
-            Ok(action) => Arc::new(action),
+            Ok(mut action) => {
+                // How a node is ended and how much of its logs is kept is no part of what it does: not in its digest.
+                action.limits.grace = self.options.grace;
+                action.limits.log_cap = self.options.log_cap;
+                Arc::new(action)
+            }
             Err(cause) => {
                 self.causes.insert(node, cause);
                 let end = AttemptEnd::Failed(None);
