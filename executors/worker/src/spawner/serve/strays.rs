@@ -119,7 +119,6 @@ impl Server {
     }
 
     fn kill_stray(&mut self, at: usize) {
-        self.kill_group_of(self.strays[at].pid);
         let stray = &mut self.strays[at];
         let Some(pid) = Pid::from_raw(stray.pid) else {
             return;
@@ -128,6 +127,8 @@ impl Server {
         let was_dead = tree::stat(stray.pid).is_none_or(|stat| stat.zombie);
         // It is an unreaped child of this process, so the pid is still its own.
         let _ = rustix::process::kill_process(pid, Signal::KILL);
+        self.kill_group_of(pid.as_raw_pid());
+        let stray = &self.strays[at];
         if was_dead {
             return;
         }
