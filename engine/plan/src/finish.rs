@@ -4,8 +4,7 @@ use dagrun_expr::eval;
 use dagrun_model::{
     ContentHash, ContentHasher, Diagnostic, Digest, GroupIx, NodeIx, NodeKey, SetIx,
 };
-use indexmap::IndexSet;
-use rustc_hash::{FxBuildHasher, FxHashMap, FxHashSet};
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     Expansion, Facts, Plan,
@@ -84,8 +83,6 @@ struct Finisher<'p> {
     conditional: FxHashMap<Digest, NodeIx>,
     /// For each grouping and `min`, the sets of its groups.
     group_sets: FxHashMap<(usize, u32), Vec<u32>>,
-    /// Sets that merged nodes wait for besides those of their first cell.
-    more_sets: FxHashMap<NodeIx, IndexSet<SetIx, FxBuildHasher>>,
     /// Nodes that gather data: the digest of what they gather, shortened.
     gatherers: Vec<([u64; 2], NodeIx)>,
     need_sets: Vec<(usize, Vec<Vec<u32>>)>,
@@ -114,7 +111,6 @@ impl<'p> Finisher<'p> {
             keys: KeyTable::new(core.cells),
             conditional: FxHashMap::default(),
             group_sets: FxHashMap::default(),
-            more_sets: FxHashMap::default(),
             gatherers: Vec::new(),
             need_sets: Vec::new(),
             naive: 0,
@@ -318,7 +314,7 @@ impl<'p> Finisher<'p> {
             let same = hasher.finish();
             if let Some(node) = self.conditional.get(&same) {
                 let node = *node;
-                self.merge(node, cell, class, mine());
+                self.merge(node, cell, class);
                 return node;
             }
             let node = self.nodes.add(key, recipe, cell, class);
@@ -330,7 +326,7 @@ impl<'p> Finisher<'p> {
             // What only one of them waits for, or forgives, must not decide about the other: such cells stay apart, and the
             // scheduler's single flight runs their action once all the same.
             Ok(node) if self.same_gate(node, ix, row, class, sets) => {
-                self.merge(node, cell, class, mine());
+                self.merge(node, cell, class);
                 return node;
             }
             Ok(_) => None,
@@ -387,19 +383,11 @@ impl<'p> Finisher<'p> {
         gate
     }
 
-    fn merge(&mut self, node: NodeIx, cell: usize, class: u32, sets: impl Iterator<Item = SetIx>) {
+    /// Makes a cell one with a node that waits for the same nodes: only its limits can add anything.
+    fn merge(&mut self, node: NodeIx, cell: usize, class: u32) {
         let merged = &mut self.nodes.class[node.index()];
         *merged = self.classes.merge(*merged, class);
         self.nodes.merged.push((node, cell as u32));
-        for set in sets {
-            let known = self
-                .more_sets
-                .get(&node)
-                .is_some_and(|more| more.contains(&set));
-            if !known && !self.sets.members(set).contains(&node) {
-                self.more_sets.entry(node).or_default().insert(set);
-            }
-        }
     }
 
     fn finish_node(&mut self, ix: usize, row: usize, node: NodeIx, sets: &[Vec<u32>]) {
@@ -569,7 +557,7 @@ impl<'p> Finisher<'p> {
         nodes.set_start = Vec::with_capacity(nodes.keys.len() + 1);
         let mut seen = FxHashSet::default();
         let mut job = 0;
-        for (ix, cell) in nodes.first_cell.iter().enumerate() {
+        for cell in &nodes.first_cell {
             nodes.set_start.push(nodes.sets.len() as u32);
             let inside = |job: usize| {
                 let plan = &self.core.jobs[job];
@@ -584,8 +572,7 @@ impl<'p> Finisher<'p> {
                 .iter()
                 .map(|sets| sets[row])
                 .filter(|set| *set != NONE);
-            let more = self.more_sets.get(&NodeIx::from_index(ix));
-            for set in sets.chain(more.into_iter().flatten().map(|set| set.0)) {
+            for set in sets {
                 if seen.insert(set) {
                     nodes.sets.push(SetIx(set));
                 }
