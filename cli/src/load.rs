@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// The greatest pipeline file that is read at all.
-const MAX_BYTES: u64 = 4 << 20;
+const MAX_BYTES: u64 = dagrun_dsl::MAX_BYTES as u64;
 
 /// How nodes are kept apart on this machine: a clean folder and environment. It is in every key.
 const ISOLATION: &str = "folder";

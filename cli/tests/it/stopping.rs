@@ -37,6 +37,17 @@ export:
     project
 }
 
+/// Starts a command whose nodes carry `mark`, and does not wait for it.
+fn start_marked(project: &Project, mark: &str, args: &[&str]) -> std::process::Child {
+    let mut command = project.command(args);
+    command
+        .env("DAGRUN_TEST_MARK", mark)
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap()
+}
+
 fn processes_with(mark: &str) -> usize {
     let needle = format!("DAGRUN_TEST_MARK={mark}");
     std::fs::read_dir("/proc")
@@ -67,13 +78,7 @@ fn an_interrupt_ends_the_nodes_and_resume_goes_on() {
     for name in ["INT", "TERM", "HUP"] {
         let project = slow("0.5");
         let mark = format!("interrupt-{name}-{}", std::process::id());
-        let mut command = project.command(&["run", "-j", "2"]);
-        let child = command
-            .env("DAGRUN_TEST_MARK", &mark)
-            .stdout(std::process::Stdio::piped())
-            .stderr(std::process::Stdio::piped())
-            .spawn()
-            .unwrap();
+        let child = start_marked(&project, &mark, &["run", "-j", "2"]);
         project.wait_for("started");
         std::thread::sleep(Duration::from_millis(200));
         signal(&child, name);
@@ -263,13 +268,7 @@ fn a_second_interrupt_reaches_past_a_stopped_spawner() {
         ),
     );
     let mark = format!("stopped-{}", std::process::id());
-    let mut command = project.command(&["run"]);
-    let child = command
-        .env("DAGRUN_TEST_MARK", &mark)
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
+    let child = start_marked(&project, &mark, &["run"]);
     project.wait_for("started");
     signal(&child, "INT");
     std::thread::sleep(Duration::from_millis(200));
