@@ -102,15 +102,59 @@ pub(crate) enum Command {
     },
 }
 
-/// Which pipeline, and with which parameters.
+/// Parameters of a pipeline.
 #[derive(Debug, Args, Clone)]
-pub(crate) struct Pipeline {
+pub(crate) struct Params {
     /// Set a parameter: NAME=VALUE
     #[arg(short = 'p', long = "param", value_name = "NAME=VALUE")]
     pub(crate) params: Vec<String>,
     /// Read parameters from a YAML or JSON file; `-p` wins
     #[arg(long, value_name = "FILE")]
     pub(crate) params_file: Vec<PathBuf>,
+}
+
+/// Which pipeline, and with which parameters.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Pipeline {
+    /// The pipeline file
+    #[arg(default_value = "pipeline.yaml")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) params: Params,
+}
+
+/// Likewise, for commands whose first word is something else.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct PipelineFlag {
+    /// The pipeline file
+    #[arg(short, long, default_value = "pipeline.yaml", value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) params: Params,
+}
+
+/// Which project.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Project {
+    /// The pipeline file, or the folder with `.dagrun` in it
+    #[arg(default_value = ".", value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+/// Likewise, for commands whose first word is something else.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct ProjectFlag {
+    /// The pipeline file, or the folder with `.dagrun` in it
+    #[arg(short = 'f', long = "file", default_value = ".", value_name = "PATH")]
+    pub(crate) path: PathBuf,
+}
+
+/// How to answer.
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Answer {
+    /// Answer in JSON
+    #[arg(long)]
+    pub(crate) json: bool,
 }
 
 /// Which part of the graph.
@@ -123,25 +167,31 @@ pub(crate) struct Selection {
     #[arg(long, value_name = "NODE")]
     pub(crate) until: Vec<String>,
     /// These jobs or nodes and all that comes after them
+    ///
+    /// With `--until`: what lies between the two.
     #[arg(long, value_name = "NODE")]
     pub(crate) from: Vec<String>,
 }
 
+/// What to run.
 #[derive(Debug, Args)]
-pub(crate) struct RunArgs {
-    /// The pipeline file
-    #[arg(default_value = "pipeline.yaml")]
-    pub(crate) file: PathBuf,
+pub(crate) struct Work {
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
     #[command(flatten)]
     pub(crate) selection: Selection,
+    /// Run again although cached: all nodes, or these jobs or nodes; `=` is needed
+    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true, value_delimiter = ',')]
+    pub(crate) force: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RunArgs {
+    #[command(flatten)]
+    pub(crate) work: Work,
     /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Run again although cached: all nodes, or these jobs or nodes
-    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true, value_delimiter = ',')]
-    pub(crate) force: Option<Vec<String>>,
     /// Stop at the first failure; default: go on with what does not depend on it
     #[arg(long)]
     pub(crate) fail_fast: bool,
@@ -164,19 +214,10 @@ pub(crate) struct RunArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PlanArgs {
-    /// The pipeline file
-    #[arg(default_value = "pipeline.yaml")]
-    pub(crate) file: PathBuf,
     #[command(flatten)]
-    pub(crate) pipeline: Pipeline,
+    pub(crate) work: Work,
     #[command(flatten)]
-    pub(crate) selection: Selection,
-    /// As if all nodes, or these jobs or nodes, were forced
-    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true, value_delimiter = ',')]
-    pub(crate) force: Option<Vec<String>>,
-    /// Print the plan as JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    pub(crate) answer: Answer,
     /// Only count: nothing is looked up
     #[arg(long)]
     pub(crate) counts: bool,
@@ -187,27 +228,20 @@ pub(crate) struct PlanArgs {
 pub(crate) struct NodeOf {
     /// The node's logical id, such as `score[target=curve]`
     pub(crate) node: String,
-    /// The pipeline file
-    #[arg(short, long, default_value = "pipeline.yaml", value_name = "FILE")]
-    pub(crate) file: PathBuf,
     #[command(flatten)]
-    pub(crate) pipeline: Pipeline,
+    pub(crate) of: PipelineFlag,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ExplainArgs {
     #[command(flatten)]
     pub(crate) node: NodeOf,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct GraphArgs {
-    /// The pipeline file
-    #[arg(default_value = "pipeline.yaml")]
-    pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) pipeline: Pipeline,
     /// How to write it
@@ -236,9 +270,8 @@ pub(crate) struct LogArgs {
     /// The run; default: the last one in which the node ran
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Option<String>,
-    /// The pipeline file, or the folder with `.dagrun` in it
-    #[arg(short, long, default_value = ".", value_name = "PATH")]
-    pub(crate) file: PathBuf,
+    #[command(flatten)]
+    pub(crate) project: ProjectFlag,
     /// Standard output only
     #[arg(long, conflicts_with = "stderr")]
     pub(crate) stdout: bool,
@@ -252,24 +285,20 @@ pub(crate) struct LogArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
-    /// The pipeline file, or the folder with `.dagrun` in it
-    #[arg(default_value = ".")]
-    pub(crate) file: PathBuf,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) project: Project,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
 pub(crate) struct ShowArgs {
     /// The run: its id or the start of it; default: the last one
     pub(crate) run: Option<String>,
-    /// The pipeline file, or the folder with `.dagrun` in it
-    #[arg(short, long, default_value = ".", value_name = "PATH")]
-    pub(crate) file: PathBuf,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) project: ProjectFlag,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
     /// Write a Chrome trace, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
@@ -285,11 +314,8 @@ pub(crate) struct GetArgs {
     /// Where to put it
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
-    /// The pipeline file
-    #[arg(short, long, default_value = "pipeline.yaml", value_name = "FILE")]
-    pub(crate) file: PathBuf,
     #[command(flatten)]
-    pub(crate) pipeline: Pipeline,
+    pub(crate) of: PipelineFlag,
     /// Overwrite what is there
     #[arg(long)]
     pub(crate) force: bool,
@@ -314,9 +340,8 @@ pub(crate) struct CheckArgs {
     /// How many times
     #[arg(long, default_value_t = 2, value_name = "N")]
     pub(crate) repeat: u32,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Args)]
@@ -330,9 +355,8 @@ pub(crate) struct GcArgs {
     /// Delete nothing; say what would go and who made it
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Subcommand)]
@@ -342,15 +366,13 @@ pub(crate) enum CacheCommand {
         /// Move corrupt blobs to quarantine and drop what refers to them
         #[arg(long)]
         fix: bool,
-        /// As JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        answer: Answer,
     },
     /// Sizes and counts
     Stat {
-        /// As JSON
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        answer: Answer,
     },
     /// Print where the cache is
     Dir,
@@ -362,9 +384,8 @@ pub(crate) enum JournalCommand {
     Repair {
         /// The run; default: the last one
         run: Option<String>,
-        /// The pipeline file, or the folder with `.dagrun` in it
-        #[arg(short, long, default_value = ".", value_name = "PATH")]
-        file: PathBuf,
+        #[command(flatten)]
+        project: ProjectFlag,
     },
 }
 
@@ -400,10 +421,8 @@ pub(crate) enum Template {
 
 #[derive(Debug, Args)]
 pub(crate) struct SettingsArgs {
-    /// The pipeline file, or the project folder
-    #[arg(default_value = ".")]
-    pub(crate) file: PathBuf,
-    /// As JSON
-    #[arg(long)]
-    pub(crate) json: bool,
+    #[command(flatten)]
+    pub(crate) project: Project,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }

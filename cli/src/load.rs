@@ -81,7 +81,7 @@ impl Loaded {
     /// Makes the plan: expands the pipeline, answers what it asks about files and toolchains, makes the keys.
     pub(crate) fn plan(
         &self,
-        args: &args::Pipeline,
+        args: &args::Params,
         selection: &Selection,
     ) -> Result<Planned, CliError> {
         let store = self.store()?;
@@ -206,7 +206,7 @@ impl dagrun_dsl::Loader for Includes {
 }
 
 /// Parameters from files, then from flags; later ones win.
-fn parameters(args: &args::Pipeline) -> Result<Vec<(String, Value, Origin)>, CliError> {
+fn parameters(args: &args::Params) -> Result<Vec<(String, Value, Origin)>, CliError> {
     let mut params = Vec::new();
     for file in &args.params_file {
         let text = std::fs::read_to_string(file).map_err(|error| {

@@ -48,7 +48,7 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
     };
     let report = store.gc(&options).map_err(CliError::environment)?;
     let folders = sweep_work(&store.root().join("work"), report.leases > 0, args.dry_run);
-    if args.json {
+    if args.answer.json {
         let rows: Vec<_> = report
             .rows
             .iter()

@@ -21,7 +21,7 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
     let plan = &found.planned.plan;
     let history = History::load(&found.planned.workspace);
     if let Some(live) = live(&found)? {
-        if args.json {
+        if args.answer.json {
             put!(
                 "{}",
                 json!({"id": plan.id(found.node), "live": {"state": live.state, "detail": live.detail, "waits_for": live.waits_for}})
@@ -44,7 +44,7 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
     }
     let explanation =
         explain_node(plan, &found.planned.store, &history, &args.node.node).map_err(run_error)?;
-    if args.json {
+    if args.answer.json {
         print_json(plan, &explanation);
     } else {
         print_text(&found, &explanation, style);

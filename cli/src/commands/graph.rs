@@ -19,8 +19,8 @@ use crate::{
 const MOST_NODES: usize = 2_000;
 
 pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
-    let loaded = Loaded::new(&args.file, global, style)?;
-    let planned = loaded.plan(&args.pipeline, &Selection::default())?;
+    let loaded = Loaded::new(&args.pipeline.file, global, style)?;
+    let planned = loaded.plan(&args.pipeline.params, &Selection::default())?;
     let plan = &planned.plan;
     if args.nodes && plan.len() > MOST_NODES {
         return Err(CliError::invalid(format!(

@@ -32,13 +32,13 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Shell(args) => node::shell(&args, &global, style),
         Command::Check(args) => node::check(&args, &global, style),
         Command::Gc(args) => cache::gc(&args, &global),
-        Command::Cache(CacheCommand::Verify { fix, json }) => {
-            cache::verify(fix, json, &global, style)
+        Command::Cache(CacheCommand::Verify { fix, answer }) => {
+            cache::verify(fix, answer.json, &global, style)
         }
-        Command::Cache(CacheCommand::Stat { json }) => cache::stat(json, &global),
+        Command::Cache(CacheCommand::Stat { answer }) => cache::stat(answer.json, &global),
         Command::Cache(CacheCommand::Dir) => cache::dir(&global),
-        Command::Journal(JournalCommand::Repair { run, file }) => {
-            report::repair(run.as_deref(), &file)
+        Command::Journal(JournalCommand::Repair { run, project }) => {
+            report::repair(run.as_deref(), &project.path)
         }
         Command::Fmt(args) => small::fmt(&args, style),
         Command::Schema => small::schema(),

@@ -27,14 +27,14 @@ pub(crate) struct Found {
 impl Found {
     pub(crate) fn new(args: &NodeOf, global: &Global, style: Style) -> Result<Self, CliError> {
         let loaded = Loaded::new(
-            &args.file,
+            &args.of.file,
             global,
             Style {
                 quiet: true,
                 ..style
             },
         )?;
-        let planned = loaded.plan(&args.pipeline, &Selection::default())?;
+        let planned = loaded.plan(&args.of.params, &Selection::default())?;
         let node = planned
             .plan
             .find(&args.node)
@@ -69,8 +69,7 @@ pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
     let (node, output) = split_output(&args.what);
     let of = NodeOf {
         node: node.into(),
-        file: args.file.clone(),
-        pipeline: args.pipeline.clone(),
+        of: args.of.clone(),
     };
     let found = Found::new(&of, global, style)?;
     let resolved = found.resolve()?;
@@ -269,7 +268,7 @@ pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
         return Err(found.must_run(found.node, "it cannot be checked yet"));
     }
     for row in &report.rows {
-        if args.json {
+        if args.answer.json {
             put!("{}", check_json(row));
             continue;
         }
@@ -295,7 +294,7 @@ pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
         }
     }
     if report.is_deterministic() {
-        if !args.json {
+        if !args.answer.json {
             put!(
                 "{} made the same bytes {} times",
                 escape(&args.node.node),
@@ -304,7 +303,7 @@ pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
         }
         return Ok(0);
     }
-    if !args.json {
+    if !args.answer.json {
         say!(
             "a node that makes other bytes each time is cached by its first result; fix its seed or say `cache: never`"
         );

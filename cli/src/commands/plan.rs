@@ -20,13 +20,13 @@ use crate::{
 const LISTED: usize = 40;
 
 pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
-    run::not_a_file(args.force.as_deref(), &args.file)?;
-    let loaded = Loaded::new(&args.file, global, style)?;
-    let planned = loaded.plan(&args.pipeline, &args.selection)?;
+    run::not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
+    let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
+    let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
     let plan = &planned.plan;
     if args.counts {
         let counts = plan.counts();
-        if args.json {
+        if args.answer.json {
             put!(
                 "{}",
                 json!({"counts": {"naive": counts.naive, "nodes": counts.nodes, "units": counts.units}})
@@ -41,10 +41,10 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
         }
         return Ok(0);
     }
-    let force = run::force(args.force.as_deref(), plan)?;
+    let force = run::force(args.work.force.as_deref(), plan)?;
     let history = History::load(&planned.workspace);
     let rows = preview(plan, &planned.store, &history, &force).map_err(run_error)?;
-    if args.json {
+    if args.answer.json {
         print_json(plan, &rows);
     } else {
         print_text(plan, &rows, style);

@@ -55,7 +55,7 @@ pub(crate) fn fold(workspace: &Workspace, run: &RunId) -> Result<RunState, CliEr
 }
 
 pub(crate) fn show(args: &ShowArgs, style: Style) -> Done {
-    let workspace = workspace(&args.file)?;
+    let workspace = workspace(&args.project.path)?;
     let (_, state) = load(&workspace, args.run.as_deref())?;
     if let Some(path) = &args.trace {
         write_trace(&state, path)?;
@@ -63,7 +63,7 @@ pub(crate) fn show(args: &ShowArgs, style: Style) -> Done {
     if let Some(path) = &args.junit {
         write_file(path, &dagrun_report::junit(&state))?;
     }
-    if args.json {
+    if args.answer.json {
         put!("{}", to_json(&state));
     } else {
         print(&state, style);
@@ -246,7 +246,7 @@ fn print_jobs(state: &RunState, figures: &dagrun_report::Statistics) {
 }
 
 pub(crate) fn runs(args: &RunsArgs) -> Done {
-    let workspace = workspace(&args.file)?;
+    let workspace = workspace(&args.project.path)?;
     let mut rows = Vec::new();
     for run in workspace.journaled_runs() {
         // A journal that cannot be read must not hide the others.
@@ -258,7 +258,7 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
             }
         }
     }
-    if args.json {
+    if args.answer.json {
         let rows: Vec<_> = rows
             .iter()
             .map(|(run, state)| {
@@ -311,7 +311,7 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
 }
 
 pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
-    let workspace = workspace(&args.file)?;
+    let workspace = workspace(&args.project.path)?;
     let runs = match &args.run {
         Some(run) => vec![workspace.find_run(run).map_err(run_error)?],
         None => workspace.journaled_runs().into_iter().rev().collect(),
@@ -325,7 +325,7 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         else {
             continue;
         };
-        let settings = Settings::load(&project_of(&args.file), global.cache.as_deref())?;
+        let settings = Settings::load(&project_of(&args.project.path), global.cache.as_deref())?;
         let store = open_store(&settings)?;
         let print = |name: &str, log: &Option<LogRef>| -> Result<(), CliError> {
             let Some(log) = log else { return Ok(()) };
@@ -367,7 +367,10 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
         (!state.nodes.is_empty()).then_some((run, state))
     });
     let Some((run, state)) = last else {
-        return CliError::failed(format!("no node has run in {}", args.file.display()));
+        return CliError::failed(format!(
+            "no node has run in {}",
+            args.project.path.display()
+        ));
     };
     if let Some(node) = state.find(name) {
         let how = node.outcome.map_or("did not start", |end| end.word());
@@ -494,7 +497,7 @@ fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
 
 /// The folder that a failed attempt of a node left behind.
 pub(crate) fn kept_folder(args: &NodeOf) -> Result<PathBuf, CliError> {
-    let workspace = workspace(&args.file)?;
+    let workspace = workspace(&args.of.file)?;
     for run in workspace.journaled_runs().into_iter().rev() {
         let state = fold(&workspace, &run)?;
         let kept = state

@@ -19,7 +19,7 @@ use dagrun_run::{
 use dagrun_sched::Stop;
 
 use crate::{
-    args::{Global, RunArgs},
+    args::{Global, Pipeline, RunArgs},
     commands::{report, run_error},
     error::{CliError, Context, Done, Kind},
     load::{Loaded, Planned},
@@ -37,10 +37,10 @@ const LISTED: usize = 10;
 const VALUE_LENGTH: usize = 100;
 
 pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
-    not_a_file(args.force.as_deref(), &args.file)?;
-    let loaded = Loaded::new(&args.file, global, style)?;
-    let planned = loaded.plan(&args.pipeline, &args.selection)?;
-    let force = force(args.force.as_deref(), &planned.plan)?;
+    not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
+    let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
+    let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
+    let force = force(args.work.force.as_deref(), &planned.plan)?;
     let command: Vec<String> = std::env::args().collect();
     let lock = planned.workspace.lock(&command).map_err(run_error)?;
     let slots = args.jobs.unwrap_or(loaded.settings.jobs.value);
@@ -53,7 +53,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     let (stop, stop_receiver) = stop_channel();
     handle_signals(stop, style)?;
     let mut followers = Followers::default();
-    let rerun = rerun_command(args);
+    let rerun = rerun_command(&args.work.pipeline);
     followers.progress(Progress::new(style, nodes_by_job(&planned.plan)))?;
     if let Some(path) = &args.events {
         followers.ndjson(path)?;
@@ -73,7 +73,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
             overwrite_exports: args.overwrite,
             command,
             version: env!("CARGO_PKG_VERSION").into(),
-            pipeline_path: args.file.display().to_string(),
+            pipeline_path: args.work.pipeline.file.display().to_string(),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             seed: 0,
             grace: loaded.settings.grace.value,
@@ -189,15 +189,15 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
 }
 
 /// The command that runs this pipeline again in the same way, to which a node can be added.
-fn rerun_command(args: &RunArgs) -> String {
+fn rerun_command(pipeline: &Pipeline) -> String {
     let mut words = vec![
         "dagrun".to_string(),
-        shell_word(&args.file.display().to_string()),
+        shell_word(&pipeline.file.display().to_string()),
     ];
-    for param in &args.pipeline.params {
+    for param in &pipeline.params.params {
         words.push(format!("-p {}", shell_word(param)));
     }
-    for file in &args.pipeline.params_file {
+    for file in &pipeline.params.params_file {
         words.push(format!(
             "--params-file {}",
             shell_word(&file.display().to_string())
