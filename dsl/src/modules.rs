@@ -75,6 +75,7 @@ impl<'l> Assembler<'l> {
             .unwrap_or_else(|| Spanned::new(stem.to_owned(), Span::new(ix, 0, 0)));
         let jobs = self.indexed(file.jobs);
         Some(Pipeline {
+            study: None,
             name,
             params: file.params,
             secrets: file.secrets,

@@ -14,6 +14,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("dagrun-dsl", &["dagrun-model", "dagrun-expr"]),
     ("dagrun-plan", &["dagrun-model", "dagrun-expr"]),
     ("dagrun-sched", &["dagrun-model"]),
+    ("dagrun-study", &["dagrun-model", "dagrun-expr"]),
     ("dagrun-events", &["dagrun-model"]),
     ("dagrun-store", &["dagrun-model"]),
     (
@@ -23,6 +24,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "dagrun-expr",
             "dagrun-plan",
             "dagrun-sched",
+            "dagrun-study",
             "dagrun-events",
             "dagrun-store",
             "dagrun-executor-api",
@@ -62,6 +64,7 @@ const PURE: &[&str] = &[
     "engine/expr/src",
     "engine/plan/src",
     "engine/sched/src",
+    "engine/study/src",
 ];
 
 /// What the pure core never names.

@@ -52,6 +52,7 @@ impl<'a> Decoder<'a, '_> {
         let needs = self.needs(fields, &raw.name, context.names, symbols);
         self.check_image(get("image"), fields);
         Some(Job {
+            after_study: None,
             name: Spanned::new(raw.name.clone(), raw.name_span),
             needs,
             matrix: fields

@@ -233,6 +233,7 @@ impl<'a> Decoder<'a, '_> {
         if !matches!(self.view(at), View::Map) {
             let n = self.replicate_count(at, "`replicates`")?;
             return Some(Replicates {
+                grow: None,
                 n,
                 seeds: Seeds::Common { base: zero },
                 min: None,
@@ -255,6 +256,7 @@ impl<'a> Decoder<'a, '_> {
             None => Seeds::Common { base: zero },
         };
         Some(Replicates {
+            grow: None,
             n: n?,
             seeds,
             min,

@@ -20,6 +20,7 @@ mod path;
 mod pipeline;
 mod plan;
 mod resources;
+mod study;
 mod value;
 
 pub use action::*;
@@ -33,4 +34,5 @@ pub use path::*;
 pub use pipeline::*;
 pub use plan::*;
 pub use resources::*;
+pub use study::*;
 pub use value::*;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use indexmap::IndexMap;
 
-use crate::{Expr, JobIx, Sources, Span, Spanned, Template, Value, ValueTemplate};
+use crate::{Expr, Grow, JobIx, Sources, Span, Spanned, Study, Template, Value, ValueTemplate};
 
 /// A whole pipeline.
 #[derive(Clone, Debug)]
@@ -18,6 +18,8 @@ pub struct Pipeline {
     pub params: IndexMap<String, Param>,
     /// Names of secrets that jobs may ask for.
     pub secrets: Vec<Spanned<String>>,
+    /// The study, where there is one.
+    pub study: Option<Study>,
     /// Jobs in file order; [`JobIx`] is the position here.
     pub jobs: IndexMap<String, Job>,
     /// What is laid into the working folder at the end.
@@ -85,6 +87,8 @@ pub struct Job {
     pub name: Spanned<String>,
     /// The jobs it needs, in file order.
     pub needs: Vec<Need>,
+    /// Where it says that it needs `study`: it runs once the study has ended.
+    pub after_study: Option<Span>,
     /// Its matrix.
     pub matrix: Matrix,
     /// Axes it takes over from needed jobs.
@@ -164,6 +168,8 @@ pub struct Replicates {
     pub seeds: Seeds,
     /// How many must succeed for gathering nodes to start; without it, all.
     pub min: Option<ValueTemplate>,
+    /// When a trial gets more of them.
+    pub grow: Option<Grow>,
     /// Where it stands.
     pub span: Span,
 }
