@@ -12,6 +12,7 @@ mod scope;
 mod tests;
 mod types;
 
+use dagrun_expr::{ReferenceKind, references};
 use dagrun_model::{
     BinaryOp, Command, Diagnostic, Expr, ExprKind, Job, Pipeline, Quoting, Recipe, Script,
     ScriptPart, Seeds, Span, Template, UnaryOp, Value, ValueTemplate, did_you_mean,
@@ -338,10 +339,43 @@ impl<'p> Checker<'p> {
 
     /// A condition; `owner` is the job or step it belongs to.
     fn condition(&mut self, expr: &Expr, place: Place, owner: Span) {
+        let before = self.errors.len();
         self.infer(expr, place);
+        if place == Place::Condition {
+            self.files_in_condition(expr, before);
+        }
         // What a module was given as a parameter may well be constant.
         if expr.span.file == owner.file {
             self.always_the_same(expr, expr.span);
+        }
+    }
+
+    /// A job's `if` is decided before anything is staged: a file or folder has neither a path nor a value there.
+    fn files_in_condition(&mut self, expr: &Expr, first_error: usize) {
+        for reference in references(expr) {
+            let ReferenceKind::NeedOutput(Some(job), Some(name)) = reference.kind else {
+                continue;
+            };
+            let output = self
+                .pipeline
+                .jobs
+                .get(job)
+                .and_then(|job| job.outputs.get(name));
+            if output.is_some_and(|output| output.json.is_none()) {
+                let words = format!(
+                    "output `{name}` of job `{job}` is a file or folder, which has no value in `if`"
+                );
+                // What has no value has no type that an operator could complain of.
+                let (place, mut at) = (reference.span, 0);
+                self.errors.retain(|error| {
+                    at += 1;
+                    let around = error.span.start <= place.start && place.end <= error.span.end;
+                    at <= first_error || error.code != "type" || !around
+                });
+                self.report(Diagnostic::error("type", place, words).help(format!(
+                    "declare a value in a JSON file, such as `{name}: {{json: FILE, pointer: /NAME}}`, and compare that; whether the job succeeded is `needs.{job}.result`"
+                )));
+            }
         }
     }
 

@@ -468,6 +468,24 @@ fn types_are_checked() {
             "needs a number",
         ),
         (
+            "if: needs.single.outputs.log == 'done'",
+            "type",
+            "needs.single.outputs.log",
+            "log: {json: FILE",
+        ),
+        (
+            "if: \"!needs.make.outputs.file || params.flag\"",
+            "type",
+            "needs.make.outputs.file",
+            "`needs.make.result`",
+        ),
+        (
+            "if: needs.single.outputs.maybe > 3",
+            "type",
+            "needs.single.outputs.maybe",
+            "has no value in `if`",
+        ),
+        (
             "if: params.n == '3'",
             "type",
             "params.n == '3'",

@@ -89,7 +89,11 @@ impl<'a> Decoder<'a, '_> {
             View::List(items) => {
                 let items = self.items(entry.at, items);
                 if items.is_empty() {
-                    self.error("empty-axis", entry.at, format!("{what} has no values"));
+                    let words = format!("{what} has no values, so the job would have no nodes");
+                    let diagnostic = self
+                        .diagnostic("empty-axis", entry.at, words)
+                        .help("list at least one value, or remove the axis");
+                    self.push(diagnostic);
                 }
                 self.check_values(&items, &what);
             }

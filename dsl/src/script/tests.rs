@@ -100,6 +100,11 @@ fn quoting_is_followed() {
             "bsd",
         ),
         ("echo \"${{ '\"' }}\" ${{ \"'\" }}", "db"),
+        ("echo [${{ v }}] a[${{ v }}] '[${{ v }}]'", "bbs"),
+        (
+            "x=[${{ v }}]; [ ${{ v }} = 1 ] && pip install a[${{ v }}]",
+            "bbb",
+        ),
     ]);
 }
 
@@ -125,6 +130,10 @@ fn places_that_would_run_code_are_refused() {
         ("let x=${{ v }}", "arithmetic"),
         ("let \"x=${{ v }}\"", "arithmetic"),
         ("a[${{ v }}]=1", "arithmetic"),
+        ("declare a[${{ v }}]=1", "arithmetic"),
+        ("$cmd a[${{ v }}]=1", "arithmetic"),
+        ("echo a {b[${{ v }}]}>c", "arithmetic"),
+        ("[[ a[${{ v }}] == 1 ]]", "arithmetic"),
         ("echo ${a[\"${{ v }}\"]}", "inside `${ }`"),
         ("x=([${{ v }}]=1)", "arithmetic"),
         ("[[ ${{ v }} -eq 1 ]]", "arithmetic"),

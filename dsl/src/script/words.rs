@@ -32,6 +32,9 @@ const RESERVED: &[&str] = &[
     "exec",
 ];
 
+/// Commands whose words are assignments.
+const DECLARATIONS: &[&str] = &["declare", "typeset", "local", "readonly", "export"];
+
 /// The state of one list of commands: a script, or what stands between `$(` and `)`.
 #[derive(Debug)]
 pub(super) struct Words {
@@ -83,10 +86,12 @@ impl Default for Words {
 impl Words {
     /// A bare character of a word.
     pub(super) fn push(&mut self, c: char) {
+        let evaluates = self.evaluates_indices();
         let word = self.word.get_or_insert_default();
         match c {
-            '[' if word.is_empty()
-                || word.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_') =>
+            '[' if (evaluates || word.starts_with('{'))
+                && (word.is_empty()
+                    || word.ends_with(|c: char| c.is_ascii_alphanumeric() || c == '_')) =>
             {
                 self.subscript = true;
             }
@@ -94,6 +99,15 @@ impl Words {
             _ => {}
         }
         word.push(c);
+    }
+
+    /// Whether `name[` is an index here, which the shell evaluates: in assignments, tests and declarations, and behind a
+    /// command that is not known. In the words of other commands a bracket is a character.
+    fn evaluates_indices(&self) -> bool {
+        self.start
+            || self.test.is_some()
+            || DECLARATIONS.contains(&self.command.as_str())
+            || self.command.contains('\u{fffd}')
     }
 
     /// Something quoted or expanded, of which the characters do not matter.
@@ -169,7 +183,7 @@ impl Words {
             "eval" | "trap" => Some(Forbidden::Program),
             "let" => Some(Forbidden::Arithmetic),
             "unset" | "read" | "mapfile" | "readarray" | "getopts" => Some(Forbidden::VariableName),
-            "declare" | "typeset" | "local" | "readonly" | "export" => {
+            command if DECLARATIONS.contains(&command) => {
                 if self.evaluating_flag {
                     Some(Forbidden::Arithmetic)
                 } else {
@@ -212,9 +226,7 @@ impl Words {
             self.options = interpreter(word);
         }
         self.evaluating_flag |= match self.command.as_str() {
-            "declare" | "typeset" | "local" | "readonly" | "export" => {
-                flag && word.contains(['i', 'n'])
-            }
+            command if DECLARATIONS.contains(&command) => flag && word.contains(['i', 'n']),
             "test" | "[" => matches!(word, "-v" | "-R"),
             // Only the word right behind `-v` is a name.
             "printf" => {
