@@ -136,6 +136,10 @@ pub(crate) fn executor(
 ) -> dagrun_run::ExecutorFactory {
     let settings = settings.clone();
     Box::new(move |context| {
+        // Nodes whose results could not be kept need not begin.
+        store.check_writable().map_err(|error| {
+            format!("nodes have to run, and the cache does not take results: {error}")
+        })?;
         let spawner = std::env::current_exe()
             .map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
         let work = store.root().join("work");

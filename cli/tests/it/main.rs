@@ -8,4 +8,5 @@ mod failures;
 mod faults;
 mod hostile;
 mod kit;
+mod places;
 mod stopping;

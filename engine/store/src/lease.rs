@@ -61,7 +61,8 @@ const MANY_LEASES: usize = 32;
 #[must_use = "dropping the lease ends it"]
 pub struct Lease {
     store: Store,
-    state: Arc<LeaseState>,
+    /// `None` in a store that this user may only read.
+    state: Option<Arc<LeaseState>>,
 }
 
 /// The open lease file.
@@ -78,7 +79,8 @@ struct Notes {
 
 impl std::fmt::Debug for Lease {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Lease").field(&self.state.path).finish()
+        let path = self.state.as_ref().map(|state| &state.path);
+        f.debug_tuple("Lease").field(&path).finish()
     }
 }
 
@@ -86,9 +88,48 @@ impl Store {
     /// Takes a lease under a name, such as a run id. What this store, or a clone of it, uses or makes from now on is not
     /// collected until the lease is dropped.
     ///
+    /// In a store that this user may only read it guards nothing, and a warning says so: hits can be had there all the same.
+    ///
     /// # Errors
-    /// When the lease file cannot be made.
+    /// When the lease file cannot be made for another reason.
     pub fn lease(&self, name: &str) -> Result<Lease, StoreError> {
+        let state = match self.new_lease(name) {
+            Ok(state) => Some(state),
+            Err(StoreError::Denied { .. }) => {
+                self.warn(format!(
+                    "the cache {} cannot be written: its results are used, but a `dagrun gc` of somebody who may write it does not know of this run",
+                    self.inner.root.display()
+                ));
+                None
+            }
+            Err(error) => return Err(error),
+        };
+        Ok(Lease {
+            store: self.clone(),
+            state,
+        })
+    }
+
+    /// Whether a live process, this one too, has a lease under a name.
+    ///
+    /// # Errors
+    /// When the leases cannot be listed.
+    pub fn is_leased(&self, name: &str) -> Result<bool, StoreError> {
+        let folder = self.inner.root.join("leases");
+        let begins = format!("{}.", dagrun_model::id_file_name(name));
+        for file in names(&folder)? {
+            if file.starts_with(&begins)
+                && file.ends_with(".lease")
+                && let Ok(file) = patiently(|| File::open(folder.join(&file)))
+                && file.try_lock_shared().is_err()
+            {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    fn new_lease(&self, name: &str) -> Result<Arc<LeaseState>, StoreError> {
         let folder = self.inner.root.join("leases");
         if names(&folder)?.len() > MANY_LEASES {
             // Nobody collects here: what dead processes left is taken away now.
@@ -115,10 +156,7 @@ impl Store {
                 }),
             });
             lock(&self.inner.leases).push(state.clone());
-            return Ok(Lease {
-                store: self.clone(),
-                state,
-            });
+            return Ok(state);
         }
     }
 
@@ -205,15 +243,16 @@ impl Drop for GcLock<'_> {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        lock(&self.store.inner.leases).retain(|other| !Arc::ptr_eq(other, &self.state));
+        let Some(state) = &self.state else { return };
+        lock(&self.store.inner.leases).retain(|other| !Arc::ptr_eq(other, state));
         let root = &self.store.inner.root;
         // Losing last uses makes things look older than they are, and no more.
         if let Ok(_shared) = self.store.gc_lock(false)
-            && let Ok(bytes) = std::fs::read(&self.state.path)
+            && let Ok(bytes) = std::fs::read(&state.path)
         {
             let _ = append_uses(root, &bytes, now_ms());
         }
-        let _ = std::fs::remove_file(&self.state.path);
+        let _ = std::fs::remove_file(&state.path);
         let grown = std::fs::metadata(root.join("uses.log")).is_ok_and(|m| m.len() > 4 * FOLD);
         if grown && let Ok(_exclusive) = self.store.gc_lock(true) {
             let _ = LastUses::load(root);
@@ -361,6 +400,10 @@ mod tests {
     use super::*;
     use crate::StoreOptions;
 
+    fn bytes_of(lease: &Lease) -> Vec<u8> {
+        std::fs::read(&lease.state.as_ref().unwrap().path).unwrap()
+    }
+
     #[test]
     fn dead_leases_leave_their_uses_and_live_ones_stay() {
         let folder = tempfile::tempdir().unwrap();
@@ -370,12 +413,14 @@ mod tests {
         let lease = store.lease("live").unwrap();
         store.read(&blob.digest).unwrap();
         // A dead one is a file that nobody has locked.
-        let live = std::fs::read(&lease.state.path).unwrap();
+        let live = bytes_of(&lease);
         assert_eq!(live.len(), NOTE);
         for n in 0..=MANY_LEASES {
             std::fs::write(root.join(format!("leases/dead.1.{n}.lease")), &live).unwrap();
         }
         let second = store.lease("second").unwrap();
+        let leased = ["live", "second", "dead", "liv"].map(|name| store.is_leased(name).unwrap());
+        assert_eq!(leased, [true, true, false, false]);
         assert_eq!(names(&root.join("leases")).unwrap().len(), 2);
         let mut guarded = Guarded::default();
         guarded.refresh(&root).unwrap();
@@ -401,7 +446,7 @@ mod tests {
                 .note(&[(Use::Blob, digest), (Use::Tree, digest)])
                 .unwrap();
         }
-        let bytes = std::fs::read(&lease.state.path).unwrap();
+        let bytes = bytes_of(&lease);
         assert_eq!(bytes.len(), 6 * NOTE, "each use is noted once");
         assert!(
             bytes

@@ -180,6 +180,18 @@ impl Store {
         self.inner.actions.refresh(&mut state).map(|_| ())
     }
 
+    /// Makes sure that results can be put into the store, by files that are gone again at once.
+    ///
+    /// # Errors
+    /// When this user may not, or there is no room.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        let root = &self.inner.root;
+        for folder in [root.clone(), root.join("actions"), root.join("leases")] {
+            Temp::new(&folder)?;
+        }
+        Ok(())
+    }
+
     /// What went wrong without stopping anything, since the last call: damaged blobs and files, torn tails.
     pub fn take_warnings(&self) -> Vec<String> {
         let mut warnings = std::mem::take(&mut *lock(&self.inner.warnings));

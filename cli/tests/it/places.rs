@@ -1,0 +1,120 @@
+//! Places that are not as a run would like them: a cache that may only be read, a workspace that is deleted in use.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+use dagrun_testkit::{Unavailable, require_program, require_root, skip};
+
+use crate::kit::{Project, dagrun, said};
+
+const TWO: &str = r#"
+dagrun: 1
+name: two
+jobs:
+  one:
+    outputs: {o: o.txt}
+    run: seq 1 100 > ${{ outputs.o }}
+  two:
+    needs: one
+    inputs: {o: "${{ needs.one.outputs.o }}"}
+    outputs: {o: o2.txt}
+    run: grep -c 7 ${{ inputs.o }} > ${{ outputs.o }}
+export:
+  two.txt: ${{ jobs.two.outputs.o }}
+"#;
+
+/// Ends a command for a reason that is none of dagrun's codes.
+const NOT_HERE: i32 = 99;
+
+/// A way to run dagrun in a project whose cache may only be read.
+type Way = fn(&Project, &[&str]) -> Result<Output, Unavailable>;
+
+/// In a mount namespace of its own, where the cache is mounted read-only.
+fn mounted(project: &Project, args: &[&str]) -> Result<Output, Unavailable> {
+    let mut command = Command::new(require_program("unshare")?);
+    project.prepare(&mut command);
+    command.arg(if require_root().is_ok() { "-m" } else { "-Urm" });
+    let script = format!(
+        r#"mount --bind "$1" "$1" && mount -o remount,bind,ro "$1" || exit {NOT_HERE}; shift; exec "$@""#
+    );
+    command.args(["sh", "-c", &script, "sh"]);
+    command.arg(project.cache()).arg(dagrun()).args(args);
+    run(command, "mount namespaces")
+}
+
+/// As a user who has no right to write into it.
+fn without_rights(project: &Project, args: &[&str]) -> Result<Output, Unavailable> {
+    let shell = |script: &str, path: &Path| {
+        let done = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(path)
+            .status();
+        assert!(done.unwrap().success(), "{script}");
+    };
+    let mut command = if require_root().is_ok() {
+        let mut command = Command::new(require_program("setpriv")?);
+        shell("chown -R 65534:65534 \"$1\"", project.folder.path());
+        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh"]);
+        command
+    } else {
+        Command::new("sh")
+    };
+    project.prepare(&mut command);
+    let script = format!(r#"test -x "$1" || exit {NOT_HERE}; exec "$@""#);
+    command.args(["-c", &script, "sh"]).arg(dagrun()).args(args);
+    shell("chmod -R a-w \"$1\"", &project.cache());
+    let output = run(command, "a program that every user may start");
+    shell("chmod -R u+w \"$1\"", &project.cache());
+    output
+}
+
+fn run(mut command: Command, needs: &str) -> Result<Output, Unavailable> {
+    let output = command.output().unwrap();
+    if output.status.code() == Some(NOT_HERE)
+        || !output.status.success() && output.stderr.starts_with(b"unshare:")
+    {
+        return Err(Unavailable(format!("needs {needs}")));
+    }
+    Ok(output)
+}
+
+fn check_read_only(name: &str, way: Way) {
+    let project = Project::new(TWO);
+    project.ok(&["run"]);
+    fs::remove_file(project.dir().join("two.txt")).unwrap();
+    let hits = said(skip!(name, way(&project, &["run"])));
+    assert_eq!(hits.code, 0, "{hits:?}");
+    assert_eq!(project.read("two.txt"), "19\n");
+    assert_eq!(
+        hits.stderr.matches("cannot be written").count(),
+        1,
+        "{hits:?}"
+    );
+
+    let text = project.read("pipeline.yaml");
+    let text = text.replace("grep -c 7", "grep -c 8");
+    project.write("pipeline.yaml", &text);
+    let misses = said(skip!(name, way(&project, &["run"])));
+    assert_eq!(misses.code, 3, "{misses:?}");
+    misses
+        .has("nodes have to run, and the cache does not take results")
+        .has(&project.cache().display().to_string());
+    assert_eq!(project.executed(), 0);
+    project.ok(&["plan"]);
+}
+
+#[test]
+fn hits_of_a_cache_that_is_mounted_read_only_are_used() {
+    check_read_only(
+        "hits_of_a_cache_that_is_mounted_read_only_are_used",
+        mounted,
+    );
+}
+
+#[test]
+fn hits_of_a_cache_without_rights_are_used() {
+    check_read_only("hits_of_a_cache_without_rights_are_used", without_rights);
+}
