@@ -63,6 +63,22 @@ impl Axis {
         }
     }
 
+    /// Whether both are one list, taken over.
+    pub(crate) fn same_values(&self, other: &Axis) -> bool {
+        match (&self.values, &other.values) {
+            (AxisValues::List(a), AxisValues::List(b)) => Arc::ptr_eq(a, b),
+            (AxisValues::Replicates(_), AxisValues::Replicates(_)) => true,
+            _ => false,
+        }
+    }
+
+    /// The equal value of this axis, or the value itself where there is none.
+    pub(crate) fn spelled(&self, value: &Value) -> Value {
+        let wanted = identity(value);
+        let equal = (0..self.len() as u32).find(|ix| identity(&self.value(*ix)) == wanted);
+        equal.map_or_else(|| value.clone(), |ix| self.value(ix))
+    }
+
     /// For each value of `self`, the index of the equal value of `other`; `u32::MAX` where there is none.
     pub(crate) fn translate(&self, other: &Axis) -> Vec<u32> {
         if let (AxisValues::Replicates(a), AxisValues::Replicates(b)) =

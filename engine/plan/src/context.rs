@@ -143,22 +143,33 @@ impl<'a> CellContext<'a> {
         let index = self.replicate_index().ok_or_else(no_replicates)?;
         match self.plan.seeds.as_ref().ok_or_else(no_replicates)? {
             SeedPlan::Common(permutation) => Ok(i64::from(permutation.apply(index))),
-            SeedPlan::PerTrial(base) => {
-                let permutation = Permutation::new(*base, Some(self.other_axes()));
+            SeedPlan::PerTrial { base, of } => {
+                let point = self.other_axes(of.map_or(self.plan, |job| &self.core.jobs[job]));
+                let permutation = Permutation::new(*base, Some(point));
                 Ok(i64::from(permutation.apply(index)))
             }
             SeedPlan::List(seeds) => seeds.get(index as usize).copied().ok_or_else(no_replicates),
+            SeedPlan::Several { job, axis } => Err(EvalError::new(format!(
+                "`replicate.seed` is not one seed here: those of job `{job}` differ along its axis `{axis}`, which this job does not have"
+            ))
+            .help(format!(
+                "take the axis over as well (`for_each: [{axis}, replicate]`), or give `{job}` seeds of `policy: common`"
+            ))),
         }
     }
 
-    /// The digest of this cell's values on all axes but `replicate`.
-    fn other_axes(&self) -> Digest {
+    /// The digest of this cell's point on all axes of a job but `replicate`, in the spelling of that job.
+    fn other_axes(&self, job: &JobPlan) -> Digest {
         let mut hasher = ContentHasher::new("dagrun.seed-point.v1");
-        for (ix, axis) in self.plan.points.axes.iter().enumerate() {
-            if &*axis.name != REPLICATE {
-                hasher = hasher
-                    .with(&axis.name)
-                    .with(&self.plan.points.value(self.row, ix));
+        for theirs in &job.points.axes {
+            let mine = self.plan.points.axis(&theirs.name);
+            if let (false, Some(ix)) = (&*theirs.name == REPLICATE, mine) {
+                let value = self.plan.points.value(self.row, ix);
+                let value = match theirs.same_values(&self.plan.points.axes[ix]) {
+                    true => value,
+                    false => theirs.spelled(&value),
+                };
+                hasher = hasher.with(&theirs.name).with(&value);
             }
         }
         hasher.finish()

@@ -188,13 +188,14 @@ impl Expander<'_> {
         let own = job.replicates.is_some();
         let seeds = match own {
             true => replicates.seeds,
-            false if points.axis(REPLICATE).is_some() => self.inherited_seeds(job),
+            false if points.axis(REPLICATE).is_some() => self.inherited_seeds(job, &points),
             false => None,
         };
         let mut needs: Vec<NeedPlan> = (0..job.needs.len())
             .map(|need| self.need(job, need, &points))
             .collect();
-        let scope = Scope::new(job, &points, matches!(seeds, Some(SeedPlan::PerTrial(_))));
+        let per_point = seeds.as_ref().is_some_and(SeedPlan::per_point);
+        let scope = Scope::new(job, &points, per_point);
         let inputs = compile(self.pipeline, job, &scope, &mut needs, &mut self.errors);
         check_known(job, &scope, &mut self.errors);
         let condition = condition(job, &scope);
@@ -257,16 +258,27 @@ impl Expander<'_> {
     }
 
     /// The seeds of a `replicate` axis that was taken over: those of the job it comes from.
-    fn inherited_seeds(&self, job: &Job) -> Option<SeedPlan> {
-        let from = job
+    fn inherited_seeds(&self, job: &Job, points: &JobPoints) -> Option<SeedPlan> {
+        let (ix, from) = job
             .needs
             .iter()
-            .filter_map(|need| self.jobs[need.job.index()].as_ref())
-            .find(|needed| needed.points.axis(REPLICATE).is_some())?;
-        // Under `per_trial` a seed depends on axes that this job need not have.
-        from.seeds
-            .clone()
-            .filter(|seeds| !matches!(seeds, SeedPlan::PerTrial(_)))
+            .filter_map(|need| Some((need.job.index(), self.jobs[need.job.index()].as_ref()?)))
+            .find(|(_, needed)| needed.points.axis(REPLICATE).is_some())?;
+        let Some(SeedPlan::PerTrial { base, of }) = from.seeds else {
+            return from.seeds.clone();
+        };
+        let of = of.unwrap_or(ix);
+        let axes = self.jobs[of].iter().flat_map(|job| &job.points.axes);
+        let gathered = axes
+            .map(|axis| &axis.name)
+            .find(|axis| points.axis(axis).is_none());
+        Some(match gathered {
+            None => SeedPlan::PerTrial { base, of: Some(of) },
+            Some(axis) => SeedPlan::Several {
+                job: self.pipeline.jobs[of].name.value.as_str().into(),
+                axis: axis.clone(),
+            },
+        })
     }
 
     fn need(&mut self, job: &Job, ix: usize, points: &JobPoints) -> NeedPlan {
@@ -394,7 +406,10 @@ fn seed_plan(seeds: &Seeds, n: u32, ctx: &dyn Context) -> Result<SeedPlan, Diagn
         Seeds::Common { base: template } => {
             Ok(SeedPlan::Common(Permutation::new(base(template)?, None)))
         }
-        Seeds::PerTrial { base: template } => Ok(SeedPlan::PerTrial(base(template)?)),
+        Seeds::PerTrial { base: template } => Ok(SeedPlan::PerTrial {
+            base: base(template)?,
+            of: None,
+        }),
         Seeds::List { values } => {
             let list = value(values)?;
             let items = list.as_list().unwrap_or_default();

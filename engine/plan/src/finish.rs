@@ -181,7 +181,7 @@ impl<'p> Finisher<'p> {
         let scope = Scope::new(
             job,
             &plan.points,
-            matches!(plan.seeds, Some(SeedPlan::PerTrial(_))),
+            plan.seeds.as_ref().is_some_and(SeedPlan::per_point),
         );
         let mut axes = 0;
         class_exprs(job, &mut |expr| axes |= scope.expr(expr).axes);

@@ -41,7 +41,7 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
         let scope = Scope::new(
             job,
             &plan.points,
-            matches!(plan.seeds, Some(SeedPlan::PerTrial(_))),
+            plan.seeds.as_ref().is_some_and(SeedPlan::per_point),
         );
         let mut calls = Vec::new();
         job_exprs(job, &mut |expr| {

@@ -17,6 +17,7 @@ use crate::{
     input::Item,
     layout::{Core, JobPlan},
     memo::Memo,
+    seeds::SeedPlan,
     staging,
     uses::{Scope, Uses},
 };
@@ -86,7 +87,7 @@ impl<'p> RecipeHasher<'p> {
         findings: &mut Findings,
     ) -> Self {
         let (plan, job) = (&core.jobs[ix], &core.pipeline.jobs[ix]);
-        let per_point = matches!(plan.seeds, Some(crate::seeds::SeedPlan::PerTrial(_)));
+        let per_point = plan.seeds.as_ref().is_some_and(SeedPlan::per_point);
         let mut recipe = Self {
             core,
             facts,

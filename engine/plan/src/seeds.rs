@@ -68,10 +68,19 @@ fn mix(x: u64) -> u64 {
 pub(crate) enum SeedPlan {
     /// The same at every point.
     Common(Permutation),
-    /// Different from point to point.
-    PerTrial(i64),
+    /// Different from point to point: by all axes of the job with this number, or of the job itself.
+    PerTrial { base: i64, of: Option<usize> },
     /// As listed.
     List(Arc<[i64]>),
+    /// Taken over from a job whose seeds differ along an axis that is gathered here: there is no one seed.
+    Several { job: Arc<str>, axis: Arc<str> },
+}
+
+impl SeedPlan {
+    /// Whether a seed depends on other axes than `replicate`.
+    pub(crate) fn per_point(&self) -> bool {
+        matches!(self, Self::PerTrial { .. })
+    }
 }
 
 #[cfg(test)]

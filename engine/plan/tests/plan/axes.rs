@@ -180,6 +180,67 @@ b:
 }
 
 #[test]
+fn seeds_of_each_point_are_taken_over_with_all_its_axes() {
+    let world = |b: &str| {
+        World::jobs(&format!(
+            r#"
+a:
+  matrix: {{x: [1, 2.0], y: [p]}}
+  replicates: {{n: 2, seeds: {{policy: per_trial}}}}
+  outputs: {{o: o}}
+  run: [a, "${{{{ matrix.x }}}}", "${{{{ replicate.seed }}}}"]
+b:
+  needs: a
+{b}
+  outputs: {{o: o}}
+  run: [b, "${{{{ replicate.seed }}}}"]
+c:
+  needs: b
+  for_each: [x, y, replicate]
+  run: [c, "${{{{ replicate.seed }}}}"]
+"#
+        ))
+    };
+    for (b, x) in [
+        ("  for_each: [x, y, replicate]", "2.0"),
+        ("  for_each: [replicate, y]\n  matrix: {x: [2]}", "2"),
+    ] {
+        let world = match x {
+            "2" => World::text(&world(b).text.replace("[1, 2.0]", "[2.0]")),
+            _ => world(b),
+        };
+        let plan = world.plan();
+        let results = all_succeed(&plan);
+        let seed = |job: &str, x: &str, replicate: u32| {
+            let id = plan
+                .nodes()
+                .map(|node| plan.id(node))
+                .find(|id| {
+                    id.starts_with(job)
+                        && id.contains(&format!("x={x}"))
+                        && id.contains(&format!("replicate={replicate}"))
+                })
+                .expect("a node of the job");
+            let argv = action(&plan, &id, &results).commands[0].argv.clone();
+            argv.last().cloned()
+        };
+        let own = [seed("a", "2.0", 0), seed("a", "2.0", 1)];
+        assert_ne!(own[0], own[1]);
+        assert_eq!([seed("b", x, 0), seed("b", x, 1)], own);
+        assert_eq!([seed("c", x, 0), seed("c", x, 1)], own);
+    }
+    let errors = World::jobs(
+        "a:\n  matrix: {x: [1, 2]}\n  replicates: {n: 2, seeds: {policy: per_trial}}\n  run: [a, '${{ replicate.seed }}']\nb:\n  needs: a\n  for_each: replicate\n  run: [b, '${{ replicate.seed }}']\n",
+    )
+    .errors();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert!(
+        errors[0].contains("those of job `a` differ along its axis `x`"),
+        "{errors:?}"
+    );
+}
+
+#[test]
 fn several_gathered_axes_give_one_flat_list() {
     let plan = World::jobs(
         r#"
