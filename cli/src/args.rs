@@ -287,6 +287,9 @@ pub(crate) struct LogArgs {
 pub(crate) struct RunsArgs {
     #[command(flatten)]
     pub(crate) project: Project,
+    /// List all runs, also where a terminal would get the last ones only
+    #[arg(long)]
+    pub(crate) all: bool,
     #[command(flatten)]
     pub(crate) answer: Answer,
 }
@@ -302,6 +305,9 @@ pub(crate) struct ShowArgs {
     /// Write a Chrome trace, for ui.perfetto.dev
     #[arg(long, value_name = "FILE")]
     pub(crate) trace: Option<PathBuf>,
+    /// List everything, also where a terminal would get the first rows only
+    #[arg(long)]
+    pub(crate) all: bool,
     /// Write a JUnit file
     #[arg(long, value_name = "FILE")]
     pub(crate) junit: Option<PathBuf>,

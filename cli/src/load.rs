@@ -49,7 +49,7 @@ impl Loaded {
     pub(crate) fn new(file: &Path, global: &Global, style: Style) -> Result<Self, CliError> {
         let project = project_of(file);
         let settings = Settings::load(&project, global.cache.as_deref())?;
-        let text = read(file)?;
+        let text = read(file, style)?;
         let parsed = dagrun_dsl::parse(
             &file.display().to_string(),
             &text,
@@ -145,7 +145,7 @@ fn refuse(diagnostics: &[Diagnostic], sources: &Sources, style: Style) -> CliErr
     CliError::said(Kind::Invalid)
 }
 
-fn read(file: &Path) -> Result<String, CliError> {
+fn read(file: &Path, style: Style) -> Result<String, CliError> {
     let size = match std::fs::metadata(file) {
         Ok(metadata) if metadata.is_dir() => {
             return Err(
@@ -171,16 +171,8 @@ fn read(file: &Path) -> Result<String, CliError> {
         .hint("put data into files that jobs read, and many similar jobs into a matrix"));
     }
     let bytes = std::fs::read(file).doing(|| format!("read {}", file.display()))?;
-    String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-            + 1;
-        CliError::invalid(format!("{}:{line}: byte {at} is not UTF-8", file.display()))
-            .hint("save the file as UTF-8")
-    })
+    dagrun_dsl::decode_utf8(&file.display().to_string(), bytes)
+        .map_err(|(diagnostic, sources)| refuse(&[*diagnostic], &sources, style))
 }
 
 /// Modules are read from the project folder and nowhere else.

@@ -1,12 +1,12 @@
 //! `dagrun show`, `runs`, `log`, `journal repair`, and the reports that a run writes at its end: folds of journals.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
 };
 
-use dagrun_events::{AttemptOutcome, NodeOutcome, RunState};
+use dagrun_events::{NodeOutcome, NodeRow, RunState};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::{RunSummary, Workspace};
@@ -21,6 +21,9 @@ use crate::{
     settings::Settings,
     term::{Ink, Style, escape, job_of, plural, table},
 };
+
+/// Rows of a list on a terminal.
+const ROWS: usize = 30;
 
 fn workspace(path: &Path) -> Result<Workspace, CliError> {
     if !path.exists() {
@@ -66,7 +69,7 @@ pub(crate) fn show(args: &ShowArgs, style: Style) -> Done {
     if args.answer.json {
         put!("{}", to_json(&state));
     } else {
-        print(&state, style);
+        print(&state, most_rows(args.all), style);
     }
     Ok(0)
 }
@@ -75,7 +78,7 @@ fn to_json(state: &RunState) -> String {
     dagrun_report::show(state).to_string()
 }
 
-fn print(state: &RunState, style: Style) {
+fn print(state: &RunState, shown: Option<usize>, style: Style) {
     let Some(started) = &state.started else {
         return;
     };
@@ -102,7 +105,13 @@ fn print(state: &RunState, style: Style) {
         plural(state.executed, "attempt")
     );
     let figures = dagrun_report::statistics(state);
-    print_jobs(state, &figures);
+    let most = shown.unwrap_or(usize::MAX);
+    let jobs = figures.jobs_by_concern();
+    if !jobs.is_empty() {
+        let some = &jobs[..jobs.len().min(most)];
+        put!("\n{}", dagrun_report::job_table(some).trim_end());
+        and_more(jobs.len(), most, "job");
+    }
     if let Some(utilisation) = figures.utilisation {
         put!("\nslots busy {:.0} %", utilisation * 100.0);
     }
@@ -115,30 +124,18 @@ fn print(state: &RunState, style: Style) {
             .collect();
         put!("slowest: {}", slowest.join(", "));
     }
-    for (ids, why) in failures(state) {
-        let (first, others) = (ids[0], ids.len() - 1);
-        let more = match others {
-            0 => String::new(),
-            _ => format!(
-                " (and {others} more of `{}`: {}{})",
-                escape(job_of(first)),
-                ids[1..]
-                    .iter()
-                    .take(3)
-                    .map(|id| escape(id))
-                    .collect::<Vec<_>>()
-                    .join(", "),
-                if others > 3 { ", ..." } else { "" }
-            ),
-        };
+    let failures = dagrun_report::failure_groups(state);
+    for (nodes, why) in failures.iter().take(most) {
         put!(
-            "{} {}: {}{more}",
+            "{} {}: {}{}",
             style.paint_out(Ink::Bad, "failed"),
-            escape(first),
-            escape(&why)
+            escape(&nodes[0].id),
+            escape(why),
+            others_like(nodes)
         );
     }
-    for (target, reason) in &state.kept_back {
+    and_more(failures.len(), most, "kind of failure");
+    for (target, reason) in state.kept_back.iter().take(most) {
         put!(
             "{} {}: {}",
             style.paint_out(Ink::Bad, "not exported"),
@@ -146,45 +143,40 @@ fn print(state: &RunState, style: Style) {
             escape(reason)
         );
     }
+    and_more(state.kept_back.len(), most, "export");
 }
 
-/// Failed nodes of the same job for the same reason, in the order of the first of each.
-fn failures(state: &RunState) -> Vec<(Vec<&str>, String)> {
-    let mut groups: Vec<(Vec<&str>, String)> = Vec::new();
-    let mut at = BTreeMap::new();
-    for node in &state.nodes {
-        if node.outcome != Some(NodeOutcome::Failed) {
-            continue;
-        }
-        let why = state
-            .last_attempt(node)
-            .and_then(|attempt| attempt.result.as_ref())
-            .map(|result| result.describe())
-            .or_else(|| node.cause.as_ref().map(ToString::to_string))
-            .unwrap_or_default();
-        let group = *at
-            .entry((job_of(&node.id), why.clone()))
-            .or_insert(groups.len());
-        if group == groups.len() {
-            groups.push((Vec::new(), why));
-        }
-        groups[group].0.push(&node.id);
-    }
-    groups
+/// How much a terminal is given of a list that may be long, unless all was asked for.
+fn most_rows(all: bool) -> Option<usize> {
+    (!all && std::io::stdout().is_terminal()).then_some(ROWS)
 }
 
-/// Attempts by job that were told to stop: they did not fail.
-fn cancelled(state: &RunState) -> BTreeMap<&str, u64> {
-    let mut jobs = BTreeMap::new();
-    for attempt in &state.attempts {
-        let result = attempt.result.as_ref();
-        if result.is_some_and(|result| result.outcome == AttemptOutcome::Cancelled) {
-            *jobs
-                .entry(job_of(&state.nodes[attempt.node].id))
-                .or_default() += 1;
-        }
+fn and_more(rows: usize, most: usize, what: &str) {
+    if rows > most {
+        put!(
+            "... and {} (--all)",
+            plural((rows - most) as u64, &format!("more {what}"))
+        );
     }
-    jobs
+}
+
+/// Which nodes failed like the first of them.
+fn others_like(nodes: &[&NodeRow]) -> String {
+    let others = nodes.len() - 1;
+    if others == 0 {
+        return String::new();
+    }
+    let some: Vec<String> = nodes[1..]
+        .iter()
+        .take(3)
+        .map(|node| escape(&node.id))
+        .collect();
+    format!(
+        " (and {others} more of `{}`: {}{})",
+        escape(job_of(&nodes[0].id)),
+        some.join(", "),
+        if others > 3 { ", ..." } else { "" }
+    )
 }
 
 /// Jobs in the order in which they were first heard of.
@@ -192,57 +184,6 @@ fn jobs_in_order(state: &RunState) -> Vec<&str> {
     let mut seen = BTreeSet::new();
     let jobs = state.nodes.iter().map(|node| job_of(&node.id));
     jobs.filter(|job| seen.insert(*job)).collect()
-}
-
-fn print_jobs(state: &RunState, figures: &dagrun_report::Statistics) {
-    let cancelled = cancelled(state);
-    let bytes = |bytes: u64| {
-        if bytes == 0 {
-            String::new()
-        } else {
-            format_bytes(bytes)
-        }
-    };
-    let count = |n: u64| if n == 0 { String::new() } else { n.to_string() };
-    let rows: Vec<Vec<String>> = jobs_in_order(state)
-        .into_iter()
-        .filter_map(|job| Some((job, figures.jobs.get(job)?)))
-        .map(|(job, figures)| {
-            let stopped = cancelled.get(job).copied().unwrap_or(0);
-            let seconds = |q: f64| figures.quantile(q).map_or(String::new(), format_seconds);
-            vec![
-                job.to_owned(),
-                count(figures.attempts),
-                count(figures.cached),
-                count(figures.unsuccessful - stopped),
-                count(stopped),
-                seconds(0.5),
-                seconds(0.95),
-                if figures.attempts > 0 {
-                    format_seconds(figures.cpu)
-                } else {
-                    String::new()
-                },
-                bytes(figures.peak_memory),
-                bytes(figures.bytes_out),
-            ]
-        })
-        .collect();
-    if !rows.is_empty() {
-        let header = [
-            "job",
-            ">ran",
-            ">cached",
-            ">failed",
-            ">cancelled",
-            ">median",
-            ">95 %",
-            ">CPU",
-            ">peak memory",
-            ">outputs",
-        ];
-        put!("\n{}", table(&header, &rows).trim_end());
-    }
 }
 
 pub(crate) fn runs(args: &RunsArgs) -> Done {
@@ -276,7 +217,9 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
         put!("{}", serde_json::Value::from(rows));
         return Ok(0);
     }
-    let rows: Vec<Vec<String>> = rows
+    let most = most_rows(args.all).unwrap_or(usize::MAX);
+    let left_out = rows.len().saturating_sub(most);
+    let rows: Vec<Vec<String>> = rows[left_out..]
         .iter()
         .filter_map(|(run, state)| {
             let state = state.as_ref()?;
@@ -307,6 +250,7 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
         )
         .trim_end()
     );
+    and_more(rows.len() + left_out, most, "earlier run");
     Ok(0)
 }
 

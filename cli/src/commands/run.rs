@@ -8,7 +8,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use dagrun_events::Record;
+use dagrun_events::{ParamRow, Record};
 use dagrun_local::{LocalExecutor, LocalOptions};
 use dagrun_model::{NodeIx, format_seconds};
 use dagrun_plan::Plan;
@@ -74,6 +74,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
             command,
             version: env!("CARGO_PKG_VERSION").into(),
             pipeline_path: args.work.pipeline.file.display().to_string(),
+            settings: setting_rows(&loaded.settings),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             seed: 0,
             grace: loaded.settings.grace.value,
@@ -160,6 +161,18 @@ pub(crate) fn executor(
     })
 }
 
+fn setting_rows(settings: &Settings) -> Vec<ParamRow> {
+    settings
+        .rows(false)
+        .into_iter()
+        .map(|(name, value, origin)| ParamRow {
+            name: name.into(),
+            value: value.into(),
+            origin: origin.into(),
+        })
+        .collect()
+}
+
 fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
     let mut jobs = BTreeMap::new();
     for ix in 0..plan.len() {
@@ -194,20 +207,14 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
 
 /// The command that runs this pipeline again in the same way, to which a node can be added.
 fn rerun_command(pipeline: &Pipeline) -> String {
-    let mut words = vec![
-        "dagrun".to_string(),
-        shell_word(&pipeline.file.display().to_string()),
-    ];
-    for param in &pipeline.params.params {
-        words.push(format!("-p {}", shell_word(param)));
-    }
-    for file in &pipeline.params.params_file {
-        words.push(format!(
-            "--params-file {}",
-            shell_word(&file.display().to_string())
-        ));
-    }
-    words.join(" ")
+    let files: Vec<String> = (pipeline.params.params_file.iter())
+        .map(|file| file.display().to_string())
+        .collect();
+    dagrun_report::rerun_command(
+        &pipeline.file.display().to_string(),
+        pipeline.params.params.iter().map(String::as_str),
+        files.iter().map(String::as_str),
+    )
 }
 
 /// First signal: TERM to the nodes. Second: KILL.

@@ -1,10 +1,13 @@
-//! The terminal: colours, escaping, sizes. Data goes to standard output, talk to standard error.
+//! The terminal: colours, what is live, printing. Data goes to standard output, talk to standard error.
 
 mod progress;
 
 use std::{borrow::Cow, io::IsTerminal};
 
-pub(crate) use progress::{Progress, job_of, shell_word};
+pub(crate) use dagrun_report::{
+    escape_text as escape, job_of, plural, plural_of, shell_word, table,
+};
+pub(crate) use progress::Progress;
 
 use crate::args::When;
 
@@ -78,24 +81,6 @@ fn paint(color: bool, ink: Ink, text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
 }
 
-/// Text of a node made safe for a terminal: control characters and bidirectional controls are shown, not obeyed.
-pub(crate) fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '\n' | '\t' => safe.push(c),
-            '\r' => {}
-            c if c.is_control()
-                || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}') =>
-            {
-                safe.push_str(&format!("\\u{{{:x}}}", u32::from(c)));
-            }
-            c => safe.push(c),
-        }
-    }
-    safe
-}
-
 /// Prints to standard error.
 #[macro_export]
 macro_rules! say {
@@ -125,80 +110,4 @@ macro_rules! put {
             $crate::term::stdout_failed(&error);
         }
     }};
-}
-
-/// A table with columns as wide as they need to be; numbers may be given right-aligned by a leading `>` in the header.
-pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
-    let width = |text: &str| text.chars().count();
-    let widths: Vec<usize> = header
-        .iter()
-        .enumerate()
-        .map(|(column, name)| {
-            let cells = rows
-                .iter()
-                .filter_map(|row| row.get(column))
-                .map(|cell| width(cell));
-            cells
-                .chain([width(name.trim_start_matches('>'))])
-                .max()
-                .unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    let names = header
-        .iter()
-        .map(|name| name.trim_start_matches('>').to_string())
-        .collect();
-    for row in std::iter::once(&names).chain(rows) {
-        let mut line = String::new();
-        for (column, cell) in row.iter().enumerate() {
-            let pad = " ".repeat(widths[column].saturating_sub(width(cell)));
-            if header[column].starts_with('>') {
-                line.push_str(&pad);
-                line.push_str(cell);
-            } else {
-                line.push_str(cell);
-                line.push_str(&pad);
-            }
-            line.push_str("  ");
-        }
-        text.push_str(line.trim_end());
-        text.push('\n');
-    }
-    text
-}
-
-/// A number of things.
-pub(crate) fn plural(n: u64, word: &str) -> String {
-    format!("{n} {word}{}", if n == 1 { "" } else { "s" })
-}
-
-/// A number of things whose plural is irregular.
-pub(crate) fn plural_of(n: u64, one: &str, many: &str) -> String {
-    format!("{n} {}", if n == 1 { one } else { many })
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn control_characters_are_shown() {
-        assert_eq!(
-            escape("a\u{1b}[31mb\r\n\u{202e}"),
-            "a\\u{1b}[31mb\n\\u{202e}"
-        );
-    }
-
-    #[test]
-    fn tables_align() {
-        let text = table(
-            &["name", ">n"],
-            &[
-                vec!["ab".into(), "1".into()],
-                vec!["c".into(), "100".into()],
-            ],
-        );
-        assert_eq!(text, "name    n\nab      1\nc     100\n");
-    }
 }

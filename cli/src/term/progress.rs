@@ -9,7 +9,7 @@ use dagrun_events::{AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, Rec
 use dagrun_model::format_seconds;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Ink, Style, escape};
+use super::{Ink, Style, escape, job_of};
 use crate::say;
 
 /// How often a plain line is written at the most.
@@ -284,24 +284,6 @@ impl Progress {
     }
 }
 
-/// The job of a logical id.
-pub(crate) fn job_of(node: &str) -> &str {
-    node.split('[').next().unwrap_or(node)
-}
-
-/// A word as it has to be typed in a shell.
-pub(crate) fn shell_word(word: &str) -> String {
-    let plain = |b: u8| {
-        b.is_ascii_alphanumeric()
-            || matches!(b, b'_' | b'.' | b'/' | b'-' | b'=' | b':' | b',' | b'+')
-    };
-    if !word.is_empty() && word.bytes().all(plain) {
-        word.to_owned()
-    } else {
-        format!("'{}'", word.replace('\'', r"'\''"))
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -334,11 +316,5 @@ mod tests {
         assert_eq!(progress.counts.cached, 2);
         assert_eq!(progress.jobs["a"].left, 1);
         assert_eq!(progress.status(), "2 cached");
-    }
-
-    #[test]
-    fn rerun_commands_can_be_pasted() {
-        assert_eq!(shell_word("a[x=1]"), "'a[x=1]'");
-        assert_eq!(shell_word("it's"), r"'it'\''s'");
     }
 }

@@ -34,6 +34,9 @@ pub enum RunEvent {
         /// Logical ids of nodes whose `if` is false before anything runs.
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         skipped: Vec<String>,
+        /// The pipeline's jobs in its order.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        jobs: Vec<String>,
     },
     /// A worker joined.
     WorkerJoined {
@@ -221,6 +224,9 @@ pub struct RunStarted {
     pub command: Vec<String>,
     /// Parameters: name, value as JSON, and where it came from.
     pub params: Vec<ParamRow>,
+    /// Settings that it ran with: name, value as text, and where it came from.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub settings: Vec<ParamRow>,
     /// The host's name.
     pub host: String,
     /// Nodes of one CPU at a time, as asked for; 0 where the executor decides.
@@ -234,7 +240,7 @@ pub struct RunStarted {
     pub resumes: Option<String>,
 }
 
-/// A parameter of a run.
+/// A parameter or setting of a run.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ParamRow {
     /// Its name.

@@ -25,6 +25,8 @@ pub struct RunState {
     pub warnings: Vec<String>,
     /// Ids of nodes whose `if` was false before anything ran.
     pub skipped: Vec<String>,
+    /// The pipeline's jobs in its order; empty where the run was made before journals had them.
+    pub jobs: Vec<String>,
     /// Workers by id.
     pub workers: BTreeMap<u32, WorkerRow>,
     /// Nodes in the order in which they were first heard of.
@@ -134,10 +136,12 @@ impl RunState {
                 counts,
                 warnings,
                 skipped,
+                jobs,
             } => {
                 self.plan = *counts;
                 self.warnings.extend(warnings.iter().cloned());
                 self.skipped.clone_from(skipped);
+                self.jobs.clone_from(jobs);
             }
             RunEvent::WorkerJoined {
                 worker,

@@ -1,6 +1,8 @@
 //! Workflow commands that GitHub Actions shows beside a run.
 
-use dagrun_events::{NodeOutcome, RunState};
+use dagrun_events::RunState;
+
+use crate::statistics::{stderr, why_failed};
 
 /// Annotations are cut here: GitHub shows ten of each kind for a step.
 const MOST: usize = 10;
@@ -16,18 +18,10 @@ pub fn annotations(state: &RunState) -> Vec<String> {
     state
         .nodes
         .iter()
-        .filter(|node| node.outcome == Some(NodeOutcome::Failed))
+        .filter_map(|node| Some((node, why_failed(state, node)?)))
         .take(MOST)
-        .map(|node| {
-            let result = state
-                .last_attempt(node)
-                .and_then(|attempt| attempt.result.as_ref());
-            let mut message = match (result, &node.cause) {
-                (Some(result), _) => result.describe(),
-                (None, Some(cause)) => cause.to_string(),
-                (None, None) => "failed".into(),
-            };
-            if let Some(log) = result.and_then(|result| result.stderr.as_ref()) {
+        .map(|(node, mut message)| {
+            if let Some(log) = stderr(state, node) {
                 message.push('\n');
                 message.push_str(&log.tail);
             }

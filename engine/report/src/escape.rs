@@ -1,8 +1,8 @@
 //! Text of others, made harmless.
 
-/// Escapes control characters and those that turn the direction of text; line ends and tabs stay.
+/// Escapes control characters and those that turn the direction of text; line ends and tabs stay, `\r\n` is a line end.
 pub fn escape_text(text: &str) -> String {
-    escape(text, |c| c == '\n' || c == '\t')
+    escape(&text.replace("\r\n", "\n"), |c| c == '\n' || c == '\t')
 }
 
 /// Escapes everything that is not on one line.
@@ -39,6 +39,7 @@ mod tests {
             "a\\u{1b}[31mred\\u{7}\\r\\u{9b}x\\u{202e}b\nc\td"
         );
         assert_eq!(escape_line("a\nb\tc"), "a\\nb\\tc");
+        assert_eq!(escape_text("a\r\nb\rc"), "a\nb\\rc");
         assert_eq!(escape_text("Grüße, 世界"), "Grüße, 世界");
     }
 }

@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, fmt::Write as _};
 
 use dagrun_events::{NodeOutcome, NodeRow, RunState};
 
-use crate::statistics::job_of;
+use crate::{
+    job_of,
+    statistics::{stderr, why_failed},
+};
 
 /// The run as a JUnit document.
 pub fn junit(state: &RunState) -> String {
@@ -64,18 +67,8 @@ fn case(state: &RunState, job: &str, node: &NodeRow, text: &mut String) {
         escape(job),
         escape(&node.id)
     );
-    let result = state
-        .last_attempt(node)
-        .and_then(|attempt| attempt.result.as_ref());
-    if node.outcome == Some(NodeOutcome::Failed) {
-        let message = match (result, &node.cause) {
-            (Some(result), _) => result.describe(),
-            (None, Some(cause)) => cause.to_string(),
-            (None, None) => "failed".into(),
-        };
-        let tail = result
-            .and_then(|result| result.stderr.as_ref())
-            .map_or("", |log| log.tail.as_str());
+    if let Some(message) = why_failed(state, node) {
+        let tail = stderr(state, node).map_or("", |log| log.tail.as_str());
         let _ = write!(
             text,
             ">\n      <failure message=\"{}\">{}</failure>\n    </testcase>\n",

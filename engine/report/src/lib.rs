@@ -1,7 +1,8 @@
 //! What people and scripts see of a run afterwards.
 //!
 //! Owns: folds of [`RunState`](dagrun_events::RunState) into the JSON of `dagrun show` ([`show`]), statistics by job
-//! ([`statistics`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]) and Chrome traces ([`chrome_trace`]).
+//! ([`statistics`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]) and Chrome traces
+//! ([`chrome_trace`]); and the pieces of text that all of them share.
 //!
 //! Knows nothing of files, terminals or how runs are made: journals come in as a fold, texts go out. Text of nodes is escaped
 //! for the format that it goes into.
@@ -14,12 +15,15 @@ mod junit;
 mod show;
 mod statistics;
 mod text;
+mod timeline;
 mod trace;
+mod words;
 
 pub use annotations::annotations;
 pub use escape::{escape_line, escape_text};
 pub use junit::junit;
 pub use show::show;
-pub use statistics::{JobStatistics, Statistics, statistics};
-pub use text::summary;
+pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, statistics};
+pub use text::{job_table, summary};
 pub use trace::chrome_trace;
+pub use words::{plural, plural_of, rerun_command, shell_word, table};

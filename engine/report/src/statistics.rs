@@ -1,16 +1,20 @@
-//! Where the time of a run went, by job.
+//! Where the time of a run went, by job and by phase.
 
 use std::collections::BTreeMap;
 
-use dagrun_events::{AttemptOutcome, NodeRow, RunState};
+use dagrun_events::{AttemptOutcome, AttemptSummary, NodeOutcome, NodeRow, RunState};
+use dagrun_model::{LogRef, Phases};
+use rustc_hash::FxHashMap;
 
 /// A run in figures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
-    /// By job, in the order of their names.
-    pub jobs: BTreeMap<String, JobStatistics>,
+    /// The jobs in the order of the pipeline; jobs that the journal does not list, in the order in which they were first heard of.
+    pub jobs: Vec<JobStatistics>,
     /// Seconds that attempts took in all, without queueing.
     pub busy: f64,
+    /// Seconds in each phase, of all attempts.
+    pub phases: Phases,
     /// `busy / (slots x wall)`; none where nothing ran.
     pub utilisation: Option<f64>,
     /// The attempts that took longest: node and seconds, at most ten.
@@ -23,18 +27,32 @@ pub struct Statistics {
 /// A job in figures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct JobStatistics {
+    /// Its name.
+    pub name: String,
     /// Attempts that ended.
     pub attempts: u64,
+    /// Attempts under way when the journal ended.
+    pub running: u64,
     /// Nodes taken from the cache.
     pub cached: u64,
-    /// Attempts that did not succeed.
+    /// Attempts that failed, timed out or were lost.
     pub unsuccessful: u64,
+    /// Attempts that were told to stop: they did not fail.
+    pub cancelled: u64,
+    /// Nodes that failed.
+    pub failed_nodes: u64,
+    /// Nodes that did not run because of another, or because their `if` is false.
+    pub skipped: u64,
     /// Seconds of each attempt without queueing, sorted.
     pub seconds: Vec<f64>,
+    /// Seconds in each phase, of all attempts.
+    pub phases: Phases,
     /// CPU seconds in all.
     pub cpu: f64,
     /// The greatest peak memory of one attempt, in bytes.
     pub peak_memory: u64,
+    /// Bytes of inputs staged.
+    pub bytes_in: u64,
     /// Bytes of outputs stored.
     pub bytes_out: u64,
 }
@@ -45,39 +63,86 @@ impl JobStatistics {
         let rank = (q * self.seconds.len() as f64).ceil().max(1.0) as usize;
         self.seconds.get(rank - 1).or(self.seconds.last()).copied()
     }
+
+    /// The mean of the seconds.
+    pub fn mean(&self) -> Option<f64> {
+        let n = self.seconds.len();
+        (n > 0).then(|| self.seconds.iter().sum::<f64>() / n as f64)
+    }
+}
+
+impl Statistics {
+    /// The jobs as a person wants to see them: those with failures, then those that were not finished, then the others.
+    pub fn jobs_by_concern(&self) -> Vec<&JobStatistics> {
+        let mut jobs: Vec<&JobStatistics> = self.jobs.iter().collect();
+        jobs.sort_by_key(|job| match job {
+            job if job.failed_nodes > 0 => 0,
+            job if job.running + job.cancelled > 0 => 1,
+            _ => 2,
+        });
+        jobs
+    }
+
+    /// About how many seconds of work the cache saved: hits, each at its job's mean time in this run, else in former ones
+    /// (`paces`: mean seconds by job). None where a job with hits has no time at all.
+    pub fn saved(&self, paces: &BTreeMap<String, f64>) -> Option<f64> {
+        let hits = self.jobs.iter().filter(|job| job.cached > 0);
+        hits.map(|job| {
+            let pace = job.mean().or_else(|| paces.get(&job.name).copied());
+            pace.map(|pace| job.cached as f64 * pace)
+        })
+        .sum()
+    }
 }
 
 /// The figures of a run.
 pub fn statistics(state: &RunState) -> Statistics {
     let mut figures = Statistics::default();
+    let mut at = FxHashMap::default();
+    for job in &state.jobs {
+        job_at(&mut figures, &mut at, job);
+    }
+    for node in &state.nodes {
+        let ix = job_at(&mut figures, &mut at, job_of(&node.id));
+        let job = &mut figures.jobs[ix];
+        match node.outcome {
+            Some(NodeOutcome::Cached) => job.cached += 1,
+            Some(NodeOutcome::Failed) => job.failed_nodes += 1,
+            Some(NodeOutcome::Skipped | NodeOutcome::ConditionFalse) => job.skipped += 1,
+            _ => {}
+        }
+    }
+    for id in &state.skipped {
+        let ix = job_at(&mut figures, &mut at, job_of(id));
+        figures.jobs[ix].skipped += 1;
+    }
     for attempt in &state.attempts {
+        let id = &state.nodes[attempt.node].id;
+        let job = &mut figures.jobs[at[job_of(id)]];
         let Some(result) = &attempt.result else {
+            job.running += u64::from(state.exit_code.is_none());
             continue;
         };
-        let id = &state.nodes[attempt.node].id;
-        let job = figures.jobs.entry(job_of(id).to_owned()).or_default();
         let seconds = result.phases.total() - result.phases.queue;
         job.attempts += 1;
-        job.unsuccessful += u64::from(result.outcome != AttemptOutcome::Succeeded);
+        match result.outcome {
+            AttemptOutcome::Succeeded => {}
+            AttemptOutcome::Cancelled => job.cancelled += 1,
+            AttemptOutcome::Failed | AttemptOutcome::TimedOut | AttemptOutcome::Lost => {
+                job.unsuccessful += 1;
+            }
+        }
         job.seconds.push(seconds);
         job.cpu += result.usage.cpu;
         job.peak_memory = job.peak_memory.max(result.usage.peak_memory);
+        job.bytes_in += result.usage.bytes_in;
         job.bytes_out += result.usage.bytes_out;
+        add(&mut job.phases, &result.phases);
+        add(&mut figures.phases, &result.phases);
         figures.busy += seconds;
         figures.slowest.push((id.clone(), seconds));
     }
-    for node in state
-        .nodes
-        .iter()
-        .filter(|node| node.outcome == Some(dagrun_events::NodeOutcome::Cached))
-    {
-        figures
-            .jobs
-            .entry(job_of(&node.id).to_owned())
-            .or_default()
-            .cached += 1;
-    }
-    for job in figures.jobs.values_mut() {
+    for job in &mut figures.jobs {
         job.seconds.sort_by(f64::total_cmp);
     }
     figures
@@ -90,6 +155,82 @@ pub fn statistics(state: &RunState) -> Statistics {
     }
     figures.critical_path = critical_path(state);
     figures
+}
+
+fn job_at<'s>(
+    figures: &mut Statistics,
+    at: &mut FxHashMap<&'s str, usize>,
+    name: &'s str,
+) -> usize {
+    *at.entry(name).or_insert_with(|| {
+        figures.jobs.push(JobStatistics {
+            name: name.into(),
+            ..JobStatistics::default()
+        });
+        figures.jobs.len() - 1
+    })
+}
+
+fn last_result<'s>(state: &'s RunState, node: &NodeRow) -> Option<&'s AttemptSummary> {
+    state.last_attempt(node)?.result.as_ref()
+}
+
+/// What the last attempt of a node wrote to its standard error.
+pub(crate) fn stderr<'s>(state: &'s RunState, node: &NodeRow) -> Option<&'s LogRef> {
+    last_result(state, node)?.stderr.as_ref()
+}
+
+fn add(sum: &mut Phases, phases: &Phases) {
+    sum.queue += phases.queue;
+    sum.start += phases.start;
+    sum.fetch += phases.fetch;
+    sum.decode += phases.decode;
+    sum.compute += phases.compute;
+    sum.encode += phases.encode;
+    sum.store += phases.store;
+}
+
+/// The phases in which something happens, in the order in which they do.
+pub(crate) fn steps(phases: &Phases) -> [(&'static str, f64); 6] {
+    [
+        ("fetch", phases.fetch),
+        ("start", phases.start),
+        ("decode", phases.decode),
+        ("compute", phases.compute),
+        ("encode", phases.encode),
+        ("store", phases.store),
+    ]
+}
+
+/// Failed nodes of the same job for the same reason, in the order of the first of each, with that reason.
+pub fn failure_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
+    let mut groups: Vec<(Vec<&NodeRow>, String)> = Vec::new();
+    let mut at = BTreeMap::new();
+    for node in &state.nodes {
+        let Some(why) = why_failed(state, node) else {
+            continue;
+        };
+        let group = *at
+            .entry((job_of(&node.id), why.clone()))
+            .or_insert(groups.len());
+        if group == groups.len() {
+            groups.push((Vec::new(), why));
+        }
+        groups[group].0.push(node);
+    }
+    groups
+}
+
+/// Why a node failed, in one fragment; none where it did not fail.
+pub(crate) fn why_failed(state: &RunState, node: &NodeRow) -> Option<String> {
+    if node.outcome != Some(NodeOutcome::Failed) {
+        return None;
+    }
+    Some(match (last_result(state, node), &node.cause) {
+        (Some(result), _) => result.describe(),
+        (None, Some(cause)) => cause.to_string(),
+        (None, None) => "failed".into(),
+    })
 }
 
 /// Follows back from the node that ended last which need it had waited for.
@@ -110,7 +251,8 @@ fn critical_path(state: &RunState) -> Vec<(String, f64)> {
     path
 }
 
-pub(crate) fn job_of(id: &str) -> &str {
+/// The job of a logical id.
+pub fn job_of(id: &str) -> &str {
     id.split('[').next().unwrap_or(id)
 }
 
@@ -150,6 +292,39 @@ mod tests {
         .map(|(at, event)| Record { at, event });
         let path = statistics(&RunState::fold(&records)).critical_path;
         assert_eq!(path, [("b".to_string(), 4.0), ("c".to_string(), 2.0)]);
+    }
+
+    #[test]
+    fn jobs_stand_in_the_order_of_the_pipeline_and_concerns_come_first() {
+        let done = |node: &str, end| RunEvent::NodeDone {
+            node: node.into(),
+            also: Vec::new(),
+            end,
+            because: None,
+            cause: None,
+            outputs: OutputRows::new(),
+        };
+        let events = [
+            RunEvent::Planned {
+                counts: Default::default(),
+                warnings: Vec::new(),
+                skipped: Vec::new(),
+                jobs: vec!["z".into(), "b".into()],
+            },
+            done("b", NodeOutcome::Failed),
+            done("a[x=1]", NodeOutcome::Succeeded),
+            done("z[x=1]", NodeOutcome::Cached),
+            done("z[x=2]", NodeOutcome::Cached),
+        ];
+        let records = events.map(|event| Record { at: 1.0, event });
+        let figures = statistics(&RunState::fold(&records));
+        let names = |jobs: Vec<&JobStatistics>| -> Vec<String> {
+            jobs.iter().map(|job| job.name.clone()).collect()
+        };
+        assert_eq!(names(figures.jobs.iter().collect()), ["z", "b", "a"]);
+        assert_eq!(names(figures.jobs_by_concern()), ["b", "z", "a"]);
+        assert_eq!(figures.saved(&BTreeMap::new()), None);
+        assert_eq!(figures.saved(&[("z".to_string(), 1.5)].into()), Some(3.0));
     }
 
     #[test]

@@ -1,27 +1,101 @@
-//! Reports as plain text for a terminal or a log, without colour.
+//! A run as plain text, without colour: the table of jobs that `dagrun show` prints, and all that `dagrun report` does.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
-use dagrun_events::{NodeCounts, NodeOutcome, NodeRow, RunState};
+use dagrun_events::{NodeCounts, RunState};
 use dagrun_model::{format_bytes, format_seconds};
 
-use crate::{Statistics, escape_line, statistics};
+use crate::{
+    JobStatistics, Statistics, escape_line, failure_groups, job_of, plural, statistics,
+    statistics::steps, table,
+};
 
-/// A run on one screen: how it ended, where its time went, and what failed.
-pub fn summary(state: &RunState) -> String {
-    let mut out = String::new();
-    let found = statistics(state);
-    head(&mut out, state);
-    failures(&mut out, state);
-    time(&mut out, state, &found);
-    out
-}
+/// Groups of failures that are listed.
+const FAILURES: usize = 20;
+/// Steps of the critical path that are listed: the last ones.
+const PATH: usize = 10;
+/// Attempts that are listed as the slowest.
+const SLOWEST: usize = 5;
 
 /// Writing to a string cannot fail.
 macro_rules! put {
     ($out:expr, $($arg:tt)*) => {
         writeln!($out, $($arg)*).expect("a string takes all")
     };
+}
+
+/// A run on one screen: how it ended, what failed, where its time went, what the cache saved. `paces` are the mean seconds of
+/// an attempt by job in former runs, by which hits are weighed of jobs that did not run in this one.
+pub fn summary(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
+    let mut out = String::new();
+    let found = statistics(state);
+    head(&mut out, state);
+    failures(&mut out, state);
+    time(&mut out, state, &found);
+    saved(&mut out, state, &found, paces);
+    if !found.jobs.is_empty() {
+        put!(out, "\n{}", job_table(&found.jobs_by_concern()).trim_end());
+    }
+    out
+}
+
+/// A table of jobs: a row for each, empty cells for what is nought.
+pub fn job_table(jobs: &[&JobStatistics]) -> String {
+    let header = [
+        "job",
+        ">ran",
+        ">cached",
+        ">failed",
+        ">cancelled",
+        ">median",
+        ">95 %",
+        ">CPU",
+        ">peak memory",
+        ">inputs",
+        ">outputs",
+    ];
+    let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job)).collect();
+    table(&header, &rows)
+}
+
+fn row(job: &JobStatistics) -> Vec<String> {
+    let count = |n: u64| if n == 0 { String::new() } else { n.to_string() };
+    let bytes = |n: u64| {
+        if n == 0 {
+            String::new()
+        } else {
+            format_bytes(n)
+        }
+    };
+    let quantile = |q| job.quantile(q).map_or(String::new(), format_seconds);
+    let cpu = if job.attempts > 0 {
+        format_seconds(job.cpu)
+    } else {
+        String::new()
+    };
+    vec![
+        escape_line(&job.name),
+        count(job.attempts),
+        count(job.cached),
+        count(job.unsuccessful),
+        count(job.cancelled),
+        quantile(0.5),
+        quantile(0.95),
+        cpu,
+        bytes(job.peak_memory),
+        bytes(job.bytes_in),
+        bytes(job.bytes_out),
+    ]
+}
+
+/// How a run ended, in a few words.
+pub(crate) fn ending(state: &RunState) -> String {
+    match state.exit_code {
+        Some(0) => "succeeded".into(),
+        Some(130) => "was interrupted".into(),
+        Some(code) => format!("ended with exit code {code}"),
+        None => "was cut off".into(),
+    }
 }
 
 fn head(out: &mut String, state: &RunState) {
@@ -33,15 +107,10 @@ fn head(out: &mut String, state: &RunState) {
         escape_line(&started.pipeline),
         escape_line(&started.host)
     );
-    let how = match state.exit_code {
-        Some(0) => "succeeded".into(),
-        Some(130) => "was interrupted".into(),
-        Some(code) => format!("ended with exit code {code}"),
-        None => "was cut off".into(),
-    };
     put!(
         out,
-        "{how} after {}: {}",
+        "{} after {}: {}",
+        ending(state),
         format_seconds(state.wall),
         counts(&state.counts)
     );
@@ -61,7 +130,8 @@ fn head(out: &mut String, state: &RunState) {
     }
 }
 
-fn counts(counts: &NodeCounts) -> String {
+/// How nodes ended, without what did not happen.
+pub(crate) fn counts(counts: &NodeCounts) -> String {
     let parts = [
         (counts.succeeded, "succeeded"),
         (counts.cached, "cached"),
@@ -82,20 +152,29 @@ fn counts(counts: &NodeCounts) -> String {
 }
 
 fn failures(out: &mut String, state: &RunState) {
-    let failed = |node: &&NodeRow| node.outcome == Some(NodeOutcome::Failed);
-    for node in state.nodes.iter().filter(failed).take(20) {
-        let last = state.last_attempt(node).and_then(|a| a.result.as_ref());
-        let reason = match (last, &node.cause) {
-            (Some(result), _) => result.describe(),
-            (None, Some(cause)) => cause.to_string(),
-            (None, None) => "failed".into(),
-        };
+    let groups = failure_groups(state);
+    for (nodes, why) in groups.iter().take(FAILURES) {
+        let more = and_more(nodes[0].id.as_str(), nodes.len() - 1);
         put!(
             out,
-            "failed: {}: {}",
-            escape_line(&node.id),
-            escape_line(&reason)
+            "failed: {}: {}{more}",
+            escape_line(&nodes[0].id),
+            escape_line(why)
         );
+    }
+    if groups.len() > FAILURES {
+        put!(
+            out,
+            "... and {}",
+            plural((groups.len() - FAILURES) as u64, "more kind of failure")
+        );
+    }
+}
+
+fn and_more(first: &str, others: usize) -> String {
+    match others {
+        0 => String::new(),
+        _ => format!(" (and {others} more of `{}`)", escape_line(job_of(first))),
     }
 }
 
@@ -103,29 +182,34 @@ fn time(out: &mut String, state: &RunState, found: &Statistics) {
     if state.attempts.is_empty() {
         return;
     }
-    let attempts = if state.executed == 1 {
-        "attempt"
-    } else {
-        "attempts"
-    };
+    let attempts = plural(state.executed, "attempt");
     let busy = format_seconds(found.busy);
     match found.utilisation {
         Some(share) => put!(
             out,
-            "{} {attempts} took {busy} in all; slots were busy {:.0} % of the time",
-            state.executed,
+            "{attempts} took {busy} in all; slots were busy {:.0} % of the time",
             share * 100.0
         ),
-        None => put!(out, "{} {attempts} took {busy} in all", state.executed),
+        None => put!(out, "{attempts} took {busy} in all"),
     }
-    chain(out, "slowest", found.slowest.iter().take(5));
+    put!(out, "\nwhere the time of attempts went");
+    for (name, seconds) in steps(&found.phases) {
+        if seconds > 0.0 {
+            put!(
+                out,
+                "{:>12}  {name}, {:.0} %",
+                format_seconds(seconds),
+                seconds / found.busy.max(f64::MIN_POSITIVE) * 100.0
+            );
+        }
+    }
+    chain(out, "slowest", found.slowest.iter().take(SLOWEST));
     let path = &found.critical_path;
     chain(
         out,
         "critical path",
-        path[path.len().saturating_sub(10)..].iter(),
+        path[path.len().saturating_sub(PATH)..].iter(),
     );
-    jobs(out, found);
 }
 
 fn chain<'a>(out: &mut String, title: &str, steps: impl Iterator<Item = &'a (String, f64)>) {
@@ -135,38 +219,25 @@ fn chain<'a>(out: &mut String, title: &str, steps: impl Iterator<Item = &'a (Str
     }
 }
 
-fn jobs(out: &mut String, found: &Statistics) {
-    put!(
-        out,
-        "\n{:>8} {:>8} {:>8} {:>12} {:>12} {:>12} {:>10}  job",
-        "ran",
-        "cached",
-        "failed",
-        "median",
-        "95 %",
-        "CPU",
-        "memory"
-    );
-    for (name, job) in &found.jobs {
-        let quantile = |q| job.quantile(q).map_or(String::new(), format_seconds);
-        put!(
+fn saved(out: &mut String, state: &RunState, found: &Statistics, paces: &BTreeMap<String, f64>) {
+    let hits = state.counts.cached;
+    if hits == 0 {
+        return;
+    }
+    let hits = plural(hits, "hit");
+    match found.saved(paces) {
+        Some(seconds) => put!(
             out,
-            "{:>8} {:>8} {:>8} {:>12} {:>12} {:>12} {:>10}  {}",
-            job.attempts,
-            job.cached,
-            job.unsuccessful,
-            quantile(0.5),
-            quantile(0.95),
-            format_seconds(job.cpu),
-            format_bytes(job.peak_memory),
-            escape_line(name)
-        );
+            "\n{hits} saved about {} of work",
+            format_seconds(seconds)
+        ),
+        None => put!(out, "\n{hits}; how much work they saved is not known"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use dagrun_events::{AttemptSummary, Record, RunEvent, RunStarted};
+    use dagrun_events::{AttemptSummary, NodeOutcome, Record, RunEvent, RunStarted};
     use dagrun_model::{AttemptResult, Digest, FailureCause, Outcome};
 
     use super::*;
@@ -215,7 +286,7 @@ mod tests {
             },
         ];
         let records = events.map(|event| Record { at: 1.0, event });
-        let text = summary(&RunState::fold(&records));
+        let text = summary(&RunState::fold(&records), &BTreeMap::new());
         for part in [
             "run r1 of sample on here\nended with exit code 1",
             ": 1 failed\n",

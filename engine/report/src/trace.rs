@@ -6,69 +6,64 @@
 use dagrun_events::RunState;
 use serde_json::{Value, json};
 
+use crate::{
+    job_of,
+    statistics::steps,
+    timeline::{Bar, lanes},
+};
+
 /// The run as a Chrome trace.
 pub fn chrome_trace(state: &RunState) -> Value {
     let mut events =
         vec![json!({"ph": "M", "name": "process_name", "pid": 1, "args": {"name": "dagrun"}})];
-    // When each row of the picture is free again.
-    let mut rows: Vec<f64> = Vec::new();
-    for attempt in &state.attempts {
-        let Some(result) = &attempt.result else {
-            continue;
-        };
-        let phases = &result.phases;
-        let end = attempt.ended.unwrap_or(state.last_at);
-        let start = (end - (phases.total() - phases.queue)).max(attempt.started);
-        let row = match rows.iter().position(|free| *free <= start + 1e-6) {
-            Some(row) => row,
-            None => {
-                rows.push(0.0);
-                rows.len() - 1
-            }
-        };
-        rows[row] = end;
-        let id = &state.nodes[attempt.node].id;
-        events.push(bar(
-            state,
-            id,
-            row,
-            start,
-            end - start,
-            json!({
-                "outcome": result.outcome,
-                "attempt": attempt.number,
-                "cpu_s": result.usage.cpu,
-                "peak_bytes": result.usage.peak_memory,
-                "bytes_in": result.usage.bytes_in,
-                "bytes_out": result.usage.bytes_out,
-            }),
-        ));
-        let mut at = start;
-        for (name, seconds) in [
-            ("fetch", phases.fetch),
-            ("start", phases.start),
-            ("decode", phases.decode),
-            ("compute", phases.compute),
-            ("encode", phases.encode),
-            ("store", phases.store),
-        ] {
-            if seconds > 0.0 {
-                events.push(bar(state, name, row, at, seconds, Value::Null));
-                at += seconds;
-            }
+    for (row, lane) in lanes(state).iter().enumerate() {
+        for bar in &lane.bars {
+            attempt(state, bar, row, &mut events);
         }
-    }
-    for row in 0..rows.len() {
-        events.push(json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": row, "args": {"name": format!("slot {}", row + 1)}}));
+        let name = format!("slot {}", row + 1);
+        events.push(
+            json!({"ph": "M", "name": "thread_name", "pid": 1, "tid": row, "args": {"name": name}}),
+        );
     }
     json!({"traceEvents": events, "displayTimeUnit": "ms"})
+}
+
+fn attempt(state: &RunState, lane: &Bar, row: usize, events: &mut Vec<Value>) {
+    let attempt = &state.attempts[lane.attempt];
+    let Some(result) = &attempt.result else {
+        return;
+    };
+    let about = json!({
+        "outcome": result.outcome,
+        "attempt": attempt.number,
+        "cpu_s": result.usage.cpu,
+        "peak_bytes": result.usage.peak_memory,
+        "bytes_in": result.usage.bytes_in,
+        "bytes_out": result.usage.bytes_out,
+    });
+    let id = &state.nodes[attempt.node].id;
+    events.push(bar(
+        state,
+        id,
+        row,
+        lane.start,
+        lane.end - lane.start,
+        about,
+    ));
+    let mut at = lane.start;
+    for (name, seconds) in steps(&result.phases) {
+        if seconds > 0.0 {
+            events.push(bar(state, name, row, at, seconds, Value::Null));
+            at += seconds;
+        }
+    }
 }
 
 fn bar(state: &RunState, name: &str, row: usize, start: f64, seconds: f64, args: Value) -> Value {
     json!({
         "ph": "X",
         "name": name,
-        "cat": name.split('[').next(),
+        "cat": job_of(name),
         "pid": 1,
         "tid": row,
         "ts": ((start - state.started_at) * 1e6).max(0.0),
@@ -131,6 +126,6 @@ mod tests {
             .filter(|event| event["ph"] == "X" && event["name"] != "compute")
             .map(|event| event["tid"].as_u64().unwrap())
             .collect();
-        assert_eq!(rows, [0, 1, 0]);
+        assert_eq!(rows, [0, 0, 1]);
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
-use dagrun_events::{AttemptSummary, NodeCounts};
+use dagrun_events::{AttemptSummary, NodeCounts, ParamRow};
 use dagrun_executor_api::Executor;
 use dagrun_model::{FailureCause, Limits, NodeIx, RunId};
 use dagrun_plan::Plan;
@@ -70,6 +70,8 @@ pub struct RunOptions {
     pub version: String,
     /// The pipeline's file as it was named, for the journal.
     pub pipeline_path: String,
+    /// The settings and where they come from, for the journal.
+    pub settings: Vec<ParamRow>,
     /// Nodes of one CPU at a time as asked for, for the journal; 0 where the executor decides.
     pub slots: u32,
     /// The seed of the scheduler's jitter.
@@ -91,6 +93,7 @@ impl Default for RunOptions {
             command: Vec::new(),
             version: env!("CARGO_PKG_VERSION").into(),
             pipeline_path: String::new(),
+            settings: Vec::new(),
             slots: 0,
             seed: 0,
             grace: Limits::default().grace,
