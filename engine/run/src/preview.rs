@@ -238,12 +238,14 @@ impl<'a> Walk<'a> {
         history: &'a History,
         forced: &dyn Fn(NodeIx) -> bool,
     ) -> Result<Self, RunError> {
+        let mut board = Board::new("preview");
+        board.grow(plan.len());
         let mut walk = Self {
             plan,
             store,
             history,
-            delta: plan.delta(),
-            board: Board::new("preview", plan.len()),
+            delta: plan.again().unwrap_or_default(),
+            board,
             rows: Vec::with_capacity(plan.len()),
         };
         for node in (0..plan.len()).map(NodeIx::from_index) {

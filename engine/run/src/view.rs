@@ -7,7 +7,10 @@ use crate::{KeyRow, board::Board};
 
 /// A plan as the driver sees it.
 pub(crate) trait View {
-    fn delta(&self) -> PlanDelta;
+    /// The whole plan once more, for a further round; nothing where parts of it are gone.
+    fn again(&self) -> Option<PlanDelta> {
+        None
+    }
     fn len(&self) -> usize;
     fn key(&self, node: NodeIx) -> NodeKey;
     fn pipeline_name(&self) -> &str;
@@ -28,8 +31,8 @@ pub(crate) trait View {
 }
 
 impl View for Plan {
-    fn delta(&self) -> PlanDelta {
-        Plan::delta(self)
+    fn again(&self) -> Option<PlanDelta> {
+        Some(Plan::delta(self))
     }
 
     fn len(&self) -> usize {
@@ -87,7 +90,7 @@ impl View for Plan {
     }
 }
 
-fn key_rows(manifest: dagrun_plan::KeyManifest) -> Vec<KeyRow> {
+pub(crate) fn key_rows(manifest: dagrun_plan::KeyManifest) -> Vec<KeyRow> {
     manifest
         .parts
         .into_iter()

@@ -24,6 +24,8 @@ pub(super) struct Live {
     node: NodeIx,
     number: u32,
     action: Arc<Action>,
+    /// A process of it ran.
+    began: bool,
 }
 
 /// An attempt that succeeded.
@@ -54,7 +56,9 @@ impl Driver<'_> {
             Err(cause) => {
                 self.causes.insert(node, cause);
                 let end = AttemptEnd::Failed(None);
-                self.queue.push_back(Event::AttemptEnded { attempt, end });
+                let ran = 0;
+                self.queue
+                    .push_back(Event::AttemptEnded { attempt, end, ran });
                 return;
             }
         };
@@ -84,6 +88,7 @@ impl Driver<'_> {
             node,
             number,
             action,
+            began: false,
         };
         self.live.insert(attempt, live);
     }
@@ -94,8 +99,8 @@ impl Driver<'_> {
             .plan
             .producers(node)
             .into_iter()
-            .max_by_key(|need| self.ended_order[need.index()])?;
-        (self.ended_order[last.index()] > 0).then(|| self.plan.id(last))
+            .max_by_key(|need| self.board.order(*need))?;
+        (self.board.order(last) > 0).then(|| self.plan.id(last))
     }
 
     /// Tells history what the keys of started nodes were made of; the nodes run meanwhile.
@@ -151,6 +156,7 @@ impl Driver<'_> {
                     host: info.host,
                     capacity: info.capacity,
                     profile: info.profile,
+                    ahead: info.ahead,
                 };
                 self.workers.push(joined.clone());
                 self.queue.push_back(joined);
@@ -168,7 +174,12 @@ impl Driver<'_> {
                 );
                 self.queue.push_back(Event::WorkerLost(worker));
             }
-            ExecutorEvent::Started(attempt) => self.queue.push_back(Event::AttemptStarted(attempt)),
+            ExecutorEvent::Started(attempt) => {
+                if let Some(live) = self.live.get_mut(&attempt) {
+                    live.began = true;
+                }
+                self.queue.push_back(Event::AttemptStarted(attempt));
+            }
             ExecutorEvent::Ended(attempt, result) => self.attempt_ended(attempt, *result),
         }
     }
@@ -202,8 +213,11 @@ impl Driver<'_> {
                 }
             ));
         }
+        // Starting its processes keeps a slot busy too.
+        let ran = ((result.phases.start + result.phases.compute) * 1e6) as u64;
         let end = self.map_outcome(attempt, &live, result, summary);
-        self.queue.push_back(Event::AttemptEnded { attempt, end });
+        self.queue
+            .push_back(Event::AttemptEnded { attempt, end, ran });
     }
 
     fn map_outcome(
@@ -223,6 +237,10 @@ impl Driver<'_> {
             };
             self.succeeded.insert(attempt, finished);
             return AttemptEnd::Succeeded { bytes };
+        }
+        // What was taken back before it began is no execution that was interrupted.
+        if !live.began && matches!(outcome, Outcome::Cancelled) {
+            return AttemptEnd::Cancelled;
         }
         let last = LastEnd {
             summary,

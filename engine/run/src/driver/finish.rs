@@ -4,6 +4,7 @@ use std::sync::atomic::Ordering;
 
 use dagrun_events::RunEvent;
 use dagrun_model::NodeIx;
+use dagrun_plan::PlannedExport;
 
 use super::Driver;
 use crate::{
@@ -13,8 +14,7 @@ use crate::{
 
 impl Driver<'_> {
     /// Lays out exports. Gives the nodes whose outputs are gone from the store, unless this is the last round.
-    pub(super) fn export(&mut self, last: bool) -> Vec<NodeIx> {
-        let planned = self.plan.exports();
+    pub(super) fn export(&mut self, planned: Vec<PlannedExport>, last: bool) -> Vec<NodeIx> {
         if planned.is_empty() {
             return Vec::new();
         }

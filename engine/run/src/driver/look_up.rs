@@ -6,7 +6,8 @@ use dagrun_model::{Artifact, NodeIx, Outputs};
 use dagrun_plan::UpstreamEnd;
 use dagrun_sched::{CacheAnswer, Event};
 
-use super::{Driver, Forced};
+use super::Driver;
+use crate::Force;
 
 impl Driver<'_> {
     /// Answers for nodes whose needs are decided.
@@ -91,10 +92,7 @@ impl Driver<'_> {
     }
 
     pub(super) fn is_forced(&self, node: NodeIx) -> bool {
-        match &self.forced {
-            Forced::All => true,
-            Forced::Some(nodes) => nodes.contains(&node),
-        }
+        matches!(self.options.force, Force::All) || self.forced.contains(&node)
     }
 
     /// A hit needs digests only, but an export needs the bytes: find out before the node counts as done.

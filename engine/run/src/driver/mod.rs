@@ -21,7 +21,8 @@ use dagrun_events::{
     RunStarted, StopKind,
 };
 use dagrun_executor_api::{Executor, ExecutorEvent};
-use dagrun_model::{AttemptId, AttemptSpec, FailureCause, NodeIx, RunId, WorkerIx};
+use dagrun_model::{AttemptId, AttemptSpec, FailureCause, NodeIx, PlanDelta, RunId, WorkerIx};
+use dagrun_plan::PlannedExport;
 use dagrun_sched::{Action, Config, Event, Scheduler, Stop, Time, TimerId};
 use dagrun_store::Store;
 use rustc_hash::{FxHashMap, FxHashSet};
@@ -70,7 +71,6 @@ pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
         skipped: plan.skipped(),
         jobs: pipeline.jobs.keys().cloned().collect(),
     };
-    let forced = forced_nodes(&plan, &request.options.force);
     let parts = Parts {
         store: request.store,
         workspace: request.workspace,
@@ -79,29 +79,13 @@ pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
         progress: request.progress,
         stop: request.stop,
         options: request.options,
-        forced,
     };
     let run = parts.workspace.new_run(&request.lock)?;
     let workspace = parts.workspace.clone();
-    let summary = drive(&*plan, about, run, parts);
+    let summary = drive(&*plan, plan.delta(), about, run, parts);
     workspace.prune(&request.lock);
     // The lock goes with `request`, after the last record.
     summary
-}
-
-fn forced_nodes(plan: &dagrun_plan::Plan, force: &Force) -> Forced {
-    match force {
-        Force::None => Forced::Some(FxHashSet::default()),
-        Force::All => Forced::All,
-        Force::Only(names) => {
-            let nodes = (0..plan.len()).map(NodeIx::from_index);
-            let is_named =
-                |node: &NodeIx| names.contains(&plan.pipeline().job(plan.job(*node)).name.value);
-            let mut forced: FxHashSet<NodeIx> = nodes.filter(is_named).collect();
-            forced.extend(names.iter().filter_map(|name| plan.find(name)));
-            Forced::Some(forced)
-        }
-    }
 }
 
 /// What the journal says of a run besides its nodes.
@@ -124,19 +108,14 @@ pub(crate) struct Parts {
     pub(crate) progress: Arc<Progress>,
     pub(crate) stop: StopReceiver,
     pub(crate) options: crate::RunOptions,
-    pub(crate) forced: Forced,
-}
-
-/// Nodes that run though the cache has them.
-#[derive(Debug)]
-pub(crate) enum Forced {
-    All,
-    Some(FxHashSet<NodeIx>),
 }
 
 /// Runs a plan to its end.
+///
+/// `first` is what the scheduler begins with: the whole plan, or what does not depend on the study.
 pub(crate) fn drive(
     plan: &dyn View,
+    first: PlanDelta,
     about: About,
     run: RunId,
     parts: Parts,
@@ -171,7 +150,7 @@ pub(crate) fn drive(
     parts.progress.set_total(plan.len() as u64);
     let mut driver = Driver {
         plan,
-        board: Board::new(&run.0, plan.len()),
+        board: Board::new(&run.0),
         sched: Scheduler::new(config.clone()),
         config,
         queue: VecDeque::new(),
@@ -189,13 +168,15 @@ pub(crate) fn drive(
         slots: 0,
         submits: BTreeMap::new(),
         cancels: [Vec::new(), Vec::new()],
+        recalls: Vec::new(),
         fresh: Vec::new(),
         live: FxHashMap::default(),
         succeeded: FxHashMap::default(),
         timers: BinaryHeap::new(),
-        forced: parts.forced,
+        forced: FxHashSet::default(),
+        restored: unfinished,
+        ended: 0,
         rewound: FxHashSet::default(),
-        ended_order: vec![0; plan.len()],
         ran_nodes: FxHashSet::default(),
         never_cached: FxHashSet::default(),
         settled: None,
@@ -222,7 +203,7 @@ pub(crate) fn drive(
         clock: Instant::now(),
         run,
     };
-    driver.begin(started, about, unfinished);
+    driver.begin(started, about, first);
     runtime.block_on(driver.run_to_end());
     let summary = driver.end();
     drop(lease);
@@ -279,6 +260,8 @@ struct Driver<'p> {
     submits: BTreeMap<WorkerIx, Vec<AttemptSpec>>,
     /// Attempts to stop: by TERM, and by KILL.
     cancels: [Vec<AttemptId>; 2],
+    /// Attempts to give back if they have not begun.
+    recalls: Vec<AttemptId>,
     /// Nodes that were started since the last flush, whose keys history has to hear of.
     fresh: Vec<NodeIx>,
 
@@ -287,11 +270,14 @@ struct Driver<'p> {
     succeeded: FxHashMap<AttemptId, Finished>,
     timers: BinaryHeap<Reverse<(Time, TimerId)>>,
 
-    forced: Forced,
+    /// Nodes that run though the cache has them; unused where all are.
+    forced: FxHashSet<NodeIx>,
+    /// What a run that was cut off leaves to this one.
+    restored: Option<Restored>,
+    /// How many nodes ran and ended.
+    ended: u32,
     /// Nodes that must run again because blobs of theirs are gone.
     rewound: FxHashSet<NodeIx>,
-    /// By node: its place among all that ran and ended, from 1.
-    ended_order: Vec<u32>,
     /// Nodes whose result is of this run.
     ran_nodes: FxHashSet<NodeIx>,
     never_cached: FxHashSet<NodeIx>,
@@ -365,7 +351,7 @@ impl Driver<'_> {
         self.warnings.push(message);
     }
 
-    fn begin(&mut self, started: RunEvent, about: About, unfinished: Option<Restored>) {
+    fn begin(&mut self, started: RunEvent, about: About, first: PlanDelta) {
         self.record(started);
         self.record(RunEvent::Planned {
             counts: about.counts,
@@ -373,42 +359,63 @@ impl Driver<'_> {
             skipped: about.skipped,
             jobs: about.jobs,
         });
-        let delta = self.plan.delta();
-        for (ix, node) in delta.nodes.iter().enumerate() {
-            if delta.classes[node.class as usize].never_cache {
-                self.never_cached.insert(NodeIx::from_index(ix));
-            }
+        if let Some(Restored {
+            run,
+            torn_at: Some(at),
+            ..
+        }) = &self.restored
+        {
+            self.warn(format!(
+                "the journal of run {run} ends within a record at byte {at}: what came after it is not known"
+            ));
         }
-        if self.options.export {
-            let exports = self.plan.exports();
-            let project = self.workspace.project();
-            // What is in place already is compared by its digest: no bytes are needed from the store.
-            let absent = exports
-                .iter()
-                .filter(|export| !project.join(&export.target).exists());
-            self.exported_nodes = absent.map(|export| export.node).collect();
-        }
-        self.queue.push_back(Event::PlanExtended(delta));
-        if let Some(unfinished) = unfinished {
-            self.restore(unfinished);
-        }
+        let exports = match self.options.export {
+            true => self.plan.exports(),
+            false => Vec::new(),
+        };
+        self.extend(first, &exports);
         self.queue.push_back(Event::PlanComplete);
     }
 
+    /// Takes in new nodes, and what is to be exported of them.
+    fn extend(&mut self, delta: PlanDelta, exports: &[PlannedExport]) {
+        let first = delta.first_node;
+        let nodes = (first..first + delta.nodes.len() as u32).map(NodeIx);
+        self.board.grow(first as usize + delta.nodes.len());
+        for (node, spec) in nodes.clone().zip(&delta.nodes) {
+            if delta.classes[spec.class as usize].never_cache {
+                self.never_cached.insert(node);
+            }
+        }
+        if let Force::Only(names) = &self.options.force {
+            let is_named = |node: &NodeIx| {
+                let job = self.plan.job_name(*node);
+                // Ids are made only where one may be meant.
+                names.iter().any(|name| name == job)
+                    || names.iter().any(|name| name.contains('['))
+                        && (names.contains(&self.plan.id(*node))
+                            || self.plan.also(*node).iter().any(|id| names.contains(id)))
+            };
+            self.forced.extend(nodes.clone().filter(is_named));
+        }
+        let project = self.workspace.project();
+        // What is in place already is compared by its digest: no bytes are needed from the store.
+        let absent = exports
+            .iter()
+            .filter(|export| !project.join(&export.target).exists());
+        self.exported_nodes.extend(absent.map(|export| export.node));
+        self.queue.push_back(Event::PlanExtended(delta));
+        self.restore(nodes);
+    }
+
     /// Failures of a run that was cut off count for this one, by the keys of its nodes.
-    fn restore(&mut self, unfinished: Restored) {
-        if let Some(at) = unfinished.torn_at {
-            self.warn(format!(
-                "the journal of run {} ends within a record at byte {at}: what came after it is not known",
-                unfinished.run
-            ));
-        }
-        if unfinished.charged.is_empty() {
+    fn restore(&mut self, nodes: impl Iterator<Item = NodeIx>) {
+        let Some(restored) = self.restored.take_if(|r| !r.charged.is_empty()) else {
             return;
-        }
-        for node in (0..self.plan.len()).map(NodeIx::from_index) {
+        };
+        for node in nodes {
             let key = self.plan.key(node);
-            let Some(charged) = unfinished.charged.get(&key) else {
+            let Some(charged) = restored.charged.get(&key) else {
                 continue;
             };
             self.record(RunEvent::Restored {
@@ -431,6 +438,7 @@ impl Driver<'_> {
                 losses: 0,
             });
         }
+        self.restored = Some(restored);
     }
 
     async fn run_to_end(&mut self) {
@@ -439,16 +447,18 @@ impl Driver<'_> {
             if self.fatal.is_some() || self.interrupted() || !self.options.export {
                 return;
             }
-            let gone = self.export(round + 1 == MOST_ROUNDS);
-            if gone.is_empty() {
-                return;
+            let again = self.plan.again();
+            let last = round + 1 == MOST_ROUNDS || again.is_none();
+            let gone = self.export(self.plan.exports(), last);
+            match again {
+                Some(plan) if !gone.is_empty() => self.next_round(plan, gone),
+                _ => return,
             }
-            self.next_round(gone);
         }
     }
 
     /// Begins again with what is known, to run only the nodes whose outputs turned out to be gone.
-    fn next_round(&mut self, gone: Vec<NodeIx>) {
+    fn next_round(&mut self, plan: PlanDelta, gone: Vec<NodeIx>) {
         let all = (0..self.plan.len()).map(NodeIx::from_index);
         self.settled = Some(all.filter(|node| !gone.contains(node)).collect());
         for node in gone {
@@ -458,7 +468,7 @@ impl Driver<'_> {
         self.sched = Scheduler::new(self.config.clone());
         self.timers.clear();
         self.finished = false;
-        self.queue.push_back(Event::PlanExtended(self.plan.delta()));
+        self.queue.push_back(Event::PlanExtended(plan));
         self.queue.extend(self.workers.iter().cloned());
         self.queue.push_back(Event::PlanComplete);
     }
@@ -506,7 +516,9 @@ impl Driver<'_> {
                 worker,
                 resources,
                 group: _,
+                ahead: _,
             } => self.start(attempt, node, number, worker, resources),
+            Action::Recall { attempt } => self.recalls.push(attempt),
             Action::Cancel { attempt, kill } => self.cancels[usize::from(kill)].push(attempt),
             Action::Commit { node, attempt } => self.commit(node, attempt),
             Action::SetTimer { id, at } => self.timers.push(Reverse((at, id))),
@@ -530,10 +542,15 @@ impl Driver<'_> {
 
     fn flush(&mut self) {
         self.flush_batch();
-        let running = self.live.len() as u64;
+        let queued = self.sched.counts().queued;
+        let running = (self.live.len() as u64).saturating_sub(queued);
         if let Some(executor) = &self.executor {
             for (worker, attempts) in std::mem::take(&mut self.submits) {
                 executor.submit(worker, attempts);
+            }
+            if !self.recalls.is_empty() {
+                executor.recall(&self.recalls);
+                self.recalls.clear();
             }
             for (kill, attempts) in self.cancels.iter_mut().enumerate() {
                 if !attempts.is_empty() {
@@ -543,7 +560,7 @@ impl Driver<'_> {
             }
         }
         self.write_history();
-        let starved = running < self.slots && self.sched.counts().ready == 0;
+        let starved = running < self.slots && self.sched.counts().ready + queued == 0;
         if self.uncommitted > 0 && (running == 0 || starved) {
             self.journal.hurry();
         }

@@ -93,7 +93,8 @@ impl Driver<'_> {
             NodeEnd::Cached => self.node_cached(node),
             NodeEnd::Succeeded => {
                 self.ran_nodes.insert(node);
-                self.ended_order[node.index()] = self.ran_nodes.len() as u32;
+                self.ended += 1;
+                self.board.set_order(node, self.ended);
                 self.tell_done(node, outcome, None);
             }
             NodeEnd::Failed => self.node_failed(node),

@@ -7,10 +7,8 @@ use std::fs;
 use dagrun_events::{NodeCounts, NodeOutcome, RunEvent, RunState};
 use dagrun_model::{NodeIx, Trigger};
 use dagrun_sched::Stop;
-use rustc_hash::FxHashSet;
 
-use super::Forced;
-use crate::{Notification, RunError, journal::load, stop_channel, subscribe};
+use crate::{Force, Notification, RunError, journal::load, stop_channel, subscribe};
 use kit::{Bench, Does, TestPlan};
 
 fn counts(succeeded: u64, cached: u64, failed: u64, skipped: u64) -> NodeCounts {
@@ -230,13 +228,14 @@ fn forced_nodes_run_again_and_what_follows_is_a_hit() {
     let bench = Bench::new();
     bench.run(&chain());
     bench.clear_log();
-    let forced = FxHashSet::from_iter([NodeIx(1)]);
-    let summary = bench.go(&chain(), |parts| parts.forced = Forced::Some(forced));
+    let summary = bench.go(&chain(), |parts| {
+        parts.options.force = Force::Only(vec!["b".into()]);
+    });
     assert_eq!(
         (summary.counts, bench.log()),
         (counts(1, 2, 0, 0), vec!["b".to_string()])
     );
-    let summary = bench.go(&chain(), |parts| parts.forced = Forced::All);
+    let summary = bench.go(&chain(), |parts| parts.options.force = Force::All);
     assert_eq!(summary.counts, counts(3, 0, 0, 0));
 }
 
@@ -246,8 +245,9 @@ fn other_bytes_for_an_equal_action_are_told() {
     let bench = Bench::new();
     bench.run(&chain());
     bench.does("a", Does::Write("by chance"));
-    let forced = FxHashSet::from_iter([NodeIx(0)]);
-    let summary = bench.go(&chain(), |parts| parts.forced = Forced::Some(forced));
+    let summary = bench.go(&chain(), |parts| {
+        parts.options.force = Force::Only(vec!["a".into()]);
+    });
     assert_eq!(summary.exit_code, 0);
     assert!(
         summary.warnings[0].contains("not deterministic"),

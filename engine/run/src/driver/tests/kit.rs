@@ -18,13 +18,12 @@ use dagrun_model::{
 };
 use dagrun_plan::{PlannedExport, Upstream};
 use dagrun_store::{Store, StoreOptions};
-use rustc_hash::FxHashSet;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
     KeyRow, Progress, RunError, RunOptions, RunSummary, Workspace,
     board::Board,
-    driver::{About, Forced, Parts, drive},
+    driver::{About, Parts, drive},
     journal::load,
     stop_channel,
     view::View,
@@ -105,8 +104,8 @@ impl TestPlan {
     }
 }
 
-impl View for TestPlan {
-    fn delta(&self) -> PlanDelta {
+impl TestPlan {
+    pub(crate) fn delta(&self) -> PlanDelta {
         let mut delta = PlanDelta {
             classes: self.nodes.iter().map(|node| node.class.clone()).collect(),
             ..PlanDelta::default()
@@ -132,6 +131,12 @@ impl View for TestPlan {
         }
         delta
     }
+}
+
+impl View for TestPlan {
+    fn again(&self) -> Option<PlanDelta> {
+        Some(self.delta())
+    }
 
     fn len(&self) -> usize {
         self.nodes.len()
@@ -145,8 +150,8 @@ impl View for TestPlan {
         "test"
     }
 
-    fn job_name(&self, _node: NodeIx) -> &str {
-        "job"
+    fn job_name(&self, node: NodeIx) -> &str {
+        &self.nodes[node.index()].id
     }
 
     fn id(&self, node: NodeIx) -> String {
@@ -314,6 +319,7 @@ impl Executor for FakeExecutor {
                 named: BTreeMap::new(),
             },
             profile: None,
+            ahead: 0,
         }));
     }
 
@@ -425,7 +431,6 @@ impl Bench {
             progress: Arc::new(Progress::default()),
             stop: stop_channel().1,
             options: RunOptions::default(),
-            forced: Forced::Some(FxHashSet::default()),
         };
         change(&mut parts);
         let about = About {
@@ -433,7 +438,7 @@ impl Bench {
             counts: PlanCounts::default(),
             ..About::default()
         };
-        drive(plan, about, run, parts)
+        drive(plan, plan.delta(), about, run, parts)
     }
 
     pub(crate) fn fold(&self, summary: &RunSummary) -> RunState {
