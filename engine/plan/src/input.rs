@@ -22,6 +22,8 @@ pub(crate) struct InputPlan {
     pub(crate) uses: Uses,
     /// The recipe reads `inputs.NAME.list`.
     pub(crate) list_file: bool,
+    /// Its place among the inputs cannot be seen: it has a name, and reads nothing of other jobs.
+    pub(crate) unordered: bool,
 }
 
 /// The value of an input with references to outputs found.
@@ -92,15 +94,46 @@ pub(crate) fn compile(
         errors,
         data: Vec::new(),
     };
-    let mut inputs: Vec<InputPlan> = (0..job.inputs.len())
+    let (order, by_name) = input_order(job);
+    let mut inputs: Vec<InputPlan> = order
+        .into_iter()
         .map(|ix| compiler.declared(ix, scope))
         .collect();
+    for input in &mut inputs {
+        input.unordered = by_name && input.name.is_some() && !input.has_upstream();
+    }
     recipe_exprs(job, &mut |expr| compiler.implicit(expr));
     recipe_exprs(job, &mut |expr| mark_lists(expr, &mut inputs));
     Inputs {
         inputs,
         data: compiler.data,
     }
+}
+
+/// The order in which inputs are taken, and whether only their names can be seen. Named ones that read outputs come first,
+/// by name: in which order they are declared must not be in a key, unless the recipe reads `inputs` as a whole.
+fn input_order(job: &Job) -> (Vec<usize>, bool) {
+    let mut order: Vec<usize> = (0..job.inputs.len()).collect();
+    let mut whole = false;
+    recipe_exprs(job, &mut |expr| {
+        whole |= references(expr).any(|reference| reference.kind == ReferenceKind::Input(None));
+    });
+    if whole {
+        return (order, false);
+    }
+    order.sort_by_key(|ix| {
+        let input = &job.inputs[*ix];
+        let mut upstream = false;
+        input.value.walk_exprs(&mut |expr| {
+            upstream |= references(expr)
+                .any(|reference| matches!(reference.kind, ReferenceKind::NeedOutput(..)));
+        });
+        match &input.name {
+            Some(name) if upstream => (0, name.value.as_str()),
+            _ => (1, ""),
+        }
+    });
+    (order, true)
 }
 
 fn mark_lists(expr: &Expr, inputs: &mut [InputPlan]) {
@@ -145,6 +178,7 @@ impl Compiler<'_> {
             node,
             uses,
             list_file: false,
+            unordered: false,
         }
     }
 

@@ -13,7 +13,7 @@ use dagrun_model::{
 use crate::{
     KEY_VERSION,
     context::CellContext,
-    facts::{FactTable, must_exist},
+    facts::{FactTable, FoundFile, must_exist},
     input::Item,
     layout::{Core, JobPlan},
     memo::Memo,
@@ -33,6 +33,15 @@ pub(crate) struct RecipeHasher<'p> {
     constant: ContentHasher,
     holes: Vec<Hole<'p>>,
     groups: Vec<Group>,
+    /// Outputs whose paths are the same for all cells.
+    fixed_outputs: Vec<OutputPlace<'p>>,
+}
+
+/// An output and where it is.
+struct OutputPlace<'p> {
+    path: RelPath,
+    name: &'p str,
+    span: Span,
 }
 
 struct Hole<'p> {
@@ -57,7 +66,11 @@ enum HoleKind<'p> {
     Output(&'p Template),
     /// Not hashed: output paths must not lie in each other.
     OutputPaths,
+    /// Not hashed: paths of outputs that vary must not be those of inputs.
+    OutputsAndInputs,
     Input(usize),
+    /// Those of which the order cannot be seen.
+    Unordered,
     Seed,
     LogicalId,
 }
@@ -98,24 +111,14 @@ impl<'p> RecipeHasher<'p> {
             constant: ContentHasher::new("dagrun.recipe.v1"),
             holes: Vec::new(),
             groups: Vec::new(),
+            fixed_outputs: Vec::new(),
         };
         recipe.platform();
         recipe.command(findings);
         recipe.environment(findings);
         recipe.toolchain(findings);
         recipe.outputs(findings);
-        for input in 0..plan.inputs.len() {
-            let uses = Uses {
-                upstream: false,
-                ..plan.inputs[input].uses
-            };
-            recipe.hole(
-                HoleKind::Input(input),
-                uses,
-                plan.inputs[input].span,
-                findings,
-            );
-        }
+        recipe.inputs(findings);
         if plan.own_replicates {
             let uses = Uses {
                 axes: match per_point {
@@ -395,6 +398,18 @@ impl<'p> RecipeHasher<'p> {
                 output.path.span,
                 findings,
             );
+            if uses.axes == 0 && self.plan.points.len > 0 {
+                let ctx = CellContext::new(self.core, self.ix, 0, Some(self.facts));
+                let path = eval_text(&output.path, &ctx).ok();
+                // What is wrong with a path is said where it is hashed.
+                if let Some(path) = path.and_then(|path| RelPath::new(&path).ok()) {
+                    self.fixed_outputs.push(OutputPlace {
+                        path,
+                        name,
+                        span: output.span,
+                    });
+                }
+            }
         }
         if self.job.outputs.len() > 1 {
             let all = self
@@ -405,6 +420,35 @@ impl<'p> RecipeHasher<'p> {
             self.hole(HoleKind::OutputPaths, all, self.job.span, findings);
         }
         self.put(&self.job.stdout.as_ref().map(|stdout| stdout.value.clone()));
+    }
+
+    fn inputs(&mut self, findings: &mut Findings) {
+        let plan = self.plan;
+        let mut unordered: Option<Uses> = None;
+        for (ix, input) in plan.inputs.iter().enumerate() {
+            let uses = Uses {
+                upstream: false,
+                ..input.uses
+            };
+            if input.unordered {
+                unordered = Some(unordered.unwrap_or_default().join(uses));
+            } else {
+                self.hole(HoleKind::Input(ix), uses, input.span, findings);
+            }
+        }
+        if let Some(uses) = unordered {
+            self.hole(HoleKind::Unordered, uses, self.job.span, findings);
+        }
+        let varying = plan.output_uses.iter().filter(|uses| uses.axes != 0);
+        let varying = varying.fold(Uses::default(), |all, uses| all.join(*uses));
+        if varying.axes != 0 && !plan.inputs.is_empty() {
+            let inputs = plan.inputs.iter().map(|input| input.uses);
+            let uses = Uses {
+                upstream: false,
+                ..inputs.fold(varying, Uses::join)
+            };
+            self.hole(HoleKind::OutputsAndInputs, uses, self.job.span, findings);
+        }
     }
 
     fn hash_hole(
@@ -447,10 +491,20 @@ impl<'p> RecipeHasher<'p> {
                     )
                     .help("an output lies below the node's folder, such as `out/result.csv`")
                 })?;
+                if path.as_str().split('/').next() == Some("in") {
+                    return Err(Diagnostic::error(
+                        "bad-path",
+                        span,
+                        format!("an output cannot be at `{path}`: inputs are staged in `in/`"),
+                    )
+                    .help("write it to another folder, such as `out/`"));
+                }
                 path.content_hash(hasher);
             }
             HoleKind::OutputPaths => self.check_outputs(&ctx)?,
+            HoleKind::OutputsAndInputs => self.check_staged(&ctx)?,
             HoleKind::Input(input) => self.input(input, &ctx, hasher, findings)?,
+            HoleKind::Unordered => self.unordered(&ctx, hasher, findings)?,
             HoleKind::Seed => ctx.seed().map_err(failed)?.content_hash(hasher),
             HoleKind::LogicalId => self
                 .core
@@ -492,6 +546,68 @@ impl<'p> RecipeHasher<'p> {
         Ok(())
     }
 
+    /// Named inputs of the project, whatever their order.
+    fn unordered(
+        &self,
+        ctx: &CellContext<'_>,
+        hasher: &mut ContentHasher,
+        findings: &mut Findings,
+    ) -> Result<(), Diagnostic> {
+        let mut digests = Vec::with_capacity(self.plan.inputs.len());
+        let mut failed = None;
+        for (ix, input) in self.plan.inputs.iter().enumerate() {
+            if !input.unordered {
+                continue;
+            }
+            let mut own = ContentHasher::new("dagrun.input.v1");
+            match self.input(ix, ctx, &mut own, findings) {
+                Ok(()) => digests.push(own.finish()),
+                Err(error) => findings.errors.extend(failed.replace(error)),
+            }
+        }
+        digests.sort_unstable();
+        digests.content_hash(hasher);
+        failed.map_or(Ok(()), Err)
+    }
+
+    /// No output may be where an input is staged: what was staged would count as made.
+    fn check_staged(&self, ctx: &CellContext<'_>) -> Result<(), Diagnostic> {
+        let mut outputs = Vec::new();
+        for ((name, output), uses) in self.job.outputs.iter().zip(&self.plan.output_uses) {
+            let path = eval_text(&output.path, ctx)
+                .ok()
+                .and_then(|path| RelPath::new(&path).ok());
+            if let (Some(path), true) = (path, uses.axes != 0) {
+                outputs.push(OutputPlace {
+                    path,
+                    name,
+                    span: output.span,
+                });
+            }
+        }
+        let gathered = |data: usize| self.plan.needs[self.plan.data[data].need].gather;
+        for input in self.plan.inputs.iter().filter(|input| !input.external) {
+            // What is wrong with the input itself is said where it is hashed.
+            let Ok(resolved) = input.resolve(ctx, &gathered) else {
+                continue;
+            };
+            for item in &resolved.items {
+                if let Item::Pattern(pattern) = item {
+                    let (_, files) = self.found(pattern, false);
+                    apart(&outputs, files, input.span)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The files of a pattern, and its number.
+    fn found(&self, pattern: &str, external: bool) -> (Option<usize>, &'p [FoundFile]) {
+        let ix = self.core.patterns.find(pattern, external);
+        let files = ix.and_then(|ix| self.facts.facts.globs.get(ix));
+        (ix, files.map_or(&[], Vec::as_slice))
+    }
+
     /// Files of the project by content and staged path; outputs of other jobs only by their place.
     fn input(
         &self,
@@ -504,6 +620,10 @@ impl<'p> RecipeHasher<'p> {
         let gathered = |data: usize| self.plan.needs[self.plan.data[data].need].gather;
         let resolved = input.resolve(ctx, &gathered)?;
         (resolved.items.len() as u64).content_hash(hasher);
+        // The list is at a path that has the name in it.
+        if input.list_file {
+            input.name.as_deref().content_hash(hasher);
+        }
         if resolved
             .items
             .iter()
@@ -517,9 +637,10 @@ impl<'p> RecipeHasher<'p> {
                 continue;
             };
             hasher.update(b"f");
-            let ix = self.core.patterns.find(pattern, input.external);
-            let files = ix.and_then(|ix| self.facts.facts.globs.get(ix));
-            let files = files.map_or(&[][..], Vec::as_slice);
+            let (ix, files) = self.found(pattern, input.external);
+            if !input.external {
+                apart(&self.fixed_outputs, files, input.span)?;
+            }
             if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
                 match must_exist(pattern) {
                     true => findings.error(missing_input(pattern, input.span)),
@@ -543,6 +664,43 @@ impl<'p> RecipeHasher<'p> {
         }
         Ok(())
     }
+}
+
+/// That no output is a file of the project, has one in it or lies in one. The files are sorted by path.
+fn apart(outputs: &[OutputPlace<'_>], files: &[FoundFile], input: Span) -> Result<(), Diagnostic> {
+    for output in outputs {
+        let path = output.path.as_str();
+        let at = |path: &str| {
+            let ix = files.binary_search_by(|file| file.path.as_str().cmp(path));
+            ix.ok().map(|ix| files[ix].path.as_str())
+        };
+        let below = format!("{path}/");
+        let first_below = files.partition_point(|file| *file.path < *below);
+        let inside = files.get(first_below).map(|file| file.path.as_str());
+        let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]);
+        let hit = at(path)
+            .or_else(|| inside.filter(|file| file.starts_with(&below)))
+            .or_else(|| ancestors.filter_map(at).next());
+        let Some(file) = hit else {
+            continue;
+        };
+        let name = output.name;
+        let words = match () {
+            () if file == path => {
+                format!("output `{name}` is at `{path}`, where an input is staged")
+            }
+            () if file.len() > path.len() => {
+                format!(
+                    "output `{name}` is the folder `{path}`, in which the input `{file}` is staged"
+                )
+            }
+            () => format!("output `{name}` is at `{path}`, below the input file `{file}`"),
+        };
+        return Err(Diagnostic::error("output-is-input", output.span, words)
+            .related(input, "the input")
+            .help("inputs are read-only and would count as made by the job: write to a path of its own, such as `out/`"));
+    }
+    Ok(())
 }
 
 fn missing_input(pattern: &str, span: Span) -> Diagnostic {

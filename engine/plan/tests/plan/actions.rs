@@ -103,6 +103,70 @@ fn a_command_line_that_is_too_long_names_the_list_file() {
 }
 
 #[test]
+fn an_output_is_never_where_an_input_is_staged() {
+    let check = |outputs: &str, inputs: &str, expected: Option<&str>| {
+        let world = World::jobs(&format!(
+            "a:\n  matrix: {{x: [one, b]}}\n  inputs: {inputs}\n  outputs: {outputs}\n  run: [a, '${{{{ matrix.x }}}}']\n"
+        ))
+        .file("data.csv", "1")
+        .file("src-x", "1")
+        .file("src/b.rs", "1")
+        .file("src/one/c.rs", "1");
+        match expected {
+            None => assert!(world.try_plan().is_ok(), "{outputs} {inputs}"),
+            Some(words) => {
+                let errors = world.errors();
+                assert_eq!(errors.len(), 1, "{outputs} {inputs}: {errors:?}");
+                assert!(errors[0].contains(words), "{outputs} {inputs}: {errors:?}");
+            }
+        }
+    };
+    check(
+        "{o: data.csv}",
+        "[data.csv]",
+        Some("output `o` is at `data.csv`, where an input is staged"),
+    );
+    check(
+        "{p: p, o: ./data.csv}",
+        "{d: '*.csv'}",
+        Some("where an input is staged"),
+    );
+    check(
+        "{o: src}",
+        "['src/**']",
+        Some("the folder `src`, in which the input `src/b.rs`"),
+    );
+    check(
+        "{o: data.csv/x/y}",
+        "[data.csv]",
+        Some("below the input file `data.csv`"),
+    );
+    check(
+        "{o: 'src/${{ matrix.x }}.rs'}",
+        "[src/]",
+        Some("`src/b.rs`, where an input"),
+    );
+    check(
+        "{o: 'src/${{ matrix.x }}'}",
+        "{s: 'src/${{ matrix.x }}*'}",
+        Some("in which the input `src/one/c.rs`"),
+    );
+    check(
+        "{o: src/c.rs, p: 'p-${{ matrix.x }}'}",
+        "['src/**', data.csv]",
+        None,
+    );
+    check("{o: src}", "[src-x]", None);
+    check("{o: in}", "[data.csv]", Some("inputs are staged in `in/`"));
+    check(
+        "{o: 'in/${{ matrix.x }}'}",
+        "[data.csv]",
+        Some("inputs are staged in `in/`"),
+    );
+    check("{o: inner/in}", "[data.csv]", None);
+}
+
+#[test]
 fn threads_set_variables_unless_they_are_declared() {
     let plan = World::jobs("a: {threads: 3, env: {MKL_NUM_THREADS: '1'}, run: [a]}\n").plan();
     let action = action(&plan, "a", &all_succeed(&plan));

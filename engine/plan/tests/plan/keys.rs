@@ -106,6 +106,73 @@ fn what_does_not_change_a_result_is_not() {
     }
 }
 
+/// The keys of `use` with these inputs and this command.
+fn keys_with_inputs(inputs: &str, run: &str) -> Vec<Digest> {
+    let jobs = format!(
+        r#"
+make: {{outputs: {{o: o.txt, p: p.txt}}, run: [make]}}
+use:
+  needs: make
+  matrix: {{x: [code, other]}}
+  inputs: {inputs}
+  run: {run}
+"#
+    );
+    let plan = base(&jobs).plan();
+    ["use[x=code]", "use[x=other]"]
+        .map(|id| plan.key(node(&plan, id)))
+        .to_vec()
+}
+
+#[test]
+fn the_order_of_named_inputs_is_not_in_the_key() {
+    let x = r#""${{ matrix.x }}.py""#;
+    let (o, p) = (
+        r#""${{ needs.make.outputs.o }}""#,
+        r#""${{ needs.make.outputs.p }}""#,
+    );
+    for run in [
+        r#"[use, "${{ inputs.a }}", "${{ inputs.b }}", "${{ inputs.c }}", "${{ inputs.d }}", "${{ inputs.e }}"]"#,
+        r#"[use, "${{ inputs.a.list }}", "${{ inputs.d.list }}", "${{ inputs.b }}"]"#,
+        "cat ${{ inputs.d }} ${{ inputs.b }}",
+    ] {
+        let one = keys_with_inputs(
+            &format!("{{a: {o}, b: code.py, c: {p}, d: {x}, e: [code.py, other.py]}}"),
+            run,
+        );
+        let other = keys_with_inputs(
+            &format!("{{e: [code.py, other.py], d: {x}, c: {p}, b: code.py, a: {o}}}"),
+            run,
+        );
+        assert_eq!(one, other, "{run}");
+        let list = keys_with_inputs(
+            &format!("{{e: [other.py, code.py], d: {x}, c: {p}, b: code.py, a: {o}}}"),
+            run,
+        );
+        assert_ne!(one, list, "{run}: the order of a list");
+        let swapped = keys_with_inputs(
+            &format!("{{e: [code.py, other.py], d: {x}, c: {o}, b: code.py, a: {p}}}"),
+            run,
+        );
+        assert_ne!(one, swapped, "{run}: what the names stand for");
+    }
+    let lists = |inputs: &str| {
+        keys_with_inputs(
+            inputs,
+            r#"[use, "${{ inputs.a.list }}", "${{ inputs.b.list }}"]"#,
+        )
+    };
+    assert_ne!(
+        lists("{a: code.py, b: other.py}"),
+        lists("{a: other.py, b: code.py}")
+    );
+    let whole = |inputs: &str| keys_with_inputs(inputs, r#"[use, "${{ join(inputs.*, ' ') }}"]"#);
+    assert_ne!(
+        whole("{a: code.py, b: other.py}"),
+        whole("{b: other.py, a: code.py}")
+    );
+}
+
 #[test]
 fn names_of_jobs_and_axes_are_not_in_keys() {
     let renamed = BASE
@@ -409,14 +476,14 @@ fn pinned_vectors() {
         pinned,
         [
             "23d9173f64cee77db485ad51b159e1e9f827644c2b085e3cee449a0b1aec28b2",
-            "4aa78b365941c8793bc629eb34c89fae419d70de19c237a547e9593389a22ba8",
-            "ad49008000b13e6c2cfccbde9fc648bf569a9c132158e245859d222851fa8a50"
+            "15d975c0e62a2b6c854ddea25735b9f6da820e3e5e12892a2660cd166240f454",
+            "a703caac99b2dfa473fba96f7bd8281b98d1b499f5cdf3f9f000a8a8a2a452cf"
         ]
     );
     let plan = sweep().plan();
     assert_eq!(
         plan.key(node(&plan, "figure")).to_string(),
-        "492f55fd7b3b6b424d2395120fe0bb1ea7997ed70cf81ad3c73211d0dbb982db"
+        "042d96630fd9f1171701d546e2c889aae5cc3b5a0ea293b0f0d9b879119f9263"
     );
 }
 
