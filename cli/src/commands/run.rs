@@ -89,7 +89,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     followers.join()?;
 
     conclude(&summary, plan.len() as u64, &rerun, style);
-    report::after_run(&planned.workspace, &summary, &plan, args, style)?;
+    let reported = report::after_run(&planned.workspace, &summary, &plan, args, style);
     if let Some(fatal) = &summary.fatal {
         return Err(CliError {
             kind: Kind::Environment,
@@ -97,6 +97,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
             hints: Vec::new(),
         });
     }
+    reported?;
     Ok(u8::try_from(summary.exit_code).unwrap_or(1))
 }
 

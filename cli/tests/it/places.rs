@@ -118,3 +118,36 @@ fn hits_of_a_cache_that_is_mounted_read_only_are_used() {
 fn hits_of_a_cache_without_rights_are_used() {
     check_read_only("hits_of_a_cache_without_rights_are_used", without_rights);
 }
+
+#[test]
+fn a_run_whose_lock_is_deleted_stops_and_keeps_its_results() {
+    for gone in [".dagrun", ".dagrun/lock"] {
+        let project = Project::new("");
+        let dir = project.dir().display().to_string();
+        project.write(
+            "pipeline.yaml",
+            &format!(
+                r#"
+dagrun: 1
+name: unlocked
+jobs:
+  quick: {{outputs: {{o: o.txt}}, run: "echo quick > ${{{{ outputs.o }}}}"}}
+  slow: {{needs: quick, run: "echo > {dir}/started; sleep 60"}}
+"#
+            ),
+        );
+        let first = project.start(&["run", "--json"]);
+        project.wait_for("started");
+        let path = project.dir().join(gone);
+        if path.is_dir() {
+            fs::remove_dir_all(path).unwrap();
+        } else {
+            fs::remove_file(path).unwrap();
+        }
+        let second = project.ok(&["run", "--until", "quick"]);
+        second.has("1 cached");
+        let first = said(first.wait_with_output().unwrap());
+        assert_eq!(first.code, 3, "{gone}: {first:?}");
+        first.has("was deleted during the run");
+    }
+}

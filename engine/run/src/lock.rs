@@ -1,14 +1,16 @@
 //! The lock of a workspace: one run at a time.
 //!
 //! It is an advisory lock of the kernel on a file, so that the death of its owner frees it, whatever the file says. What
-//! the file says is only for the message of the one that is refused.
+//! the file says is only for the message of the one that is refused. Whoever deletes the file makes room for another lock:
+//! its owner looks whether the path still names what it has locked.
 
 use std::{
     fmt,
-    fs::{File, OpenOptions, TryLockError},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{Read, Write},
-    path::Path,
-    time::{SystemTime, UNIX_EPOCH},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use serde::{Deserialize, Serialize};
@@ -18,7 +20,60 @@ use crate::RunError;
 /// Holds a workspace until it is dropped, or its process dies.
 #[derive(Debug)]
 pub struct WorkspaceLock {
+    /// Open, so that its inode is nobody else's.
     _file: File,
+}
+
+/// How often a run looks at its lock.
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
+
+/// Looks whether a lock still keeps others out.
+#[derive(Clone, Debug)]
+pub(crate) struct LockWatch {
+    path: PathBuf,
+    inode: (u64, u64),
+    looked: Instant,
+}
+
+impl LockWatch {
+    fn new(path: &Path, file: &fs::Metadata) -> Self {
+        Self {
+            path: path.into(),
+            inode: inode(file),
+            looked: Instant::now(),
+        }
+    }
+
+    /// Watches the lock that this process has just taken.
+    pub(crate) fn of(path: &Path) -> Option<Self> {
+        Some(Self::new(path, &fs::metadata(path).ok()?))
+    }
+
+    /// As [`Self::lost`], unless that was asked within [`LOOK`].
+    pub(crate) fn lost_now_and_then(&mut self) -> Option<String> {
+        if self.looked.elapsed() < LOOK {
+            return None;
+        }
+        self.looked = Instant::now();
+        self.lost()
+    }
+
+    /// What is wrong, where the locked file was deleted or replaced. That it cannot be looked at says nothing.
+    pub(crate) fn lost(&self) -> Option<String> {
+        match fs::metadata(&self.path) {
+            Ok(meta) if inode(&meta) == self.inode => return None,
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return None,
+            _ => {}
+        }
+        Some(format!(
+            "`{}` was deleted during the run, so another run could begin here; what was committed is in the cache: run again to go on",
+            self.path.display()
+        ))
+    }
+}
+
+fn inode(meta: &fs::Metadata) -> (u64, u64) {
+    (meta.dev(), meta.ino())
 }
 
 /// Who holds a workspace.
@@ -68,12 +123,21 @@ pub(crate) fn now_seconds() -> u64 {
 
 impl WorkspaceLock {
     pub(crate) fn take(path: &Path, command: &[String]) -> Result<Self, RunError> {
-        let mut file = open(path)?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(RunError::Locked(read_holder(&mut file))),
-            Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
-        }
+        let mut file = loop {
+            let mut file = open(path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => {
+                    return Err(RunError::Locked(read_holder(&mut file)));
+                }
+                Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
+            }
+            let meta = file.metadata().map_err(RunError::io("look at", path))?;
+            // A file that was deleted since it was opened keeps nobody out.
+            if LockWatch::new(path, &meta).lost().is_none() {
+                break file;
+            }
+        };
         let holder = Holder {
             pid: std::process::id(),
             host: host_name(),
@@ -127,7 +191,7 @@ pub(crate) fn host_name() -> String {
 
 /// The id of the current boot; empty where the system has none.
 pub(crate) fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+    fs::read_to_string("/proc/sys/kernel/random/boot_id")
         .map(|text| text.trim().to_string())
         .unwrap_or_default()
 }
@@ -153,10 +217,25 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_whose_file_is_deleted_or_replaced_is_lost() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = WorkspaceLock::take(&path, &[]).unwrap();
+        let watch = LockWatch::of(&path).unwrap();
+        assert_eq!(watch.lost(), None);
+        fs::remove_file(&path).unwrap();
+        assert!(watch.lost().is_some());
+        let other = WorkspaceLock::take(&path, &[]).unwrap();
+        assert!(watch.lost().is_some());
+        assert_eq!(LockWatch::of(&path).unwrap().lost(), None);
+        drop((lock, other));
+    }
+
+    #[test]
     fn what_a_dead_owner_wrote_keeps_nobody_out() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        std::fs::write(
+        fs::write(
             &path,
             r#"{"pid":1,"host":"h","boot":"b","since":1,"command":[]}"#,
         )

@@ -15,7 +15,7 @@ use std::{
 use dagrun_model::{Digest, RunId};
 use serde::{Deserialize, Serialize};
 
-use crate::{Holder, RunError, WorkspaceLock};
+use crate::{Holder, RunError, WorkspaceLock, lock::LockWatch};
 
 /// How many runs a workspace remembers.
 pub(crate) const KEEP_RUNS: usize = 1000;
@@ -118,6 +118,11 @@ impl Workspace {
     /// When another process has it: the error says who.
     pub fn lock(&self, command: &[String]) -> Result<WorkspaceLock, RunError> {
         WorkspaceLock::take(&self.lock_path(), command)
+    }
+
+    /// Watches the lock that this process holds.
+    pub(crate) fn lock_watch(&self) -> Option<LockWatch> {
+        LockWatch::of(&self.lock_path())
     }
 
     /// Who runs here now.

@@ -34,7 +34,7 @@ use crate::{
     board::Board,
     history::HistoryWriter,
     journal::{Batch, Durable, JournalHandle},
-    lock::{boot_id, host_name},
+    lock::{LOOK, LockWatch, boot_id, host_name},
     restore::{self, Restored},
     view::View,
 };
@@ -199,6 +199,7 @@ pub(crate) fn drive(
         dropped,
         options: parts.options,
         store: parts.store,
+        lock: parts.workspace.lock_watch(),
         workspace: parts.workspace,
         clock: Instant::now(),
         run,
@@ -307,6 +308,7 @@ struct Driver<'p> {
     dropped: Vec<Arc<AtomicU64>>,
     options: crate::RunOptions,
     store: Store,
+    lock: Option<LockWatch>,
     workspace: Workspace,
     clock: Instant,
     run: RunId,
@@ -444,6 +446,8 @@ impl Driver<'_> {
     async fn run_to_end(&mut self) {
         for round in 0..MOST_ROUNDS {
             self.run_round().await;
+            let lost = self.lock.as_ref().and_then(LockWatch::lost);
+            self.fatal = self.fatal.take().or(lost);
             if self.fatal.is_some() || self.interrupted() || !self.options.export {
                 return;
             }
@@ -477,6 +481,13 @@ impl Driver<'_> {
         loop {
             self.pump();
             if self.finished || self.fatal.is_some() {
+                return;
+            }
+            // Another run may have begun beside one whose lock was deleted.
+            if let Some(lock) = &mut self.lock
+                && let Some(lost) = lock.lost_now_and_then()
+            {
+                self.fatal = Some(lost);
                 return;
             }
             if self.slots > 0 && self.workers.is_empty() && self.live.is_empty() {
@@ -588,7 +599,7 @@ impl Driver<'_> {
                     self.take_executor_event(event);
                 }
             }
-            () = tokio::time::sleep(timer.unwrap_or(Duration::from_secs(3600))), if timer.is_some() => {}
+            () = tokio::time::sleep(timer.map_or(LOOK, |timer| timer.min(LOOK))) => {}
         }
         self.take_what_waits();
     }
