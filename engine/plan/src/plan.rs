@@ -168,7 +168,7 @@ impl Plan {
 
     /// The node of a logical id.
     pub fn find(&self, id: &str) -> Option<NodeIx> {
-        let (job, axes) = parse_id(id);
+        let (job, axes) = parse_id(id)?;
         let plan = &self.core.jobs[self.core.pipeline.jobs.get_index_of(job)?];
         if axes.len() != plan.points.axes.len() {
             return None;

@@ -7,7 +7,12 @@
 
 use dagrun_model::{Diagnostic, did_you_mean};
 
-use crate::{PlanOptions, join::NONE, layout::Core};
+use crate::{
+    PlanOptions,
+    axes::Axis,
+    join::NONE,
+    layout::{Core, JobPlan},
+};
 
 /// The selected cells, or `None` for all.
 pub(crate) fn select(
@@ -56,8 +61,15 @@ pub(crate) fn select(
 
 /// The cells that a job name or a logical id names.
 pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic> {
-    let (job, axes) = parse_id(name);
     let place = core.pipeline.name.span;
+    let Some((job, axes)) = parse_id(name) else {
+        return Err(Diagnostic::error(
+            "bad-selector",
+            place,
+            format!("`{name}` names no node: a selector is `job` or `job[axis=value,...]`"),
+        )
+        .help("values of letters, digits and `_ . + -` stand bare, others as JSON strings: `build[profile=dev,features=\"tls,compression\"]`; quote it in a shell"));
+    };
     let Some(ix) = core.pipeline.jobs.get_index_of(job) else {
         let error = Diagnostic::error("unknown-node", place, format!("there is no job `{job}`"));
         return Err(
@@ -78,14 +90,19 @@ pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic
                 place,
                 format!("job `{job}` has no axis `{axis}`"),
             )
-            .help(format!("its axes are {}", names.join(", "))));
+            .help(match did_you_mean(&axis, names.iter().copied()) {
+                Some(near) => format!("did you mean `{near}`?"),
+                None if names.is_empty() => format!("it has no axes: write `{job}`"),
+                None => format!("its axes are {}", names.join(", ")),
+            }));
         };
         let Some(value) = axes[at].find_label(&label) else {
             return Err(Diagnostic::error(
                 "unknown-node",
                 place,
                 format!("the axis `{axis}` of job `{job}` has no value `{label}`"),
-            ));
+            )
+            .help(known_values(&axes[at], &label)));
         };
         wanted.push((at, value));
     }
@@ -97,33 +114,79 @@ pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic
         .map(|row| plan.first_cell + row)
         .collect();
     if cells.is_empty() && !wanted.is_empty() {
-        return Err(Diagnostic::error(
-            "unknown-node",
-            place,
-            format!("there is no node `{name}`"),
-        ));
+        return Err(
+            Diagnostic::error("unknown-node", place, format!("there is no node `{name}`"))
+                .help(nearest_point(plan, &wanted, job)),
+        );
     }
     Ok(cells)
 }
 
-/// The job and the axes of a logical id.
-pub(crate) fn parse_id(id: &str) -> (&str, Vec<(String, String)>) {
-    let Some((job, rest)) = id.split_once('[') else {
-        return (id, Vec::new());
+/// How many values of an axis are compared or listed.
+const COMPARED: usize = 10_000;
+const LISTED: usize = 8;
+
+/// What to say about a value that an axis does not have.
+fn known_values(axis: &Axis, label: &str) -> String {
+    let labels: Vec<String> = (0..axis.len().min(COMPARED) as u32)
+        .map(|ix| axis.label(ix))
+        .collect();
+    let near = did_you_mean(label, labels.iter().map(String::as_str));
+    let first = || labels[..labels.len().min(LISTED)].join(", ");
+    match (axis.len(), near) {
+        (0, _) => "it has no values".into(),
+        (1..=LISTED, _) => format!("its values are {}", first()),
+        (_, Some(near)) => format!("did you mean `{near}`?"),
+        (n, None) => format!("it has {n} values, such as {}", first()),
+    }
+}
+
+/// The point that has most of the wanted values.
+fn nearest_point(plan: &JobPlan, wanted: &[(usize, u32)], job: &str) -> String {
+    let shared = |row: &usize| {
+        let values = plan.points.row(*row);
+        let same = wanted
+            .iter()
+            .filter(|(axis, value)| values[*axis] == *value);
+        (same.count(), std::cmp::Reverse(*row))
     };
-    let mut rest = rest.strip_suffix(']').unwrap_or(rest);
+    match (0..plan.points.len).max_by_key(shared) {
+        Some(row) => {
+            let labels = plan.points.labels(row);
+            let labels = labels.iter().map(|(a, l)| (a.as_str(), l.as_str()));
+            format!("the nearest is `{}`", dagrun_model::logical_id(job, labels))
+        }
+        None => format!("job `{job}` has no nodes"),
+    }
+}
+
+/// The job and the axes of a logical id; `None` where it is not written as one. A bare value may hold anything but what
+/// would end it, as people write it.
+pub(crate) fn parse_id(id: &str) -> Option<(&str, Vec<(String, String)>)> {
+    let Some((job, rest)) = id.split_once('[') else {
+        return (!id.is_empty() && !id.contains(']')).then(|| (id, Vec::new()));
+    };
+    let mut rest = rest.strip_suffix(']').filter(|rest| !rest.is_empty())?;
     let mut axes = Vec::new();
-    while let Some((axis, after)) = rest.split_once('=') {
-        let length = if after.starts_with('"') {
-            string_end(after)
-        } else {
-            after.find(',').unwrap_or(after.len())
+    loop {
+        let (axis, after) = rest.split_once('=')?;
+        let quoted = after.starts_with('"');
+        let length = match quoted {
+            true => string_end(after),
+            false => after.find(',').unwrap_or(after.len()),
         };
         let text = &after[..length];
+        let closed = !quoted || (text.len() > 1 && text.ends_with('"'));
+        let bare = quoted || !text.contains(['[', ']', '=', '"']);
+        if job.is_empty() || axis.is_empty() || axis.contains([',', '"']) || !closed || !bare {
+            return None;
+        }
         axes.push((axis.to_owned(), unquote(text)));
-        rest = after[length..].strip_prefix(',').unwrap_or("");
+        match &after[length..] {
+            "" => return Some((job, axes)),
+            more => rest = more.strip_prefix(',')?,
+        }
     }
-    (job, axes)
 }
 
 /// The length of a JSON string at the start of a text.
@@ -233,9 +296,37 @@ mod tests {
     #[test]
     fn ids_are_read_back() {
         let id = dagrun_model::logical_id("build", [("a", "x,y"), ("b", "1.5"), ("c", "q\"=\n]")]);
-        let (job, axes) = parse_id(&id);
+        let (job, axes) = parse_id(&id).expect("a logical id");
         assert_eq!(job, "build");
         let axes: Vec<(&str, &str)> = axes.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
         assert_eq!(axes, [("a", "x,y"), ("b", "1.5"), ("c", "q\"=\n]")]);
+    }
+
+    #[test]
+    fn what_is_no_id_is_none() {
+        for bad in [
+            "",
+            "a[",
+            "a]",
+            "a[]",
+            "a[x",
+            "a[x]",
+            "a[x=1",
+            "a[x=1]y",
+            "a[=1]",
+            "[x=1]",
+            "a[x=1,]",
+            "a[x=1,,y=2]",
+            "a[x=[1]]",
+            "a[x=\"1]",
+            "a[x=\"1\"y]",
+            "a[x=1=2]",
+            "a[x=\"]",
+        ] {
+            assert_eq!(parse_id(bad), None, "{bad}");
+        }
+        for good in ["a", "m/a", "a[x=1]", "a[x=1/2 b]", "a[x=,y=\"]\"]"] {
+            assert!(parse_id(good).is_some(), "{good}");
+        }
     }
 }

@@ -61,11 +61,21 @@ fn unknown_names_are_errors() {
         ("bb", "there is no job `bb`"),
         ("b[y=1]", "job `b` has no axis `y`"),
         ("b[x=7]", "the axis `x` of job `b` has no value `7`"),
+        ("b[x=7]", "its values are 1, 2"),
+        ("b[xx=1]", "did you mean `x`?"),
+        ("alone[x=1]", "it has no axes: write `alone`"),
+        ("b[x=1,x=2]", "the nearest is `b[x=1]`"),
+        ("b[", "a selector is `job` or `job[axis=value,...]`"),
+        ("b[x]", "a selector is `job` or `job[axis=value,...]`"),
+        ("", "a selector is `job` or `job[axis=value,...]`"),
     ] {
         let errors = World::jobs(JOBS)
             .with(|o| o.until = vec![name.into()])
-            .errors();
-        assert!(errors[0].contains(expected), "{errors:?}");
+            .try_plan()
+            .map(|_| ())
+            .expect_err("no such node");
+        let said = format!("{} {:?}", errors[0].message, errors[0].help);
+        assert!(said.contains(expected), "{said}");
     }
 }
 
