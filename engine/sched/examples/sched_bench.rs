@@ -110,6 +110,7 @@ fn measure(shape: &'static str, delta: PlanDelta, hosts: u32) -> Measured {
             host,
             capacity,
             profile: None,
+            ahead: 0,
         };
         scheduler.handle(Time(0), join, &mut actions);
     }
@@ -171,9 +172,14 @@ fn answer(action: Action, queue: &mut VecDeque<Event>) {
             queue.push_back(Event::AttemptEnded {
                 attempt,
                 end: AttemptEnd::Succeeded { bytes: 1 << 20 },
+                ran: 0,
             });
         }
         Action::Commit { node, .. } => queue.push_back(Event::Committed(node)),
-        Action::Cancel { .. } | Action::SetTimer { .. } | Action::Emit(_) | Action::Finish => {}
+        Action::Cancel { .. }
+        | Action::Recall { .. }
+        | Action::SetTimer { .. }
+        | Action::Emit(_)
+        | Action::Finish => {}
     }
 }

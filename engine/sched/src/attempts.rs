@@ -20,6 +20,12 @@ pub(crate) struct Attempt {
     pub(crate) started: bool,
     /// The strongest cancellation that was asked for.
     pub(crate) cancelled: Option<bool>,
+    /// Its worker has no room for it yet.
+    pub(crate) queued: bool,
+    /// It was asked back.
+    pub(crate) recalled: bool,
+    /// How long it was expected to run when it was given ahead, in microseconds.
+    pub(crate) expected: u64,
 }
 
 /// What a timer is for.
@@ -31,15 +37,22 @@ pub(crate) enum Timer {
 }
 
 impl Scheduler {
-    pub(crate) fn attempt_ended(&mut self, id: AttemptId, end: AttemptEnd) {
+    pub(crate) fn attempt_ended(&mut self, id: AttemptId, end: AttemptEnd, ran: u64) {
         let Some(attempt) = self.attempts.remove(&id.0) else {
             return;
         };
+        self.recalled -= u32::from(attempt.recalled);
+        if let AttemptEnd::Succeeded { .. } = end {
+            self.learn_length(attempt.node, ran);
+        }
         let leak = end == AttemptEnd::Lost && self.mutant(Mutant::LeakSlot);
-        if !leak {
+        if attempt.queued {
+            self.hosts.unqueue(attempt.worker, id, attempt.expected);
+        } else if !leak {
             self.hosts
                 .release(attempt.worker, id, self.lanes.demand(attempt.shape));
         }
+        self.promote(attempt.worker);
         self.after_attempt(id, attempt, end);
     }
 
@@ -55,6 +68,7 @@ impl Scheduler {
                 };
                 self.after_attempt(id, attempt, AttemptEnd::Lost);
             } else if let Some(attempt) = self.attempts.remove(&id.0) {
+                self.recalled -= u32::from(attempt.recalled);
                 self.after_attempt(id, attempt, AttemptEnd::Lost);
             }
         }
@@ -64,6 +78,7 @@ impl Scheduler {
     pub(crate) fn worker_draining(&mut self, worker: WorkerIx) {
         if self.hosts.drain(worker) {
             self.stuck_told = false;
+            self.recall_all(worker);
             self.host_weakened(worker);
         }
     }
@@ -72,6 +87,7 @@ impl Scheduler {
         let node = attempt.node;
         let stale = self.mutant(Mutant::StaleAccepted) || self.mutant(Mutant::DupCommit);
         let other = match self.graph.node(node).state {
+            NodeState::Queued { attempt } if attempt == id => None,
             NodeState::Running { attempt, second } if attempt == id => second,
             NodeState::Running { attempt, second } if second == Some(id) => Some(attempt),
             // The other attempt of the pair was faster.
@@ -85,6 +101,20 @@ impl Scheduler {
         match end {
             AttemptEnd::Succeeded { bytes } => self.succeeded(id, attempt, bytes, other),
             AttemptEnd::Failed(cause) => self.failed(node, cause, other),
+            AttemptEnd::Lost | AttemptEnd::Cancelled
+                if self.stop.is_none()
+                    && Self::never_began(&attempt)
+                    && !self.mutant(Mutant::AheadLossCounts) =>
+            {
+                match other {
+                    Some(other) => self.run_alone(node, other),
+                    None => self.queue_again(node),
+                }
+            }
+            AttemptEnd::Lost if self.stop.is_some() && Self::never_began(&attempt) => match other {
+                Some(other) => self.run_alone(node, other),
+                None => self.end(node, NodeEnd::Cancelled),
+            },
             AttemptEnd::Lost => self.lost(node, other),
             AttemptEnd::Cancelled if self.stop.is_some() => match other {
                 Some(other) => self.run_alone(node, other),

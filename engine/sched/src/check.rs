@@ -107,6 +107,13 @@ impl Scheduler {
                     ensure!(known, "{node:?} runs as {id}, which is not live");
                 }
             }
+            if let NodeState::Queued { attempt } = n.state {
+                let known = self.attempts.get(&attempt.0);
+                ensure!(
+                    known.is_some_and(|a| a.node == node && a.queued && !a.started),
+                    "{node:?} is queued as {attempt}, which is not"
+                );
+            }
             if n.state == NodeState::Sharing {
                 let leader = self.leader(node);
                 ensure!(
@@ -126,7 +133,7 @@ impl Scheduler {
     fn runs(&self, state: NodeState) -> bool {
         matches!(
             state,
-            NodeState::Running { .. } | NodeState::Committing { .. }
+            NodeState::Queued { .. } | NodeState::Running { .. } | NodeState::Committing { .. }
         )
     }
 
@@ -181,6 +188,26 @@ impl Scheduler {
                 free.take(demand.unwrap_or(&dagrun_model::Resources::none()));
                 live += 1;
             }
+            let mut micros = 0;
+            for id in &worker.queue {
+                let attempt = self.attempts.get(&id.0);
+                ensure!(
+                    attempt.is_some_and(|a| a.worker == ix && a.queued),
+                    "{id} does not wait at {ix:?}"
+                );
+                micros += attempt.map_or(0, |a| a.expected);
+                live += 1;
+            }
+            ensure!(
+                micros == worker.queue_micros && worker.queue.len() <= worker.ahead as usize,
+                "{ix:?} holds {:?}, {micros} µs",
+                worker.queue
+            );
+            let head = worker.queue.front().and_then(|id| self.attempts.get(&id.0));
+            ensure!(
+                head.is_none_or(|a| !self.lanes.demand(a.shape).fits(&worker.free)),
+                "{ix:?} has room for what it holds"
+            );
             free.named.retain(|_, amount| *amount > 0);
             let mut known = worker.free.clone();
             known.named.retain(|_, amount| *amount > 0);
@@ -190,6 +217,12 @@ impl Scheduler {
             live == self.attempts.len(),
             "{} attempts are live on {live} slots",
             self.attempts.len()
+        );
+        let recalled = self.attempts.values().filter(|a| a.recalled).count();
+        ensure!(
+            recalled == self.recalled as usize,
+            "{recalled} attempts are asked back, not {}",
+            self.recalled
         );
         for id in 0..self.graph.nodes.len() {
             let next = self.graph.nodes[id].next_waiter;

@@ -29,6 +29,8 @@ pub enum Event {
         capacity: Resources,
         /// The executor profile it serves; nodes bound to a profile only go there.
         profile: Option<String>,
+        /// How many attempts it may be given beyond what it has room for, to begin them by itself in their order.
+        ahead: u32,
     },
     /// A worker takes nothing new and finishes what it has.
     WorkerDraining(WorkerIx),
@@ -44,6 +46,8 @@ pub enum Event {
         attempt: AttemptId,
         /// How it ended.
         end: AttemptEnd,
+        /// How long its processes ran, in microseconds, as its worker measured it; 0 where that is not known.
+        ran: u64,
     },
     /// The result of a node is durable.
     Committed(NodeIx),
@@ -150,6 +154,13 @@ pub enum Action {
         resources: Resources,
         /// The fused group it is started for.
         group: Option<GroupIx>,
+        /// The worker has no room for it yet, and begins it when it has.
+        ahead: bool,
+    },
+    /// Give back an attempt if it has not begun: it then ends as [`AttemptEnd::Cancelled`]. One that has begun goes on.
+    Recall {
+        /// The attempt.
+        attempt: AttemptId,
     },
     /// Stop an attempt; it still ends by [`Event::AttemptEnded`].
     Cancel {

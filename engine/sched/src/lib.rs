@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod ahead;
 mod attempts;
 mod check;
 mod config;
@@ -45,6 +46,7 @@ pub use event::*;
 pub use mutant::*;
 pub use view::*;
 
+use ahead::Recent;
 use attempts::{Attempt, Timer};
 use flights::Flight;
 use graph::Graph;
@@ -81,6 +83,10 @@ pub struct Scheduler {
     /// By job: how long its attempts take.
     times: Vec<JobTimes>,
     stragglers: Vec<AttemptId>,
+    /// How long attempts of all jobs took.
+    recent: Recent,
+    /// Live attempts that were asked back.
+    recalled: u32,
     story: Vec<Entry>,
     story_len: u64,
     stop: Option<Stop>,
@@ -121,6 +127,8 @@ impl Scheduler {
             to_look_up: Vec::new(),
             times: Vec::new(),
             stragglers: Vec::new(),
+            recent: Recent::default(),
+            recalled: 0,
             story: Vec::new(),
             story_len: 0,
             stop: None,
@@ -161,10 +169,11 @@ impl Scheduler {
                 host,
                 capacity,
                 profile,
+                ahead,
             } => {
                 self.stuck_told = false;
                 self.hosts
-                    .join(worker, host, capacity, profile, &self.graph);
+                    .join(worker, host, capacity, profile, ahead, &self.graph);
             }
             Event::WorkerDraining(worker) => self.worker_draining(worker),
             Event::WorkerLost(worker) => self.worker_lost(worker),
@@ -174,7 +183,7 @@ impl Scheduler {
                 }
             }
             Event::AttemptStarted(attempt) => self.attempt_started(attempt),
-            Event::AttemptEnded { attempt, end } => self.attempt_ended(attempt, end),
+            Event::AttemptEnded { attempt, end, ran } => self.attempt_ended(attempt, end, ran),
             Event::Committed(node) => self.committed(node, true),
             Event::CommitFailed(node) => self.committed(node, false),
             Event::Restore {
@@ -312,7 +321,11 @@ impl Scheduler {
 
     fn is_stuck(&self) -> bool {
         let counts = &self.counts;
-        let moving = counts.looking_up + counts.backing_off + counts.running + counts.committing;
+        let moving = counts.looking_up
+            + counts.queued
+            + counts.backing_off
+            + counts.running
+            + counts.committing;
         counts.ready > 0
             && moving == 0
             && self.stop.is_none()

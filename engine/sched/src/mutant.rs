@@ -65,11 +65,19 @@ pub enum Mutant {
     RestForgotten,
     /// A node whose inputs were made anew while it ran is tried again as the action that it was.
     OutOfDate,
+    /// What was given ahead takes no room when it begins.
+    AheadTakesNothing,
+    /// A worker is given more ahead than it says that it can hold.
+    AheadUnbounded,
+    /// A stop leaves what was given ahead where it is.
+    AheadIgnoresStop,
+    /// What was given ahead and lost before it began is charged to its node.
+    AheadLossCounts,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 30] = [
+    pub const ALL: [Mutant; 34] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -100,5 +108,9 @@ impl Mutant {
         Self::FinishEarly,
         Self::RestForgotten,
         Self::OutOfDate,
+        Self::AheadTakesNothing,
+        Self::AheadUnbounded,
+        Self::AheadIgnoresStop,
+        Self::AheadLossCounts,
     ];
 }

@@ -205,8 +205,9 @@ impl Scheduler {
     /// Takes a node back that has not started, because one of its sets was opened again.
     fn retract(&mut self, node: NodeIx) {
         match self.graph.node(node).state {
-            NodeState::Running { .. } if self.mutant(Mutant::OutOfDate) => {}
-            NodeState::LookingUp | NodeState::Running { .. } => {
+            NodeState::Queued { .. } | NodeState::Running { .. }
+                if self.mutant(Mutant::OutOfDate) => {}
+            NodeState::LookingUp | NodeState::Queued { .. } | NodeState::Running { .. } => {
                 self.graph.nodes[node.index()].ask_again = true;
             }
             NodeState::Sharing => {

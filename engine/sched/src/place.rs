@@ -48,6 +48,7 @@ impl Scheduler {
             lane.exhausted = 0;
         }
         self.hosts.clear_marks();
+        self.start_ahead();
         self.start_seconds();
     }
 
@@ -70,7 +71,7 @@ impl Scheduler {
     }
 
     /// The number of a lane's oldest node; drops entries before it that no longer count.
-    fn head(&mut self, lane: u32) -> Option<u64> {
+    pub(crate) fn head(&mut self, lane: u32) -> Option<u64> {
         loop {
             let entry = *self.lanes.lanes[lane as usize].queue.front()?;
             if self.entry_counts(lane, entry) {
@@ -104,7 +105,7 @@ impl Scheduler {
         let Some(pair) = pair else { return false };
         self.lanes.lanes[lane as usize].queue.remove(pair.at);
         self.count_overtaken(lane, pair.node);
-        self.start(pair.node, pair.worker, true);
+        self.start(pair.node, pair.worker, true, None);
         true
     }
 
@@ -211,7 +212,7 @@ impl Scheduler {
     }
 
     /// Bytes that would have to move, and those that a gather would have to move later for this node.
-    fn cost(&self, node: NodeIx, host: HostIx) -> u64 {
+    pub(crate) fn cost(&self, node: NodeIx, host: HostIx) -> u64 {
         let sets = self.graph.sets_of(node).iter();
         let missing = |set: u64, here: u64| set.saturating_sub(here);
         let inputs: u64 = sets
@@ -364,7 +365,7 @@ impl Scheduler {
     // --- starvation ---------------------------------------------------------------------------
 
     /// Younger nodes that fit where an old one does not may pass it, but not for ever.
-    fn count_overtaken(&mut self, lane: u32, node: NodeIx) {
+    pub(crate) fn count_overtaken(&mut self, lane: u32, node: NodeIx) {
         let NodeState::Ready { seq, .. } = self.graph.node(node).state else {
             return;
         };
@@ -428,8 +429,15 @@ impl Scheduler {
 
     // --- start --------------------------------------------------------------------------------
 
-    /// Starts an attempt; the first one of a pair binds its group and its siblings to the host.
-    pub(crate) fn start(&mut self, node: NodeIx, worker: WorkerIx, first: bool) -> AttemptId {
+    /// Starts an attempt; the first one of a pair binds its group and its siblings to the host. One that is given ahead takes
+    /// nothing yet, and comes with how long it is expected to run.
+    pub(crate) fn start(
+        &mut self,
+        node: NodeIx,
+        worker: WorkerIx,
+        first: bool,
+        ahead: Option<u64>,
+    ) -> AttemptId {
         let id = AttemptId(self.next_attempt);
         self.next_attempt += 1;
         let shape = self.shape_of(node);
@@ -437,7 +445,10 @@ impl Scheduler {
         if self.mutant(Mutant::MemoryIgnored) {
             resources.memory = resources.memory.min(self.hosts.known(worker).free.memory);
         }
-        self.hosts.take(worker, id, &resources);
+        match ahead {
+            Some(micros) => self.hosts.queue(worker, id, micros),
+            None => self.hosts.take(worker, id, &resources),
+        }
         let host = self.hosts.host_of(worker);
         let n = &mut self.graph.nodes[node.index()];
         n.attempts += 1;
@@ -445,13 +456,14 @@ impl Scheduler {
         if first {
             // A member that has outgrown its class may go where the others cannot.
             self.bind(group.filter(|_| !grown), kin, host);
-            self.set_state(
-                node,
-                NodeState::Running {
+            let state = match ahead {
+                Some(_) => NodeState::Queued { attempt: id },
+                None => NodeState::Running {
                     attempt: id,
                     second: None,
                 },
-            );
+            };
+            self.set_state(node, state);
         } else {
             group = None;
         }
@@ -465,6 +477,9 @@ impl Scheduler {
                 since,
                 started: false,
                 cancelled: None,
+                queued: ahead.is_some(),
+                recalled: false,
+                expected: ahead.unwrap_or(0),
             },
         );
         self.stuck_told = false;
@@ -476,6 +491,7 @@ impl Scheduler {
             worker,
             resources,
             group,
+            ahead: ahead.is_some(),
         });
         id
     }

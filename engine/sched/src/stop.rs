@@ -13,6 +13,11 @@ impl Scheduler {
         let first = self.stop.replace(stop).is_none();
         if first {
             self.cancel_unstarted();
+            for worker in self.hosts.alive.clone() {
+                if stop == Stop::Drain && !self.mutant(Mutant::AheadIgnoresStop) {
+                    self.recall_all(worker);
+                }
+            }
         }
         if stop > Stop::Drain {
             for attempt in self.hosts.live_attempts() {
@@ -33,7 +38,8 @@ impl Scheduler {
                     | NodeState::LookingUp
                     | NodeState::Ready { .. }
                     | NodeState::BackingOff { .. } => !pass,
-                    NodeState::Running { .. }
+                    NodeState::Queued { .. }
+                    | NodeState::Running { .. }
                     | NodeState::Committing { .. }
                     | NodeState::Done(_) => false,
                 };

@@ -4,6 +4,7 @@ use dagrun_model::{AttemptId, NodeIx};
 
 use crate::{
     NodeState, Notice, Scheduler, Time,
+    ahead::Recent,
     attempts::{Attempt, Timer},
 };
 
@@ -17,6 +18,8 @@ pub(crate) struct JobTimes {
     next: usize,
     /// Attempts that started before there was a median.
     unwatched: Vec<AttemptId>,
+    /// How long processes of its attempts ran.
+    pub(crate) recent: Recent,
 }
 
 impl JobTimes {
@@ -50,6 +53,7 @@ impl Scheduler {
         attempt.started = true;
         attempt.since = now;
         let attempt = *attempt;
+        self.runs_now(attempt.node, id);
         if !self.speculates(attempt.node) {
             return;
         }
@@ -136,7 +140,7 @@ impl Scheduler {
                 continue;
             };
             self.emit(Notice::Speculated { node });
-            let second = self.start(node, worker, false);
+            let second = self.start(node, worker, false, None);
             self.set_state(
                 node,
                 NodeState::Running {

@@ -20,6 +20,11 @@ pub enum NodeState {
         /// Its place among all nodes that ever became ready.
         seq: u64,
     },
+    /// A worker has it and begins it when there is room.
+    Queued {
+        /// The attempt.
+        attempt: AttemptId,
+    },
     /// It waits for its next try.
     BackingOff {
         /// The timer that ends the wait.
@@ -51,6 +56,7 @@ pub struct StateCounts {
     pub looking_up: u64,
     pub sharing: u64,
     pub ready: u64,
+    pub queued: u64,
     pub backing_off: u64,
     pub running: u64,
     pub committing: u64,
@@ -80,6 +86,7 @@ impl StateCounts {
             + self.looking_up
             + self.sharing
             + self.ready
+            + self.queued
             + self.backing_off
             + self.running
             + self.committing
@@ -91,6 +98,7 @@ impl StateCounts {
             NodeState::LookingUp => &mut self.looking_up,
             NodeState::Sharing => &mut self.sharing,
             NodeState::Ready { .. } => &mut self.ready,
+            NodeState::Queued { .. } => &mut self.queued,
             NodeState::BackingOff { .. } => &mut self.backing_off,
             NodeState::Running { .. } => &mut self.running,
             NodeState::Committing { .. } => &mut self.committing,

@@ -1,5 +1,7 @@
 //! Workers, their free resources, and how many bytes of each set are on which host.
 
+use std::collections::VecDeque;
+
 use dagrun_model::{AttemptId, HostIx, Resources, SetIx, WorkerIx};
 
 use crate::{
@@ -18,6 +20,12 @@ pub(crate) struct Worker {
     pub(crate) alive: bool,
     pub(crate) draining: bool,
     pub(crate) attempts: Vec<AttemptId>,
+    /// How many attempts it may be given ahead.
+    pub(crate) ahead: u32,
+    /// Those that it was given ahead, in order.
+    pub(crate) queue: VecDeque<AttemptId>,
+    /// How long they are expected to run, in microseconds.
+    pub(crate) queue_micros: u64,
     /// The lane that it is kept for.
     pub(crate) reserved: Option<u32>,
     pub(crate) dirty: bool,
@@ -39,6 +47,8 @@ pub(crate) struct Hosts {
     pub(crate) dirty: Vec<WorkerIx>,
     /// Workers that ever joined.
     pub(crate) joined: u32,
+    /// Some worker takes attempts ahead.
+    pub(crate) hold_ahead: bool,
     /// One more than the highest host.
     pub(crate) count: usize,
     /// Bytes of sets by host: `stride` hosts to a set. Empty while there is only one host.
@@ -53,6 +63,7 @@ impl Hosts {
         host: HostIx,
         capacity: Resources,
         profile: Option<String>,
+        ahead: u32,
         graph: &Graph,
     ) {
         if self.workers.len() <= worker.index() {
@@ -69,12 +80,16 @@ impl Hosts {
             alive: true,
             draining: false,
             attempts: Vec::new(),
+            ahead,
+            queue: VecDeque::new(),
+            queue_micros: 0,
             reserved: None,
             dirty: false,
         });
         let at = self.alive.partition_point(|other| *other < worker);
         self.alive.insert(at, worker);
         self.joined += 1;
+        self.hold_ahead |= ahead > 0;
         self.count = self.count.max(host.index() + 1);
         self.mark(worker);
         self.resize(graph);
@@ -134,6 +149,21 @@ impl Hosts {
         known.attempts.push(attempt);
     }
 
+    pub(crate) fn queue(&mut self, worker: WorkerIx, attempt: AttemptId, micros: u64) {
+        let known = self.get_mut(worker).expect("a chosen worker is known");
+        known.queue.push_back(attempt);
+        known.queue_micros += micros;
+    }
+
+    pub(crate) fn unqueue(&mut self, worker: WorkerIx, attempt: AttemptId, micros: u64) {
+        if let Some(known) = self.get_mut(worker)
+            && let Some(at) = known.queue.iter().position(|other| *other == attempt)
+        {
+            known.queue.remove(at);
+            known.queue_micros -= micros;
+        }
+    }
+
     pub(crate) fn release(&mut self, worker: WorkerIx, attempt: AttemptId, demand: &Resources) {
         let Some(known) = self.get_mut(worker).filter(|known| known.alive) else {
             return;
@@ -150,7 +180,9 @@ impl Hosts {
         let known = self.get_mut(worker).filter(|known| known.alive)?;
         known.alive = false;
         known.reserved = None;
-        let attempts = std::mem::take(&mut known.attempts);
+        let mut attempts = std::mem::take(&mut known.attempts);
+        attempts.extend(known.queue.drain(..));
+        known.queue_micros = 0;
         self.alive.retain(|other| *other != worker);
         Some(sorted(attempts))
     }
@@ -169,7 +201,7 @@ impl Hosts {
     pub(crate) fn live_attempts(&self) -> Vec<AttemptId> {
         sorted(
             self.live()
-                .flat_map(|(_, worker)| worker.attempts.iter().copied())
+                .flat_map(|(_, worker)| worker.attempts.iter().chain(&worker.queue).copied())
                 .collect(),
         )
     }

@@ -80,7 +80,7 @@ fn every_mutant_is_found() {
     mute_panics_of_this_test();
     let mut survivors = Vec::new();
     for mutant in Mutant::ALL {
-        let found = (0..5_000).find_map(|seed| {
+        let found = (0..20_000).find_map(|seed| {
             let options = SimOptions {
                 mutant: Some(mutant),
                 check_every: u32::MAX,

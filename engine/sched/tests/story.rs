@@ -56,6 +56,7 @@ impl Story {
                 ..Resources::none()
             },
             profile: None,
+            ahead: 0,
         })
     }
 
@@ -102,6 +103,7 @@ fn ended(attempt: u64, end: AttemptEnd) -> Event {
     Event::AttemptEnded {
         attempt: AttemptId(attempt),
         end,
+        ran: 0,
     }
 }
 
@@ -132,6 +134,7 @@ fn start(attempt: u64, node: NodeIx, number: u32, worker: u32) -> Action {
         worker: WorkerIx(worker),
         resources: Resources::default(),
         group: None,
+        ahead: false,
     }
 }
 
@@ -772,6 +775,7 @@ fn nodes_go_only_where_their_profile_is_served() {
         host: HostIx(0),
         capacity: Resources::default(),
         profile: Some("gpu".into()),
+        ahead: 0,
     };
     story.expect(gpu, &[start(1, a, 1, 1)]);
 }

@@ -25,6 +25,10 @@ pub trait Executor: Send + Sync {
     /// Stops attempts: TERM and, after the grace time, KILL; or KILL at once. Unknown attempts are ignored.
     fn cancel(&self, attempts: &[AttemptId], kill: bool);
 
+    /// Gives attempts back that have not begun: each ends as [`Cancelled`](dagrun_model::Outcome::Cancelled) without
+    /// [`ExecutorEvent::Started`]. Those that have begun go on. An executor that holds none ahead need not do anything.
+    fn recall(&self, _attempts: &[AttemptId]) {}
+
     /// Ends all attempts (KILL) and frees what it holds. Returns when nothing is left running. May block.
     fn shutdown(&self);
 }
@@ -57,4 +61,6 @@ pub struct WorkerInfo {
     pub capacity: Resources,
     /// The executor profile it serves; `None` for the default.
     pub profile: Option<String>,
+    /// How many attempts it may be given beyond what it has room for. It begins them in their order, each when there is room.
+    pub ahead: u32,
 }

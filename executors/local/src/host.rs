@@ -21,14 +21,17 @@ use crate::{
     pool::{Job, Pool, guarded},
 };
 
-/// Attempts that are made ready beyond one for each slot.
-const AHEAD: usize = 2;
+/// Attempts that are made ready beyond one for each slot: few where inputs are staged for them, for these take room on the disk.
+const AHEAD: usize = 4;
+const AHEAD_LIGHT: usize = 32;
+/// How many attempts the scheduler may give beyond what there is room for.
+pub(crate) const HELD: u32 = 64;
 /// Spawners that may die one after the other without an attempt ending between, before the worker is given up.
 const DEATHS: u32 = 3;
 
 pub(crate) struct Host {
     info: WorkerInfo,
-    ahead: usize,
+    slots: usize,
     spawner: PathBuf,
     worker: Arc<Worker>,
     /// `None` once no spawner can be had any more.
@@ -86,7 +89,7 @@ impl Host {
     ) -> Self {
         Self {
             info,
-            ahead: options.slots as usize + AHEAD,
+            slots: options.slots as usize,
             spawner: options.spawner.clone(),
             worker,
             link: Some(link),
@@ -198,6 +201,7 @@ impl Host {
     fn obey(&mut self, message: Message) {
         match message {
             Message::Submit(specs) => specs.into_iter().for_each(|spec| self.submit(spec)),
+            Message::Recall(ids) => ids.into_iter().for_each(|id| self.recall(id)),
             Message::Cancel(ids, kill) => ids.into_iter().for_each(|id| self.cancel(id, kill)),
             Message::Prepared(id, made) => self.prepared(id, made),
             Message::Collected(id) => {
@@ -248,6 +252,19 @@ impl Host {
         }
     }
 
+    /// Gives an attempt back that has not begun.
+    fn recall(&mut self, id: AttemptId) {
+        match self.attempts.get(&id).map(|entry| &entry.state) {
+            Some(State::Given(_)) => {
+                if let Some(link) = &mut self.link {
+                    link.recall(id);
+                }
+            }
+            Some(_) => self.cancel(id, false),
+            None => {}
+        }
+    }
+
     /// Gives the spawner what is ready, unless it is not wanted any more.
     fn prepared(&mut self, id: AttemptId, made: Result<Box<Prepared>, Box<AttemptResult>>) {
         self.preparing -= 1;
@@ -291,15 +308,21 @@ impl Host {
     }
 
     fn prepare_next(&mut self) {
-        while self.preparing + self.pending < self.ahead
-            && let Some(spec) = self.waiting.pop_front()
-        {
+        while let Some(next) = self.waiting.front() {
+            let light = self.worker.is_light(next);
+            let ahead = if light { AHEAD_LIGHT } else { AHEAD };
+            if self.preparing + self.pending >= self.slots + ahead {
+                return;
+            }
+            let Some(spec) = self.waiting.pop_front() else {
+                return;
+            };
             let id = spec.attempt;
             self.preparing += 1;
             if let Some(entry) = self.attempts.get_mut(&id) {
                 entry.state = State::Preparing { cancelled: false };
             }
-            if self.worker.is_light(&spec) {
+            if light {
                 let worker = &self.worker;
                 let made = guarded(|| worker.prepare(spec)).unwrap_or_else(Err);
                 self.prepared(id, made.map(Box::new));

@@ -20,6 +20,8 @@ use dagrun_worker::Prepared;
 pub(crate) enum Message {
     Submit(Vec<AttemptSpec>),
     Cancel(Vec<AttemptId>, bool),
+    /// Give back what has not begun.
+    Recall(Vec<AttemptId>),
     /// The pool made an attempt ready, or it failed there.
     Prepared(AttemptId, Result<Box<Prepared>, Box<AttemptResult>>),
     /// The pool has reported an attempt's end.

@@ -165,6 +165,7 @@ impl LocalExecutor {
             host_name: machine::host_name(),
             capacity,
             profile: options.profile.clone(),
+            ahead: host::HELD,
         };
         let inbox = Arc::new(Inbox::new()?);
         let pool = Pool::new(options.slots.min(15) as usize + 1, &worker, &inbox)?;
@@ -227,6 +228,10 @@ impl Executor for LocalExecutor {
 
     fn cancel(&self, attempts: &[AttemptId], kill: bool) {
         self.inbox.push(Message::Cancel(attempts.to_vec(), kill));
+    }
+
+    fn recall(&self, attempts: &[AttemptId]) {
+        self.inbox.push(Message::Recall(attempts.to_vec()));
     }
 
     fn shutdown(&self) {

@@ -118,6 +118,11 @@ impl Link {
         });
     }
 
+    /// Takes an attempt back that has not begun; it then ends as cancelled. Goes out with the next [`Link::flush`].
+    pub fn recall(&mut self, attempt: AttemptId) {
+        self.orders.push(Order::Recall(attempt.0));
+    }
+
     /// Sends what was ordered.
     ///
     /// # Errors

@@ -38,6 +38,11 @@ pub(crate) struct Live {
     resources: Resources,
     /// Its end does not matter any more: another attempt was faster, or its node ended.
     moot: bool,
+    /// Its worker had no room for it so far.
+    queued: bool,
+    started: bool,
+    recalled: bool,
+    cancelled: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -47,6 +52,8 @@ pub(crate) struct KnownWorker {
     pub(crate) free: Resources,
     pub(crate) profile: Option<String>,
     pub(crate) draining: bool,
+    /// How many attempts it may hold beyond its room.
+    pub(crate) ahead: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -371,9 +378,13 @@ impl Model {
         let Some(live) = self.attempts.remove(&id.0) else {
             return;
         };
-        if let Some(Some(worker)) = self.workers.get_mut(live.worker.index()) {
+        if let Some(Some(worker)) = self.workers.get_mut(live.worker.index())
+            && !live.queued
+        {
             worker.free.give(&live.resources);
         }
+        self.begin_what_fits(live.worker);
+        let never_began = !live.started && (live.queued || live.recalled && !live.cancelled);
         let node = live.node;
         self.nodes[node.index()]
             .running
@@ -395,6 +406,7 @@ impl Model {
                     facts.memory = live.resources.memory;
                 }
             }
+            AttemptEnd::Lost | AttemptEnd::Cancelled if never_began => {}
             AttemptEnd::Lost => self.nodes[node.index()].losses += 1,
             AttemptEnd::Cancelled if stopped => {}
             AttemptEnd::Cancelled => self.nodes[node.index()].losses += 1,
@@ -417,6 +429,29 @@ impl Model {
             && self.nodes[node.index()].committing.is_none()
         {
             self.land(node);
+        }
+    }
+
+    /// A worker begins by itself what it was given ahead, in order.
+    fn begin_what_fits(&mut self, worker: WorkerIx) {
+        while let Some(Some(known)) = self.workers.get_mut(worker.index()) {
+            let waiting = self.attempts.iter_mut();
+            let next = waiting
+                .filter(|(_, live)| live.worker == worker && live.queued)
+                .min_by_key(|(id, _)| **id);
+            match next {
+                Some((_, live)) if live.resources.fits(&known.free) => {
+                    known.free.take(&live.resources);
+                    live.queued = false;
+                }
+                _ => return,
+            }
+        }
+    }
+
+    pub(crate) fn told_started(&mut self, id: AttemptId) {
+        if let Some(live) = self.attempts.get_mut(&id.0) {
+            live.started = true;
         }
     }
 

@@ -76,6 +76,8 @@ pub(crate) enum Fault {
     Groups,
     Replicas,
     Crowd,
+    /// Nodes are so short that workers get them ahead.
+    Short,
     /// Outputs vanish all the time.
     Storm,
 }
@@ -301,7 +303,11 @@ fn add_node(
         condition,
         unrunnable: scene.has(Fault::Unrunnable) && rng.percent(3),
         cached: scene.has(Fault::Hit) && rng.percent(20) && !never,
-        micros: rng.range(5_000, 200_000),
+        micros: if scene.has(Fault::Short) {
+            rng.range(500, 20_000)
+        } else {
+            rng.range(5_000, 200_000)
+        },
         fails: if fails == 100 && rng.percent(70) {
             0
         } else {

@@ -1,6 +1,9 @@
 //! The world around the scheduler: driver, workers, network, cache and disk, in virtual time.
 
-use std::{cmp::Reverse, collections::BinaryHeap};
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, VecDeque},
+};
 
 use dagrun_model::{AttemptId, HostIx, NodeIx, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
@@ -29,6 +32,12 @@ enum What {
     CancelArrives {
         attempt: AttemptId,
         kill: bool,
+    },
+    RecallArrives(AttemptId),
+    /// An attempt is over, and its worker has room for the next.
+    Over {
+        attempt: AttemptId,
+        end: AttemptEnd,
     },
     Answer(Vec<NodeIx>),
     /// A result is on disk; the scheduler does not know yet.
@@ -110,6 +119,11 @@ struct RealWorker {
     capacity: Resources,
     profile: Option<String>,
     alive: bool,
+    /// How many attempts it holds beyond its room.
+    ahead: u32,
+    free: Resources,
+    /// What it has and has not begun.
+    waiting: VecDeque<AttemptId>,
 }
 
 /// An attempt as it really is.
@@ -117,8 +131,12 @@ struct RealWorker {
 struct RealAttempt {
     node: NodeIx,
     worker: WorkerIx,
-    memory: u64,
+    resources: Resources,
+    began: bool,
+    /// Nothing of it runs any more.
     over: bool,
+    /// How long it ran.
+    ran: u64,
 }
 
 struct World {
@@ -328,6 +346,8 @@ impl World {
             What::Message { attempt, message } => self.message(attempt, message),
             What::Submit(attempt) => self.submitted(attempt),
             What::CancelArrives { attempt, kill } => self.cancel_arrives(attempt, kill),
+            What::RecallArrives(attempt) => self.recall_arrives(attempt),
+            What::Over { attempt, end } => self.over(attempt, end),
             What::Answer(nodes) => self.answer(nodes),
             What::Durable(node) => self.become_durable(node),
             What::Committed(node) => self.tell_committed(node),
@@ -400,9 +420,12 @@ impl World {
         let worker = RealWorker {
             ix,
             host,
+            free: capacity.clone(),
             capacity,
             profile,
             alive: true,
+            ahead: self.rng.pick(&[0, 1, 3, 20]) as u32,
+            waiting: VecDeque::new(),
         };
         self.workers.push(worker.clone());
         self.tell_joined(worker);
@@ -414,6 +437,7 @@ impl World {
             host,
             capacity,
             profile,
+            ahead,
             ..
         } = worker;
         self.model.told_worker(
@@ -424,6 +448,7 @@ impl World {
                 free: capacity.clone(),
                 profile: profile.clone(),
                 draining: false,
+                ahead,
             },
         );
         self.tell(Event::WorkerJoined {
@@ -431,6 +456,7 @@ impl World {
             host,
             capacity,
             profile,
+            ahead,
         });
     }
 

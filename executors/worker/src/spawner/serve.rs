@@ -24,6 +24,8 @@ use super::{
 
 /// How long a report that nobody waits for may be held back to travel with others.
 const LAZY: Duration = Duration::from_millis(5);
+/// With so many attempts to begin nobody waits for the end of one: ends are told together.
+const STOCK: usize = 6;
 /// How often exits are asked for where no handle tells of them.
 const ASK: Duration = Duration::from_millis(5);
 
@@ -235,6 +237,7 @@ impl Server {
             Order::Start(order) => {
                 self.queue.push_back(Attempt::new(*order, now));
             }
+            Order::Recall(id) => self.stop_queued(id, now),
             Order::Stop { id, kill } => {
                 self.stop_queued(id, now);
                 self.settle(|attempt| attempt.order.id == id);
@@ -389,7 +392,9 @@ impl Server {
                 remove_traces(&attempt);
             } else {
                 self.reports.push(Report::Ended(Box::new(attempt.report())));
-                self.flush_at = Some(now);
+                let in_stock = self.queue.len() >= STOCK;
+                let at = if in_stock { now + LAZY } else { now };
+                self.flush_at = Some(self.flush_at.map_or(at, |former| former.min(at)));
             }
         }
     }

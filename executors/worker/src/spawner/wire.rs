@@ -23,6 +23,8 @@ pub(crate) enum Order {
     Start(Box<Start>),
     /// End an attempt: TERM and KILL after its grace time, or KILL at once.
     Stop { id: u64, kill: bool },
+    /// Give an attempt back, if it has not begun.
+    Recall(u64),
 }
 
 /// What holds for all attempts.

@@ -20,14 +20,31 @@ impl Model {
                 resources,
                 group,
                 number,
+                ahead,
             } => {
+                self.judge_worker(*node, *worker, resources, *ahead);
                 self.judge_start(*attempt, *node, *worker, resources, *group, *number);
+                self.take(*attempt, *worker, *ahead);
             }
             Action::Cancel { attempt, .. } => {
                 let live = self.attempts.get(&attempt.0);
                 let why = live.is_some_and(|live| live.moot) || self.stop.is_some();
                 self.check(why, "cancel", || {
                     format!("{attempt} is cancelled without a reason")
+                });
+                if let Some(live) = self.attempts.get_mut(&attempt.0) {
+                    live.cancelled = true;
+                }
+            }
+            Action::Recall { attempt } => {
+                let live = self.attempts.get_mut(&attempt.0);
+                let waits = live.is_some_and(|live| {
+                    let once = !live.recalled;
+                    live.recalled = true;
+                    once && !live.started && live.queued
+                });
+                self.check(waits, "recall", || {
+                    format!("{attempt} is asked back, but was not given ahead")
                 });
             }
             Action::Commit { node, attempt } => {
@@ -74,7 +91,6 @@ impl Model {
             format!("{id} is used again")
         });
         self.last_attempt = self.last_attempt.max(id.0);
-        self.judge_worker(node, worker, resources);
         self.judge_readiness(node, resources);
         self.judge_pair(node, worker, number);
         self.judge_group(node, worker, resources, group);
@@ -85,11 +101,6 @@ impl Model {
             self.check(alone, "I11", || {
                 format!("{node:?} starts beside {flying:?}, an equal action")
             });
-        }
-        if let Some(Some(known)) = self.workers.get_mut(worker.index())
-            && resources.fits(&known.free)
-        {
-            known.free.take(resources);
         }
         let value = self.action(node);
         let asked = self.nodes[node.index()].asked_action == value;
@@ -108,11 +119,45 @@ impl Model {
                 worker,
                 resources: resources.clone(),
                 moot: false,
+                queued: false,
+                started: false,
+                recalled: false,
+                cancelled: false,
             },
         );
     }
 
-    fn judge_worker(&mut self, node: NodeIx, worker: WorkerIx, resources: &Resources) {
+    /// An attempt that was not given ahead takes its room now.
+    fn take(&mut self, id: AttemptId, worker: WorkerIx, ahead: bool) {
+        let Some(live) = self.attempts.get_mut(&id.0) else {
+            return;
+        };
+        live.queued = ahead;
+        if let Some(Some(known)) = self.workers.get_mut(worker.index())
+            && !ahead
+            && live.resources.fits(&known.free)
+        {
+            known.free.take(&live.resources);
+        }
+    }
+
+    /// What has not begun may not begin after a stop, nor on a worker that drains.
+    pub(crate) fn judge_what_waits(&mut self) {
+        let draining = |live: &Live| {
+            let known = self.workers.get(live.worker.index());
+            known.is_some_and(|known| known.as_ref().is_some_and(|known| known.draining))
+        };
+        let waits = self.attempts.iter().find(|(_, live)| {
+            live.queued
+                && !(live.started || live.recalled || live.cancelled)
+                && (self.stop.is_some() || draining(live))
+        });
+        if let Some((id, _)) = waits {
+            self.fail("I7", format!("attempt {id} waits to begin after a stop"));
+        }
+    }
+
+    fn judge_worker(&mut self, node: NodeIx, worker: WorkerIx, resources: &Resources, ahead: bool) {
         let known = self.workers.get(worker.index()).cloned().flatten();
         let Some(known) = known else {
             return self.fail(
@@ -123,7 +168,14 @@ impl Model {
         self.check(!known.draining, "I4", || {
             format!("{node:?} starts on {worker:?}, which drains")
         });
-        self.check(resources.fits(&known.free), "I4", || {
+        let holds = self.attempts.values();
+        let holds = holds.filter(|live| live.worker == worker && live.queued);
+        let room = if ahead {
+            holds.count() < known.ahead as usize && resources.fits(&known.capacity)
+        } else {
+            resources.fits(&known.free)
+        };
+        self.check(room, "I4", || {
             format!(
                 "{node:?} asks for {resources:?}, {worker:?} has {:?}",
                 known.free

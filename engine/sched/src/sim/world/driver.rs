@@ -82,6 +82,7 @@ impl World {
             self.act(action);
         }
         self.actions = actions;
+        self.model.judge_what_waits();
         if self
             .report
             .events
@@ -113,14 +114,15 @@ impl World {
                 resources,
                 ..
             } => {
-                let memory = resources.memory;
                 self.real.insert(
                     attempt.0,
                     RealAttempt {
                         node,
                         worker,
-                        memory,
+                        resources,
+                        began: false,
                         over: false,
+                        ran: 0,
                     },
                 );
                 let delay = self.soon();
@@ -129,6 +131,10 @@ impl World {
             Action::Cancel { attempt, kill } => {
                 let delay = self.soon();
                 self.at(delay, What::CancelArrives { attempt, kill });
+            }
+            Action::Recall { attempt } => {
+                let delay = self.soon();
+                self.at(delay, What::RecallArrives(attempt));
             }
             Action::Commit { node, .. } => {
                 let delay = self.rng.range(1_000, 15_000);
@@ -201,6 +207,7 @@ fn action_number(action: &Action) -> u64 {
             u64::from(worker.0) << 32 ^ resources.memory,
         ),
         Action::Cancel { attempt, kill } => hash2(22 << 40 | attempt.0, u64::from(*kill)),
+        Action::Recall { attempt } => 31 << 40 | attempt.0,
         Action::Commit { node, attempt } => hash2(23 << 40 | attempt.0, u64::from(node.0)),
         Action::SetTimer { id, at } => hash2(24 << 40 | id.0, at.0),
         Action::Emit(Notice::NodeDone { node, end }) => hash2(

@@ -2,15 +2,44 @@
 
 use dagrun_model::{AttemptId, NodeIx, RetryCause, WorkerIx};
 
-use super::{Message, RealAttempt, What, World};
+use super::{Message, RealAttempt, RealWorker, What, World};
 use crate::{AttemptEnd, Event, sim::scene::Fault};
 
 impl World {
+    /// An attempt reaches its worker, which begins what it has in order, as far as there is room.
     pub(super) fn submitted(&mut self, id: AttemptId) {
-        let attempt = self.real[&id.0].clone();
-        if !self.is_alive(attempt.worker) {
+        let (worker, over) = (self.real[&id.0].worker, self.real[&id.0].over);
+        // It may have been taken back while it was on its way.
+        if over || !self.is_alive(worker) {
             return;
         }
+        self.worker(worker).waiting.push_back(id);
+        self.begin_next(worker);
+    }
+
+    fn worker(&mut self, worker: WorkerIx) -> &mut RealWorker {
+        let mut workers = self.workers.iter_mut();
+        workers
+            .find(|real| real.ix == worker)
+            .expect("workers are kept for the whole run")
+    }
+
+    fn begin_next(&mut self, worker: WorkerIx) {
+        while let Some(id) = self.worker(worker).waiting.front().copied() {
+            let demand = self.real[&id.0].resources.clone();
+            let real = self.worker(worker);
+            if !demand.fits(&real.free) {
+                return;
+            }
+            real.free.take(&demand);
+            real.waiting.pop_front();
+            self.begin(id);
+        }
+    }
+
+    fn begin(&mut self, id: AttemptId) {
+        self.real.get_mut(&id.0).expect("it was submitted").began = true;
+        let attempt = self.real[&id.0].clone();
         let delay = self.soon();
         self.at(
             delay,
@@ -26,11 +55,26 @@ impl World {
         }
         let end = self.outcome(&attempt);
         let early = matches!(end, AttemptEnd::InputsMissing(_));
-        let delay = if early {
-            self.soon()
+        let delay = if early { self.soon() } else { takes };
+        self.real.get_mut(&id.0).expect("it was submitted").ran = delay;
+        self.at(delay, What::Over { attempt: id, end });
+    }
+
+    /// An attempt is over; its worker goes on before anybody hears of it.
+    pub(super) fn over(&mut self, id: AttemptId, end: AttemptEnd) {
+        let attempt = self.real[&id.0].clone();
+        if attempt.over || !self.is_alive(attempt.worker) {
+            return;
+        }
+        self.real.get_mut(&id.0).expect("it was submitted").over = true;
+        let real = self.worker(attempt.worker);
+        if attempt.began {
+            real.free.give(&attempt.resources);
         } else {
-            takes + self.soon()
-        };
+            real.waiting.retain(|other| *other != id);
+        }
+        self.begin_next(attempt.worker);
+        let delay = self.soon();
         self.at(
             delay,
             What::Message {
@@ -57,7 +101,7 @@ impl World {
         }
         let spec = &self.scene.nodes[attempt.node.index()];
         let (memory, fails, cause, bytes) = (spec.memory, spec.fails, spec.cause, spec.bytes);
-        if memory > attempt.memory {
+        if memory > attempt.resources.memory {
             self.report.faults += 1;
             return AttemptEnd::Failed(Some(RetryCause::OutOfMemory));
         }
@@ -72,18 +116,24 @@ impl World {
     }
 
     pub(super) fn cancel_arrives(&mut self, id: AttemptId, kill: bool) {
-        if self.real[&id.0].over {
+        let attempt = &self.real[&id.0];
+        if attempt.over {
             return;
         }
-        let delay = if kill { 1_000 } else { self.rng.below(100_000) } + self.soon();
+        let delay = match (attempt.began, kill) {
+            (false, _) => 0,
+            (true, true) => 1_000,
+            (true, false) => self.rng.below(100_000),
+        };
         let end = AttemptEnd::Cancelled;
-        self.at(
-            delay,
-            What::Message {
-                attempt: id,
-                message: Message::Ended(end),
-            },
-        );
+        self.at(delay, What::Over { attempt: id, end });
+    }
+
+    /// What has not begun goes back; the rest is left alone.
+    pub(super) fn recall_arrives(&mut self, id: AttemptId) {
+        if !self.real[&id.0].began {
+            self.over(id, AttemptEnd::Cancelled);
+        }
     }
 
     pub(super) fn message(&mut self, id: AttemptId, message: Message) {
@@ -105,14 +155,22 @@ impl World {
         let end = match message {
             Message::Started => {
                 let stale = !self.model.attempts.contains_key(&id.0);
+                self.model.told_started(id);
                 return self.tell_maybe_stale(Event::AttemptStarted(id), stale);
             }
             Message::Ended(end) => end,
         };
-        self.real.get_mut(&id.0).expect("it was started").over = true;
         let stale = !self.model.attempts.contains_key(&id.0);
         self.model.told_end(id, &end);
-        self.tell_maybe_stale(Event::AttemptEnded { attempt: id, end }, stale);
+        let ran = attempt.ran;
+        self.tell_maybe_stale(
+            Event::AttemptEnded {
+                attempt: id,
+                end,
+                ran,
+            },
+            stale,
+        );
         self.check_charges(&[attempt.node]);
     }
 
