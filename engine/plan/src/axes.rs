@@ -8,6 +8,8 @@ use std::sync::Arc;
 use dagrun_model::{Map, Value, float_text};
 use rustc_hash::FxHashMap;
 
+use crate::{TrialPoint, phase::TRIAL};
+
 /// The bit of a mask that stands for the attributes that `include` adds.
 pub(crate) const ATTRIBUTES: u64 = 1 << 63;
 
@@ -25,6 +27,8 @@ pub(crate) struct Axis {
 pub(crate) enum AxisValues {
     List(Arc<[Value]>),
     Replicates(u32),
+    /// The one trial that the plan is of.
+    Trial(TrialPoint),
 }
 
 impl Axis {
@@ -32,6 +36,7 @@ impl Axis {
         match &self.values {
             AxisValues::List(values) => values.len(),
             AxisValues::Replicates(n) => *n as usize,
+            AxisValues::Trial(_) => 1,
         }
     }
 
@@ -39,6 +44,7 @@ impl Axis {
         match &self.values {
             AxisValues::List(values) => values[ix as usize].clone(),
             AxisValues::Replicates(_) => Value::Int(i64::from(ix)),
+            AxisValues::Trial(trial) => Value::Map(trial.values.clone()),
         }
     }
 
@@ -46,6 +52,7 @@ impl Axis {
         match &self.values {
             AxisValues::List(values) => values[ix as usize].label(),
             AxisValues::Replicates(_) => ix.to_string(),
+            AxisValues::Trial(trial) => trial.number.to_string(),
         }
     }
 
@@ -60,6 +67,7 @@ impl Axis {
                 .parse()
                 .ok()
                 .filter(|ix: &u32| ix < n && ix.to_string() == label),
+            AxisValues::Trial(trial) => (trial.number.to_string() == label).then_some(0),
         }
     }
 
@@ -67,7 +75,8 @@ impl Axis {
     pub(crate) fn same_values(&self, other: &Axis) -> bool {
         match (&self.values, &other.values) {
             (AxisValues::List(a), AxisValues::List(b)) => Arc::ptr_eq(a, b),
-            (AxisValues::Replicates(_), AxisValues::Replicates(_)) => true,
+            (AxisValues::Replicates(_), AxisValues::Replicates(_))
+            | (AxisValues::Trial(_), AxisValues::Trial(_)) => true,
             _ => false,
         }
     }
@@ -92,6 +101,9 @@ impl Axis {
             && Arc::ptr_eq(a, b)
         {
             return (0..a.len() as u32).collect();
+        }
+        if let (AxisValues::Trial(_), AxisValues::Trial(_)) = (&self.values, &other.values) {
+            return vec![0];
         }
         let index: FxHashMap<String, u32> = (0..other.len() as u32)
             .map(|ix| (identity(&other.value(ix)), ix))
@@ -182,9 +194,27 @@ impl JobPoints {
             .collect()
     }
 
-    /// The point as an object of its axes.
+    /// Puts the axis `trial` first.
+    pub(crate) fn with_trial(mut self, trial: &TrialPoint) -> Self {
+        let mut rows = Vec::with_capacity(self.rows.len() + self.len);
+        for row in 0..self.len {
+            rows.push(0);
+            rows.extend_from_slice(self.row(row));
+        }
+        self.rows = rows;
+        let axis = Axis {
+            name: TRIAL.into(),
+            values: AxisValues::Trial(trial.clone()),
+        };
+        self.axes.insert(0, axis);
+        self
+    }
+
+    /// The point as an object of its axes. `trial` is not among them: a plan has one trial, and keys see of it only what is
+    /// used.
     pub(crate) fn object(&self, row: usize) -> Value {
         let values = self.axes.iter().zip(self.row(row));
+        let values = values.filter(|(axis, _)| &*axis.name != TRIAL);
         Value::map(
             values
                 .map(|(axis, ix)| (axis.name.clone(), axis.value(*ix)))

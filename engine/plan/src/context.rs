@@ -1,15 +1,17 @@
 //! Answers the names in expressions for one cell.
 
-use std::cell::Cell;
+use std::{cell::Cell, sync::Arc};
 
 use dagrun_expr::{Context, EvalError, eval_template};
 use dagrun_model::{ContentHasher, Digest, Function, Job, Map, Value};
 
 use crate::{
+    Phase,
     axes::REPLICATE,
     facts::{FactTable, is_glob},
     input::Item,
     layout::{Core, JobPlan},
+    phase::TRIAL,
     seeds::{Permutation, SeedPlan},
 };
 
@@ -112,9 +114,33 @@ impl<'a> CellContext<'a> {
         Value::map(map)
     }
 
-    /// The axis of a job's own replicates is not in `matrix`.
+    /// The axes `trial` and of a job's own replicates are not in `matrix`.
     fn in_matrix(&self, axis: &str) -> bool {
-        axis != REPLICATE || !self.plan.own_replicates
+        axis != TRIAL && (axis != REPLICATE || !self.plan.own_replicates)
+    }
+
+    /// The values of this cell's trial.
+    fn trial(&self) -> Option<&'a Arc<Map>> {
+        match &self.core.phase {
+            Phase::Trial(trial) => Some(&trial.values),
+            _ => None,
+        }
+    }
+
+    /// What the finished study came to.
+    fn study(&self) -> Option<&'a Arc<Map>> {
+        match &self.core.phase {
+            Phase::After(study) => Some(study),
+            _ => None,
+        }
+    }
+
+    /// The map of a context that only one part of a study has.
+    fn part(&self, name: &str, map: Option<&Arc<Map>>) -> Result<Value, EvalError> {
+        match map {
+            Some(map) => Ok(Value::Map(map.clone())),
+            None => Err(EvalError::missing(format!("`{name}` is not known here"))),
+        }
     }
 
     fn matrix_member(&self, name: &str) -> Option<Value> {
@@ -323,6 +349,8 @@ impl Context for CellContext<'_> {
                 }
                 Ok(Value::map(map))
             }
+            "trial" => self.part(name, self.trial()),
+            "study" => self.part(name, self.study()),
             "git" => self.git(),
             "attempt" => Ok(Value::Int(i64::from(self.live("attempt")?.attempt()))),
             "run" => {
@@ -342,6 +370,8 @@ impl Context for CellContext<'_> {
                 Some(Ok(param.value.clone()))
             }
             ["matrix", name] => self.matrix_member(name).map(Ok),
+            ["trial", name] => self.trial()?.get(*name).cloned().map(Ok),
+            ["study", name] => self.study()?.get(*name).cloned().map(Ok),
             ["replicate", name] => self.replicate(name),
             ["env", name] => self.env(name),
             ["outputs", name] => self.output_path(name),

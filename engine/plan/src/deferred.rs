@@ -57,53 +57,10 @@ impl RecipeHasher<'_> {
         {
             return Ok(());
         }
-        match &expr.kind {
-            ExprKind::Literal(value) => ("value", value).content_hash(hasher),
-            ExprKind::Context(name) => ("context", &**name).content_hash(hasher),
-            ExprKind::Member(base, name) => {
-                ("member", &**name).content_hash(hasher);
-                self.deferred(base, ctx, hasher)?;
-            }
-            ExprKind::Index(base, index) => {
-                "index".content_hash(hasher);
-                self.deferred(base, ctx, hasher)?;
-                self.deferred(index, ctx, hasher)?;
-            }
-            ExprKind::Star(base) => {
-                "star".content_hash(hasher);
-                self.deferred(base, ctx, hasher)?;
-            }
-            ExprKind::Unary(op, operand) => {
-                ("unary", format!("{op:?}")).content_hash(hasher);
-                self.deferred(operand, ctx, hasher)?;
-            }
-            ExprKind::Binary(op, a, b) => {
-                ("binary", format!("{op:?}")).content_hash(hasher);
-                self.deferred(a, ctx, hasher)?;
-                self.deferred(b, ctx, hasher)?;
-            }
-            ExprKind::Ternary(a, b, c) => {
-                "ternary".content_hash(hasher);
-                for part in [a, b, c] {
-                    self.deferred(part, ctx, hasher)?;
-                }
-            }
-            ExprKind::Call(function, arguments) => {
-                (function.name(), arguments.len() as u64).content_hash(hasher);
-                for argument in arguments {
-                    self.deferred(argument, ctx, hasher)?;
-                }
-            }
-            ExprKind::List(items) => {
-                ("list", items.len() as u64).content_hash(hasher);
-                for item in items {
-                    self.deferred(item, ctx, hasher)?;
-                }
-            }
-        }
-        Ok(())
+        hash_shape(expr, hasher, &mut |part, hasher| {
+            self.deferred(part, ctx, hasher)
+        })
     }
-
     /// A plain reference; says whether it was one that is known here.
     fn deferred_path(
         &self,
@@ -168,4 +125,57 @@ impl RecipeHasher<'_> {
         });
         value.or_else(|| find_files(data, need, output))
     }
+}
+
+/// Hashes the form of an expression; `part` hashes what stands in it.
+pub(crate) fn hash_shape(
+    expr: &Expr,
+    hasher: &mut ContentHasher,
+    part: &mut dyn FnMut(&Expr, &mut ContentHasher) -> Result<(), Diagnostic>,
+) -> Result<(), Diagnostic> {
+    match &expr.kind {
+        ExprKind::Literal(value) => ("value", value).content_hash(hasher),
+        ExprKind::Context(name) => ("context", &**name).content_hash(hasher),
+        ExprKind::Member(base, name) => {
+            ("member", &**name).content_hash(hasher);
+            part(base, hasher)?;
+        }
+        ExprKind::Index(base, index) => {
+            "index".content_hash(hasher);
+            part(base, hasher)?;
+            part(index, hasher)?;
+        }
+        ExprKind::Star(base) => {
+            "star".content_hash(hasher);
+            part(base, hasher)?;
+        }
+        ExprKind::Unary(op, operand) => {
+            ("unary", format!("{op:?}")).content_hash(hasher);
+            part(operand, hasher)?;
+        }
+        ExprKind::Binary(op, a, b) => {
+            ("binary", format!("{op:?}")).content_hash(hasher);
+            part(a, hasher)?;
+            part(b, hasher)?;
+        }
+        ExprKind::Ternary(a, b, c) => {
+            "ternary".content_hash(hasher);
+            for one in [a, b, c] {
+                part(one, hasher)?;
+            }
+        }
+        ExprKind::Call(function, arguments) => {
+            (function.name(), arguments.len() as u64).content_hash(hasher);
+            for argument in arguments {
+                part(argument, hasher)?;
+            }
+        }
+        ExprKind::List(items) => {
+            ("list", items.len() as u64).content_hash(hasher);
+            for item in items {
+                part(item, hasher)?;
+            }
+        }
+    }
+    Ok(())
 }

@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use dagrun_expr::{Context, ReferenceKind, eval_value, references};
 use dagrun_model::{
-    CachePolicy, Diagnostic, Job, JobIx, Pipeline, Seeds, Span, Value, ValueTemplate,
+    CachePolicy, Diagnostic, Job, JobIx, Pipeline, Replicates, Seeds, Span, Value, ValueTemplate,
 };
 use rustc_hash::FxHashMap;
 
 use crate::{
-    PlanOptions,
+    JobPhase, Phase, PlanOptions, TrialPoint,
     axes::{JobPoints, REPLICATE},
     context::ParamContext,
     facts::{FactIndex, FactRequest, Patterns},
@@ -18,6 +18,7 @@ use crate::{
     layout::{Condition, Core, JobPlan, NeedPlan},
     order::order,
     params,
+    phase::{self, job_phases},
     points::{PointsRequest, points_of},
     questions::questions,
     seeds::{Permutation, SeedPlan},
@@ -42,6 +43,8 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
     let mut errors = Vec::new();
     let params = params::resolve(&pipeline, &options.params, &mut errors);
     let order = order(&pipeline, &mut errors);
+    let phases: Arc<[JobPhase]> = job_phases(&pipeline).into();
+    phase::check(&pipeline, &phases, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }
@@ -51,8 +54,15 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
             .map(|(name, param)| (name.as_str().into(), param.value.clone()))
             .collect(),
     );
+    let included = options.phase.included(&pipeline, &phases);
     let mut expander = Expander {
         pipeline: &pipeline,
+        phases: &phases,
+        trial: match &options.phase {
+            Phase::Trial(point) => Some(point),
+            _ => None,
+        },
+        grow_to: None,
         params: &params_value,
         jobs: (0..pipeline.jobs.len()).map(|_| None).collect(),
         groupings: Vec::new(),
@@ -65,13 +75,16 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
         warnings: Vec::new(),
     };
     for job in &order {
-        expander.job(*job);
+        match included[*job] {
+            true => expander.job(*job),
+            false => expander.jobs[*job] = Some(JobPlan::absent(expander.cells)),
+        }
     }
     let (errors, warnings) = (expander.errors, expander.warnings);
     if !errors.is_empty() {
         return Err(errors);
     }
-    let (cells, groupings) = (expander.cells, expander.groupings);
+    let (cells, groupings, grow_to) = (expander.cells, expander.groupings, expander.grow_to);
     let jobs = expander
         .jobs
         .into_iter()
@@ -92,6 +105,10 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
             options.isolation.clone(),
         ],
         pipeline,
+        phase: options.phase.clone(),
+        phases,
+        included,
+        grow_to,
     };
     core.selected = select::select(&core, &options)?;
     let index = questions(&mut core)?;
@@ -121,6 +138,9 @@ const MAX_JOINS: u64 = 8;
 struct Expander<'a> {
     pipeline: &'a Pipeline,
     params: &'a Value,
+    phases: &'a [JobPhase],
+    trial: Option<&'a TrialPoint>,
+    grow_to: Option<u32>,
     jobs: Vec<Option<JobPlan>>,
     groupings: Vec<Grouping>,
     known_groupings: FxHashMap<(usize, Vec<usize>), usize>,
@@ -161,6 +181,7 @@ impl Expander<'_> {
                 .collect(),
             ctx: &ctx,
             replicates: replicates.n,
+            trial: self.trial.filter(|_| self.phases[ix] == JobPhase::Trial),
             budget: self.max_nodes,
         };
         let points = points_of(&request, &mut self.warnings);
@@ -220,7 +241,7 @@ impl Expander<'_> {
         });
     }
 
-    fn replicates(&self, job: &Job, ctx: &dyn Context) -> Result<ReplicatePlan, Diagnostic> {
+    fn replicates(&mut self, job: &Job, ctx: &dyn Context) -> Result<ReplicatePlan, Diagnostic> {
         let Some(replicates) = &job.replicates else {
             return Ok(ReplicatePlan {
                 n: None,
@@ -229,6 +250,7 @@ impl Expander<'_> {
             });
         };
         let n = count(&replicates.n, "the number of replicates", ctx)?;
+        let (n, most) = self.grown(replicates, n, ctx)?;
         let min = match &replicates.min {
             Some(min) => Some(count(min, "`min`", ctx)?),
             None => None,
@@ -253,8 +275,32 @@ impl Expander<'_> {
         Ok(ReplicatePlan {
             n: Some(n),
             min,
-            seeds: Some(seed_plan(&replicates.seeds, n, ctx)?),
+            seeds: Some(seed_plan(&replicates.seeds, most, ctx)?),
         })
+    }
+
+    /// How many replicates there are at this trial, and how many there may be.
+    fn grown(
+        &mut self,
+        replicates: &Replicates,
+        n: u32,
+        ctx: &dyn Context,
+    ) -> Result<(u32, u32), Diagnostic> {
+        let (Some(grow), Some(trial)) = (&replicates.grow, self.trial) else {
+            return Ok((n, n));
+        };
+        let to = count(&grow.to, "`grow.to`", ctx)?;
+        if to <= n {
+            return Err(Diagnostic::error(
+                "bad-grow",
+                grow.to.span(),
+                format!("`grow.to` is {to}, and there are {n} replicates to begin with"),
+            )
+            .help("give a larger number, or remove `grow`"));
+        }
+        self.grow_to = Some(to);
+        let n = trial.replicates.unwrap_or(n);
+        Ok((n, to.max(n)))
     }
 
     /// The seeds of a `replicate` axis that was taken over: those of the job it comes from.

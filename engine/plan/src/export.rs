@@ -23,7 +23,7 @@ impl Plan {
     /// out.
     pub fn exports(&self) -> Vec<PlannedExport> {
         let all = self.core.pipeline.export.iter();
-        all.flat_map(|export| self.export(export).unwrap_or_default())
+        all.flat_map(|export| self.export(export).ok().flatten().unwrap_or_default())
             .collect()
     }
 
@@ -34,7 +34,8 @@ impl Plan {
         let mut targets: FxHashMap<String, Span> = FxHashMap::default();
         for export in &self.core.pipeline.export {
             match self.export(export) {
-                Ok(planned) => {
+                Ok(None) => {}
+                Ok(Some(planned)) => {
                     if planned.is_empty() && self.core.selected.is_none() {
                         warnings.push(Diagnostic::warning(
                             "empty-export",
@@ -68,7 +69,11 @@ impl Plan {
         }
     }
 
-    fn export(&self, export: &dagrun_model::Export) -> Result<Vec<PlannedExport>, Diagnostic> {
+    /// The files of an export; none where its job is of another part of the pipeline.
+    fn export(
+        &self,
+        export: &dagrun_model::Export,
+    ) -> Result<Option<Vec<PlannedExport>>, Diagnostic> {
         let span = export.value.span;
         let path = export.value.as_path();
         let Some(["jobs", job, "outputs", output]) = path.as_deref() else {
@@ -95,6 +100,9 @@ impl Plan {
                 format!("nothing can be exported there: {problem}"),
             )
         })?;
+        if !self.core.is_own(job_ix) {
+            return Ok(None);
+        }
         let plan = &self.core.jobs[job_ix];
         let cells: Vec<usize> = (plan.first_cell..plan.first_cell + plan.points.len)
             .filter(|cell| self.nodes.cell_node[*cell] != NONE)
@@ -125,7 +133,7 @@ impl Plan {
                 span: export.target.span,
             }
         });
-        Ok(planned.collect())
+        Ok(Some(planned.collect()))
     }
 
     /// The file name of a node's output: its axes, with the ending of the file; without axes the file's own name.

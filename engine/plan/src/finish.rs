@@ -163,7 +163,9 @@ impl<'p> Finisher<'p> {
             live += 1;
             distinct |= *first.get_or_insert(node) != node;
         }
-        self.naive = self.naive.saturating_add(live as u64);
+        if core.is_own(ix) {
+            self.naive = self.naive.saturating_add(live as u64);
+        }
         if live > 1 && !distinct {
             self.findings.warnings.push(
                 Diagnostic::warning(
@@ -403,7 +405,8 @@ impl<'p> Finisher<'p> {
             gathers |= plan.needs[need].gather;
             keys.push(self.set_key(set));
         }
-        if !gathers {
+        // Nodes that only come along have their groups in the plan that they are of.
+        if !gathers || !self.core.is_own(ix) {
             return;
         }
         keys.sort_unstable();
@@ -483,9 +486,12 @@ impl<'p> Finisher<'p> {
 
     /// Without deduplication each gathering cell would have its own copy of what it gathers.
     fn count_readers(&mut self, ix: usize, row: usize, sets: &[Vec<u32>]) {
-        for need in data_needs(&self.core.jobs[ix].needs) {
+        let core = self.core;
+        let needs = &core.jobs[ix].needs;
+        for need in data_needs(needs) {
             let set = SetIx(sets[need][row]);
-            if set.0 == NONE {
+            let counted = core.is_own(ix) && core.is_own(needs[need].job);
+            if set.0 == NONE || !counted {
                 continue;
             }
             let members = self.sets.cells(set).len() as u64;
@@ -505,7 +511,7 @@ impl<'p> Finisher<'p> {
         self.nodes.merged.sort_unstable();
         let groups = self.groups();
         let fused: usize = groups.iter().map(|group| group.len() - 1).sum();
-        let nodes = self.nodes.keys.len() as u64;
+        let nodes = self.own_nodes();
         if !groups.is_empty() {
             self.nodes.group_of = vec![NONE; self.nodes.keys.len()];
         }
@@ -530,6 +536,20 @@ impl<'p> Finisher<'p> {
             need_sets: self.need_sets,
             warnings: self.findings.warnings,
         })
+    }
+
+    /// How many nodes the plan is about.
+    fn own_nodes(&self) -> u64 {
+        let mut included = self.core.included.iter().enumerate();
+        let alone = included.all(|(ix, included)| !included || self.core.is_own(ix));
+        let nodes = &self.nodes.first_cell;
+        match alone {
+            true => nodes.len() as u64,
+            false => {
+                let own = |cell: &&u32| self.core.is_own(self.core.cell(**cell as usize).0);
+                nodes.iter().filter(own).count() as u64
+            }
+        }
     }
 
     /// Groups of two or more nodes that gather the same, in the order of their first members.

@@ -48,6 +48,7 @@ impl GridAxis {
             values: match axis.values {
                 AxisValues::List(values) => Some(values.to_vec()),
                 AxisValues::Replicates(_) => None,
+                AxisValues::Trial(_) => Some(vec![axis.value(0)]),
             },
             name: axis.name,
             len,

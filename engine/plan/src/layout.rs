@@ -6,7 +6,7 @@ use dagrun_model::{Pipeline, Value};
 use indexmap::IndexMap;
 
 use crate::{
-    ResolvedParam,
+    JobPhase, Phase, ResolvedParam,
     axes::JobPoints,
     facts::Patterns,
     input::{DataInput, InputPlan},
@@ -31,9 +31,16 @@ pub(crate) struct Core {
     pub(crate) groupings: Vec<Grouping>,
     pub(crate) patterns: Patterns,
     pub(crate) platform: [String; 3],
+    pub(crate) phase: Phase,
+    /// The part of the pipeline that each job belongs to.
+    pub(crate) phases: Arc<[JobPhase]>,
+    /// Jobs that have nodes in this plan.
+    pub(crate) included: Vec<bool>,
+    /// How many replicates a trial that grows has.
+    pub(crate) grow_to: Option<u32>,
 }
 
-/// A job with its points, needs and inputs.
+/// A job with its points, needs and inputs. One that is outside of the plan's phase has no points, no axes and no needs.
 #[derive(Debug)]
 pub(crate) struct JobPlan {
     pub(crate) points: JobPoints,
@@ -83,7 +90,30 @@ pub(crate) struct NeedPlan {
     pub(crate) groups: Vec<u32>,
 }
 
+impl JobPlan {
+    /// A job that is outside of the plan's phase.
+    pub(crate) fn absent(first_cell: usize) -> Self {
+        Self {
+            points: JobPoints::default(),
+            first_cell,
+            seeds: None,
+            own_replicates: false,
+            replicate_min: None,
+            needs: Vec::new(),
+            inputs: Vec::new(),
+            data: Vec::new(),
+            condition: Condition::None,
+            output_uses: Vec::new(),
+        }
+    }
+}
+
 impl Core {
+    /// Whether the plan is about this job, and does not only take it along because another one needs it.
+    pub(crate) fn is_own(&self, job: usize) -> bool {
+        self.phases[job] == self.phase.own()
+    }
+
     /// The job and row of a cell.
     pub(crate) fn cell(&self, cell: usize) -> (usize, usize) {
         let at = self

@@ -37,9 +37,11 @@ mod layout;
 mod live;
 mod manifest;
 mod memo;
+mod objective;
 mod options;
 mod order;
 mod params;
+mod phase;
 mod plan;
 mod points;
 mod questions;
@@ -48,6 +50,7 @@ mod seeds;
 mod select;
 mod sets;
 mod staging;
+mod study;
 mod uses;
 
 pub use expand::{Expansion, expand};
@@ -56,10 +59,13 @@ pub use facts::{FactRequest, Facts, FoundFile, GitFacts, GlobRequest, is_glob};
 pub use graph::JobEdge;
 pub use live::{Upstream, UpstreamEnd};
 pub use manifest::{KeyManifest, KeyPart, KeyPartKind};
+pub use objective::TrialValues;
 pub use options::PlanOptions;
 pub use params::{Origin, ResolvedParam};
+pub use phase::{JobPhase, Phase, TrialPoint, job_phases};
 pub use plan::{Counts, Plan};
 pub use seeds::Permutation;
+pub use study::StudyPlanner;
 
 /// The version of everything that enters keys and action digests: a change makes every cache entry a miss.
 pub const KEY_VERSION: u32 = 1;

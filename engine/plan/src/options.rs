@@ -2,7 +2,7 @@
 
 use dagrun_model::Value;
 
-use crate::Origin;
+use crate::{Origin, Phase};
 
 /// What the caller says about a plan besides the pipeline.
 #[derive(Clone, Debug)]
@@ -23,6 +23,8 @@ pub struct PlanOptions {
     pub arch: String,
     /// The name of the isolation level; it is in every key.
     pub isolation: String,
+    /// Which part of a pipeline with a study is planned.
+    pub phase: Phase,
 }
 
 impl Default for PlanOptions {
@@ -36,6 +38,7 @@ impl Default for PlanOptions {
             os: "linux".into(),
             arch: "x86_64".into(),
             isolation: "folder".into(),
+            phase: Phase::Whole,
         }
     }
 }

@@ -7,8 +7,10 @@ use dagrun_model::{Diagnostic, Job, Map, Span, Value, ValueTemplate, did_you_mea
 use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
+    TrialPoint,
     axes::{Axis, AxisValues, JobPoints, REPLICATE, identity},
     grid::Grid,
+    phase::TRIAL,
 };
 
 /// The most axes a job may have: a mask has a bit for each.
@@ -23,6 +25,8 @@ pub(crate) struct PointsRequest<'a> {
     pub(crate) ctx: &'a dyn Context,
     /// The number of replicates.
     pub(crate) replicates: Option<u32>,
+    /// The trial, for a job that has that axis.
+    pub(crate) trial: Option<&'a TrialPoint>,
     /// How many points the job may have.
     pub(crate) budget: u64,
 }
@@ -93,13 +97,21 @@ pub(crate) fn points_of(
             format!("with those of `include` {points} points"),
         )]);
     }
-    Ok(grid.finish(request.replicates))
+    let points = grid.finish(request.replicates);
+    Ok(match request.trial {
+        Some(trial) => points.with_trial(trial),
+        None => points,
+    })
 }
 
 /// The axes of `for_each`: the projection of the points of the job that has them.
 fn taken_over(request: &PointsRequest<'_>, errors: &mut Vec<Diagnostic>) -> Vec<Block> {
     let names = &request.job.for_each;
-    let mut done = vec![false; names.len()];
+    // The axis `trial` is taken over whether it is named or not.
+    let mut done: Vec<bool> = names
+        .iter()
+        .map(|name| request.trial.is_some() && name.value == TRIAL)
+        .collect();
     let mut blocks = Vec::new();
     for points in &request.needed {
         let mut mine = Vec::new();

@@ -8,7 +8,7 @@
 use dagrun_model::{Diagnostic, did_you_mean};
 
 use crate::{
-    PlanOptions,
+    JobPhase, Phase, PlanOptions,
     axes::Axis,
     join::NONE,
     layout::{Core, JobPlan},
@@ -31,7 +31,9 @@ pub(crate) fn select(
         cells
     };
     let ends: Vec<String> = options.only.iter().chain(&options.until).cloned().collect();
-    if ends.is_empty() && options.from.is_empty() {
+    // A trial is planned whole.
+    let trial = matches!(core.phase, Phase::Trial(_));
+    if trial || (ends.is_empty() && options.from.is_empty()) {
         return Ok(None);
     }
     let (mut until, mut from) = (marked(&ends), marked(&options.from));
@@ -79,6 +81,17 @@ pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic
             },
         );
     };
+    if core.phases[ix] == JobPhase::Trial {
+        return Err(Diagnostic::error(
+            "unknown-node",
+            place,
+            format!("job `{job}` is part of each trial, and no trial is run in part"),
+        )
+        .help("name a job that runs before or after the study"));
+    }
+    if !core.included[ix] {
+        return Ok(Vec::new());
+    }
     let plan = &core.jobs[ix];
     let mut wanted = Vec::new();
     for (axis, label) in axes {

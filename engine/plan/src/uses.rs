@@ -8,7 +8,10 @@ use dagrun_model::{
     ValueTemplate,
 };
 
-use crate::axes::{ATTRIBUTES, JobPoints, REPLICATE};
+use crate::{
+    axes::{ATTRIBUTES, JobPoints, REPLICATE},
+    phase::TRIAL,
+};
 
 /// What the value of something depends on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -85,19 +88,16 @@ impl<'a> Scope<'a> {
         };
         let all = self.points.all_axes();
         match kind {
-            Kind::Param(_)
-            | Kind::Secret(_)
-            | Kind::Unknown(_)
-            | Kind::Trial(_)
-            | Kind::Study(_) => Uses::default(),
+            Kind::Param(_) | Kind::Secret(_) | Kind::Unknown(_) | Kind::Study(_) => Uses::default(),
+            Kind::Trial(_) => axes(self.axis_bit(TRIAL)),
             Kind::Matrix(Some(name)) => match self.points.axis(name) {
                 Some(ix) => axes(1 << ix),
                 None => axes(ATTRIBUTES),
             },
-            Kind::Matrix(None) => axes(all | ATTRIBUTES),
-            Kind::Replicate(Some("index")) => axes(self.replicate_axis()),
+            Kind::Matrix(None) => axes((all & !self.axis_bit(TRIAL)) | ATTRIBUTES),
+            Kind::Replicate(Some("index")) => axes(self.axis_bit(REPLICATE)),
             Kind::Replicate(_) if self.seed_per_point => axes(all),
-            Kind::Replicate(_) => axes(self.replicate_axis()),
+            Kind::Replicate(_) => axes(self.axis_bit(REPLICATE)),
             Kind::Env(name) => self.named(
                 &self.env,
                 *name,
@@ -132,8 +132,8 @@ impl<'a> Scope<'a> {
         }
     }
 
-    fn replicate_axis(&self) -> u64 {
-        self.points.axis(REPLICATE).map_or(0, |ix| 1 << ix)
+    fn axis_bit(&self, name: &str) -> u64 {
+        self.points.axis(name).map_or(0, |ix| 1 << ix)
     }
 
     fn input(&self, name: Option<&str>) -> Uses {
