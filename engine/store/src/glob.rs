@@ -11,7 +11,7 @@ use std::{
 
 use rustc_hash::FxHashMap;
 
-use crate::hashes::FileError;
+use crate::hashes::{FileError, is_loop};
 
 /// Patterns that one with braces stands for.
 const MAX_ALTERNATIVES: usize = 1000;
@@ -188,9 +188,8 @@ impl Walk {
             return self.below(folder, known_as, depth);
         };
         if depth > MAX_DEPTH {
-            return Err(FileError::Pattern {
-                pattern: known_as.into(),
-                why: "is a chain of folders without end; remove the symlink".into(),
+            return Err(FileError::Loop {
+                path: folder.to_path_buf(),
             });
         }
         if *name == "**" {
@@ -269,11 +268,8 @@ impl Walk {
             }
             if !is_folder {
                 self.file(&path, next, is_link)?;
-            } else if depth > MAX_DEPTH {
-                return Err(FileError::Pattern {
-                    pattern: next,
-                    why: "is a chain of folders without end; remove the symlink".into(),
-                });
+            } else if depth > MAX_DEPTH || (is_link && leads_up(&path, folder)) {
+                return Err(FileError::Loop { path });
             } else {
                 if is_link {
                     self.check(&path)?;
@@ -297,17 +293,26 @@ impl Walk {
         if self.external {
             return Ok(());
         }
-        let root = &self.root;
-        let inside = *self
-            .inside
-            .entry(path.to_path_buf())
-            .or_insert_with(|| path.canonicalize().is_ok_and(|real| real.starts_with(root)));
+        if let Some(inside) = self.inside.get(path) {
+            match inside {
+                true => return Ok(()),
+                false => return Err(outside(path)),
+            }
+        }
+        let real = path.canonicalize();
+        if let Err(error) = &real
+            && is_loop(error)
+        {
+            return Err(FileError::Loop {
+                path: path.to_path_buf(),
+            });
+        }
+        let inside = real.is_ok_and(|real| real.starts_with(&self.root));
+        self.inside.insert(path.to_path_buf(), inside);
         if inside {
             return Ok(());
         }
-        Err(FileError::Outside {
-            path: path.display().to_string(),
-        })
+        Err(outside(path))
     }
 
     /// Names in a folder, sorted: whether each is a folder, and whether it is a symlink.
@@ -335,6 +340,20 @@ impl Walk {
         }
         children.sort_unstable();
         Ok(children)
+    }
+}
+
+fn outside(path: &Path) -> FileError {
+    FileError::Outside {
+        path: path.display().to_string(),
+    }
+}
+
+/// Whether a symlink leads to the folder that it stands in, or to one above that.
+fn leads_up(link: &Path, folder: &Path) -> bool {
+    match (link.canonicalize(), folder.canonicalize()) {
+        (Ok(target), Ok(folder)) => folder.starts_with(target),
+        _ => false,
     }
 }
 
@@ -586,6 +605,23 @@ mod tests {
             );
         }
         let real = outer.path().canonicalize().unwrap().join("secret");
+        for (target, link) in [("l2", "l1"), ("l1", "l2"), (".", "here")] {
+            std::os::unix::fs::symlink(target, root.join(link)).unwrap();
+        }
+        std::fs::create_dir_all(root.join("data/deep")).unwrap();
+        std::os::unix::fs::symlink("../..", root.join("data/deep/back")).unwrap();
+        std::os::unix::fs::symlink("deep", root.join("data/twice")).unwrap();
+        for (pattern, at) in [
+            ("l1", "root/l1"),
+            ("l[12]", "root/l1"),
+            ("data", "root/data/deep/back"),
+            ("here/data/deep/", "root/here/data/deep/back"),
+        ] {
+            match fails(pattern) {
+                FileError::Loop { path } => assert!(path.ends_with(at), "{pattern}: {path:?}"),
+                other => panic!("{pattern}: {other}"),
+            }
+        }
         let found = expand(&root, "../secret", true).unwrap();
         assert_eq!(found, [(real.display().to_string(), real)]);
     }

@@ -48,6 +48,15 @@ pub enum FileError {
         /// What is wrong with it.
         why: String,
     },
+    /// A symlink that leads to itself, or to a folder that it stands in.
+    #[error(
+        "`{path}` is a symbolic link that leads back to itself or to a folder above it, without end; remove it, or name \
+         the files and folders that the job reads one by one"
+    )]
+    Loop {
+        /// The symlink.
+        path: PathBuf,
+    },
     /// A name that cannot be staged.
     #[error("{path:?} is not a plain UTF-8 name; rename it")]
     Name {
@@ -82,11 +91,19 @@ impl FileError {
             let path = path.display().to_string();
             return Self::Missing { path };
         }
+        if is_loop(&source) {
+            return Self::Loop { path: path.into() };
+        }
         Self::Io {
             path: path.into(),
             source,
         }
     }
+}
+
+/// Whether the system followed symlinks without end.
+pub(crate) fn is_loop(error: &std::io::Error) -> bool {
+    error.raw_os_error() == Some(rustix::io::Errno::LOOP.raw_os_error())
 }
 
 /// Remembered digests of files. Thread-safe.
