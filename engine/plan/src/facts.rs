@@ -61,7 +61,8 @@ pub struct GitFacts {
     pub commit: String,
     /// The branch; empty where none is checked out.
     pub branch: String,
-    /// Whether tracked files differ from the commit.
+    /// Whether the working tree differs from the commit: files that were changed, staged or deleted, and new ones that are
+    /// not ignored.
     pub dirty: bool,
 }
 

@@ -267,8 +267,14 @@ fn git(project: &Path) -> Option<GitFacts> {
     };
     let commit = ask(&["rev-parse", "HEAD"])?;
     let branch = ask(&["symbolic-ref", "--quiet", "--short", "HEAD"]).unwrap_or_default();
-    let dirty = ask(&["status", "--porcelain", "--untracked-files=no"])
-        .is_some_and(|text| !text.is_empty());
+    // Whatever the user's own settings hide: a new file that is not ignored may be read by a job.
+    let status = [
+        "status",
+        "--porcelain",
+        "--untracked-files=normal",
+        "--ignore-submodules=none",
+    ];
+    let dirty = ask(&status).is_some_and(|text| !text.is_empty());
     Some(GitFacts {
         commit,
         branch,
@@ -337,6 +343,41 @@ mod tests {
         let memory: Memory =
             serde_json::from_slice(&fs::read(workspace.toolchain_path()).unwrap()).unwrap();
         assert_eq!(memory.len(), 1);
+    }
+
+    #[test]
+    fn new_files_that_are_not_ignored_make_a_repository_dirty() {
+        let (folder, _workspace, _) = bench();
+        let project = folder.path();
+        let run = |args: &[&str]| {
+            let output = Command::new("git")
+                .args(["-c", "user.name=x", "-c", "user.email=x@y"])
+                .args(args)
+                .current_dir(project)
+                .env("GIT_CONFIG_GLOBAL", "/dev/null")
+                .output();
+            output.is_ok_and(|output| output.status.success())
+        };
+        if !run(&["init", "--quiet"]) {
+            println!("SKIPPED: there is no git here");
+            return;
+        }
+        let write = |name: &str, text: &str| fs::write(project.join(name), text).unwrap();
+        write("tracked", "1");
+        write(".gitignore", "*.log\n");
+        assert!(run(&["add", "."]) && run(&["commit", "--quiet", "-m", "first"]));
+        // The workspace's own folder ignores itself.
+        let dirty = || git(project).unwrap().dirty;
+        assert!(!dirty());
+        write("a.log", "ignored");
+        assert!(!dirty());
+        assert!(run(&["config", "status.showUntrackedFiles", "no"]));
+        write("new", "untracked");
+        assert!(dirty());
+        fs::remove_file(project.join("new")).unwrap();
+        assert!(!dirty());
+        write("tracked", "2");
+        assert!(dirty());
     }
 
     #[test]
