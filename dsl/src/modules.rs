@@ -6,7 +6,7 @@
 
 use dagrun_model::{
     Diagnostic, Export, Expr, ExprKind, FileIx, Function, Job, Param, Pipeline, RelPath, Report,
-    Sources, Span, Spanned, Template, TemplatePart, Value, ValueTemplate, did_you_mean,
+    Sources, Span, Spanned, Study, Template, TemplatePart, Value, ValueTemplate, did_you_mean,
 };
 use indexmap::IndexMap;
 
@@ -38,6 +38,7 @@ struct File {
     name: Option<Spanned<String>>,
     params: IndexMap<String, Param>,
     secrets: Vec<Spanned<String>>,
+    study: Option<Study>,
     jobs: Vec<Job>,
     export: Vec<Export>,
     report: Report,
@@ -75,7 +76,7 @@ impl<'l> Assembler<'l> {
             .unwrap_or_else(|| Spanned::new(stem.to_owned(), Span::new(ix, 0, 0)));
         let jobs = self.indexed(file.jobs);
         Some(Pipeline {
-            study: None,
+            study: file.study,
             name,
             params: file.params,
             secrets: file.secrets,
@@ -186,7 +187,8 @@ impl<'l> Assembler<'l> {
                     let Some(fields) = &raw.fields else {
                         continue;
                     };
-                    let needs = decoder.needs(fields, &raw.name, names, &mut self.symbols);
+                    let (needs, after_study) =
+                        decoder.needs(fields, &raw.name, names, &mut self.symbols);
                     let condition = fields
                         .get("if")
                         .and_then(|at| decoder.expression(at, "`if`"));
@@ -196,6 +198,7 @@ impl<'l> Assembler<'l> {
                             .filter(|n| !job.needs.iter().any(|own| own.job == n.job));
                         let new: Vec<_> = new.cloned().collect();
                         job.needs.extend(new);
+                        job.after_study = job.after_study.or(after_study);
                         rewrite::add_condition(&mut job, condition.as_ref());
                         jobs.push(job);
                     }
@@ -206,6 +209,7 @@ impl<'l> Assembler<'l> {
             name: head.name,
             params: head.params,
             secrets: head.secrets,
+            study: head.study,
             jobs,
             export: head.export,
             report: head.report,
@@ -217,6 +221,7 @@ impl<'l> Assembler<'l> {
         let path = self.resolve(&uses.path)?;
         let file = self.load(&path, &uses.path)?;
         self.check_secrets(&file, head, uses);
+        self.check_study(&file, uses);
         let given = self.given(&file.params, uses);
         let module_names: Vec<String> =
             file.jobs.iter().map(|job| job.name.value.clone()).collect();
@@ -322,6 +327,20 @@ impl<'l> Assembler<'l> {
                     ));
                 self.shared.push(diagnostic);
             }
+        }
+    }
+
+    fn check_study(&mut self, file: &File, uses: &Uses) {
+        if let Some(study) = &file.study {
+            let words = format!(
+                "`{}` has a study, which can only stand in the file that is run",
+                uses.path.value
+            );
+            self.shared.push(
+                Diagnostic::error("study-in-module", uses.path.span, words)
+                    .related(study.span, "it stands here")
+                    .help("move `study` into this file; jobs that are brought in may use `trial`"),
+            );
         }
     }
 

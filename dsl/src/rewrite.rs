@@ -117,6 +117,10 @@ fn each_expr(job: &mut Job, visit: Visit<'_>) {
             Seeds::List { values } => value(values, visit),
         }
         replicates.min.iter_mut().for_each(|v| value(v, visit));
+        if let Some(grow) = &mut replicates.grow {
+            value(&mut grow.to, visit);
+            visit(&mut grow.when);
+        }
     }
     job.condition.iter_mut().for_each(&mut *visit);
     job.inputs

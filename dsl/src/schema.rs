@@ -1,8 +1,10 @@
 //! The keys of the language as tables: the decoder refuses what is not in them, and the JSON Schema is made from them.
 
 mod json;
+mod study;
 
 pub use json::json_schema;
+pub(crate) use study::{GROW, ORDER, SAMPLER, SPACE_PARAMETER, STOP, STUDY, sampler_options};
 
 /// The keys that a map may have.
 #[derive(Debug)]
@@ -61,8 +63,11 @@ impl Table {
     }
 }
 
-/// What to write here in place of a key of other tools.
-pub(crate) fn foreign(name: &str) -> Option<&'static str> {
+/// What to write in a map of a kind in place of a key of other tools.
+pub(crate) fn foreign(table: &Table, name: &str) -> Option<&'static str> {
+    if let Some(help) = study::foreign(table.name, name) {
+        return Some(help);
+    }
     Some(match name {
         "runs-on" | "runs_on" => {
             "a job runs where there is room; `executor:` binds it to a profile"
@@ -220,6 +225,11 @@ pub(crate) static PIPELINE: Table = Table {
             Shape::Table(&DEFAULTS),
         ),
         key(
+            "study",
+            "Trials of a space: an optimizer proposes, the jobs that use `trial` run.",
+            Shape::Table(&STUDY),
+        ),
+        key(
             "jobs",
             "The jobs by name.",
             Shape::Named(&Shape::Table(&JOB)),
@@ -231,7 +241,7 @@ pub(crate) static PIPELINE: Table = Table {
         ),
         key("report", "What reports are written.", Shape::Table(&REPORT)),
     ],
-    later: &["study"],
+    later: &[],
     required: &["jobs"],
 };
 
@@ -243,7 +253,7 @@ pub(crate) static JOB: Table = Table {
     keys: &[
         key(
             "needs",
-            "The jobs it needs: joined on the axes that both have, gathered over the others.",
+            "The jobs it needs: joined on the axes that both have, gathered over the others. `study`: the job runs when the study has ended.",
             Shape::OneOf(&[
                 Shape::Text,
                 Shape::List(&NEED),
@@ -313,7 +323,7 @@ pub(crate) static JOB: Table = Table {
             Shape::MapOf(&Shape::Any),
         ),
     ],
-    later: &["call", "trial"],
+    later: &["call"],
     required: &[],
 };
 
@@ -469,8 +479,13 @@ pub(crate) static REPLICATES: Table = Table {
             "How many must succeed for gathering nodes to start; without it, all.",
             INT_OR_TEMPLATE,
         ),
+        key(
+            "grow",
+            "When a promising trial gets more of them.",
+            Shape::Table(&GROW),
+        ),
     ],
-    later: &["grow"],
+    later: &[],
     required: &["n"],
 };
 

@@ -123,7 +123,6 @@ fn top_level() {
         ("wrong-type", "‸just text\n"),
         ("wrong-type", "‸[a, b]\n"),
         ("unknown-key", "‸job: {a: {run: x}}\n"),
-        ("not-in-this-version", "‸study: {}\njobs: {a: {run: x}}\n"),
         ("missing-key", "‸name: x\n"),
         ("empty-value", "jobs: ‸{}\n"),
         (
@@ -211,10 +210,7 @@ fn jobs() {
             ("wrong-type", "run: x\nmatrix: ‸${{ fromJSON('{}') }}"),
             ("wrong-type", "run: x\nreplicates: ‸0"),
             ("wrong-type", "run: x\nreplicates: ‸many"),
-            (
-                "not-in-this-version",
-                "run: x\nreplicates: {n: 2, ‸grow: {to: 4}}",
-            ),
+            ("missing-key", "run: x\nreplicates: {n: 2, grow: ‸{to: 4}}"),
             (
                 "unknown-word",
                 "run: x\nreplicates: {n: 2, seeds: {policy: ‸random}}",

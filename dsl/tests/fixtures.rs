@@ -1,7 +1,9 @@
 //! The three pipelines that the language is described by.
 
 use dagrun_dsl::{NoFiles, Parsed, parse};
-use dagrun_model::{Command, Pipeline, Recipe, Toolchain};
+use dagrun_model::{
+    Command, Direction, DistributionKind, OrderSpec, Pipeline, Recipe, SamplerKind, Toolchain,
+};
 
 fn read(name: &str, text: &str) -> Parsed {
     parse(&format!("pipelines/{name}"), text, &NoFiles)
@@ -62,20 +64,43 @@ fn ci() {
 }
 
 #[test]
-fn calibrate_waits_for_a_later_version() {
-    let parsed = read("calibrate.yaml", include_str!("fixtures/calibrate.yaml"));
-    assert!(parsed.pipeline.is_none());
-    let later: Vec<&str> = parsed
-        .diagnostics
-        .iter()
-        .filter(|d| d.code == "not-in-this-version")
-        .map(|d| d.message.as_str())
-        .collect();
+fn calibrate() {
+    let pipeline = valid("calibrate.yaml", include_str!("fixtures/calibrate.yaml"));
+    let study = pipeline.study.as_ref().expect("it has a study");
+    let names: Vec<&str> = study.space.keys().map(String::as_str).collect();
     assert_eq!(
-        later,
-        [
-            "`study` is not in this version",
-            "`call` is not in this version"
-        ]
+        names,
+        ["beta", "p_acute", "immunity", "carriers", "season"]
     );
+    assert_eq!(study.space["beta"].kind.value, DistributionKind::LogUniform);
+    assert!(study.space["immunity"].digits.is_some());
+    assert_eq!(study.sampler.kind.value, SamplerKind::Tpe);
+    let options: Vec<&str> = study.sampler.options.keys().map(String::as_str).collect();
+    assert_eq!(options, ["seed", "startup"]);
+    assert!(study.in_flight.is_none(), "auto");
+    assert!(matches!(study.order, OrderSpec::Lag(_)));
+    let [objective] = study.objectives.as_slice() else {
+        panic!("one objective");
+    };
+    assert_eq!(objective.name, "loss");
+    assert_eq!(objective.direction, Direction::Minimize);
+    assert_eq!(
+        study.stop.wall.as_ref().and_then(|t| t.as_text()),
+        Some("4h")
+    );
+    assert!(study.stop.no_gain.is_some() && study.stop.failures.is_none());
+}
+
+#[test]
+fn functions_in_warm_processes_wait_for_a_later_version() {
+    let text = include_str!("fixtures/calibrate.yaml").replace(
+        "    inputs: [models/]\n",
+        "    call: models/typhoid.py:run\n    with: {params: 1}\n",
+    );
+    let parsed = read("calibrate.yaml", &text);
+    let [error] = parsed.diagnostics.as_slice() else {
+        panic!("{:#?}", parsed.diagnostics);
+    };
+    assert_eq!(error.code, "not-in-this-version");
+    assert!(error.help[0].contains("`run:`"), "{error:?}");
 }

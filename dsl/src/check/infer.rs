@@ -6,7 +6,7 @@ use dagrun_model::{BinaryOp, Diagnostic, Expr, ExprKind, Function, Span, UnaryOp
 use super::{
     Checker, MAX_ERRORS,
     names::{Unknown, name_span},
-    scope::{Place, is_context, refused_everywhere},
+    scope::{Place, is_context},
     types::Type,
 };
 
@@ -427,11 +427,6 @@ impl Checker<'_> {
             self.unknown_context(name, root);
             return None;
         }
-        if let Some((code, help)) = refused_everywhere(name) {
-            let words = format!("`{name}` is not in this version");
-            self.report(Diagnostic::error(code, span, words).help(help));
-            return None;
-        }
         if name == "secrets" {
             self.secret(first, span);
             return None;
@@ -441,7 +436,10 @@ impl Checker<'_> {
             self.report(Diagnostic::error("context", span, words).help(help));
             return None;
         }
-        self.context_type(name, span)
+        if name == "study" {
+            return self.study(first, span, place);
+        }
+        self.context_type(name, span, place)
     }
 
     pub(super) fn wrong_type(&mut self, span: Span, words: String) {

@@ -51,6 +51,11 @@ impl JobInfo {
             outputs,
         }
     }
+
+    /// The outputs as another job sees them: of one node, or gathered.
+    pub(super) fn outputs(&self, gathered: bool) -> Type {
+        self.outputs[usize::from(gathered)].clone()
+    }
 }
 
 /// The types of the contexts of one job.
@@ -103,7 +108,7 @@ fn need_type(infos: &[JobInfo], job: usize, need: &Need) -> Type {
             other => other.clone(),
         }
     } else {
-        infos[need.job.index()].outputs[usize::from(gathered)].clone()
+        infos[need.job.index()].outputs(gathered)
     };
     Type::map([
         ("outputs", outputs),
@@ -197,7 +202,7 @@ fn item_type(values: &ValueTemplate, infer: &mut Infer<'_>) -> Type {
     }
 }
 
-fn value_type(value: &ValueTemplate, infer: &mut Infer<'_>) -> Type {
+pub(super) fn value_type(value: &ValueTemplate, infer: &mut Infer<'_>) -> Type {
     match value {
         ValueTemplate::Value(value) => Type::of_value(&value.value),
         ValueTemplate::Template(template) => match template.as_expr() {

@@ -8,19 +8,21 @@ mod infer;
 mod job;
 mod names;
 mod scope;
+mod study;
 #[cfg(test)]
 mod tests;
 mod types;
 
 use dagrun_expr::{ReferenceKind, references};
 use dagrun_model::{
-    BinaryOp, Command, Diagnostic, Expr, ExprKind, Job, Pipeline, Quoting, Recipe, Script,
+    BinaryOp, Command, Diagnostic, Export, Expr, ExprKind, Job, Pipeline, Quoting, Recipe, Script,
     ScriptPart, Seeds, Span, Template, UnaryOp, Value, ValueTemplate, did_you_mean,
 };
 
 use self::{
     job::{JobInfo, JobTypes},
     scope::Place,
+    study::{Phases, StudyTypes, TRIAL},
     types::Type,
 };
 
@@ -33,6 +35,7 @@ const MAX_EVALUATION: usize = 2000;
 /// Appends what is wrong with the expressions of `pipeline`.
 pub(crate) fn check(pipeline: &Pipeline, out: &mut Vec<Diagnostic>) {
     let mut checker = Checker::new(pipeline);
+    checker.phases = Phases::new(pipeline);
     checker.infos = pipeline
         .jobs
         .values()
@@ -44,6 +47,17 @@ pub(crate) fn check(pipeline: &Pipeline, out: &mut Vec<Diagnostic>) {
             info
         })
         .collect();
+    if let Some(study) = &pipeline.study {
+        let before = checker.errors.len();
+        let infos = std::mem::take(&mut checker.infos);
+        let types = StudyTypes::new(pipeline, study, &infos, &mut |expr| {
+            checker.infer(expr, Place::Study)
+        });
+        checker.errors.truncate(before);
+        checker.infos = infos;
+        checker.study = Some(types);
+    }
+    checker.check_phases();
     for ix in 0..pipeline.jobs.len() {
         checker.job = Some(ix);
         checker.types = Some(JobTypes::new(pipeline, &checker.infos, ix));
@@ -52,7 +66,10 @@ pub(crate) fn check(pipeline: &Pipeline, out: &mut Vec<Diagnostic>) {
     checker.job = None;
     checker.types = None;
     for export in &pipeline.export {
-        checker.export(&export.value);
+        checker.export(export);
+    }
+    if let Some(study) = &pipeline.study {
+        checker.check_study(study);
     }
     out.append(&mut checker.errors);
 }
@@ -60,6 +77,9 @@ pub(crate) fn check(pipeline: &Pipeline, out: &mut Vec<Diagnostic>) {
 struct Checker<'p> {
     pipeline: &'p Pipeline,
     infos: Vec<JobInfo>,
+    phases: Phases,
+    /// The types of the study, where there is one.
+    study: Option<StudyTypes>,
     /// The type of `params`.
     params: Type,
     /// The type of `jobs`.
@@ -81,6 +101,8 @@ impl<'p> Checker<'p> {
         Self {
             pipeline,
             infos: Vec::new(),
+            phases: Phases::default(),
+            study: None,
             params: Type::map(
                 params.map(|(name, param)| (name.as_str(), Type::of_param(param.ty))),
             ),
@@ -170,11 +192,17 @@ impl<'p> Checker<'p> {
             self.for_each(job, &axis.value, axis.span);
         }
         if let Some(replicates) = &job.replicates {
-            self.number(&replicates.n);
-            replicates.min.iter().for_each(|min| self.number(min));
+            self.number(&replicates.n, Place::Axes);
+            replicates
+                .min
+                .iter()
+                .for_each(|min| self.number(min, Place::Axes));
             match &replicates.seeds {
-                Seeds::Common { base } | Seeds::PerTrial { base } => self.number(base),
+                Seeds::Common { base } | Seeds::PerTrial { base } => self.number(base, Place::Axes),
                 Seeds::List { values } => self.value(values, Place::Axes),
+            }
+            if let Some(grow) = &replicates.grow {
+                self.grow(job, grow);
             }
         }
     }
@@ -220,6 +248,9 @@ impl<'p> Checker<'p> {
             let words = format!("no needed job has the axis `{axis}`");
             let error = Diagnostic::error("unknown-axis", span, words);
             let error = match did_you_mean(axis, known.iter().copied()) {
+                _ if axis == TRIAL => error.help(
+                    "it comes by itself: a job that needs a job of the trial runs in each trial too",
+                ),
                 Some(near) => error.help(format!("did you mean `{near}`?")),
                 None if job.needs.is_empty() => {
                     error.help("`for_each` takes axes over from needed jobs: write `needs`, or use `matrix`")
@@ -235,11 +266,11 @@ impl<'p> Checker<'p> {
         }
     }
 
-    fn number(&mut self, value: &ValueTemplate) {
+    fn number(&mut self, value: &ValueTemplate, place: Place) {
         if let ValueTemplate::Template(template) = value
             && let Some(expr) = template.as_expr()
         {
-            let ty = self.infer(expr, Place::Axes);
+            let ty = self.infer(expr, place);
             if !ty.may_be_number() {
                 self.wrong_type(
                     expr.span,
@@ -247,14 +278,30 @@ impl<'p> Checker<'p> {
                 );
             }
         } else {
-            self.value(value, Place::Axes);
+            self.value(value, place);
         }
     }
 
-    fn export(&mut self, value: &Expr) {
+    fn export(&mut self, export: &Export) {
+        let value = &export.value;
         let before = self.errors.len();
         self.infer(value, Place::Export);
-        let shaped = matches!(value.as_path().as_deref(), Some(["jobs", _, "outputs", _]));
+        let path = value.as_path();
+        let shaped = matches!(path.as_deref(), Some(["jobs", _, "outputs", _]));
+        if let Some(&[_, job, _, output]) = path.as_deref()
+            && self
+                .pipeline
+                .jobs
+                .get_index_of(job)
+                .is_some_and(|ix| self.phases.trial[ix])
+            && !export.target.value.ends_with('/')
+        {
+            let words = format!("the job `{job}` has nodes in every trial, and this is one path");
+            let error = Diagnostic::error("export", export.target.span, words);
+            self.report(error.help(format!(
+                "write a folder, such as `{output}/`, or export an output of a job that needs `study`"
+            )));
+        }
         if !shaped && self.errors.len() == before {
             let error = Diagnostic::error("export", value.span, "an export is one output of a job");
             self.report(error.help("write `${{ jobs.JOB.outputs.NAME }}`"));

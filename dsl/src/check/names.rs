@@ -5,7 +5,8 @@ use dagrun_model::{CONTEXTS, CachePolicy, Diagnostic, Span, did_you_mean};
 use super::{
     Checker,
     job::REPLICATE,
-    scope::foreign,
+    scope::{Place, foreign},
+    study::TRIAL,
     types::{Members, Type},
 };
 
@@ -23,10 +24,14 @@ pub(super) struct Unknown<'a> {
 
 impl Checker<'_> {
     /// The type of a context that may be used here, or `None` after an error.
-    pub(super) fn context_type(&mut self, name: &str, span: Span) -> Option<Type> {
+    pub(super) fn context_type(&mut self, name: &str, span: Span, place: Place) -> Option<Type> {
+        if name == TRIAL {
+            return self.trial(span);
+        }
         let types = self.types.as_ref();
         Some(match name {
             "params" => self.params.clone(),
+            "jobs" if place == Place::Objective => self.study.as_ref()?.jobs.clone(),
             "jobs" => self.jobs.clone(),
             "matrix" => types?.matrix.clone(),
             "env" => types?.env.clone(),
@@ -120,6 +125,7 @@ impl Checker<'_> {
             ("outputs", types.map(|t| &t.outputs)),
             ("needs", types.map(|t| &t.needs)),
             ("env", types.map(|t| &t.env)),
+            (TRIAL, self.study.as_ref().map(|t| &t.trial)),
         ]
         .into_iter()
         .find(|(_, ty)| ty.is_some_and(has));
@@ -150,7 +156,7 @@ impl Checker<'_> {
             error = error.help(format!(
                 "`-` is part of names: to subtract, write `{left} - {right}`"
             ));
-        } else if let Some(help) = self.remedy(code, name, near.is_some()) {
+        } else if let Some(help) = self.remedy(code, unknown, near.is_some()) {
             error = error.help(help);
         } else if near.is_none() {
             let names: Vec<_> = known().take(13).map(|n| format!("`{n}`")).collect();
@@ -174,6 +180,10 @@ impl Checker<'_> {
                 format!("the items have no member `{name}`"),
             ),
             (Some("params"), []) => ("unknown-param", format!("there is no parameter `{name}`")),
+            (Some(TRIAL), []) => (
+                "unknown-parameter",
+                format!("the space has no parameter `{name}`"),
+            ),
             (Some("matrix"), []) => ("unknown-axis", format!("{job} has no axis `{name}`")),
             (Some("env"), []) => (
                 "unknown-variable",
@@ -209,8 +219,18 @@ impl Checker<'_> {
     }
 
     /// What to do about an unknown name, beyond one that is near.
-    fn remedy(&self, code: &str, name: &str, near: bool) -> Option<String> {
+    fn remedy(&self, code: &str, unknown: Unknown<'_>, near: bool) -> Option<String> {
+        let name = unknown.name;
         match code {
+            "unknown-member" if unknown.context == Some("study") && unknown.path.is_empty() => {
+                study_member(name).map(str::to_owned)
+            }
+            "unknown-parameter" if self.pipeline.params.contains_key(name) => {
+                Some(format!("`params.{name}` is a parameter of the pipeline"))
+            }
+            "unknown-parameter" if !near => Some(format!(
+                "declare it in the study: `space: {{{name}: {{uniform: [0, 1]}}}}`"
+            )),
             "not-needed" => Some(format!("add `{name}` to its `needs`")),
             "unknown-axis" => self.needed_with(name).map(|needed| {
                 format!("`{needed}` has that axis, which is gathered here; `for_each: {name}` takes it over")
@@ -240,6 +260,19 @@ impl Checker<'_> {
             None => "the pipeline".into(),
         }
     }
+}
+
+/// Where members of `study` are that are not known at a place.
+fn study_member(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "best" | "value" => {
+            "`study.best` is there when the study has one objective, `study.value` then only in `grow`; of several, `study.front` has the trials that no other beats"
+        }
+        "table" | "front" | "trials" | "failed" => {
+            "it is known when the study has ended, in a job with `needs: study`"
+        }
+        _ => return None,
+    })
 }
 
 /// The place of `name` at the end of a chain, behind the place of what it is taken from.

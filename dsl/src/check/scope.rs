@@ -19,6 +19,14 @@ pub(super) enum Place {
     /// `resources`, `timeout`, `threads`.
     Limits,
     Export,
+    /// Values of `study` that are fixed before the first trial.
+    Study,
+    /// The `when` of a parameter of the space.
+    SpaceWhen,
+    /// `minimize`, `maximize` and `constraints`.
+    Objective,
+    /// The `when` of `grow`.
+    Grow,
 }
 
 impl Place {
@@ -33,6 +41,10 @@ impl Place {
             Self::Run => "in `run` and `env`",
             Self::Limits => "in `resources`, `timeout` and `threads`",
             Self::Export => "in `export`",
+            Self::Study => "in `study`",
+            Self::SpaceWhen => "in the `when` of a parameter",
+            Self::Objective => "in `minimize`, `maximize` and `constraints`",
+            Self::Grow => "in `grow`",
         }
     }
 
@@ -43,6 +55,20 @@ impl Place {
             _ if self == Self::Export => (context != "jobs")
                 .then_some("an export names an output of a job: `jobs.JOB.outputs.NAME`"),
             "params" => None,
+            "trial" if matches!(self, Self::SpaceWhen | Self::Objective | Self::Grow) => None,
+            "jobs" if self == Self::Objective => None,
+            "study" if self == Self::Grow => None,
+            _ if self == Self::Study => {
+                Some("it is fixed before the first trial: it can only use `params`")
+            }
+            _ if self == Self::SpaceWhen => Some("it is decided while a point is drawn, by `trial.NAME` and `params`"),
+            _ if self == Self::Objective => Some(
+                "an objective is made of `jobs.JOB.outputs.NAME` (of this trial), `trial` and `params`",
+            ),
+            _ if self == Self::Grow => Some("it is decided for each trial, by `study.value`, `study.best`, `trial` and `params`"),
+            "trial" if self == Self::Axes => Some(
+                "axes are the same in all trials: they can only use `params`",
+            ),
             "needs" if self == Self::Axes => Some(
                 "the nodes are made before any of them runs: a matrix over outputs of another job comes in a later version",
             ),
@@ -55,7 +81,7 @@ impl Place {
                 "what needed jobs make is known when they have run: in `inputs`, `if`, `run` and `env`",
             ),
             "attempt" | "run" => (!after).then_some("it is known where a node runs: in `run` and `env`"),
-            "jobs" => Some("only `export` takes outputs of all nodes; a job names `needs.JOB.outputs.NAME`"),
+            "jobs" => Some("only `export` and the study take outputs of all nodes; a job names `needs.JOB.outputs.NAME`"),
             _ => None,
         }
     }
@@ -67,18 +93,15 @@ impl Place {
 
     /// Whether `hashFiles` has a value here.
     pub(super) fn has_hash_files(self) -> bool {
-        !matches!(self, Self::Axes | Self::Export)
-    }
-}
-
-/// Contexts that are always refused, with the reason.
-pub(super) fn refused_everywhere(context: &str) -> Option<(&'static str, &'static str)> {
-    match context {
-        "trial" | "study" => Some((
-            "not-in-this-version",
-            "studies come in a later version; list values in `matrix` or `params`",
-        )),
-        _ => None,
+        matches!(
+            self,
+            Self::Condition
+                | Self::StepCondition
+                | Self::Inputs
+                | Self::OutputPath
+                | Self::Run
+                | Self::Limits
+        )
     }
 }
 

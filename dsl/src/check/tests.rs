@@ -403,15 +403,15 @@ fn names_have_their_places() {
         ),
         (
             "run: echo ${{ trial.beta }}",
-            "not-in-this-version",
+            "no-study",
             "trial.beta",
-            "later version",
+            "has no study",
         ),
         (
             "run: echo ${{ study.best }}",
-            "not-in-this-version",
+            "no-study",
             "study.best",
-            "later version",
+            "declare it",
         ),
         (
             "run: echo ${{ success() }}",

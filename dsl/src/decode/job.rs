@@ -9,6 +9,9 @@ use indexmap::{IndexMap, IndexSet};
 use super::{At, Decoder, Fields, RawJob, View, printable};
 use crate::schema;
 
+/// What stands in `needs` for the study.
+pub(super) const STUDY: &str = "study";
+
 /// What a file gives to all its jobs.
 pub(crate) struct Context<'a, 'h> {
     pub(crate) env: &'h IndexMap<String, Template>,
@@ -49,10 +52,10 @@ impl<'a> Decoder<'a, '_> {
         let stdout = fields
             .get("stdout")
             .and_then(|at| self.stdout(at, &mut outputs));
-        let needs = self.needs(fields, &raw.name, context.names, symbols);
+        let (needs, after_study) = self.needs(fields, &raw.name, context.names, symbols);
         self.check_image(get("image"), fields);
         Some(Job {
-            after_study: None,
+            after_study,
             name: Spanned::new(raw.name.clone(), raw.name_span),
             needs,
             matrix: fields
@@ -185,26 +188,28 @@ impl<'a> Decoder<'a, '_> {
         names
     }
 
-    /// `needs`: a name, a list of names and long forms, or a map from names to options.
+    /// `needs`: a name, a list of names and long forms, or a map from names to options. The place is where `study` is
+    /// among them.
     pub(crate) fn needs(
         &mut self,
         fields: &Fields<'a>,
         own: &str,
         names: &Names,
         symbols: &mut Symbols,
-    ) -> Vec<Need> {
+    ) -> (Vec<Need>, Option<Span>) {
         let mut reader = NeedReader {
             own,
             names,
             symbols,
             needs: Vec::new(),
+            after_study: None,
         };
         if let Some(at) = fields.get("needs") {
             for item in self.flattened(at) {
                 self.need(item, &mut reader);
             }
         }
-        reader.needs
+        (reader.needs, reader.after_study)
     }
 
     fn need(&mut self, at: At, reader: &mut NeedReader<'_>) {
@@ -256,6 +261,21 @@ impl<'a> Decoder<'a, '_> {
         let min = options
             .and_then(|f| f.get("min"))
             .and_then(|at| self.count(at, "`min`", 0));
+        if name.value == STUDY {
+            if let Some(key) = ["missing", "min"]
+                .into_iter()
+                .find_map(|k| options?.key_span(k))
+            {
+                let words = "the need of the study has no options";
+                self.push(Diagnostic::error("bad-need", key, words).help("write `needs: study`"));
+            }
+            if reader.after_study.replace(name.span).is_some() {
+                let words = "the need of the study stands twice";
+                let error = Diagnostic::error("duplicate-name", name.span, words);
+                self.push(error.help("remove one of them"));
+            }
+            return;
+        }
         let Some(targets) = self.targets(at, name, reader) else {
             return;
         };
@@ -327,6 +347,7 @@ struct NeedReader<'n> {
     names: &'n Names,
     symbols: &'n mut Symbols,
     needs: Vec<Need>,
+    after_study: Option<Span>,
 }
 
 fn at_span(diagnostic: Diagnostic, span: Span) -> Diagnostic {

@@ -1,6 +1,6 @@
 //! Axes of jobs: `matrix`, `for_each` and `replicates`.
 
-use dagrun_model::{Diagnostic, Matrix, Replicates, Seeds, Spanned, Value, ValueTemplate};
+use dagrun_model::{Diagnostic, Grow, Matrix, Replicates, Seeds, Spanned, Value, ValueTemplate};
 
 use super::{At, Decoder, Entry, View, printable};
 use crate::schema;
@@ -9,7 +9,7 @@ use crate::schema;
 const MAX_POINTS: u64 = 1_000_000;
 
 /// The most values that a list of one axis may have.
-const MAX_VALUES: usize = 100_000;
+pub(super) const MAX_VALUES: usize = 100_000;
 
 /// Axes that are there by themselves.
 const OWN_AXES: &[&str] = &["replicate", "trial", "study"];
@@ -63,10 +63,12 @@ impl<'a> Decoder<'a, '_> {
                 "`{}` is an axis of its own and cannot be in a matrix",
                 entry.name
             );
-            let help = if entry.name == "replicate" {
-                "write `replicates: N`"
-            } else {
-                "use another name"
+            let help = match &*entry.name {
+                "replicate" => "write `replicates: N`",
+                "trial" => {
+                    "declare a parameter under `space` of `study`, and use `trial.NAME` in the job"
+                }
+                _ => "use another name",
             };
             self.push(Diagnostic::error("reserved-name", entry.name_span, words).help(help));
         }
@@ -135,7 +137,7 @@ impl<'a> Decoder<'a, '_> {
     }
 
     /// Checks that values written out differ and that names of objects are texts.
-    fn check_values(&mut self, items: &[At], what: &str) {
+    pub(super) fn check_values(&mut self, items: &[At], what: &str) {
         let mut seen: rustc_hash::FxHashMap<String, Vec<(Value, At)>> =
             rustc_hash::FxHashMap::default();
         for at in items {
@@ -259,11 +261,51 @@ impl<'a> Decoder<'a, '_> {
             Some(at) => self.seeds(at, zero),
             None => Seeds::Common { base: zero },
         };
+        let grow = fields.get("grow").and_then(|at| self.grow(at, n.as_ref()));
         Some(Replicates {
-            grow: None,
+            grow,
             n: n?,
             seeds,
             min,
+            span,
+        })
+    }
+
+    fn grow(&mut self, at: At, n: Option<&ValueTemplate>) -> Option<Grow> {
+        let fields = self.fields(at, &schema::GROW)?;
+        let to = match fields.get("to") {
+            Some(at) => self.replicate_count(at, "`to`"),
+            None if fields.is_meant("to") => None,
+            None => {
+                self.missing_key(at, "`grow`", "to", "how many replicates there are then");
+                None
+            }
+        };
+        let when = match fields.get("when") {
+            Some(at) => self.expression(at, "`when`"),
+            None if fields.is_meant("when") => None,
+            None => {
+                let meaning = "such as `study.best == null || study.value < 2 * study.best.value`";
+                self.missing_key(at, "`grow`", "when", meaning);
+                None
+            }
+        };
+        let literal = |value: Option<&ValueTemplate>| match value {
+            Some(ValueTemplate::Value(value)) => value.value.as_i64(),
+            _ => None,
+        };
+        if let (Some(n), Some(more)) = (literal(n), literal(to.as_ref()))
+            && more <= n
+        {
+            let at = fields.get("to").unwrap_or(at);
+            let words = format!("`to` is {more}, and there are {n} replicates already");
+            let error = self.diagnostic("bad-grow", at, words);
+            self.push(error.help(format!("write a number above {n}")));
+        }
+        let span = self.span(at);
+        Some(Grow {
+            to: to?,
+            when: when?,
             span,
         })
     }

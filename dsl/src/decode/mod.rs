@@ -10,6 +10,8 @@ mod matrix;
 mod param;
 mod policy;
 mod scalar;
+mod space;
+mod study;
 mod top;
 
 use std::borrow::Cow;
@@ -101,6 +103,11 @@ impl Fields<'_> {
     /// Whether a misspelled key probably means this one.
     pub(crate) fn is_meant(&self, name: &str) -> bool {
         self.meant.contains(&name)
+    }
+
+    /// Whether the file has a key, known or not.
+    fn written(&self, name: &str) -> bool {
+        self.entries.iter().any(|e| e.name == name)
     }
 
     /// Whether a map of this kind may have a key.
@@ -376,14 +383,15 @@ impl<'a> Decoder<'a, '_> {
         if table.has(name) || name.starts_with("x-") {
             return None;
         }
-        let near = did_you_mean(name, table.names()).filter(|_| schema::foreign(name).is_none());
+        let foreign = schema::foreign(table, name);
+        let near = did_you_mean(name, table.names()).filter(|_| foreign.is_none());
         let mut diagnostic = if table.later.contains(&name) {
             Diagnostic::error(
                 "not-in-this-version",
                 entry.name_span,
                 format!("`{name}` is not in this version"),
             )
-            .help(later_help(name))
+            .help("functions in warm processes come later; write `run:` with a command that gets its values as arguments, such as `run: [python3, model.py, \"${{ toJSON(trial) }}\"]`")
         } else {
             let unknown = Diagnostic::error(
                 "unknown-key",
@@ -394,13 +402,13 @@ impl<'a> Decoder<'a, '_> {
                 Some(near) => unknown
                     .help(format!("did you mean `{near}`?"))
                     .fix(entry.name_span, near),
-                None if schema::foreign(name).is_some() => {
-                    unknown.help(schema::foreign(name).unwrap_or_default())
-                }
-                None => unknown.help(format!(
-                    "its keys are {}; keys that begin with `x-` are yours",
-                    table.names().collect::<Vec<_>>().join(", ")
-                )),
+                None => unknown.help(match foreign {
+                    Some(help) => help.to_owned(),
+                    None => format!(
+                        "its keys are {}; keys that begin with `x-` are yours",
+                        table.names().collect::<Vec<_>>().join(", ")
+                    ),
+                }),
             }
         };
         if let Some(alias) = entry.at.via {
@@ -451,14 +459,6 @@ impl<'a> Decoder<'a, '_> {
         .help("it begins with a letter or `_` and goes on with letters, digits and `_`");
         self.push(diagnostic);
         false
-    }
-}
-
-fn later_help(name: &str) -> &'static str {
-    match name {
-        "call" => "use `run:` until warm processes come",
-        "grow" => "choose a fixed `n` until adaptive replicates come",
-        _ => "leave it out until studies come; a `matrix` can sweep fixed points",
     }
 }
 

@@ -84,12 +84,17 @@ impl Decoder<'_, '_> {
 
     /// `timeout`: a duration, checked where it is written out.
     pub(crate) fn timeout(&mut self, at: At) -> Option<Template> {
-        let template = self.template(at, "`timeout`", "a duration such as `90s`")?;
+        self.duration(at, "`timeout`")
+    }
+
+    /// A duration, checked where it is written out.
+    pub(super) fn duration(&mut self, at: At, what: &str) -> Option<Template> {
+        let template = self.template(at, what, "a duration such as `90s`")?;
         if let Some(text) = template.as_text() {
             match parse_duration(text) {
                 Err(words) => self.error("bad-duration", at, words),
                 Ok(time) if time.is_zero() => {
-                    self.error("bad-duration", at, "a timeout of no time at all")
+                    self.error("bad-duration", at, format!("{what} is no time at all"))
                 }
                 Ok(_) => {}
             }

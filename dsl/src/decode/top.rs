@@ -1,7 +1,8 @@
 //! The top level of a file.
 
 use dagrun_model::{
-    Diagnostic, Export, Param, RelPath, Report, Span, Spanned, Template, Toolchain, ValueTemplate,
+    Diagnostic, Export, Param, RelPath, Report, Span, Spanned, Study, Template, Toolchain,
+    ValueTemplate,
 };
 use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
@@ -21,6 +22,7 @@ pub(crate) struct Head<'a> {
     pub(crate) pass_env: Vec<Spanned<String>>,
     pub(crate) toolchain: Vec<Toolchain>,
     pub(crate) defaults: Option<Fields<'a>>,
+    pub(crate) study: Option<Study>,
     pub(crate) jobs: Vec<RawJob<'a>>,
     pub(crate) export: Vec<Export>,
     pub(crate) report: Report,
@@ -68,6 +70,11 @@ impl<'a> Decoder<'a, '_> {
         let defaults = fields
             .get("defaults")
             .and_then(|at| self.fields(at, &schema::DEFAULTS));
+        let study = match fields.get("study") {
+            Some(at) => Some(self.study(at)),
+            None if fields.is_meant("study") => Some(super::study::unreadable(self.span(root))),
+            None => None,
+        };
         let jobs = match fields.get("jobs") {
             Some(at) => self.raw_jobs(at),
             None if fields.is_meant("jobs") => Vec::new(),
@@ -89,6 +96,7 @@ impl<'a> Decoder<'a, '_> {
             pass_env,
             toolchain,
             defaults,
+            study,
             jobs,
             export: fields
                 .get("export")
@@ -151,6 +159,12 @@ impl<'a> Decoder<'a, '_> {
 
     fn raw_job(&mut self, entry: &Entry<'a>) -> RawJob<'a> {
         self.check_name("a job", &entry.name, entry.name_span);
+        if entry.name == super::job::STUDY {
+            let words = "`study` cannot be the name of a job: in `needs` it stands for the study";
+            self.push(
+                Diagnostic::error("reserved-name", entry.name_span, words).help("use another name"),
+            );
+        }
         let fields = match self.view(entry.at) {
             super::View::Map => self.fields(entry.at, &schema::JOB),
             super::View::Null => {
@@ -181,7 +195,8 @@ impl<'a> Decoder<'a, '_> {
 
     fn uses(&mut self, fields: &Fields<'a>) -> Option<Uses> {
         let Some(at) = fields.get("uses") else {
-            if let Some(span) = fields.key_span("with") {
+            // `call` and its `with` come later together.
+            if let Some(span) = fields.key_span("with").filter(|_| !fields.written("call")) {
                 self.push(
                     Diagnostic::error(
                         "needs-uses",

@@ -133,6 +133,54 @@ pub struct Job {
     pub span: Span,
 }
 
+impl Job {
+    /// Calls `visit` for every expression of the job, but for those of `replicates.grow`, which are about a study and not
+    /// about a node.
+    pub fn walk_exprs<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
+        let matrix = &self.matrix;
+        let points = matrix.include.iter().chain(&matrix.exclude);
+        for value in matrix.axes.values().chain(points) {
+            value.walk_exprs(visit);
+        }
+        if let Some(replicates) = &self.replicates {
+            replicates.n.walk_exprs(visit);
+            replicates.min.iter().for_each(|v| v.walk_exprs(visit));
+            let (Seeds::Common { base: seeds }
+            | Seeds::PerTrial { base: seeds }
+            | Seeds::List { values: seeds }) = &replicates.seeds;
+            seeds.walk_exprs(visit);
+        }
+        self.condition.iter().for_each(&mut *visit);
+        for input in &self.inputs {
+            input.value.walk_exprs(visit);
+        }
+        for output in self.outputs.values() {
+            output.path.exprs().for_each(&mut *visit);
+        }
+        let steps = match &self.recipe {
+            Recipe::Run(command) => {
+                command.walk_exprs(visit);
+                [].as_slice()
+            }
+            Recipe::Steps(steps) => steps,
+        };
+        for step in steps {
+            step.command.walk_exprs(visit);
+            step.condition.iter().for_each(&mut *visit);
+        }
+        let env = steps.iter().flat_map(|step| step.env.values());
+        let limits = [&self.threads, &self.timeout].into_iter().flatten();
+        for template in self.env.values().chain(env).chain(limits) {
+            template.exprs().for_each(&mut *visit);
+        }
+        let amounts = [&self.resources.cpus, &self.resources.memory];
+        let amounts = amounts.into_iter().flatten();
+        for amount in amounts.chain(self.resources.named.values()) {
+            amount.walk_exprs(visit);
+        }
+    }
+}
+
 /// A need of another job.
 #[derive(Clone, Debug)]
 pub struct Need {
@@ -262,6 +310,26 @@ pub enum Command {
     Argv(Vec<Template>, Span),
     /// A string: a script for a shell.
     Script(Script),
+}
+
+impl Command {
+    /// Calls `visit` for every expression in it.
+    pub fn walk_exprs<'a>(&'a self, visit: &mut dyn FnMut(&'a Expr)) {
+        match self {
+            Self::Argv(words, _) => {
+                for word in words {
+                    word.exprs().for_each(&mut *visit);
+                }
+            }
+            Self::Script(script) => {
+                for part in &script.parts {
+                    if let ScriptPart::Value { expr, .. } = part {
+                        visit(expr);
+                    }
+                }
+            }
+        }
+    }
 }
 
 /// A script, split at its templates.

@@ -13,7 +13,7 @@ pub struct Study {
     pub space: IndexMap<String, SpaceParameter>,
     /// What proposes trials.
     pub sampler: SamplerSpec,
-    /// How many trials there are in all.
+    /// How many trials there are in all; null (for `grid`): as many as its space has points.
     pub trials: ValueTemplate,
     /// How many trials are under way at once; without it (`auto`) it follows slots and replicates.
     pub in_flight: Option<ValueTemplate>,
