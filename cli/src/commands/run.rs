@@ -31,6 +31,9 @@ use crate::{
 /// Events that a subscriber may lag behind; the journal has them all.
 const QUEUE: usize = 65_536;
 
+/// The most slots: each may be a process with pipes, on one machine.
+const MAX_SLOTS: usize = 4096;
+
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
 /// Characters of the value of a template that are shown with a failure.
@@ -47,6 +50,12 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     if slots == 0 {
         return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in")
             .hint("write a number above 0"));
+    }
+    if slots > MAX_SLOTS {
+        return Err(CliError::invalid(format!(
+            "{slots} slots are too many: the most is {MAX_SLOTS}"
+        ))
+        .hint("each slot may be a process with its folder and open files, and the machine's limits would fail nodes; `-j`, `jobs` in dagrun.toml and DAGRUN_JOBS say how many, mostly the number of CPUs"));
     }
     announce(&planned, slots, style);
 

@@ -141,3 +141,29 @@ export: {out.txt: "${{ jobs.a.outputs.o }}"}
         );
     }
 }
+
+#[test]
+fn arguments_that_cannot_be_meant_are_refused() {
+    let project = Project::new("params: {x: {type: any, default: 1}}\njobs:\n  a: {run: 'true'}\n");
+    project
+        .fails(2, &["run", "-j", "1000000"])
+        .has("1000000 slots are too many: the most is 4096")
+        .has("open files");
+    project
+        .fails(2, &["plan", "--only", "a["])
+        .has("a selector is `job` or `job[axis=value,...]`");
+    project.write("p.json", "{\"x\": 1, \"y\": {\"a\": 1, \"a\": 2}}");
+    project
+        .fails(2, &["plan", "--params-file", "p.json"])
+        .has("p.json:1:24: `a` stands twice in this map");
+}
+
+#[test]
+fn a_symlink_without_end_is_named() {
+    let project = Project::new("jobs:\n  a: {inputs: [data], run: ls}\n");
+    std::fs::create_dir(project.dir().join("data")).unwrap();
+    std::os::unix::fs::symlink("../data", project.dir().join("data/self")).unwrap();
+    let said = project.say(&["plan"]);
+    assert_ne!(said.code, 0);
+    said.has("data/self` is a symbolic link that leads back to itself");
+}
