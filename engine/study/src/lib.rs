@@ -8,9 +8,31 @@
 
 #![forbid(unsafe_code)]
 
+mod definition;
+mod describe;
+mod event;
+mod exact;
 mod history;
+mod replay;
+mod resolve;
+mod rules;
 pub mod sampler;
 mod space;
+mod special;
+mod state;
+mod table;
+mod unit;
+mod view;
 
+pub use definition::{Definition, Goal, Order, Stop};
+pub use describe::{DefinitionText, ParameterText};
+pub use event::{
+    Answer, EndReason, FORMAT, Scores, Source, StudyAction, StudyEnd, StudyEvent, StudyRecord,
+    TrialEnd,
+};
 pub use history::{History, Told};
+pub use replay::{Kept, ReplayError};
 pub use space::{Distribution, Parameter, Space};
+pub use state::Study;
+pub use table::TrialState;
+pub use view::{Best, Counts, TrialRow};
