@@ -44,7 +44,7 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
     let params = params::resolve(&pipeline, &options.params, &mut errors);
     let order = order(&pipeline, &mut errors);
     let phases: Arc<[JobPhase]> = job_phases(&pipeline).into();
-    phase::check(&pipeline, &phases, &mut errors);
+    phase::check(&pipeline, &mut errors);
     if !errors.is_empty() {
         return Err(errors);
     }

@@ -10,7 +10,6 @@ use crate::{
     TrialPoint,
     axes::{Axis, AxisValues, JobPoints, REPLICATE, identity},
     grid::Grid,
-    phase::TRIAL,
 };
 
 /// The most axes a job may have: a mask has a bit for each.
@@ -107,11 +106,7 @@ pub(crate) fn points_of(
 /// The axes of `for_each`: the projection of the points of the job that has them.
 fn taken_over(request: &PointsRequest<'_>, errors: &mut Vec<Diagnostic>) -> Vec<Block> {
     let names = &request.job.for_each;
-    // The axis `trial` is taken over whether it is named or not.
-    let mut done: Vec<bool> = names
-        .iter()
-        .map(|name| request.trial.is_some() && name.value == TRIAL)
-        .collect();
+    let mut done = vec![false; names.len()];
     let mut blocks = Vec::new();
     for points in &request.needed {
         let mut mine = Vec::new();

@@ -7,4 +7,5 @@ mod files;
 mod keys;
 mod oracle;
 mod selection;
+mod study;
 mod world;
