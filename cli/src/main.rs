@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod drawing;
 mod error;
+mod leftovers;
 mod load;
 mod resolve;
 mod settings;

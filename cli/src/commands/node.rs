@@ -10,6 +10,7 @@ use crate::{
     args::{CheckArgs, GetArgs, Global, NodeOf, Selection, ShellArgs},
     commands::{no_such_node, report, run, run_error},
     error::{CliError, Context, Done},
+    leftovers,
     load::{Loaded, Planned},
     put,
     resolve::Resolved,
@@ -253,6 +254,7 @@ pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
         .workspace
         .lock(&std::env::args().collect::<Vec<_>>())
         .map_err(run_error)?;
+    leftovers::clear(&found.planned.workspace, &found.planned.store, style);
     let slots = found.loaded.settings.jobs.value;
     let report = dagrun_run::check(CheckRequest {
         plan: found.planned.plan.clone(),

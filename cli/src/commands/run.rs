@@ -22,6 +22,7 @@ use crate::{
     args::{Global, Pipeline, RunArgs},
     commands::{report, run_error},
     error::{CliError, Context, Done, Kind},
+    leftovers,
     load::{Loaded, Planned},
     say,
     settings::Settings,
@@ -46,6 +47,8 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     let force = force(args.work.force.as_deref(), &planned.plan)?;
     let command: Vec<String> = std::env::args().collect();
     let lock = planned.workspace.lock(&command).map_err(run_error)?;
+    let mut warnings = planned.warnings.clone();
+    warnings.extend(leftovers::clear(&planned.workspace, &planned.store, style));
     let slots = args.jobs.unwrap_or(loaded.settings.jobs.value);
     if slots == 0 {
         return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in")
@@ -70,7 +73,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     let plan = planned.plan.clone();
     let summary = dagrun_run::run(RunRequest {
         plan: plan.clone(),
-        warnings: planned.warnings,
+        warnings,
         store: planned.store.clone(),
         workspace: planned.workspace.clone(),
         lock,

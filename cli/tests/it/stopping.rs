@@ -49,17 +49,32 @@ fn start_marked(project: &Project, mark: &str, args: &[&str]) -> std::process::C
 }
 
 fn processes_with(mark: &str) -> usize {
+    pids_with(mark).len()
+}
+
+fn pids_with(mark: &str) -> Vec<String> {
     let needle = format!("DAGRUN_TEST_MARK={mark}");
     std::fs::read_dir("/proc")
         .unwrap()
         .filter_map(Result::ok)
-        .filter_map(|entry| std::fs::read(entry.path().join("environ")).ok())
-        .filter(|environ| {
+        .filter(|entry| {
+            let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
             environ
                 .split(|b| *b == 0)
                 .any(|variable| variable == needle.as_bytes())
         })
-        .count()
+        .map(|entry| entry.file_name().to_string_lossy().into_owned())
+        .collect()
+}
+
+/// Kills what carries a mark, and gives how many there were.
+fn kill_all_with(mark: &str) -> usize {
+    let pids = pids_with(mark);
+    let _ = std::process::Command::new("kill")
+        .arg("-9")
+        .args(&pids)
+        .status();
+    pids.len()
 }
 
 fn until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
@@ -250,9 +265,11 @@ jobs:
         .unwrap();
     let left = processes_with(&mark);
     // Whatever the outcome of the test, the machine must not keep it.
-    let _ = std::process::Command::new("pkill")
-        .args(["-9", "-f", "import os.*os.fork"])
-        .status();
+    for _ in 0..1000 {
+        if left == 0 || kill_all_with(&mark) == 0 {
+            break;
+        }
+    }
     assert!(said.status.success(), "{said:?}");
     assert_eq!(left, 0);
 }
@@ -292,4 +309,77 @@ fn the_grace_time_is_a_setting() {
         "{:?}",
         began.elapsed()
     );
+}
+
+#[test]
+fn a_spawner_that_is_stopped_is_replaced_and_its_nodes_run_again() {
+    let project = Project::new("");
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: stopped\npass_env: [DAGRUN_TEST_MARK]\njobs:\n  a:\n    timeout: 1s\n    run: |\n      [ -e {0}/started ] && exit 0\n      kill -STOP $PPID\n      echo > {0}/started\n      env -i sleep 299\n",
+            project.dir().display()
+        ),
+    );
+    let mark = format!("replaced-{}", std::process::id());
+    let child = start_marked(&project, &mark, &["run", "--events", "events"]);
+    let said = said(child.wait_with_output().unwrap());
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(project.executed(), 2);
+    let events = project.read("events");
+    assert!(events.contains("a signal stopped it"), "{events}");
+    assert_eq!(processes_with(&mark), 0);
+}
+
+#[test]
+fn a_stopped_spawner_wakes_up_when_the_engine_is_killed() {
+    let project = Project::new("");
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: stopped\npass_env: [DAGRUN_TEST_MARK]\njobs:\n  a:\n    run: kill -STOP $PPID; echo > {}/started; sleep 300\n",
+            project.dir().display()
+        ),
+    );
+    let mark = format!("woken-{}", std::process::id());
+    let mut child = start_marked(&project, &mark, &["run"]);
+    project.wait_for("started");
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("all processes are gone", 10, || processes_with(&mark) == 0);
+}
+
+#[test]
+fn what_a_killed_run_left_is_cleared_by_the_next() {
+    let project = slow("300");
+    let mark = format!("cleared-{}", std::process::id());
+    let mut child = start_marked(&project, &mark, &["run", "-j", "1"]);
+    project.wait_for("started");
+    until("a slow node starts", 10, || processes_with(&mark) >= 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    until("all processes are gone", 10, || processes_with(&mark) == 0);
+    let work = project.cache().join("work");
+    let folders = || -> Vec<_> {
+        let entries = std::fs::read_dir(&work).unwrap();
+        let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+        names.sort_unstable();
+        names
+    };
+    let dead = folders();
+    assert_eq!(dead.len(), 1, "{dead:?}");
+    // A run of another workspace, which may be live, and a process that no spawner could kill.
+    std::fs::create_dir_all(work.join("20200101-000000000-0000/.dagrun")).unwrap();
+    let mut left = std::process::Command::new("sleep")
+        .arg("300")
+        .env(
+            "DAGRUN_ATTEMPT_TOKEN",
+            format!("{}.1.2.3", dead[0].display()),
+        )
+        .spawn()
+        .unwrap();
+    let ran = project.ok(&["run", "--until", "quick"]);
+    ran.has("1 process of run").has("had to be killed");
+    assert!(!left.wait().unwrap().success());
+    assert_eq!(folders(), ["20200101-000000000-0000"]);
 }

@@ -50,10 +50,22 @@ pub(crate) struct Host {
     closing: bool,
     /// When the spawner must have killed what it was told to; a spawner that is stopped or stuck is then killed itself.
     kill_by: Option<Instant>,
+    /// When to ask the spawner again whether it is there.
+    beat_at: Instant,
+    /// How often it was asked since it said anything.
+    silent: u32,
 }
 
 /// How long a spawner may take to kill attempts.
 const KILL_WITHIN: Duration = Duration::from_secs(2);
+
+/// How often a spawner that says nothing is asked whether it is there. Times are counted in these rather than by a clock, so that
+/// an engine that was stopped itself does not take its own absence for the spawner's.
+const BEAT: Duration = Duration::from_secs(1);
+/// Beats after which a spawner that was stopped by a signal is killed: nobody watches timeouts meanwhile.
+const STOPPED: u32 = 5;
+/// Beats after which one is killed that is just silent: machines under load are slow.
+const SILENT: u32 = 60;
 
 struct Entry {
     submitted: Instant,
@@ -103,6 +115,8 @@ impl Host {
             pending: 0,
             closing: false,
             kill_by: None,
+            beat_at: Instant::now() + BEAT,
+            silent: 0,
         }
     }
 
@@ -145,8 +159,11 @@ impl Host {
             tv_sec: 0,
             tv_nsec: 0,
         };
-        let left = self
-            .kill_by
+        let beat = (!self.attempts.is_empty()).then_some(self.beat_at);
+        let left = [self.kill_by, beat]
+            .into_iter()
+            .flatten()
+            .min()
             .map(|by| by.saturating_duration_since(Instant::now()));
         let left = left.map(|left| Timespec {
             tv_sec: left.as_secs() as i64,
@@ -174,6 +191,7 @@ impl Host {
             link.receive(&mut events)?;
         }
         self.check_kills(&events)?;
+        self.check_beat(speaks)?;
         Ok(events)
     }
 
@@ -186,16 +204,48 @@ impl Host {
         let waits = |entry: &Entry| matches!(entry.state, State::Given(_));
         let Some(link) = self
             .link
-            .as_ref()
+            .as_mut()
             .filter(|_| heard.is_empty() && self.attempts.values().any(waits))
         else {
             return Ok(());
         };
-        // It is a child of this process that was not waited for, so the pid is still its own.
-        if let Some(pid) = rustix::process::Pid::from_raw(link.pid() as i32) {
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        link.kill();
+        Err(io::Error::other("it did not kill what it was told to"))
+    }
+
+    /// A spawner that was stopped, or hangs, watches no timeouts: it is asked whether it is there, and killed in the end.
+    fn check_beat(&mut self, spoke: bool) -> io::Result<()> {
+        let now = Instant::now();
+        if spoke {
+            self.silent = 0;
+            self.beat_at = now + BEAT;
         }
-        Err(io::Error::other("it did not answer"))
+        if self.beat_at > now {
+            return Ok(());
+        }
+        self.beat_at = now + BEAT;
+        let has_any = self
+            .attempts
+            .values()
+            .any(|entry| matches!(entry.state, State::Given(_)));
+        let Some(link) = self.link.as_mut().filter(|_| has_any) else {
+            self.silent = 0;
+            return Ok(());
+        };
+        if self.silent == 0 {
+            link.ping();
+        }
+        self.silent += 1;
+        let why = if self.silent > STOPPED && link.is_stopped() {
+            "a signal stopped it"
+        } else if self.silent > SILENT {
+            "it does not answer"
+        } else {
+            return Ok(());
+        };
+        self.silent = 0;
+        link.kill();
+        Err(io::Error::other(why))
     }
 
     fn obey(&mut self, message: Message) {
@@ -338,6 +388,7 @@ impl Host {
         for event in events {
             match event {
                 LinkEvent::Started(id) => self.started(id),
+                LinkEvent::Here => {}
                 LinkEvent::Ended(id, finished) => {
                     self.deaths = 0;
                     if let Some(given) = self.take_back(id) {
@@ -416,7 +467,9 @@ impl Host {
                 let outcome = if self.closing {
                     Outcome::Cancelled
                 } else {
-                    Outcome::Lost("the process that runs nodes on this worker died".into())
+                    Outcome::Lost(format!(
+                        "the process that runs nodes on this worker died: {error}"
+                    ))
                 };
                 let result = self.worker.give_up(*prepared, outcome);
                 self.end(id, result);

@@ -52,7 +52,7 @@ impl Folders {
                     return Ok(path);
                 }
                 state.made += 1;
-                self.root.join(format!("n{}", state.made))
+                self.root.join(format!("{UNNAMED}{}", state.made))
             };
             match fs::create_dir(&path) {
                 Ok(()) => return Ok(path),
@@ -116,6 +116,15 @@ impl Folders {
 /// The folder for scripts and logs, beside those of nodes.
 pub(crate) const SCRATCH: &str = ".dagrun";
 
+/// What the names of folders of nodes begin with until they are kept for people; a number follows.
+const UNNAMED: char = 'n';
+
+/// Whether a name is one of a folder that was kept for nobody.
+pub(crate) fn is_unnamed(name: &str) -> bool {
+    name.strip_prefix(UNNAMED)
+        .is_some_and(|number| !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit()))
+}
+
 /// A short name that tells people which node it is and that no shell or build tool stumbles over.
 fn name(id: &str, attempt: AttemptId) -> String {
     let plain = |c: char| {
@@ -130,7 +139,7 @@ fn name(id: &str, attempt: AttemptId) -> String {
 }
 
 /// Removes a folder with all in it, also where the node took its own rights away.
-fn remove(folder: &Path) -> io::Result<()> {
+pub(crate) fn remove(folder: &Path) -> io::Result<()> {
     // Most nodes leave nothing behind once their outputs are stored.
     if fs::remove_dir(folder).is_ok() {
         return Ok(());

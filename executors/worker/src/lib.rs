@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod collect;
+mod dead;
 mod env;
 mod folder;
 mod inputs;
@@ -21,6 +22,7 @@ mod spawner;
 mod worker;
 
 pub use collect::Timing;
+pub use dead::{clear_dead_run, uncleared_runs};
 pub use link::{Finished, Link, LinkEvent};
 pub use prepare::Prepared;
 pub use spawner::{SPAWNER_COMMAND, is_spawner, spawner_main};

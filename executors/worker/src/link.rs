@@ -15,12 +15,15 @@ use dagrun_model::{AttemptId, Resources};
 
 use crate::{
     Prepared, SPAWNER_COMMAND, Worker,
+    spawner::tree,
     spawner::wire::{End, GREETING, Hello, Order, Report, decode, encode},
     worker::named,
 };
 
 /// How long a spawner may take to say that it is there.
 const GREETED: Duration = Duration::from_secs(20);
+/// How long a spawner may take to read what it is told.
+const READ: Duration = Duration::from_secs(30);
 /// How long a spawner may take to kill everything.
 const CLOSED: Duration = Duration::from_secs(15);
 /// How long pipes are read after the end of a node where something holds them open.
@@ -42,6 +45,8 @@ pub enum LinkEvent {
     Started(AttemptId),
     /// Nothing of an attempt runs any more.
     Ended(AttemptId, Finished),
+    /// It is there.
+    Here,
 }
 
 /// How the processes of an attempt ended; to be given to [`Worker::collect`].
@@ -96,12 +101,25 @@ impl Link {
                 "it does not answer as the spawner of this version",
             ));
         }
+        self.socket.set_write_timeout(Some(READ))?;
         self.socket.set_read_timeout(None)
     }
 
-    /// The spawner's process id.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
+    /// Asks it to say [`LinkEvent::Here`]. Goes out with the next [`Link::flush`].
+    pub fn ping(&mut self) {
+        self.orders.push(Order::Ping);
+    }
+
+    /// Whether a signal has stopped it, so that it does nothing until another one lets it go on.
+    pub fn is_stopped(&self) -> bool {
+        tree::is_stopped(self.child.id() as i32)
+    }
+
+    /// Kills it and all below it.
+    pub fn kill(&mut self) {
+        // It is a child of this process that was not waited for, so the pid is still its own.
+        tree::kill_below(self.child.id() as i32);
+        let _ = self.child.kill();
     }
 
     /// Gives it an attempt, which starts when those before it have started and its resources are free. It goes out with the next
@@ -126,7 +144,7 @@ impl Link {
     /// Sends what was ordered.
     ///
     /// # Errors
-    /// When the spawner is gone.
+    /// When the spawner is gone, or does not read.
     pub fn flush(&mut self) -> io::Result<()> {
         if self.orders.is_empty() {
             return Ok(());
@@ -161,6 +179,7 @@ impl Link {
         while let Some(reports) = decode(&mut self.input)? {
             events.extend(reports.into_iter().map(|report| match report {
                 Report::Started(id) => LinkEvent::Started(AttemptId(id)),
+                Report::Here => LinkEvent::Here,
                 Report::Ended(end) => LinkEvent::Ended(AttemptId(end.id), Finished(end)),
             }));
         }
@@ -170,6 +189,9 @@ impl Link {
     /// Ends the spawner and waits until it has killed everything; a spawner that does not end is killed itself.
     pub fn close(mut self) {
         let _ = self.socket.shutdown(std::net::Shutdown::Both);
+        if self.is_stopped() {
+            self.kill();
+        }
         let began = Instant::now();
         let mut pause = Duration::from_micros(200);
         while began.elapsed() < CLOSED {
@@ -179,7 +201,7 @@ impl Link {
             }
             pause = (pause * 2).min(Duration::from_millis(20));
         }
-        let _ = self.child.kill();
+        self.kill();
         let _ = self.child.wait();
     }
 }

@@ -59,6 +59,11 @@ fn serve() -> io::Result<()> {
     let _ = rustix::process::setsid();
     dagrun_sys::catch_stop_signals();
     #[cfg(target_os = "linux")]
-    rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+    {
+        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
+        // A spawner that was stopped wakes up when the engine dies, and kills what runs.
+        let _ =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::CONT));
+    }
     serve::Server::new(socket)?.run()
 }

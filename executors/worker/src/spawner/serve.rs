@@ -238,6 +238,10 @@ impl Server {
                 self.queue.push_back(Attempt::new(*order, now));
             }
             Order::Recall(id) => self.stop_queued(id, now),
+            Order::Ping => {
+                self.reports.push(Report::Here);
+                self.flush_at = Some(now);
+            }
             Order::Stop { id, kill } => {
                 self.stop_queued(id, now);
                 self.settle(|attempt| attempt.order.id == id);

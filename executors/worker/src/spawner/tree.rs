@@ -137,6 +137,13 @@ pub(crate) fn stat(pid: i32) -> Option<Stat> {
     })
 }
 
+/// Whether a process was stopped by a signal.
+pub(crate) fn is_stopped(pid: i32) -> bool {
+    let text = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let name_end = text.iter().rposition(|b| *b == b')');
+    name_end.and_then(|end| text.get(end + 2)) == Some(&b'T')
+}
+
 /// The attempt token in the environment of a process, where it has one and may be read.
 pub(crate) fn token(pid: i32) -> Option<String> {
     let environ = fs::read(format!("/proc/{pid}/environ")).ok()?;
@@ -195,6 +202,39 @@ pub(crate) fn signal_descendants(root: i32, with: Signal) {
         // The pid was read as a descendant before `seen`; it must still be one once it is held.
         signal(pid, with, || stat(pid) == Some(seen) && descends(pid, root));
     }
+}
+
+/// Kills everything below a process that does nothing about it itself, as far as that is done within a moment.
+pub(crate) fn kill_below(root: i32) {
+    for _ in 0..20 {
+        let lives = |pid: &i32| stat(*pid).is_some_and(|stat| !stat.zombie);
+        if !descendants(root).iter().any(lives) {
+            return;
+        }
+        // What these leave goes to the nearest subreaper, which is `root` or above it.
+        signal_descendants(root, Signal::KILL);
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+/// Kills a spawner that is the parent of a process with a token of `session`, with all below it.
+///
+/// For when the engine is dead: a spawner that works is gone too.
+pub(crate) fn kill_spawners(session: &str) {
+    let marked = all().filter(|pid| token(*pid).is_some_and(|token| token.starts_with(session)));
+    let mut parents: Vec<i32> = marked.filter_map(|pid| Some(stat(pid)?.parent)).collect();
+    parents.sort_unstable();
+    parents.dedup();
+    for pid in parents.into_iter().filter(|pid| is_spawner(*pid)) {
+        kill_below(pid);
+        signal(pid, Signal::KILL, || is_spawner(pid));
+    }
+}
+
+fn is_spawner(pid: i32) -> bool {
+    let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+    let mut words = line.split(|b| *b == 0).skip(1);
+    words.next() == Some(super::SPAWNER_COMMAND.as_bytes())
 }
 
 fn descends(mut pid: i32, root: i32) -> bool {

@@ -25,6 +25,8 @@ pub(crate) enum Order {
     Stop { id: u64, kill: bool },
     /// Give an attempt back, if it has not begun.
     Recall(u64),
+    /// Say that you are there.
+    Ping,
 }
 
 /// What holds for all attempts.
@@ -92,6 +94,8 @@ pub(crate) enum Report {
     Started(u64),
     /// Nothing of an attempt is left.
     Ended(Box<End>),
+    /// The answer to a ping.
+    Here,
 }
 
 /// The end of an attempt's processes.
