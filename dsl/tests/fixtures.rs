@@ -68,10 +68,7 @@ fn calibrate() {
     let pipeline = valid("calibrate.yaml", include_str!("fixtures/calibrate.yaml"));
     let study = pipeline.study.as_ref().expect("it has a study");
     let names: Vec<&str> = study.space.keys().map(String::as_str).collect();
-    assert_eq!(
-        names,
-        ["beta", "p_acute", "immunity", "carriers", "season"]
-    );
+    assert_eq!(names, ["beta", "p_acute", "immunity", "carriers", "season"]);
     assert_eq!(study.space["beta"].kind.value, DistributionKind::LogUniform);
     assert!(study.space["immunity"].digits.is_some());
     assert_eq!(study.sampler.kind.value, SamplerKind::Tpe);

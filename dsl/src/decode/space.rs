@@ -13,7 +13,7 @@ use crate::schema;
 const MAX_PARAMETERS: usize = 1000;
 
 /// Whole numbers up to this are exact as floats, which coordinates of a point are.
-const MAX_WHOLE: f64 = 9_007_199_254_740_992.0;
+const MAX_WHOLE: u64 = 1 << 53;
 
 /// More decimal places than a float has.
 const MAX_DIGITS: i64 = 15;
@@ -98,17 +98,17 @@ impl<'a> Decoder<'a, '_> {
     /// The one distribution among the keys.
     fn distribution(&mut self, fields: &Fields<'a>, name: &str) -> Option<(Spanned<Kind>, At)> {
         let mut found = None;
-        for kind in Kind::ALL {
-            let Some(at) = fields.get(kind.name()) else {
+        for entry in &fields.entries {
+            let Some(kind) = Kind::from_name(&entry.name) else {
                 continue;
             };
-            let span = fields.key_span(kind.name()).unwrap_or_default();
             if found.is_some() {
                 let words = format!("the parameter `{name}` has more than one distribution");
-                self.push(Diagnostic::error("one-of", span, words).help("keep one of them"));
+                let error = Diagnostic::error("one-of", entry.name_span, words);
+                self.push(error.help("keep one of them"));
                 return None;
             }
-            found = Some((Spanned::new(*kind, span), at));
+            found = Some((Spanned::new(kind, entry.name_span), entry.at));
         }
         let meant = Kind::ALL.iter().any(|kind| fields.is_meant(kind.name()));
         let known =
@@ -171,12 +171,17 @@ impl<'a> Decoder<'a, '_> {
             self.push(error.help(help));
             return false;
         }
-        for item in items {
-            if matches!(self.view(*item), View::Null) {
-                let words = "null cannot be chosen: it stands for a parameter that is inactive";
-                let error = self.diagnostic("bad-value", *item, words);
-                self.push(error.help("write a text such as `none`"));
-            }
+        let nulls = items
+            .iter()
+            .filter(|item| matches!(self.view(**item), View::Null));
+        let nulls: Vec<At> = nulls.copied().collect();
+        for item in &nulls {
+            let words = "null cannot be chosen: it stands for a parameter that is inactive";
+            let error = self.diagnostic("bad-value", *item, words);
+            self.push(error.help("write a text such as `none`"));
+        }
+        if !nulls.is_empty() {
+            return false;
         }
         self.check_values(items, "`choice`");
         true
@@ -232,8 +237,8 @@ impl<'a> Decoder<'a, '_> {
             ValueTemplate::Value(value) if whole => value
                 .value
                 .as_i64()
-                .map(|n| n as f64)
-                .filter(|n| n.abs() <= MAX_WHOLE),
+                .filter(|n| n.unsigned_abs() <= MAX_WHOLE)
+                .map(|n| n as f64),
             ValueTemplate::Value(value) => value.value.as_f64().filter(|n| n.is_finite()),
             _ => None,
         };

@@ -119,18 +119,18 @@ impl<'a> Decoder<'a, '_> {
             return fallback;
         };
         let mut found: Option<SamplerSpec> = None;
-        for kind in SamplerKind::ALL {
-            let Some(at) = fields.get(kind.name()) else {
+        for entry in &fields.entries {
+            let Some(kind) = SamplerKind::from_name(&entry.name) else {
                 continue;
             };
-            let span = fields.key_span(kind.name()).unwrap_or_default();
             if found.is_some() {
-                let error = Diagnostic::error("one-of", span, "a study has one sampler");
+                let words = "a study has one sampler";
+                let error = Diagnostic::error("one-of", entry.name_span, words);
                 self.push(error.help("keep one of them"));
                 break;
             }
-            let options = self.sampler_options(at, *kind);
-            let kind = Spanned::new(*kind, span);
+            let options = self.sampler_options(entry.at, kind);
+            let kind = Spanned::new(kind, entry.name_span);
             found = Some(SamplerSpec { kind, options });
         }
         if found.is_none() && fields.entries.iter().all(|e| e.name.starts_with("x-")) {
