@@ -69,6 +69,16 @@ impl<T> Paged<T> {
             .get_mut(at % PAGE)
     }
 
+    /// Entries that stand together: `len` is a power of two up to 64, and `at` a multiple of it.
+    ///
+    /// # Panics
+    /// When they are not all there.
+    pub fn row_mut(&mut self, at: usize, len: usize) -> &mut [T] {
+        let page = self.pages[at / PAGE].as_mut();
+        let page = page.expect("rows are asked for while their page is there");
+        &mut page.items[at % PAGE..at % PAGE + len]
+    }
+
     /// Says that a range of entries will not be asked for again. Each index is retired once.
     pub fn retire(&mut self, range: Range<usize>) {
         for at in range {

@@ -3,7 +3,7 @@
 use dagrun_model::{HostIx, NodeIx, SetIx};
 
 use crate::{
-    NodeState, Scheduler, StateCounts,
+    NodeState, Scheduler,
     graph::{Fate, NONE},
 };
 
@@ -28,7 +28,7 @@ impl Scheduler {
     }
 
     fn check_sets(&self) -> Result<(), String> {
-        for ix in 0..self.graph.sets.len() {
+        for ix in self.graph.live_sets() {
             let set = &self.graph.sets[ix];
             let (mut pending, mut good, mut dropped, mut bad, mut bytes) = (0, 0, 0, 0, 0);
             for member in self.graph.members(SetIx::from_index(ix)) {
@@ -70,8 +70,8 @@ impl Scheduler {
     }
 
     fn check_nodes(&self) -> Result<(), String> {
-        let mut counts = StateCounts::default();
-        for ix in 0..self.graph.nodes.len() {
+        let mut counts = self.retired;
+        for ix in self.graph.live_nodes() {
             let node = NodeIx::from_index(ix);
             let n = self.graph.node(node);
             *counts.of(n.state) += 1;
@@ -141,10 +141,8 @@ impl Scheduler {
         let mut live = 0;
         for (ix, lane) in self.lanes.lanes.iter().enumerate() {
             let ix = ix as u32;
-            let counted = |entry: &&(u64, NodeIx)| {
-                self.lanes
-                    .counts(ix, **entry, self.graph.node(entry.1).state)
-            };
+            let counted =
+                |entry: &&(u64, NodeIx)| self.lanes.counts(ix, **entry, self.state(entry.1));
             let entries = lane.queue.iter().filter(counted).count();
             ensure!(
                 entries == lane.live as usize,
@@ -224,7 +222,7 @@ impl Scheduler {
             "{recalled} attempts are asked back, not {}",
             self.recalled
         );
-        for id in 0..self.graph.nodes.len() {
+        for id in self.graph.live_nodes() {
             let next = self.graph.nodes[id].next_waiter;
             ensure!(
                 next == NONE || self.actions[next as usize] == self.actions[id],

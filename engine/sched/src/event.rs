@@ -19,6 +19,9 @@ pub enum Event {
     PlanExtended(PlanDelta),
     /// No more nodes will be added: the run finishes when all are terminal.
     PlanComplete,
+    /// The nodes of the delta that began with this one are all done, and nothing of a later delta waits for them: they are
+    /// forgotten, with their sets and groups. Their counts stay.
+    Retire(NodeIx),
     /// A worker is there.
     WorkerJoined {
         /// The worker; an id is never used again.

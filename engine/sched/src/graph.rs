@@ -3,11 +3,14 @@
 //! Knows nothing of workers, attempts or time. A node waits on sets, and a set on its members, so that 1,000
 //! replicates that 200 nodes gather cost 1,200 edges.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
-use dagrun_model::{GroupIx, HostIx, JobIx, NodeClass, NodeIx, PlanDelta, SetIx, Trigger};
+use dagrun_model::{GroupIx, HostIx, JobIx, NodeClass, NodeIx, Paged, PlanDelta, SetIx, Trigger};
 
-use crate::NodeState;
+use crate::{
+    NodeState,
+    chunks::{Adjacency, Chunks, Cursor},
+};
 
 /// Stands for "none" in tables of indices.
 pub(crate) const NONE: u32 = u32::MAX;
@@ -131,16 +134,28 @@ pub(crate) struct Group {
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Graph {
-    pub(crate) nodes: Vec<Node>,
-    pub(crate) sets: Vec<Set>,
-    pub(crate) groups: Vec<Group>,
+    pub(crate) nodes: Paged<Node>,
+    pub(crate) sets: Paged<Set>,
+    pub(crate) groups: Paged<Group>,
     pub(crate) classes: Arc<[NodeClass]>,
-    node_sets: Vec<SetIx>,
-    set_members: Vec<NodeIx>,
+    node_sets: Chunks<SetIx>,
+    set_members: Chunks<NodeIx>,
     /// By node: the sets that it is a member of.
     memberships: Adjacency,
     /// By set: the nodes that wait for it.
     consumers: Adjacency,
+    /// By first node: what came with each delta that can still be retired.
+    deltas: BTreeMap<u32, Extent>,
+}
+
+/// What one delta added.
+#[derive(Clone, Debug)]
+pub(crate) struct Extent {
+    pub(crate) nodes: Range<u32>,
+    pub(crate) sets: Range<u32>,
+    groups: Range<u32>,
+    node_sets: u32,
+    set_members: u32,
 }
 
 impl Graph {
@@ -166,11 +181,8 @@ impl Graph {
         );
         self.classes = delta.classes;
         let (first_node, first_set) = (delta.first_node, delta.first_set);
-        let sets_at = offset(self.node_sets.len());
-        let members_at = offset(self.set_members.len());
-        self.node_sets.extend(delta.node_sets);
-        self.set_members.extend(delta.set_members);
-        self.nodes.reserve(delta.nodes.len());
+        let sets_at = self.node_sets.push(delta.node_sets);
+        let members_at = self.set_members.push(delta.set_members);
         for spec in delta.nodes {
             self.nodes.push(Node {
                 state: NodeState::Waiting,
@@ -224,40 +236,75 @@ impl Graph {
                 classes,
             });
         }
-        self.connect(first_node, first_set);
+        let extent = Extent {
+            nodes: first_node..offset(self.nodes.len()),
+            sets: first_set..offset(self.sets.len()),
+            groups: delta.first_group..offset(self.groups.len()),
+            node_sets: sets_at,
+            set_members: members_at,
+        };
+        self.connect(&extent);
+        self.deltas.insert(first_node, extent);
     }
 
-    fn connect(&mut self, first_node: u32, first_set: u32) {
-        let new_sets = first_set..offset(self.sets.len());
-        let new_nodes = first_node..offset(self.nodes.len());
-        let memberships = new_sets.clone().flat_map(|set| {
-            let (start, len) = self.sets[set as usize].members;
-            (start..start + len).map(move |at| (at, set))
+    fn connect(&mut self, extent: &Extent) {
+        let (sets, set_members) = (&self.sets, &self.set_members);
+        let memberships = extent.sets.clone().flat_map(|set| {
+            let members = set_members.slice(sets[set as usize].members);
+            members.iter().map(move |member| (member.0, set))
         });
-        let members = &self.set_members;
-        self.memberships.extend(
-            self.nodes.len(),
-            memberships.map(|(at, set)| (members[at as usize].0, set)),
-        );
-        let consumers = new_nodes.flat_map(|node| {
-            let (start, len) = self.nodes[node as usize].sets;
-            (start..start + len).map(move |at| (at, node))
+        self.memberships
+            .push(extent.nodes.start, extent.nodes.clone(), memberships);
+        let (nodes, node_sets) = (&self.nodes, &self.node_sets);
+        let consumers = extent.nodes.clone().flat_map(|node| {
+            let sets = node_sets.slice(nodes[node as usize].sets);
+            sets.iter().map(move |set| (set.0, node))
         });
-        let node_sets = &self.node_sets;
-        self.consumers.extend(
-            self.sets.len(),
-            consumers.map(|(at, node)| (node_sets[at as usize].0, node)),
-        );
-        for set in new_sets {
+        self.consumers
+            .push(extent.nodes.start, extent.sets.clone(), consumers);
+        for set in extent.sets.clone() {
             self.count_members(set);
         }
     }
 
+    /// All nodes that were not retired.
+    pub(crate) fn live_nodes(&self) -> impl Iterator<Item = usize> {
+        let extents = self.deltas.values();
+        extents.flat_map(|extent| extent.nodes.start as usize..extent.nodes.end as usize)
+    }
+
+    /// All sets that were not retired.
+    pub(crate) fn live_sets(&self) -> impl Iterator<Item = usize> {
+        let extents = self.deltas.values();
+        extents.flat_map(|extent| extent.sets.start as usize..extent.sets.end as usize)
+    }
+
+    /// What came with the delta that began with a node, where it was not retired.
+    pub(crate) fn extent(&self, first: NodeIx) -> Option<&Extent> {
+        self.deltas.get(&first.0)
+    }
+
+    /// Forgets what came with a delta. Nothing of a later delta may wait for it.
+    pub(crate) fn retire(&mut self, first: NodeIx) {
+        let Some(extent) = self.deltas.remove(&first.0) else {
+            return;
+        };
+        let wide = |range: &Range<u32>| range.start as usize..range.end as usize;
+        self.nodes.retire(wide(&extent.nodes));
+        self.sets.retire(wide(&extent.sets));
+        self.groups.retire(wide(&extent.groups));
+        self.node_sets.retire(extent.node_sets);
+        self.set_members.retire(extent.set_members);
+        // A member that lives on is in the sets of its own delta and of others.
+        self.memberships.retire(first.0, &extent.sets);
+        self.consumers.retire(first.0, &extent.nodes);
+    }
+
     /// Counts the members of a new set, some of which may be terminal already.
     fn count_members(&mut self, at: u32) {
-        let (start, len) = self.sets[at as usize].members;
-        for member in start..start + len {
-            let member = self.set_members[member as usize];
+        let len = self.sets[at as usize].members.1;
+        for member in 0..len {
+            let member = self.members(SetIx(at))[member as usize];
             let node = &mut self.nodes[member.index()];
             let set = &mut self.sets[at as usize];
             match node.fate {
@@ -301,14 +348,12 @@ impl Graph {
 
     /// The sets that a node waits for.
     pub(crate) fn sets_of(&self, node: NodeIx) -> &[SetIx] {
-        let (start, len) = self.nodes[node.index()].sets;
-        &self.node_sets[start as usize..(start + len) as usize]
+        self.node_sets.slice(self.nodes[node.index()].sets)
     }
 
     /// The members of a set, in order.
     pub(crate) fn members(&self, set: SetIx) -> &[NodeIx] {
-        let (start, len) = self.sets[set.index()].members;
-        &self.set_members[start as usize..(start + len) as usize]
+        self.set_members.slice(self.sets[set.index()].members)
     }
 
     /// The sets that a node is a member of.
@@ -340,117 +385,12 @@ fn offset(len: usize) -> u32 {
     u32::try_from(len).expect("the planner's budget keeps tables below 2^32")
 }
 
-/// Lists of numbers by key: compressed rows for each delta, chained where a later delta adds to an old key.
-#[derive(Clone, Debug, Default)]
-struct Adjacency {
-    first: Vec<u32>,
-    last: Vec<u32>,
-    rows: Vec<Row>,
-    values: Vec<u32>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Row {
-    start: u32,
-    len: u32,
-    next: u32,
-}
-
-/// A place in a list, which does not borrow it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cursor {
-    at: u32,
-    end: u32,
-    next: u32,
-}
-
-impl Adjacency {
-    fn extend(&mut self, keys: usize, edges: impl Iterator<Item = (u32, u32)> + Clone) {
-        self.first.resize(keys, NONE);
-        self.last.resize(keys, NONE);
-        let first_row = self.rows.len();
-        let old_values = self.values.len();
-        // The row of a key that this delta has touched is its last one, and stands at `first_row` or behind it.
-        for (key, _) in edges.clone() {
-            let last = self.last[key as usize];
-            if last == NONE || (last as usize) < first_row {
-                let row = offset(self.rows.len());
-                self.rows.push(Row {
-                    start: 0,
-                    len: 0,
-                    next: NONE,
-                });
-                match last {
-                    NONE => self.first[key as usize] = row,
-                    last => self.rows[last as usize].next = row,
-                }
-                self.last[key as usize] = row;
-            }
-            self.rows[self.last[key as usize] as usize].len += 1;
-        }
-        let mut start = offset(old_values);
-        for row in &mut self.rows[first_row..] {
-            row.start = start;
-            start += row.len;
-            row.len = 0;
-        }
-        self.values.resize(start as usize, 0);
-        for (key, value) in edges {
-            let row = &mut self.rows[self.last[key as usize] as usize];
-            self.values[(row.start + row.len) as usize] = value;
-            row.len += 1;
-        }
-    }
-
-    fn cursor(&self, key: u32) -> Cursor {
-        let next = self.first.get(key as usize).copied().unwrap_or(NONE);
-        Cursor {
-            at: 0,
-            end: 0,
-            next,
-        }
-    }
-
-    fn next(&self, cursor: &mut Cursor) -> Option<u32> {
-        while cursor.at == cursor.end {
-            if cursor.next == NONE {
-                return None;
-            }
-            let row = self.rows[cursor.next as usize];
-            *cursor = Cursor {
-                at: row.start,
-                end: row.start + row.len,
-                next: row.next,
-            };
-        }
-        cursor.at += 1;
-        Some(self.values[cursor.at as usize - 1])
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn list(lists: &Adjacency, key: u32) -> Vec<u32> {
-        let mut cursor = lists.cursor(key);
-        std::iter::from_fn(|| lists.next(&mut cursor)).collect()
-    }
-
     #[test]
     fn a_node_stays_small() {
         assert!(size_of::<Node>() <= 128, "{} bytes", size_of::<Node>());
-    }
-
-    #[test]
-    fn lists_grow_by_deltas_and_keep_their_order() {
-        let mut lists = Adjacency::default();
-        lists.extend(2, [(0, 10), (1, 20), (0, 11)].into_iter());
-        lists.extend(3, [(2, 30), (0, 12)].into_iter());
-        lists.extend(3, std::iter::empty());
-        assert_eq!(list(&lists, 0), [10, 11, 12]);
-        assert_eq!(list(&lists, 1), [20]);
-        assert_eq!(list(&lists, 2), [30]);
-        assert!(list(&lists, 3).is_empty());
     }
 }

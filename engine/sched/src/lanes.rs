@@ -4,9 +4,12 @@
 //! worker is offered to a few lanes instead of a million nodes. Entries are removed lazily: one counts only while its
 //! node is ready with the entry's number, in this lane.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    ops::Range,
+};
 
-use dagrun_model::{HostIx, NodeClass, NodeIx, Resources, WorkerIx};
+use dagrun_model::{HostIx, NodeClass, NodeIx, Paged, Resources, WorkerIx};
 
 use crate::{NodeState, Time, graph::NONE};
 
@@ -44,7 +47,7 @@ pub(crate) struct Lanes {
     /// Nodes that ask for more than their class.
     grown: BTreeMap<NodeIx, u32>,
     /// By node: its lane.
-    pub(crate) at: Vec<u32>,
+    pub(crate) at: Paged<u32>,
 }
 
 impl Lanes {
@@ -107,15 +110,22 @@ impl Lanes {
     }
 
     pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64) {
-        if self.at.len() <= node.index() {
-            self.at.resize(node.index() + 1, NONE);
-        }
+        self.at.grow(node.index() + 1, &NONE);
         self.at[node.index()] = lane;
         let lane = &mut self.lanes[lane as usize];
         // A lane that has waiting nodes was tried before: what its oldest could not have, this one cannot have.
         lane.dirty |= lane.live == 0 || lane.held.is_some();
         lane.live += 1;
         lane.queue.push_back((seq, node));
+    }
+
+    /// Forgets nodes that are done.
+    pub(crate) fn retire(&mut self, nodes: Range<usize>) {
+        self.at.grow(nodes.end, &NONE);
+        if !self.grown.is_empty() {
+            self.grown.retain(|node, _| !nodes.contains(&node.index()));
+        }
+        self.at.retire(nodes);
     }
 
     /// A node is no longer ready; its entry stays until it is met.
@@ -142,15 +152,15 @@ impl Lanes {
     }
 
     /// Whether an entry of a lane counts.
-    pub(crate) fn counts(&self, lane: u32, entry: (u64, NodeIx), state: NodeState) -> bool {
-        matches!(state, NodeState::Ready { seq, .. } if seq == entry.0)
+    pub(crate) fn counts(&self, lane: u32, entry: (u64, NodeIx), state: Option<NodeState>) -> bool {
+        matches!(state, Some(NodeState::Ready { seq, .. }) if seq == entry.0)
             && self.at[entry.1.index()] == lane
     }
 
     pub(crate) fn some_ready(
         &self,
         most: usize,
-        state: impl Fn(NodeIx) -> NodeState,
+        state: impl Fn(NodeIx) -> Option<NodeState>,
     ) -> Vec<NodeIx> {
         let mut nodes = Vec::new();
         for (ix, lane) in self.lanes.iter().enumerate() {

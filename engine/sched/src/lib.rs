@@ -20,6 +20,7 @@
 mod ahead;
 mod attempts;
 mod check;
+mod chunks;
 mod config;
 mod event;
 mod explain;
@@ -38,7 +39,7 @@ mod workers;
 
 use std::collections::VecDeque;
 
-use dagrun_model::{AttemptId, NodeIx};
+use dagrun_model::{AttemptId, NodeIx, Paged};
 use rustc_hash::FxHashMap;
 
 pub use config::*;
@@ -65,8 +66,12 @@ pub struct Scheduler {
     hosts: Hosts,
     lanes: Lanes,
     counts: StateCounts,
+    /// Of `counts`, nodes that were retired.
+    retired: StateCounts,
+    /// First nodes of deltas that are to be retired once their last attempts have ended.
+    retiring: Vec<NodeIx>,
     /// By node: the action that it was a miss for, or 0.
-    actions: Vec<u128>,
+    actions: Paged<u128>,
     /// Actions that are queued, run or are being committed. Only looked up, never walked.
     flights: FxHashMap<u64, Flight>,
     /// Live attempts. Only looked up, never walked.
@@ -116,7 +121,9 @@ impl Scheduler {
             hosts: Hosts::default(),
             lanes: Lanes::default(),
             counts: StateCounts::default(),
-            actions: Vec::new(),
+            retired: StateCounts::default(),
+            retiring: Vec::new(),
+            actions: Paged::default(),
             flights: FxHashMap::default(),
             attempts: FxHashMap::default(),
             resting: FxHashMap::default(),
@@ -154,6 +161,7 @@ impl Scheduler {
             self.request_stop(Stop::Drain);
             self.settle();
         }
+        self.retire();
         self.flush_look_ups();
         self.dispatch();
         self.finish();
@@ -164,6 +172,7 @@ impl Scheduler {
         match event {
             Event::PlanExtended(delta) => self.extend(delta),
             Event::PlanComplete => self.plan_complete = true,
+            Event::Retire(first) => self.retiring.push(first),
             Event::WorkerJoined {
                 worker,
                 host,
@@ -314,7 +323,7 @@ impl Scheduler {
             self.out.push(Action::Finish);
         } else if self.is_stuck() && !self.stuck_told {
             self.stuck_told = true;
-            let nodes = self.lanes.some_ready(16, |n| self.graph.node(n).state);
+            let nodes = self.lanes.some_ready(16, |n| self.state(n));
             self.emit(Notice::Stuck { nodes });
         }
     }

@@ -17,11 +17,10 @@ impl Scheduler {
         self.lanes.add_classes(&self.graph.classes);
         self.hosts.resize(&self.graph);
         let nodes = self.graph.nodes.len();
-        self.actions.resize(nodes, 0);
+        self.actions.grow(nodes, &0);
         self.counts.waiting += (nodes - first) as u64;
-        let jobs = self.graph.nodes[first..]
-            .iter()
-            .map(|n| n.job.index() + 1)
+        let jobs = (first..nodes)
+            .map(|node| self.graph.nodes[node].job.index() + 1)
             .max()
             .unwrap_or(0);
         if jobs > self.times.len() {
@@ -39,6 +38,41 @@ impl Scheduler {
             } else {
                 self.go_on(node);
             }
+        }
+    }
+
+    /// Forgets deltas whose nodes are all done and have no attempt that still ends.
+    ///
+    /// # Panics
+    /// When a node of a delta that is to be retired is not done.
+    pub(crate) fn retire(&mut self) {
+        if self.retiring.is_empty() {
+            return;
+        }
+        for first in std::mem::take(&mut self.retiring) {
+            let Some(extent) = self.graph.extent(first) else {
+                continue;
+            };
+            let (nodes, sets) = (extent.nodes.clone(), extent.sets.clone());
+            let has_attempts = self.attempts.values().any(|a| nodes.contains(&a.node.0));
+            if has_attempts {
+                self.retiring.push(first);
+                continue;
+            }
+            for node in nodes.clone() {
+                let state = self.graph.nodes[node as usize].state;
+                assert!(
+                    matches!(state, NodeState::Done(_)),
+                    "node {node} is retired and {state:?}"
+                );
+                *self.retired.of(state) += 1;
+                self.resting.remove(&NodeIx(node));
+            }
+            let wide = nodes.start as usize..nodes.end as usize;
+            self.actions.retire(wide.clone());
+            self.lanes.retire(wide);
+            self.hosts.retire(sets.start as usize..sets.end as usize);
+            self.graph.retire(first);
         }
     }
 

@@ -9,7 +9,7 @@ use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, WorkerIx};
 use crate::{
     Action, Mutant, NodeState, Scheduler, Time,
     attempts::{Attempt, Timer},
-    graph::NONE,
+    graph::{Group, NONE},
     workers::Worker,
 };
 
@@ -82,8 +82,7 @@ impl Scheduler {
     }
 
     fn entry_counts(&self, lane: u32, entry: (u64, NodeIx)) -> bool {
-        self.lanes
-            .counts(lane, entry, self.graph.node(entry.1).state)
+        self.lanes.counts(lane, entry, self.state(entry.1))
     }
 
     fn place_one(&mut self, lane: u32) -> bool {
@@ -337,8 +336,10 @@ impl Scheduler {
             lane.reserved = lane.reserved.filter(|reserved| *reserved != worker);
         }
         for ix in 0..self.graph.groups.len() {
-            let bound = self.graph.groups[ix].host == Some(host);
-            if bound && !self.group_fits(GroupIx::from_index(ix), host) {
+            let bound = |group: &Group| group.host == Some(host);
+            if self.graph.groups.get(ix).is_some_and(bound)
+                && !self.group_fits(GroupIx::from_index(ix), host)
+            {
                 self.graph.groups[ix].host = None;
             }
         }

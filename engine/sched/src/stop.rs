@@ -29,7 +29,8 @@ impl Scheduler {
     fn cancel_unstarted(&mut self) {
         // Waiters first: no leader that ends here hands its action over.
         for pass in [true, false] {
-            for node in (0..self.graph.nodes.len()).map(NodeIx::from_index) {
+            let nodes: Vec<usize> = self.graph.live_nodes().collect();
+            for node in nodes.into_iter().map(NodeIx::from_index) {
                 let state = self.graph.node(node).state;
                 let unstarted = match state {
                     NodeState::Sharing => true,

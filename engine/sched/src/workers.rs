@@ -1,8 +1,8 @@
 //! Workers, their free resources, and how many bytes of each set are on which host.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, ops::Range};
 
-use dagrun_model::{AttemptId, HostIx, Resources, SetIx, WorkerIx};
+use dagrun_model::{AttemptId, HostIx, Paged, Resources, SetIx, WorkerIx};
 
 use crate::{
     attempts::bit,
@@ -52,7 +52,7 @@ pub(crate) struct Hosts {
     /// One more than the highest host.
     pub(crate) count: usize,
     /// Bytes of sets by host: `stride` hosts to a set. Empty while there is only one host.
-    bytes: Vec<u64>,
+    bytes: Paged<u64>,
     stride: usize,
 }
 
@@ -246,12 +246,24 @@ impl Hosts {
         let stride = self.count.min(64).next_power_of_two();
         if stride != self.stride {
             self.stride = stride;
-            self.bytes.clear();
+            self.bytes = Paged::default();
         }
         let first = self.bytes.len() / stride;
-        self.bytes.resize(graph.sets.len() * stride, 0);
-        for set in first..graph.sets.len() {
+        self.bytes.grow(graph.sets.len() * stride, &0);
+        let mut next = first;
+        for set in graph.live_sets().filter(|set| *set >= first) {
+            self.retire(next..set);
             self.sum_up(graph, SetIx::from_index(set));
+            next = set + 1;
+        }
+        self.retire(next..graph.sets.len());
+    }
+
+    /// Forgets sets.
+    pub(crate) fn retire(&mut self, sets: Range<usize>) {
+        if self.many() {
+            self.bytes
+                .retire(sets.start * self.stride..sets.end * self.stride);
         }
     }
 
@@ -266,8 +278,8 @@ impl Hosts {
     /// Adds (or takes off) what a member of a set has on each host.
     pub(crate) fn count_bytes(&mut self, set: SetIx, node: &Node, add: bool) {
         if self.many() && node.bytes > 0 && node.fate == Fate::Good {
-            let row = set.index() * self.stride..(set.index() + 1) * self.stride;
-            add_replicas(&mut self.bytes[row], node, add);
+            let row = self.bytes.row_mut(set.index() * self.stride, self.stride);
+            add_replicas(row, node, add);
         }
     }
 

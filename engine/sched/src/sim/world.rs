@@ -11,10 +11,10 @@ use rustc_hash::FxHashMap;
 use super::{
     SimOptions, SimReport,
     model::{KnownWorker, Model, Violation},
-    rng::Rng,
+    rng::{Rng, hash2},
     scene::{Fault, Scene, scene},
 };
-use crate::{Action, AttemptEnd, Config, Event, Scheduler, Stop, TimerId};
+use crate::{Action, AttemptEnd, Config, Event, NodeState, Scheduler, Stop, TimerId};
 
 mod driver;
 mod workers;
@@ -150,6 +150,8 @@ struct World {
     now: u64,
     incarnation: u32,
     told_deltas: usize,
+    /// Deltas that this coordinator forgot.
+    retired: Vec<usize>,
     workers: Vec<RealWorker>,
     real: FxHashMap<u64, RealAttempt>,
     next_worker: u32,
@@ -196,6 +198,7 @@ impl World {
             now: 0,
             incarnation: 0,
             told_deltas: 0,
+            retired: Vec::new(),
             workers: Vec::new(),
             real: FxHashMap::default(),
             next_worker: 0,
@@ -219,6 +222,7 @@ impl World {
             self.now = next.at;
             self.model.now = self.now;
             self.happen(next.what);
+            self.retire_one();
             if self.report.events > most {
                 self.model
                     .fail("I3", format!("it still goes on after {most} events"));
@@ -397,6 +401,26 @@ impl World {
         }
     }
 
+    /// Now and then forgets the last delta that was not, if all in it is done. What is drawn for it is apart from what is
+    /// drawn for faults.
+    fn retire_one(&mut self) {
+        let drawn = hash2(self.options.seed, self.report.events);
+        if self.scene.deltas.len() < 2 || !drawn.is_multiple_of(4) || self.model.finished {
+            return;
+        }
+        let deltas = self.scene.deltas.len();
+        let Some(delta) = (0..deltas).rev().find(|at| !self.retired.contains(at)) else {
+            return;
+        };
+        let first = self.scene.deltas[delta].first_node;
+        let end = first + self.scene.deltas[delta].nodes.len() as u32;
+        let done = |node| matches!(self.core.state(NodeIx(node)), Some(NodeState::Done(_)));
+        if first < end && (first..end).all(done) {
+            self.retired.push(delta);
+            self.tell(Event::Retire(NodeIx(first)));
+        }
+    }
+
     fn join(&mut self, host: u32, profile: bool, large: bool) {
         let ix = WorkerIx(self.next_worker);
         self.next_worker += 1;
@@ -564,6 +588,7 @@ impl World {
         self.incarnation += 1;
         self.config.first_attempt = self.model.last_attempt() + 1;
         self.core = Scheduler::new(self.config.clone());
+        self.retired.clear();
         self.model.crash();
         self.tell_plan();
         // Workers come back under new names; what they ran is over, or goes on unheard.

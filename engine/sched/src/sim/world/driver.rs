@@ -188,6 +188,7 @@ fn event_number(event: &Event) -> u64 {
         Event::ReplicaDropped { node, .. } => 13 << 40 | u64::from(node.0),
         Event::TimerFired(timer) => 14 << 40 | timer.0,
         Event::StopRequested(stop) => 15 << 40 | *stop as u64,
+        Event::Retire(node) => 16 << 40 | u64::from(node.0),
     }
 }
 
