@@ -79,7 +79,7 @@ order: {batched: 8}
 minimize: {fit: \"${{ mean(jobs.simulate.outputs.peak) + jobs.score.outputs.loss }}\"}
 maximize: [jobs.score.outputs.loss, trial.u * jobs.score.outputs.loss]
 constraints: [jobs.score.outputs.good, trial.u + trial.i - 1, \"${{ max(jobs.simulate.outputs.peak) <= params.n }}\"]
-stop: {wall: \"${{ params.n }}h\", no_gain: 40, failures: 5}
+stop: {wall: \"${{ params.n }}h\", failures: 5}
 enqueue: [{u: 1, c: exact}, {c: {name: deep}, n: null}, {u: \"${{ params.n / 3 }}\"}]",
     );
     let names: Vec<_> = study.objectives.iter().map(|o| o.name.as_str()).collect();
@@ -127,6 +127,12 @@ fn samplers_have_two_forms() {
             let study = valid_study(&format!("{SPACE}\nsampler: {form}\n{REST}"));
             assert_eq!(study.sampler.kind.value, *kind, "{form}");
         }
+    }
+    for levels in ["5", "{a: 5, b: \"${{ params.n }}\"}"] {
+        let study = valid_study(&format!(
+            "{SPACE}\nsampler: {{grid: {{levels: {levels}}}}}\n{REST}"
+        ));
+        assert!(study.sampler.options.contains_key("levels"));
     }
     let study = valid_study(&format!(
         "{SPACE}\nsampler: {{optuna: {{sampler: NSGAIISampler, seed: 3, storage: \"sqlite:///o.db\", python: .venv/bin/python, options: {{population_size: 20}}}}}}\n{REST}"
@@ -183,6 +189,10 @@ fn mistakes_in_the_space() {
         ("bad-distribution", "space: {a: {steps: ‸[0, 1, 2]}}"),
         ("bad-distribution", "space: {a: {steps: ‸[0, 1, 1e-300]}}"),
         ("bad-distribution", "space: {a: {int: [0, 9], ‸digits: 2}}"),
+        (
+            "bad-distribution",
+            "space: {a: {steps: [0, 9, 1], ‸digits: 2}}",
+        ),
         (
             "bad-distribution",
             "space: {a: {uniform: [0.001, 0.002], digits: ‸1}}",
@@ -317,6 +327,13 @@ fn mistakes_in_the_study() {
             "stop: {‸target: 3}\nmaximize: jobs.score.outputs.loss",
             REST,
         ),
+        (
+            "several-objectives",
+            "stop: {‸no_gain: 3}\nmaximize: jobs.score.outputs.loss",
+            REST,
+        ),
+        ("wrong-type", "sampler: {grid: {levels: ‸0}}", REST),
+        ("wrong-type", "sampler: {grid: {levels: {a: ‸0}}}", REST),
         ("wrong-type", "enqueue: ‸{a: 1}", REST),
         ("wrong-type", "enqueue: [‸1]", REST),
         ("unknown-parameter", "enqueue: [{‸d: 1}]", REST),

@@ -253,9 +253,9 @@ impl<'a> Decoder<'a, '_> {
             return;
         };
         let kind = parameter.kind.value;
-        if matches!(kind, Kind::Int | Kind::LogInt | Kind::Choice) {
+        if matches!(kind, Kind::Int | Kind::LogInt | Kind::Choice | Kind::Steps) {
             let span = fields.key_span("digits").unwrap_or(parameter.span);
-            let words = format!("values of `{}` have no decimal places", kind.name());
+            let words = format!("`digits` rounds numbers, and `{}` needs none", kind.name());
             self.push(Diagnostic::error("bad-distribution", span, words).help("remove `digits`"));
             return;
         }
@@ -404,7 +404,7 @@ fn steps(low: f64, high: f64, step: f64) -> Result<(), (String, String)> {
             "write `steps: [low, high, step]`".into(),
         ));
     }
-    if !((high - low) / step < MAX_STEPS) {
+    if (high - low) / step >= MAX_STEPS {
         return Err((
             format!("from {low} to {high} in steps of {step} are more than {MAX_STEPS} values"),
             "use `uniform`, with `digits` if the values are to be short".into(),

@@ -12,8 +12,8 @@ use super::{
 };
 use crate::schema;
 
-/// More trials than anybody runs.
-const MAX_TRIALS: i64 = 10_000_000;
+/// Trials are counted in 32 bits.
+const MAX_TRIALS: i64 = 4_000_000_000;
 
 /// More objectives than can be weighed against each other.
 const MAX_OBJECTIVES: usize = 100;
@@ -194,6 +194,7 @@ impl<'a> Decoder<'a, '_> {
         match name {
             "seed" => self.whole(at, &what, 0, i64::MAX),
             "startup" => self.whole(at, &what, 0, MAX_TRIALS),
+            "levels" if matches!(self.view(at), View::Map) => self.levels(at),
             "candidates" | "levels" => self.whole(at, &what, 1, 1_000_000),
             "population" => self.whole(at, &what, 2, 1_000_000),
             "sigma" => self.number_above_0(at, &what),
@@ -214,6 +215,16 @@ impl<'a> Decoder<'a, '_> {
                 })
             }
         }
+    }
+
+    /// `levels` by parameter.
+    fn levels(&mut self, at: At) -> Option<ValueTemplate> {
+        let mut works = true;
+        for entry in self.entries(at, "`levels`", "a map")? {
+            let what = format!("`levels` of `{}`", printable(&entry.name));
+            works &= self.whole(entry.at, &what, 1, 1_000_000).is_some();
+        }
+        works.then(|| self.value_template(at))
     }
 
     /// The command of `exec`, with at least the program.
@@ -399,14 +410,18 @@ impl<'a> Decoder<'a, '_> {
         stop.failures = fields
             .get("failures")
             .and_then(|at| self.whole(at, "`failures`", 1, MAX_TRIALS));
-        if let Some(at) = fields.get("target") {
-            stop.target = self.real(at, "`target`");
-            if objectives > 1 {
-                let span = fields.key_span("target").unwrap_or_else(|| self.span(at));
-                let words = "`target` is for a study with one objective";
-                let error = Diagnostic::error("several-objectives", span, words);
-                self.push(error.help("remove it, or put limits on the others under `constraints`"));
-            }
+        stop.target = fields
+            .get("target")
+            .and_then(|at| self.real(at, "`target`"));
+        for key in ["no_gain", "target"] {
+            let Some(span) = fields.key_span(key).filter(|_| objectives > 1) else {
+                continue;
+            };
+            let words = format!("`{key}` is for a study with one objective");
+            let error = Diagnostic::error("several-objectives", span, words);
+            self.push(error.help(
+                "remove it; `wall` and `failures` end any study, and `constraints` puts limits on values",
+            ));
         }
         stop
     }

@@ -189,8 +189,8 @@ static GRID: Table = Table {
     doc: "Options of `grid`.",
     keys: &[key(
         "levels",
-        "Into how many steps parameters without steps of their own are divided.",
-        INT_OR_TEMPLATE,
+        "How many values a parameter without values of its own gets; one number for all, or a map by name.",
+        Shape::OneOf(&[INT_OR_TEMPLATE, Shape::Named(&INT_OR_TEMPLATE)]),
     )],
     later: &[],
     required: &[],
