@@ -487,22 +487,24 @@ fn output_file(name: &str, ctx: &CellContext<'_>) -> Result<RelPath, FailureCaus
     rel_path(&eval_text(&output.path, ctx).map_err(failure)?)
 }
 
+/// What to read in place of very many paths.
+pub(crate) fn list_hint(job: &dagrun_model::Job) -> String {
+    let named: Vec<String> = job
+        .inputs
+        .iter()
+        .filter_map(|input| input.name.as_ref())
+        .map(|name| format!("`${{{{ inputs.{}.list }}}}`", name.value))
+        .collect();
+    match named.is_empty() {
+        true => "name the input `X` and read `${{ inputs.X.list }}`".into(),
+        false => format!("read {}", named.join(" or ")),
+    }
+}
+
 /// The system refuses longer ones with words that nobody understands.
 fn check_size(action: &Action, job: &dagrun_model::Job) -> Result<(), FailureCause> {
-    let too_long = |what: String| {
-        let named: Vec<String> = job
-            .inputs
-            .iter()
-            .filter_map(|input| input.name.as_ref())
-            .map(|name| format!("`${{{{ inputs.{}.list }}}}`", name.value))
-            .collect();
-        let files = match named.is_empty() {
-            true => "name the input `X` and read `${{ inputs.X.list }}`".into(),
-            false => format!("read {}", named.join(" or ")),
-        };
-        FailureCause::Expression {
-            message: format!("{what}; {files}, a file with one path a line"),
-        }
+    let too_long = |what: String| FailureCause::Expression {
+        message: format!("{what}; {}, a file with one path a line", list_hint(job)),
     };
     let declared: usize = action
         .env

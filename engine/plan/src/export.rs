@@ -3,7 +3,10 @@
 use dagrun_model::{Diagnostic, NodeIx, RelPath, Span, id_file_name};
 use rustc_hash::FxHashMap;
 
-use crate::{Plan, context::CellContext, join::NONE, staging::file_name};
+use crate::{Plan, context::CellContext, join::NONE, staging::file_name, wildcard::finds};
+
+/// With how many patterns of inputs an export is compared.
+const MAX_COMPARED: usize = 10_000;
 
 /// An output of a node and the path in the working folder where it goes.
 #[derive(Clone, Debug, PartialEq)]
@@ -46,6 +49,7 @@ impl Plan {
                             ),
                         ));
                     }
+                    warnings.extend(self.exported_input(&planned));
                     for one in planned {
                         if let Some(first) = targets.insert(one.target.clone(), one.span) {
                             errors.push(
@@ -67,6 +71,26 @@ impl Plan {
         } else {
             Err(errors)
         }
+    }
+
+    /// An export that is found as an input changes what made it, or what is beside it, with every run.
+    fn exported_input(&self, planned: &[PlannedExport]) -> Option<Diagnostic> {
+        // The files of one folder are named alike.
+        let one = planned.first()?;
+        let mut patterns = self.core.patterns.of_project().take(MAX_COMPARED);
+        let (pattern, span) = patterns.find(|(pattern, _)| finds(pattern, &one.target))?;
+        Some(
+            Diagnostic::warning(
+                "exported-input",
+                one.span,
+                format!(
+                    "`{}` is exported, and the input `{pattern}` finds it: what reads it runs again after every run that changes it",
+                    one.target
+                ),
+            )
+            .related(span, "the input")
+            .help("export to a folder that no input finds; what a job reads of another one is `${{ needs.JOB.outputs.NAME }}`"),
+        )
     }
 
     /// The files of an export; none where its job is of another part of the pipeline.

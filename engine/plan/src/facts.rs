@@ -93,6 +93,12 @@ impl Patterns {
         self.spans.len()
     }
 
+    /// Those of the project, with the places where they stand.
+    pub(crate) fn of_project(&self) -> impl Iterator<Item = (&str, Span)> {
+        let entries = self.table.iter().zip(&self.spans);
+        entries.filter_map(|((pattern, external), span)| (!external).then_some((&**pattern, *span)))
+    }
+
     pub(crate) fn requests(&self) -> Vec<GlobRequest> {
         let entries = self.table.iter().zip(&self.spans);
         entries

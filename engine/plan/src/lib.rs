@@ -42,6 +42,7 @@ mod options;
 mod order;
 mod params;
 mod phase;
+mod places;
 mod plan;
 mod points;
 mod questions;
@@ -52,6 +53,7 @@ mod sets;
 mod staging;
 mod study;
 mod uses;
+mod wildcard;
 
 pub use expand::{Expansion, expand};
 pub use export::PlannedExport;

@@ -4,6 +4,8 @@
 //! for each combination of the axes that it uses. What depends on upstream results enters by the shape of the expression;
 //! the results themselves enter keys as input sets.
 
+use std::cell::{Cell, RefCell};
+
 use dagrun_expr::{eval, eval_text, eval_words};
 use dagrun_model::{
     CachePolicy, Command, ContentHash, ContentHasher, Diagnostic, Digest, Expr, Job, Quoting,
@@ -14,13 +16,15 @@ use crate::{
     KEY_VERSION,
     context::CellContext,
     facts::{FactTable, FoundFile, must_exist},
-    input::Item,
+    input::{DataInput, InputPlan, Item, Stage},
     layout::{Core, JobPlan},
     memo::Memo,
+    places::{OutputPlace, apart, reaches_in},
     seeds::SeedPlan,
     staging,
     uses::{Scope, Uses},
 };
+use rustc_hash::FxHashSet;
 
 /// The recipe of a job, ready to be hashed for each of its cells.
 pub(crate) struct RecipeHasher<'p> {
@@ -35,13 +39,12 @@ pub(crate) struct RecipeHasher<'p> {
     groups: Vec<Group>,
     /// Outputs whose paths are the same for all cells.
     fixed_outputs: Vec<OutputPlace<'p>>,
-}
-
-/// An output and where it is.
-struct OutputPlace<'p> {
-    path: RelPath,
-    name: &'p str,
-    span: Span,
+    /// Inputs may meet in `in/`.
+    meeting: Cell<bool>,
+    /// Bytes of the command and its variables so far, and the large values that are counted in it.
+    pub(crate) bytes: Cell<usize>,
+    pub(crate) counted: RefCell<FxHashSet<Digest>>,
+    first: bool,
 }
 
 struct Hole<'p> {
@@ -112,6 +115,10 @@ impl<'p> RecipeHasher<'p> {
             holes: Vec::new(),
             groups: Vec::new(),
             fixed_outputs: Vec::new(),
+            meeting: Cell::new(meeting(plan)),
+            bytes: Cell::new(0),
+            counted: RefCell::default(),
+            first: true,
         };
         recipe.platform();
         recipe.command(findings);
@@ -155,7 +162,25 @@ impl<'p> RecipeHasher<'p> {
             digest.content_hash(&mut hasher);
         }
         self.groups = groups;
+        self.check_places(row, findings);
         hasher.finish()
+    }
+
+    /// What can only be said of a cell as a whole.
+    fn check_places(&mut self, row: usize, findings: &mut Findings) {
+        // The holes of the first cell were all evaluated just now; later cells take from what is remembered.
+        if std::mem::take(&mut self.first)
+            && let Err(error) = self.check_length()
+        {
+            findings.error(error);
+        }
+        if self.meeting.get() {
+            let ctx = CellContext::new(self.core, self.ix, row, Some(self.facts));
+            if let Err(error) = self.check_inputs(&ctx) {
+                findings.error(error);
+                self.meeting.set(false);
+            }
+        }
     }
 
     fn fill(
@@ -470,13 +495,21 @@ impl<'p> RecipeHasher<'p> {
             HoleKind::Script(expr) | HoleKind::Condition(expr) if deferred => {
                 self.deferred(expr, &ctx, hasher)?
             }
-            HoleKind::Words(template) => eval_words(template, &ctx)
-                .map_err(failed)?
-                .content_hash(hasher),
-            HoleKind::Text(template) => eval_text(template, &ctx)
-                .map_err(failed)?
-                .content_hash(hasher),
-            HoleKind::Script(expr) => eval(expr, &ctx).map_err(failed)?.content_hash(hasher),
+            HoleKind::Words(template) => {
+                let words = eval_words(template, &ctx).map_err(failed)?;
+                self.measure_words(&words, span)?;
+                words.content_hash(hasher);
+            }
+            HoleKind::Text(template) => {
+                let text = eval_text(template, &ctx).map_err(failed)?;
+                self.measure_words(std::slice::from_ref(&text), span)?;
+                text.content_hash(hasher);
+            }
+            HoleKind::Script(expr) => {
+                let value = eval(expr, &ctx).map_err(failed)?;
+                self.measure_value(&value, span)?;
+                value.content_hash(hasher);
+            }
             HoleKind::Condition(expr) => eval(expr, &ctx)
                 .map_err(failed)?
                 .truthy()
@@ -514,38 +547,6 @@ impl<'p> RecipeHasher<'p> {
         Ok(())
     }
 
-    /// No output may be another one or lie in it.
-    fn check_outputs(&self, ctx: &CellContext<'_>) -> Result<(), Diagnostic> {
-        let mut paths: Vec<(RelPath, &String, Span)> = Vec::new();
-        for (name, output) in &self.job.outputs {
-            let path = eval_text(&output.path, ctx)
-                .ok()
-                .and_then(|path| RelPath::new(&path).ok());
-            if let Some(path) = path {
-                paths.push((path, name, output.span));
-            }
-        }
-        for (ix, (path, name, span)) in paths.iter().enumerate() {
-            for (other, first, first_span) in &paths[..ix] {
-                // Several values may be read from one file.
-                let both_json = [name, first]
-                    .iter()
-                    .all(|name| self.job.outputs[name.as_str()].json.is_some());
-                let same_file = path == other && both_json;
-                if !same_file && (path.starts_with(other) || other.starts_with(path)) {
-                    return Err(Diagnostic::error(
-                        "overlapping-outputs",
-                        *span,
-                        format!("outputs `{first}` and `{name}` are at `{other}` and `{path}`"),
-                    )
-                    .related(*first_span, "the other one")
-                    .help("give each output a path of its own"));
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// Named inputs of the project, whatever their order.
     fn unordered(
         &self,
@@ -570,39 +571,8 @@ impl<'p> RecipeHasher<'p> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// No output may be where an input is staged: what was staged would count as made.
-    fn check_staged(&self, ctx: &CellContext<'_>) -> Result<(), Diagnostic> {
-        let mut outputs = Vec::new();
-        for ((name, output), uses) in self.job.outputs.iter().zip(&self.plan.output_uses) {
-            let path = eval_text(&output.path, ctx)
-                .ok()
-                .and_then(|path| RelPath::new(&path).ok());
-            if let (Some(path), true) = (path, uses.axes != 0) {
-                outputs.push(OutputPlace {
-                    path,
-                    name,
-                    span: output.span,
-                });
-            }
-        }
-        let gathered = |data: usize| self.plan.needs[self.plan.data[data].need].gather;
-        for input in self.plan.inputs.iter().filter(|input| !input.external) {
-            // What is wrong with the input itself is said where it is hashed.
-            let Ok(resolved) = input.resolve(ctx, &gathered) else {
-                continue;
-            };
-            for item in &resolved.items {
-                if let Item::Pattern(pattern) = item {
-                    let (_, files) = self.found(pattern, false);
-                    apart(&outputs, files, input.span)?;
-                }
-            }
-        }
-        Ok(())
-    }
-
     /// The files of a pattern, and its number.
-    fn found(&self, pattern: &str, external: bool) -> (Option<usize>, &'p [FoundFile]) {
+    pub(crate) fn found(&self, pattern: &str, external: bool) -> (Option<usize>, &'p [FoundFile]) {
         let ix = self.core.patterns.find(pattern, external);
         let files = ix.and_then(|ix| self.facts.facts.globs.get(ix));
         (ix, files.map_or(&[], Vec::as_slice))
@@ -640,6 +610,7 @@ impl<'p> RecipeHasher<'p> {
             let (ix, files) = self.found(pattern, input.external);
             if !input.external {
                 apart(&self.fixed_outputs, files, input.span)?;
+                self.meeting.set(self.meeting.get() || reaches_in(files));
             }
             if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
                 match must_exist(pattern) {
@@ -666,41 +637,17 @@ impl<'p> RecipeHasher<'p> {
     }
 }
 
-/// That no output is a file of the project, has one in it or lies in one. The files are sorted by path.
-fn apart(outputs: &[OutputPlace<'_>], files: &[FoundFile], input: Span) -> Result<(), Diagnostic> {
-    for output in outputs {
-        let path = output.path.as_str();
-        let at = |path: &str| {
-            let ix = files.binary_search_by(|file| file.path.as_str().cmp(path));
-            ix.ok().map(|ix| files[ix].path.as_str())
-        };
-        let below = format!("{path}/");
-        let first_below = files.partition_point(|file| *file.path < *below);
-        let inside = files.get(first_below).map(|file| file.path.as_str());
-        let ancestors = path.match_indices('/').map(|(end, _)| &path[..end]);
-        let hit = at(path)
-            .or_else(|| inside.filter(|file| file.starts_with(&below)))
-            .or_else(|| ancestors.filter_map(at).next());
-        let Some(file) = hit else {
-            continue;
-        };
-        let name = output.name;
-        let words = match () {
-            () if file == path => {
-                format!("output `{name}` is at `{path}`, where an input is staged")
-            }
-            () if file.len() > path.len() => {
-                format!(
-                    "output `{name}` is the folder `{path}`, in which the input `{file}` is staged"
-                )
-            }
-            () => format!("output `{name}` is at `{path}`, below the input file `{file}`"),
-        };
-        return Err(Diagnostic::error("output-is-input", output.span, words)
-            .related(input, "the input")
-            .help("inputs are read-only and would count as made by the job: write to a path of its own, such as `out/`"));
-    }
-    Ok(())
+/// Whether inputs may meet in `in/` whatever files there are: external ones without names, and lists that are named like an
+/// output.
+fn meeting(plan: &JobPlan) -> bool {
+    let unnamed = |input: &&InputPlan| input.external && input.name.is_none();
+    let list = |input: &InputPlan| input.list_file;
+    plan.inputs.iter().filter(unnamed).count() > 1
+        || (plan.inputs.iter().any(list) && plan.data.iter().any(is_implicit))
+}
+
+fn is_implicit(data: &DataInput) -> bool {
+    matches!(data.stage, Stage::Files { input: None, .. })
 }
 
 fn missing_input(pattern: &str, span: Span) -> Diagnostic {

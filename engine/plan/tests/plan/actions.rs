@@ -167,6 +167,119 @@ fn an_output_is_never_where_an_input_is_staged() {
 }
 
 #[test]
+fn an_export_that_an_input_finds_gets_a_warning() {
+    let warnings = |input: &str, target: &str| {
+        let text = World::jobs(&format!(
+            "a:\n  matrix: {{x: [1]}}\n  inputs: [{input}]\n  outputs: {{o: o.csv}}\n  run: [a, '${{{{ matrix.x }}}}']\n"
+        ))
+        .text;
+        World::text(&format!(
+            "{text}export: {{{target}: '${{{{ jobs.a.outputs.o }}}}'}}\n"
+        ))
+        .file("data/a.csv", "1")
+        .file("data/b.csv", "1")
+        .file("res.csv", "1")
+        .warnings()
+    };
+    for (input, target, file) in [
+        ("'*.csv'", "res.csv", "res.csv"),
+        ("data", "data/b.csv", "data/b.csv"),
+        ("'data/*.csv'", "data/", "data/x=1.csv"),
+    ] {
+        let said = warnings(input, target);
+        let pattern = input.trim_matches('\'');
+        let expected = format!("`{file}` is exported, and the input `{pattern}` finds it");
+        assert!(said.len() == 1 && said[0].contains(&expected), "{said:?}");
+    }
+    assert_eq!(warnings("data", "res/"), [String::new(); 0]);
+    assert_eq!(warnings("'*.csv'", "data/x.csv"), [String::new(); 0]);
+}
+
+#[test]
+fn what_is_too_long_for_the_system_is_found_in_the_plan() {
+    let check = |job: &str, expected: Option<&str>| {
+        let mut world = World::jobs(&format!("a: {job}\n")).param("long", &"x".repeat(140_000));
+        world.text = format!(
+            "params: {{long: {{type: string, default: ''}}}}\n{}",
+            world.text
+        );
+        for n in 0..70 {
+            world = world.file(&format!("{n:02}{}", "y".repeat(2000)), "1");
+        }
+        match (world.try_plan(), expected) {
+            (Ok(_), None) => {}
+            (Err(errors), Some(words)) => {
+                let said = format!("{} {:?}", errors[0].message, errors[0].help);
+                assert!(
+                    errors.len() == 1 && said.contains(words),
+                    "{job}: {errors:?}"
+                );
+            }
+            (Ok(_), Some(_)) => panic!("{job} is accepted"),
+            (Err(errors), None) => panic!("{job}: {errors:?}"),
+        }
+    };
+    let one = Some("140000 bytes, and the limit is 128 KiB");
+    let all = Some("the limit is 1 MiB");
+    check("{run: [a, '${{ params.long }}']}", one);
+    check("{run: 'a ${{ params.long }}'}", one);
+    check("{env: {A: '${{ params.long }}'}, run: [a]}", one);
+    check(
+        "{matrix: {x: [1, 2]}, run: [a, '${{ matrix.x }}', '${{ params.long }}']}",
+        one,
+    );
+    check("{run: [a, '${{ range(1, 200000) }}']}", all);
+    check("{run: 'a ${{ range(1, 200000) }}'}", all);
+    check(
+        "{run: 'a ${{ range(1, 100000) }} ${{ range(1, 100000) }}'}",
+        None,
+    );
+    check(
+        "{steps: [{run: [a, '${{ range(1, 150000) }}']}, {run: [a, '${{ range(1, 150000) }}']}]}",
+        None,
+    );
+    let list = "{inputs: {i: '*'}, run: [a, \"${{ inputs.i }}\", \"${{ inputs.i }}\", \"${{ inputs.i }}\", \"${{ inputs.i }}\", \"${{ inputs.i }}\", \"${{ inputs.i }}\", \"${{ inputs.i }}\", \"${{ inputs.i }}\"]}";
+    check(list, Some("${{ inputs.i.list }}"));
+    check("{inputs: {i: '*'}, run: [a, '${{ inputs.i }}']}", None);
+}
+
+#[test]
+fn inputs_that_would_be_staged_at_one_path_are_found_in_the_plan() {
+    let check = |inputs: &str, expected: Option<&str>| {
+        let world = World::jobs(&format!(
+            "m: {{outputs: {{list: o.txt, p: p.txt}}, run: [m]}}\na:\n  needs: m\n  inputs: {inputs}\n  run: [a, '${{{{ needs.m.outputs.p }}}}']\n"
+        ))
+        .file("in/x/o.txt", "1")
+        .file("in/y", "1")
+        .file("in/z/other", "1")
+        .file("/d/a.csv", "1")
+        .file("/e/a.csv", "2");
+        match (world.try_plan(), expected) {
+            (Ok(_), None) => {}
+            (Err(errors), Some(path)) => {
+                let expected = format!("two inputs would be staged at `{path}`");
+                assert!(
+                    errors.len() == 1 && errors[0].message == expected,
+                    "{inputs}: {errors:?}"
+                );
+            }
+            (Ok(_), Some(_)) => panic!("{inputs} is accepted"),
+            (Err(errors), None) => panic!("{inputs}: {errors:?}"),
+        }
+    };
+    let o = "'${{ needs.m.outputs.list }}'";
+    check(&format!("{{x: {o}, f: in/x/o.txt}}"), Some("in/x/o.txt"));
+    check(&format!("{{y: {o}, f: in}}"), Some("in/y"));
+    check(&format!("{{z: {o}, f: in}}"), None);
+    check(&format!("[{o}, {o}]"), None);
+    let external = |path: &str| format!("{{path: {path}, external: true}}");
+    let (d, e) = (external("/d/a.csv"), external("/e/a.csv"));
+    check(&format!("[{d}, {e}]"), Some("in/external/a.csv"));
+    check(&format!("{{d: {d}, e: {e}}}"), None);
+    check(&format!("[{d}, {d}]"), None);
+}
+
+#[test]
 fn threads_set_variables_unless_they_are_declared() {
     let plan = World::jobs("a: {threads: 3, env: {MKL_NUM_THREADS: '1'}, run: [a]}\n").plan();
     let action = action(&plan, "a", &all_succeed(&plan));
