@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use dagrun_testkit::{Unavailable, skip};
+
 use crate::kit::{Project, said, signal};
 
 /// Six nodes that take a while, and one that gathers them. `MARK` is in the environment of every process.
@@ -382,4 +384,55 @@ fn what_a_killed_run_left_is_cleared_by_the_next() {
     ran.has("1 process of run").has("had to be killed");
     assert!(!left.wait().unwrap().success());
     assert_eq!(folders(), ["20200101-000000000-0000"]);
+}
+
+/// A group whose processes do not die of KILL while it is frozen; thawed and removed when dropped.
+struct Freezer(std::path::PathBuf);
+
+impl Freezer {
+    fn new() -> Result<Self, Unavailable> {
+        let name = format!("dagrun-test-{}", std::process::id());
+        let path = std::path::Path::new("/sys/fs/cgroup/freezer").join(name);
+        match std::fs::create_dir(&path) {
+            Ok(()) if path.join("freezer.state").exists() => Ok(Self(path)),
+            _ => Err(Unavailable(
+                "needs root and the freezer of cgroup v1".into(),
+            )),
+        }
+    }
+}
+
+impl Drop for Freezer {
+    fn drop(&mut self) {
+        let _ = std::fs::write(self.0.join("freezer.state"), "THAWED");
+        until("the group is empty", 10, || {
+            std::fs::remove_dir(&self.0).is_ok()
+        });
+    }
+}
+
+#[test]
+fn a_node_whose_leftovers_cannot_be_killed_is_no_success() {
+    let freezer = skip!(
+        "a_node_whose_leftovers_cannot_be_killed_is_no_success",
+        Freezer::new()
+    );
+    let project = Project::new("");
+    project.write(
+        "pipeline.yaml",
+        &format!(
+            "dagrun: 1\nname: undead\njobs:\n  a:\n    run: |\n      [ -e {0}/frozen ] && exit 0\n      sleep 297 &\n      echo $! > {1}/cgroup.procs\n      echo FROZEN > {1}/freezer.state\n      echo > {0}/frozen\n",
+            project.dir().display(),
+            freezer.0.display()
+        ),
+    );
+    let began = Instant::now();
+    project.ok(&["run", "--events", "events"]);
+    assert_eq!(project.executed(), 2);
+    let events = project.read("events");
+    assert!(events.contains("could not be killed within"), "{events}");
+    assert!(
+        began.elapsed() < Duration::from_secs(25),
+        "the end of the run does not wait for it as well"
+    );
 }

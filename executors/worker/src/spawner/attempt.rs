@@ -516,6 +516,18 @@ impl Attempt {
         !self.has_open_pipes() || now >= ended + tools.leak_timeout
     }
 
+    /// Processes that it left cannot be killed: a success is none, because they may go on writing what is taken for outputs.
+    pub(crate) fn outlived(&mut self, pids: &[i32]) {
+        if matches!(self.how, Some(How::Exit { code: 0, .. })) {
+            let pids: Vec<String> = pids.iter().map(i32::to_string).collect();
+            self.how = Some(How::Trouble(format!(
+                "what it left running could not be killed within {} s (process {}): it hangs in the kernel, is frozen, or belongs to another user",
+                DYING.as_secs(),
+                pids.join(", ")
+            )));
+        }
+    }
+
     /// What there is to report.
     pub(crate) fn report(mut self) -> End {
         let ended = self.ended.unwrap_or_else(Instant::now);

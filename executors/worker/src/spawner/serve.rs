@@ -86,7 +86,7 @@ impl Server {
     pub(crate) fn run(mut self) -> io::Result<()> {
         self.socket.set_nonblocking(true)?;
         self.flush();
-        while !(self.closing && self.live.is_empty() && self.strays.is_empty()) {
+        while !(self.closing && self.live.is_empty() && self.strays.iter().all(|s| s.given_up)) {
             let ready = self.wait()?;
             self.take_launched();
             for ready in ready {
@@ -380,16 +380,24 @@ impl Server {
         while at < self.live.len() {
             let attempt = &self.live[at];
             let id = attempt.order.id;
-            let has_strays = attempt.how.is_some()
-                && self.strays.iter().any(|stray| match &stray.owner {
-                    Owner::Known(owner) => *owner == id,
-                    Owner::OneOf(ids) => stray.killed.is_some() && ids.contains(&id),
-                });
+            let is_its = |stray: &Stray| match &stray.owner {
+                Owner::Known(owner) => *owner == id,
+                Owner::OneOf(ids) => stray.killed.is_some() && ids.contains(&id),
+            };
+            let has_strays = attempt.how.is_some() && self.strays.iter().any(is_its);
             if !attempt.is_done(has_strays, &self.tools, now) {
                 at += 1;
                 continue;
             }
             let mut attempt = self.live.swap_remove(at);
+            if has_strays {
+                let mut pids = Vec::new();
+                for stray in self.strays.iter_mut().filter(|stray| is_its(stray)) {
+                    stray.given_up = true;
+                    pids.push(stray.pid);
+                }
+                attempt.outlived(&pids);
+            }
             self.free(&attempt.order.resources);
             attempt.drain(&mut self.tools.buffer);
             if self.closing {

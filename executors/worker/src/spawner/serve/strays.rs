@@ -16,6 +16,8 @@ pub(super) struct Stray {
     pub(super) owner: Owner,
     /// Set once it was killed; readable when it is dead.
     pub(super) killed: Option<Option<OwnedFd>>,
+    /// It did not die of it in time.
+    pub(super) given_up: bool,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -61,6 +63,7 @@ impl Server {
             pid,
             owner,
             killed: None,
+            given_up: false,
         });
     }
 
