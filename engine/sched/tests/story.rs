@@ -960,3 +960,156 @@ fn stragglers_get_a_second_attempt_and_the_first_result_counts() {
         &[Action::Finish],
     );
 }
+
+fn ended_after(attempt: u64, micros: u64) -> Event {
+    Event::AttemptEnded {
+        attempt: AttemptId(attempt),
+        end: AttemptEnd::Succeeded { bytes: 0 },
+        ran: micros,
+    }
+}
+
+fn recall(attempt: u64) -> Action {
+    Action::Recall {
+        attempt: AttemptId(attempt),
+    }
+}
+
+fn ahead(attempt: u64, node: NodeIx, number: u32, worker: u32) -> Action {
+    let mut action = start(attempt, node, number, worker);
+    if let Action::Start { ahead, .. } = &mut action {
+        *ahead = true;
+    }
+    action
+}
+
+/// `hosts` workers with one slot each that hold three attempts, and nodes of which each first one has run for `micros`.
+fn busy(hosts: u32, count: usize, micros: u64) -> (Story, Vec<NodeIx>, Vec<Action>) {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..count).map(|_| plan.node(&[])).collect();
+    let mut story = Story::new(Config::default());
+    for host in 0..hosts {
+        story.tell(Event::WorkerJoined {
+            worker: WorkerIx(host),
+            host: HostIx(host),
+            capacity: Resources {
+                cpu_milli: 1000,
+                ..Resources::none()
+            },
+            profile: None,
+            ahead: 3,
+        });
+    }
+    story.tell(Event::PlanExtended(plan.delta()));
+    story.tell(Event::PlanComplete);
+    let starts = u64::from(hosts);
+    assert_eq!(story.miss(&nodes).len() as u64, starts);
+    for attempt in 1..starts {
+        story.tell(ended_after(attempt, 0));
+    }
+    let actions = story.tell(ended_after(starts, micros));
+    (story, nodes, actions)
+}
+
+#[test]
+fn short_nodes_are_given_ahead_and_begin_in_their_order() {
+    let (mut story, nodes, actions) = busy(1, 7, 1_000);
+    let mut expected = vec![commit(nodes[0], 1), start(2, nodes[1], 1, 0)];
+    expected.extend((3..6).map(|id| ahead(id, nodes[id as usize - 1], 1, 0)));
+    assert_eq!(actions, expected);
+    assert_eq!(story.scheduler.counts().running, 1);
+    assert_eq!(story.scheduler.counts().queued, 3);
+    let queued = NodeState::Queued {
+        attempt: AttemptId(3),
+    };
+    assert_eq!(story.state(nodes[2]), queued);
+    story.expect(
+        ended_after(2, 1_000),
+        &[commit(nodes[1], 2), ahead(6, nodes[5], 1, 0)],
+    );
+    assert!(matches!(story.state(nodes[2]), NodeState::Running { .. }));
+    assert_eq!(
+        story.state(nodes[3]),
+        NodeState::Queued {
+            attempt: AttemptId(4)
+        }
+    );
+    // The word that the next one runs may come before the word that the one before it has ended.
+    story.expect(Event::AttemptStarted(AttemptId(4)), &[]);
+    assert!(matches!(story.state(nodes[3]), NodeState::Running { .. }));
+    story.expect(
+        ended_after(4, 1_000),
+        &[commit(nodes[3], 4), ahead(7, nodes[6], 1, 0)],
+    );
+}
+
+#[test]
+fn long_nodes_and_those_of_which_nothing_is_known_are_not_given_ahead() {
+    for (micros, given) in [(0, 0), (60_000, 0), (30_000, 1), (20_000, 2), (1_000, 3)] {
+        let (story, _, _) = busy(1, 7, micros);
+        assert_eq!(story.scheduler.counts().queued, given, "{micros} µs");
+    }
+}
+
+#[test]
+fn a_stop_and_a_drain_ask_for_what_has_not_begun() {
+    let (mut story, nodes, _) = busy(1, 5, 1_000);
+    story.expect(
+        Event::StopRequested(Stop::Drain),
+        &[recall(3), recall(4), recall(5)],
+    );
+    // One has begun meanwhile, the others come back.
+    story.expect(Event::AttemptStarted(AttemptId(3)), &[]);
+    for attempt in [4, 5] {
+        let node = nodes[attempt as usize - 1];
+        story.expect(
+            ended(attempt, AttemptEnd::Cancelled),
+            &[done(node, NodeEnd::Cancelled)],
+        );
+    }
+    story.expect(ended_after(2, 1_000), &[commit(nodes[1], 2)]);
+    story.expect(ended_after(3, 1_000), &[commit(nodes[2], 3)]);
+
+    let (mut story, nodes, _) = busy(1, 5, 1_000);
+    story.expect(
+        Event::WorkerDraining(WorkerIx(0)),
+        &[recall(3), recall(4), recall(5)],
+    );
+    story.expect(ended(3, AttemptEnd::Cancelled), &[]);
+    assert!(matches!(story.state(nodes[2]), NodeState::Ready { .. }));
+    assert_eq!(story.scheduler.charged(nodes[2]), (0, 0));
+}
+
+#[test]
+fn what_was_lost_before_it_began_is_not_charged_and_not_given_ahead_again() {
+    let (mut story, nodes, _) = busy(1, 5, 1_000);
+    story.tell(Event::WorkerLost(WorkerIx(0)));
+    assert_eq!(story.scheduler.charged(nodes[1]), (0, 1));
+    for node in &nodes[2..] {
+        assert_eq!(story.scheduler.charged(*node), (0, 0));
+    }
+    let actions = story.tell(Event::WorkerJoined {
+        worker: WorkerIx(1),
+        host: HostIx(0),
+        capacity: Resources {
+            cpu_milli: 1000,
+            ..Resources::none()
+        },
+        profile: None,
+        ahead: 3,
+    });
+    assert_eq!(starts(&actions).len(), 1);
+    assert_eq!(story.scheduler.counts().queued, 0);
+}
+
+#[test]
+fn a_worker_without_work_gets_what_others_have_not_begun() {
+    let (mut story, nodes, _) = busy(2, 6, 1_000);
+    // Attempts 3 and 4 run on workers 0 and 1; two more wait, one at each.
+    assert_eq!(story.scheduler.counts().queued, 2);
+    story.expect(ended_after(4, 1_000), &[commit(nodes[3], 4)]);
+    story.expect(ended_after(6, 1_000), &[commit(nodes[5], 6), recall(5)]);
+    let actions = story.tell(ended(5, AttemptEnd::Cancelled));
+    assert_eq!(starts(&actions), [(nodes[4], 1)]);
+    assert_eq!(story.scheduler.charged(nodes[4]), (0, 0));
+}
