@@ -202,6 +202,19 @@ impl Expander<'_> {
                 .help("make axes smaller, or raise the limit if this is meant"),
             );
         }
+        let matrix = &job.matrix;
+        if points.len == 0 && !(matrix.axes.is_empty() && matrix.include.is_empty()) {
+            let words = format!(
+                "job `{}` has no nodes: its matrix has no points",
+                job.name.value
+            );
+            let why = match matrix.exclude.is_empty() {
+                true => "give each axis a value; a list may come from a parameter that is empty",
+                false => "`exclude` leaves out all of them, or an axis has no values",
+            };
+            let warning = Diagnostic::warning("empty-matrix", matrix.span, words).help(why);
+            self.warnings.push(warning);
+        }
         self.finish_job(ix, job, points, replicates);
     }
 

@@ -191,8 +191,8 @@ fn an_export_that_an_input_finds_gets_a_warning() {
         let expected = format!("`{file}` is exported, and the input `{pattern}` finds it");
         assert!(said.len() == 1 && said[0].contains(&expected), "{said:?}");
     }
-    assert_eq!(warnings("data", "res/"), [String::new(); 0]);
-    assert_eq!(warnings("'*.csv'", "data/x.csv"), [String::new(); 0]);
+    assert!(warnings("data", "res/").is_empty());
+    assert!(warnings("'*.csv'", "data/x.csv").is_empty());
 }
 
 #[test]

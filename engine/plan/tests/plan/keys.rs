@@ -348,6 +348,22 @@ fn seeds_differ_between_points_only_under_per_trial() {
 }
 
 #[test]
+fn a_job_without_points_gets_a_warning() {
+    for matrix in [
+        "{x: [1], exclude: [{x: 1}]}",
+        "{x: '${{ params.none }}', y: [1]}",
+    ] {
+        let jobs = World::jobs(&format!("a: {{matrix: {matrix}, run: [a]}}\n")).text;
+        let warnings =
+            World::text(&format!("params: {{none: {{default: []}}}}\n{jobs}")).warnings();
+        assert_eq!(
+            warnings,
+            ["empty-matrix: job `a` has no nodes: its matrix has no points"]
+        );
+    }
+}
+
+#[test]
 fn a_job_that_collapses_gets_a_warning() {
     let warnings = World::jobs("a: {matrix: {x: [1, 2]}, run: [a]}\n").warnings();
     assert_eq!(
