@@ -21,6 +21,8 @@ mod space;
 mod special;
 mod state;
 mod table;
+#[cfg(test)]
+mod tests;
 mod unit;
 mod view;
 

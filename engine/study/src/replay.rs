@@ -54,8 +54,14 @@ impl Study {
         definition: Definition,
         records: impl IntoIterator<Item = StudyRecord>,
     ) -> Result<Self, ReplayError> {
-        let identity = definition.identity();
-        let mut study = Self::new(definition);
+        Self::replay_into(Self::new(definition), records)
+    }
+
+    pub(crate) fn replay_into(
+        mut study: Self,
+        records: impl IntoIterator<Item = StudyRecord>,
+    ) -> Result<Self, ReplayError> {
+        let identity = study.definition.identity();
         for (record, at) in records.into_iter().zip(1..) {
             if let StudyRecord::Opened {
                 format,

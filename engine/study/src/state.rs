@@ -13,6 +13,9 @@ use crate::{
     table::Table,
 };
 
+/// What makes the sampler of a study, for a number of trials as it was opened.
+pub(crate) type Maker = fn(&Definition, u64) -> Option<Box<dyn Sampler>>;
+
 /// A study under way.
 ///
 /// Every event costs at most the logarithm of the number of trials under way, beside what the sampler takes for an ask.
@@ -23,6 +26,7 @@ pub struct Study {
     pub(crate) best: Option<Best>,
     /// None: another process.
     pub(crate) sampler: Option<Box<dyn Sampler>>,
+    maker: Maker,
     /// How many trials there were to be when the study was opened.
     pub(crate) design: u64,
     /// Asks that the sampler answered.
@@ -59,10 +63,17 @@ pub struct Study {
 impl Study {
     /// A study that has not begun.
     pub fn new(definition: Definition) -> Self {
+        Self::with_maker(definition, |it, design| {
+            sampler::make(it.sampler, &it.options, &it.space, design)
+        })
+    }
+
+    pub(crate) fn with_maker(definition: Definition, maker: Maker) -> Self {
         let mut study = Self {
             table: Table::new(definition.space.dims(), definition.objectives.len()),
             best: None,
             sampler: None,
+            maker,
             design: definition.trials,
             sampled: 0,
             enqueued: 0,
@@ -515,14 +526,14 @@ impl Study {
         self.asking = None;
         self.sent = 0;
         self.stopping = None;
+        self.drained = false;
         self.last_end = None;
         self.objective = Some(objective);
         self.make_sampler();
     }
 
     pub(crate) fn make_sampler(&mut self) {
-        let it = &self.definition;
-        self.sampler = sampler::make(it.sampler, &it.options, &it.space, self.design);
+        self.sampler = (self.maker)(&self.definition, self.design);
     }
 
     /// Notes that it has ended, or does nothing where it has not.
