@@ -12,13 +12,37 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
     name = "dagrun",
     version,
     disable_help_subcommand = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = exit_codes()
 )]
 pub(crate) struct Cli {
     #[command(flatten)]
     pub(crate) global: Global,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// The exit codes of every command and what they mean.
+pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
+    (0, "all that was asked for is there"),
+    (
+        1,
+        "nodes failed, an export was kept back, or a check found something",
+    ),
+    (2, "the pipeline or the command line is not valid"),
+    (
+        3,
+        "the machine is in the way: no space, no rights, another run in this project, a damaged journal, a node that asks for more than there is",
+    ),
+    (130, "interrupted"),
+];
+
+fn exit_codes() -> String {
+    let mut text = String::from("Exit codes:");
+    for (code, meaning) in EXIT_CODES {
+        text.push_str(&format!("\n  {code:>3}  {meaning}"));
+    }
+    text
 }
 
 /// Flags that every command takes.
@@ -55,26 +79,47 @@ pub(crate) enum When {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
     /// Run a pipeline (also `dagrun FILE`)
+    ///
+    /// Ctrl-C (also SIGTERM, SIGHUP) starts nothing new and sends TERM to running nodes, and KILL after the grace time; a second one
+    /// sends KILL at once. What was done is done: the same command goes on from there.
     Run(RunArgs),
     /// Show what would run, what is a hit, and why
+    ///
+    /// It runs no node. It executes the commands of `toolchain` and nothing else.
     Plan(PlanArgs),
     /// Say why a node ran or would run, or why it does not start
+    ///
+    /// As the difference of its key to the nearest former one; who made the result that is a hit; and which nodes it waits for.
+    /// `-v` lists all parts of the key.
     Explain(ExplainArgs),
     /// Draw the graph
     Graph(GraphArgs),
     /// Print what a node wrote
+    ///
+    /// In the last run in which it ran: a hit writes nothing. Control characters are made visible on a terminal.
     Log(LogArgs),
     /// List the runs of this workspace
     Runs(RunsArgs),
-    /// Report on a run (the last one by default)
+    /// Show how a run went (the last one by default)
     Show(ShowArgs),
-    /// Copy an output of a node out of the cache
+    /// Report where the time of a run went, as text or as a page of HTML
+    ///
+    /// Jobs with median and 95 % times, CPU, memory and bytes; the critical path; the slowest attempts; time by phase; what hits saved;
+    /// failures. The page has a time line of every slot too, needs no network and runs no script.
+    Report(ReportArgs),
+    /// Copy an output of a node, or all, out of the cache
     Get(GetArgs),
     /// Open a shell in a node's folder with its inputs and environment
     Shell(ShellArgs),
     /// Run a node several times and compare what it makes
+    ///
+    /// With each other and with the cache, which is not changed. Exit 1 where bytes differ.
     Check(CheckArgs),
     /// Delete old results from the cache
+    ///
+    /// What a live run uses stays. Without limits only leftovers go: blobs of no result, and work folders of runs that are over, both
+    /// when they are older than an hour. A limit given by a flag also takes results of the last hour while no run is live; one from
+    /// dagrun.toml leaves those, and says how many stay.
     Gc(GcArgs),
     /// Look after the cache
     #[command(subcommand)]
@@ -82,11 +127,11 @@ pub(crate) enum Command {
     /// Look after the journals of runs
     #[command(subcommand)]
     Journal(JournalCommand),
-    /// Give a pipeline file its one spelling
+    /// Give pipeline files their one spelling; comments and anchors stay
     Fmt(FmtArgs),
     /// Print the JSON Schema of the pipeline language
     Schema,
-    /// Start a pipeline from a template
+    /// Start a pipeline from a template; never overwrites
     Init(InitArgs),
     /// Print every setting and where it comes from
     Settings(SettingsArgs),
@@ -192,10 +237,10 @@ pub(crate) struct RunArgs {
     /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Stop at the first failure; default: go on with what does not depend on it
+    /// Start nothing new after the first failure; default: go on with what does not depend on it
     #[arg(long)]
     pub(crate) fail_fast: bool,
-    /// Keep the folders of failed nodes, for `dagrun shell`
+    /// Keep the folders of failed nodes, for `dagrun shell --keep-failed`
     #[arg(long)]
     pub(crate) keep_failed: bool,
     /// Print the report of the run as JSON
@@ -314,6 +359,19 @@ pub(crate) struct ShowArgs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// The run: its id or the start of it; default: the last one
+    pub(crate) run: Option<String>,
+    #[command(flatten)]
+    pub(crate) project: ProjectFlag,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
+    /// Write a page to a file instead; `-` for standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct GetArgs {
     /// NODE or NODE:OUTPUT
     pub(crate) what: String,
@@ -367,9 +425,9 @@ pub(crate) struct GcArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum CacheCommand {
-    /// Hash every blob and look at every entry
+    /// Hash every blob and look at every entry; exit 1 where something is wrong
     Verify {
-        /// Move corrupt blobs to quarantine and drop what refers to them
+        /// Move corrupt blobs to quarantine; what made them runs again when it is needed
         #[arg(long)]
         fix: bool,
         #[command(flatten)]

@@ -1,4 +1,4 @@
-//! The project's own build steps: `cargo xtask ci`, `tidy`, `schema`, `bench`.
+//! The project's own build steps: `cargo xtask ci`, `tidy`, `docs`, `bench`.
 //!
 //! Everything that CI does is here, so that it runs the same on a laptop.
 
@@ -11,7 +11,8 @@
 
 mod bench;
 mod ci;
-mod schema;
+mod docs;
+mod generated;
 mod tidy;
 mod tools;
 
@@ -23,7 +24,7 @@ usage: cargo xtask COMMAND
   ci [--quick]     all that has to pass before a change lands: format, lints, tidy, docs, tests, simulation, examples
                    (--quick: without the 100,000-seed simulation and the release build)
   tidy             crate directions, generated files, purity of the core, no machine paths
-  schema           writes docs/reference/schema.json
+  docs             writes what is generated: docs/reference/cli.md and schema.json
   bench [NAME ...] [--peers] [--quick]
                    dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first)
 ";
@@ -35,7 +36,7 @@ fn main() -> ExitCode {
         ["ci"] => ci::ci(false),
         ["ci", "--quick"] => ci::ci(true),
         ["tidy"] => tidy::run(),
-        ["schema"] => schema::write(),
+        ["docs"] => generated::write(),
         ["bench", names @ ..] => bench::bench(names),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
         [] | ["help" | "--help" | "-h"] => {

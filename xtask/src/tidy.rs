@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fs, path::Path};
 
 use crate::{
-    schema,
+    generated,
     tools::{output, root, tracked_files},
 };
 
@@ -90,9 +90,7 @@ pub(crate) fn run() -> Result<(), String> {
     let mut breaches = Vec::new();
     directions(&mut breaches)?;
     sources(&mut breaches)?;
-    if let Err(breach) = schema::check() {
-        breaches.push(breach);
-    }
+    generated::check(&mut breaches);
     if breaches.is_empty() {
         println!("tidy: ok");
         Ok(())

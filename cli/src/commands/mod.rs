@@ -28,6 +28,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Log(args) => report::log(&args, &global, style),
         Command::Runs(args) => report::runs(&args),
         Command::Show(args) => report::show(&args, style),
+        Command::Report(args) => report::report(&args),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),
         Command::Check(args) => node::check(&args, &global, style),

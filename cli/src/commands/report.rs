@@ -1,7 +1,7 @@
-//! `dagrun show`, `runs`, `log`, `journal repair`, and the reports that a run writes at its end: folds of journals.
+//! `dagrun show`, `report`, `runs`, `log`, `journal repair`, and the reports that a run writes at its end: folds of journals.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{IsTerminal, Write},
     path::{Path, PathBuf},
 };
@@ -13,7 +13,7 @@ use dagrun_run::{RunSummary, Workspace};
 use serde_json::json;
 
 use crate::{
-    args::{Global, LogArgs, NodeOf, RunArgs, RunsArgs, ShowArgs},
+    args::{Global, LogArgs, NodeOf, ReportArgs, RunArgs, RunsArgs, ShowArgs},
     commands::{project_of, run_error},
     error::{CliError, Context, Done, Kind},
     load::open_store,
@@ -24,6 +24,8 @@ use crate::{
 
 /// Rows of a list on a terminal.
 const ROWS: usize = 30;
+/// Former runs that are looked at for how long a job takes.
+const RUNS_BACK: usize = 50;
 
 fn workspace(path: &Path) -> Result<Workspace, CliError> {
     if !path.exists() {
@@ -144,6 +146,56 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
         );
     }
     and_more(state.kept_back.len(), most, "export");
+}
+
+pub(crate) fn report(args: &ReportArgs) -> Done {
+    let workspace = workspace(&args.project.path)?;
+    let (run, state) = load(&workspace, args.run.as_deref())?;
+    let paces = paces(&workspace, &run, &state);
+    if let Some(path) = &args.html {
+        let page = dagrun_report::html(&state, &paces);
+        if path.as_os_str() == "-" {
+            put!("{page}");
+        } else {
+            write_file(path, &page)?;
+            say!("wrote {}", path.display());
+        }
+    }
+    if args.answer.json {
+        put!("{}", dagrun_report::report(&state, &paces));
+    } else if args.html.is_none() {
+        put!("{}", dagrun_report::summary(&state, &paces).trim_end());
+    }
+    Ok(0)
+}
+
+/// Mean seconds of the jobs that have hits and did not run in this run, from the last of the runs before in which they did.
+fn paces(workspace: &Workspace, run: &RunId, state: &RunState) -> BTreeMap<String, f64> {
+    let mut paces = BTreeMap::new();
+    let figures = dagrun_report::statistics(state);
+    let mut wanted: BTreeSet<&str> = (figures.jobs.iter())
+        .filter(|job| job.cached > 0 && job.mean().is_none())
+        .map(|job| job.name.as_str())
+        .collect();
+    let runs = workspace.journaled_runs();
+    let earlier = runs.iter().rev().skip_while(|other| *other != run).skip(1);
+    for run in earlier.take(RUNS_BACK) {
+        if wanted.is_empty() {
+            break;
+        }
+        // A damaged journal of another run is no matter of this one.
+        let Ok(loaded) = dagrun_run::load_journal(&workspace.journal_path(run)) else {
+            continue;
+        };
+        for job in dagrun_report::statistics(&RunState::fold(&loaded.records)).jobs {
+            if let Some(pace) = job.mean()
+                && wanted.remove(job.name.as_str())
+            {
+                paces.insert(job.name, pace);
+            }
+        }
+    }
+    paces
 }
 
 /// How much a terminal is given of a list that may be long, unless all was asked for.

@@ -39,6 +39,11 @@ const MAX_SLOTS: usize = 4096;
 const LISTED: usize = 10;
 /// Characters of the value of a template that are shown with a failure.
 const VALUE_LENGTH: usize = 100;
+/// Values of templates that are shown with a failure.
+const VALUES: usize = 8;
+/// Lines of its command that are shown with a failure, and characters of each.
+const COMMAND_LINES: usize = 12;
+const COMMAND_WIDTH: usize = 300;
 
 pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
@@ -86,7 +91,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
             command,
             version: env!("CARGO_PKG_VERSION").into(),
             pipeline_path: args.work.pipeline.file.display().to_string(),
-            settings: setting_rows(&loaded.settings),
+            settings: setting_rows(&loaded.settings, args.jobs),
             slots: u32::try_from(slots).unwrap_or(u32::MAX),
             seed: 0,
             grace: loaded.settings.grace.value,
@@ -100,7 +105,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     .map_err(run_error)?;
     followers.join()?;
 
-    conclude(&summary, plan.len() as u64, &rerun, style);
+    conclude(&summary, plan.len() as u64, &loaded.project, &rerun, style);
     let reported = report::after_run(&planned.workspace, &summary, &plan, args, style);
     if let Some(fatal) = &summary.fatal {
         return Err(CliError {
@@ -174,16 +179,21 @@ pub(crate) fn executor(
     })
 }
 
-fn setting_rows(settings: &Settings) -> Vec<ParamRow> {
-    settings
-        .rows(false)
-        .into_iter()
-        .map(|(name, value, origin)| ParamRow {
+/// The settings of a run: those that `dagrun settings` prints, and what a flag says.
+fn setting_rows(settings: &Settings, jobs: Option<usize>) -> Vec<ParamRow> {
+    let rows = settings.rows(false).into_iter();
+    rows.map(|(name, value, origin)| {
+        let (value, origin) = match jobs {
+            Some(jobs) if name == "jobs" => (jobs.to_string(), "flag -j"),
+            _ => (value, origin),
+        };
+        ParamRow {
             name: name.into(),
             value: value.into(),
             origin: origin.into(),
-        })
-        .collect()
+        }
+    })
+    .collect()
 }
 
 fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
@@ -363,7 +373,7 @@ fn line(record: &Record) -> Result<Vec<u8>, CliError> {
     record.to_json().doing(|| "write an event as JSON".into())
 }
 
-fn conclude(summary: &RunSummary, nodes: u64, rerun: &str, style: Style) {
+fn conclude(summary: &RunSummary, nodes: u64, project: &Path, rerun: &str, style: Style) {
     let groups = groups(&summary.failures);
     for group in groups.iter().take(LISTED) {
         say!("{}", describe(group, rerun, style));
@@ -388,7 +398,10 @@ fn conclude(summary: &RunSummary, nodes: u64, rerun: &str, style: Style) {
     say!("{}", totals(summary, nodes, style));
     if !style.quiet {
         for (target, _) in summary.exported.iter().take(LISTED) {
-            say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(target));
+            // As seen from here, so that it can be opened from here.
+            let path = project.join(target).display().to_string();
+            let path = path.strip_prefix("./").unwrap_or(&path);
+            say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(path));
         }
         if summary.exported.len() > LISTED {
             say!(
@@ -445,6 +458,27 @@ fn totals(summary: &RunSummary, nodes: u64, style: Style) -> String {
     )
 }
 
+/// The beginning of a text of several lines, to stand in a column.
+fn few_lines(text: &str) -> String {
+    let text = text.trim_end();
+    let mut lines: Vec<String> = text
+        .lines()
+        .take(COMMAND_LINES)
+        .map(|line| shortened(line, COMMAND_WIDTH))
+        .collect();
+    if text.lines().count() > COMMAND_LINES {
+        lines.push("…".into());
+    }
+    lines.join(&format!("\n{}", " ".repeat(11)))
+}
+
+fn shortened(text: &str, most: usize) -> String {
+    match text.char_indices().nth(most) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}
+
 /// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks; and
 /// which others failed like it.
 fn describe(group: &[&Failure], rerun: &str, style: Style) -> String {
@@ -464,13 +498,20 @@ fn describe(group: &[&Failure], rerun: &str, style: Style) -> String {
     };
     row("why", &escape(&failure.describe()));
     if !failure.command.is_empty() {
-        row("command", &escape(&failure.command));
+        row("command", &few_lines(&escape(&failure.command)));
     }
-    for (name, value) in &failure.values {
+    for (name, value) in failure.values.iter().take(VALUES) {
         let line = escape(value).replace('\n', "⏎");
-        let short: String = line.chars().take(VALUE_LENGTH).collect();
-        let dots = if short.len() < line.len() { "…" } else { "" };
-        row("with", &format!("{name}={short}{dots}"));
+        row(
+            "with",
+            &format!("{name}={}", shortened(&line, VALUE_LENGTH)),
+        );
+    }
+    if failure.values.len() > VALUES {
+        row(
+            "",
+            &format!("... and {} more", failure.values.len() - VALUES),
+        );
     }
     if failure.attempts > 1 {
         row("attempts", &failure.attempts.to_string());

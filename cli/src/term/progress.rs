@@ -19,6 +19,8 @@ const PLAIN_EVERY: Duration = Duration::from_secs(5);
 pub(crate) struct Progress {
     style: Style,
     bar: Option<ProgressBar>,
+    /// Columns of the terminal that the look of the bar is made for.
+    columns: u16,
     total: u64,
     slots: f64,
     started: Instant,
@@ -51,11 +53,7 @@ impl Progress {
         let bar = style.live.then(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            let look = ProgressStyle::with_template("{bar:24} {pos}/{len} {wide_msg}");
-            bar.set_style(
-                look.expect("the template is a constant")
-                    .progress_chars("━╸─"),
-            );
+            bar.set_style(look(columns()));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -63,6 +61,7 @@ impl Progress {
         Self {
             style,
             bar,
+            columns: columns(),
             total,
             slots: 1.0,
             started: now,
@@ -224,6 +223,11 @@ impl Progress {
     fn refresh(&mut self) {
         let done = self.counts.total().min(self.total);
         if let Some(bar) = &self.bar {
+            let columns = columns();
+            if columns != self.columns {
+                self.columns = columns;
+                bar.set_style(look(columns));
+            }
             bar.set_position(done);
             bar.set_message(self.status());
         } else if self.started_one && !self.style.quiet && self.last_plain.elapsed() >= PLAIN_EVERY
@@ -245,12 +249,12 @@ impl Progress {
         count(self.counts.failed, "failed");
         count(self.counts.skipped, "skipped");
         count(self.running.len() as u64, "running");
+        if let Some(eta) = self.eta() {
+            parts.push(format!("ETA {}", format_seconds(eta)));
+        }
         let elapsed = self.started.elapsed().as_secs_f64();
         if self.counts.succeeded > 0 && elapsed > 0.5 {
             parts.push(format!("{:.1}/s", self.counts.succeeded as f64 / elapsed));
-        }
-        if let Some(eta) = self.eta() {
-            parts.push(format!("ETA {}", format_seconds(eta)));
         }
         if let Some(node) = self.running.values().next() {
             parts.push(escape(node));
@@ -282,6 +286,27 @@ impl Progress {
             .sum();
         Some(work / self.slots)
     }
+}
+
+/// Columns of the terminal.
+fn columns() -> u16 {
+    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+    size.ok()
+        .map(|size| size.ws_col)
+        .filter(|n| *n > 0)
+        .unwrap_or(80)
+}
+
+/// On a narrow terminal the words are worth more than the bar.
+fn look(columns: u16) -> ProgressStyle {
+    let template = match columns {
+        0..60 => "{pos}/{len} {wide_msg}",
+        60..100 => "{bar:12} {pos}/{len} {wide_msg}",
+        _ => "{bar:24} {pos}/{len} {wide_msg}",
+    };
+    ProgressStyle::with_template(template)
+        .expect("the templates are constants")
+        .progress_chars("━╸─")
 }
 
 #[cfg(test)]

@@ -179,3 +179,46 @@ fn colour_is_off_where_it_is_not_wanted() {
         .fails(1, &["run", "--color", "never"])
         .has_not("\u{1b}[");
 }
+
+#[test]
+fn a_run_has_a_report_as_text_as_json_and_as_a_page() {
+    let project = Project::new(TRIALS);
+    project.ok(&["run", "-p", "replicates=3"]);
+    project.ok(&["run", "-p", "replicates=3"]);
+    // The hits of a run in which nothing ran are weighed by the run before.
+    project
+        .ok(&["report"])
+        .has("5 hits saved about")
+        .has("simulate");
+    let report = project.json(&["report", "--json"]);
+    assert_eq!(report["jobs"][0]["name"], "simulate");
+    assert_eq!(report["jobs"][0]["cached"], 3);
+    assert!(report["saved"].as_f64().unwrap() > 0.0);
+    let origin = |of: &str, name: &str| {
+        let rows = report[of].as_array().unwrap();
+        let row = rows.iter().find(|row| row["name"] == name);
+        row.unwrap()["origin"].as_str().unwrap().to_string()
+    };
+    assert_eq!(origin("params", "replicates"), "command line");
+    assert_eq!(origin("settings", "cache"), "environment DAGRUN_CACHE");
+
+    let first = project.json(&["runs", "--json"])[0]["run"].clone();
+    project.ok(&["report", first.as_str().unwrap(), "--html", "out/page.html"]);
+    let page = project.read("out/page.html");
+    assert!(page.starts_with("<!doctype html>") && page.contains("id=\"timeline\""));
+    let said = project.ok(&["report", "--html", "-"]);
+    assert!(said.stdout.trim_end().ends_with("</html>"));
+}
+
+#[test]
+fn exported_paths_are_told_as_seen_from_here() {
+    let project = Project::new("");
+    project.write(
+        "sub/pipeline.yaml",
+        "dagrun: 1\nname: e\njobs:\n  a:\n    outputs: {o: o.txt}\n    run: echo 1 > o.txt\nexport:\n  out/o.txt: ${{ jobs.a.outputs.o }}\n",
+    );
+    project
+        .ok(&["run", "sub/pipeline.yaml"])
+        .has("wrote sub/out/o.txt");
+    assert!(project.exists("sub/out/o.txt"));
+}

@@ -1,8 +1,8 @@
 //! What people and scripts see of a run afterwards.
 //!
 //! Owns: folds of [`RunState`](dagrun_events::RunState) into the JSON of `dagrun show` ([`show`]), statistics by job
-//! ([`statistics`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]) and Chrome traces
-//! ([`chrome_trace`]); and the pieces of text that all of them share.
+//! ([`statistics`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]), Chrome traces
+//! ([`chrome_trace`]) and a page ([`html()`]) with its data ([`report`]); and the pieces of text that all of them share.
 //!
 //! Knows nothing of files, terminals or how runs are made: journals come in as a fold, texts go out. Text of nodes is escaped
 //! for the format that it goes into.
@@ -10,7 +10,9 @@
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod data;
 mod escape;
+mod html;
 mod junit;
 mod show;
 mod statistics;
@@ -20,7 +22,9 @@ mod trace;
 mod words;
 
 pub use annotations::annotations;
+pub use data::report;
 pub use escape::{escape_line, escape_text};
+pub use html::html;
 pub use junit::junit;
 pub use show::show;
 pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, statistics};

@@ -1,14 +1,21 @@
 //! The JSON of `dagrun show --json`: names that scripts depend on.
 
 use dagrun_events::{AttemptOutcome, AttemptSummary, NodeRow, RunState};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 /// A run as JSON: `counts`, `executed`, `wall` seconds, and `nodes`, a row for each distinct node with `id`, `ids`, `outcome`,
 /// `outputs` (name -> digest, size) and `phases` in seconds.
 pub fn show(state: &RunState) -> Value {
+    let mut fields = about(state);
+    fields.insert("nodes".into(), nodes(state).into());
+    Value::Object(fields)
+}
+
+/// What a run is and how it ended, without its nodes.
+pub(crate) fn about(state: &RunState) -> Map<String, Value> {
     let started = state.started.as_ref();
     let text = |get: fn(&dagrun_events::RunStarted) -> &str| started.map(get);
-    json!({
+    let fields = json!({
         "run": text(|s| &s.run),
         "pipeline": text(|s| &s.pipeline),
         "path": text(|s| &s.path),
@@ -24,11 +31,14 @@ pub fn show(state: &RunState) -> Value {
         "plan": state.plan,
         "counts": state.counts,
         "executed": state.executed,
-        "nodes": nodes(state),
         "exported": state.exported.iter().map(|(target, node, output)| json!({"target": target, "node": node, "output": output})).collect::<Vec<_>>(),
         "kept_back": state.kept_back.iter().map(|(target, reason)| json!({"target": target, "reason": reason})).collect::<Vec<_>>(),
         "warnings": state.warnings,
-    })
+    });
+    match fields {
+        Value::Object(fields) => fields,
+        _ => Map::new(),
+    }
 }
 
 fn nodes(state: &RunState) -> Vec<Value> {

@@ -180,7 +180,7 @@ pub(crate) fn stderr<'s>(state: &'s RunState, node: &NodeRow) -> Option<&'s LogR
     last_result(state, node)?.stderr.as_ref()
 }
 
-fn add(sum: &mut Phases, phases: &Phases) {
+pub(crate) fn add(sum: &mut Phases, phases: &Phases) {
     sum.queue += phases.queue;
     sum.start += phases.start;
     sum.fetch += phases.fetch;

@@ -41,21 +41,40 @@ pub fn summary(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
 
 /// A table of jobs: a row for each, empty cells for what is nought.
 pub fn job_table(jobs: &[&JobStatistics]) -> String {
+    let (header, rows) = job_rows(jobs);
+    let aligned: Vec<String> = header
+        .iter()
+        .enumerate()
+        .map(|(column, name)| format!("{}{name}", if column > 0 { ">" } else { "" }))
+        .collect();
+    let aligned: Vec<&str> = aligned.iter().map(String::as_str).collect();
+    table(&aligned, &rows)
+}
+
+/// Header and rows of a table of jobs, without columns that have nothing in them.
+pub(crate) fn job_rows(jobs: &[&JobStatistics]) -> (Vec<&'static str>, Vec<Vec<String>>) {
     let header = [
         "job",
-        ">ran",
-        ">cached",
-        ">failed",
-        ">cancelled",
-        ">median",
-        ">95 %",
-        ">CPU",
-        ">peak memory",
-        ">inputs",
-        ">outputs",
+        "ran",
+        "cached",
+        "failed",
+        "cancelled",
+        "skipped",
+        "median",
+        "95 %",
+        "CPU",
+        "peak memory",
+        "inputs",
+        "outputs",
     ];
     let rows: Vec<Vec<String>> = jobs.iter().map(|job| row(job)).collect();
-    table(&header, &rows)
+    let is_used = |column: &usize| rows.iter().any(|row| !row[*column].is_empty());
+    let used: Vec<usize> = (0..header.len()).filter(is_used).collect();
+    let kept = |row: &Vec<String>| used.iter().map(|column| row[*column].clone()).collect();
+    (
+        used.iter().map(|column| header[*column]).collect(),
+        rows.iter().map(kept).collect(),
+    )
 }
 
 fn row(job: &JobStatistics) -> Vec<String> {
@@ -79,6 +98,7 @@ fn row(job: &JobStatistics) -> Vec<String> {
         count(job.cached),
         count(job.unsuccessful),
         count(job.cancelled),
+        count(job.skipped),
         quantile(0.5),
         quantile(0.95),
         cpu,

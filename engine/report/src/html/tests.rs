@@ -1,0 +1,159 @@
+use dagrun_events::{AttemptSummary, NodeOutcome, Record, RunEvent};
+use dagrun_model::{AttemptResult, BlobRef, Digest, FailureCause, LogRef, Outcome};
+
+use super::*;
+
+const NASTY: &str = "a[x=\"<b>&'\u{1b}[2J\"]";
+
+/// A run with a failed node that prints what a page must not obey, and a hit.
+fn state(stderr: &str) -> RunState {
+    let mut result = AttemptResult::bare(Outcome::Failed(FailureCause::Exit {
+        code: 3,
+        step: String::new(),
+    }));
+    result.phases.compute = 4.0;
+    result.stderr = Some(LogRef {
+        blob: BlobRef {
+            digest: Digest::empty(),
+            size: 0,
+            executable: false,
+        },
+        total: 0,
+        tail: stderr.into(),
+    });
+    let done = |node: &str, end| RunEvent::NodeDone {
+        node: node.into(),
+        also: Vec::new(),
+        end,
+        because: None,
+        cause: None,
+        outputs: Default::default(),
+    };
+    let row = |name: &str, value: serde_json::Value, origin: &str| ParamRow {
+        name: name.into(),
+        value,
+        origin: origin.into(),
+    };
+    let events = [
+        RunEvent::RunStarted(Box::new(RunStarted {
+            run: "r1".into(),
+            pipeline: "sample".into(),
+            path: "my pipe.yaml".into(),
+            params: vec![
+                row("n", 3.into(), "command line"),
+                row("s", "x y".into(), "command line"),
+                row("m", 1.into(), "default"),
+            ],
+            settings: vec![row("jobs", "2".into(), "default")],
+            ..RunStarted::default()
+        })),
+        RunEvent::AttemptStarted {
+            node: NASTY.into(),
+            key: Digest::empty(),
+            attempt: 1,
+            number: 1,
+            worker: 0,
+            after: None,
+        },
+        RunEvent::AttemptEnded {
+            node: NASTY.into(),
+            key: Digest::empty(),
+            attempt: 1,
+            result: Box::new(AttemptSummary::from(&result)),
+        },
+        done(NASTY, NodeOutcome::Failed),
+        done("b", NodeOutcome::Cached),
+        RunEvent::RunEnded {
+            exit_code: 1,
+            counts: NodeCounts::default(),
+            wall: 10.0,
+        },
+    ];
+    let records: Vec<Record> = events
+        .into_iter()
+        .enumerate()
+        .map(|(i, event)| Record {
+            at: 1000.0 + 4.0 * i as f64,
+            event,
+        })
+        .collect();
+    RunState::fold(&records)
+}
+
+/// Names of elements in order; wants every element that is opened to be closed in its turn.
+fn elements(page: &str) -> Vec<String> {
+    let void = ["meta", "br"];
+    let (mut open, mut all) = (Vec::new(), Vec::new());
+    let mut rest = page.strip_prefix("<!doctype html>").expect("it is HTML");
+    while let Some(at) = rest.find('<') {
+        let tag = &rest[at + 1..];
+        let end = tag.find('>').expect("a tag ends");
+        let inside = &tag[..end];
+        rest = &tag[end + 1..];
+        if let Some(name) = inside.strip_prefix('/') {
+            assert_eq!(open.pop().as_deref(), Some(name), "{rest:.80}");
+            continue;
+        }
+        let name = inside.split([' ', '/', '\n']).next().unwrap().to_string();
+        all.push(name.clone());
+        let is_closed = inside.ends_with('/');
+        if ["script", "style"].contains(&name.as_str()) {
+            let close = format!("</{name}>");
+            let end = rest.find(&close).expect("it is closed");
+            rest = &rest[end + close.len()..];
+        } else if !is_closed && !void.contains(&name.as_str()) {
+            open.push(name);
+        }
+    }
+    assert!(open.is_empty(), "left open: {open:?}");
+    all
+}
+
+#[test]
+fn the_page_is_well_formed_whatever_nodes_print() {
+    let page = html(
+        &state("</script><script>alert(1)</script>\n</pre><!-- \u{1b}[31m & \u{202e}"),
+        &BTreeMap::new(),
+    );
+    let all = elements(&page);
+    for name in ["h1", "svg", "rect", "table", "details", "pre", "title"] {
+        assert!(all.iter().any(|element| element == name), "no {name}");
+    }
+    // One element of data, and nothing that runs.
+    assert_eq!(all.iter().filter(|name| *name == "script").count(), 1);
+    for text in [
+        "&lt;/script&gt;&lt;script&gt;alert(1)",
+        "a[x=&quot;&lt;b&gt;&amp;&#39;\\u{1b}[2J&quot;]",
+        "<b class=\"bad\">ended with exit code 1</b> after 10.0 s",
+        "default-src 'none'",
+    ] {
+        assert!(page.contains(text), "no {text}");
+    }
+    let seen = &page[..page.find("<script").expect("there is data")];
+    assert!(!page.contains('\u{1b}') && !seen.contains('\u{202e}'));
+    assert!(!page.contains("http://") && !page.contains("https://"));
+}
+
+#[test]
+fn the_data_of_the_page_are_those_of_the_report() {
+    let state = state("</script>");
+    let page = html(&state, &BTreeMap::new());
+    let begin = "id=\"data\">";
+    let at = page.find(begin).expect("there is data") + begin.len();
+    let end = at + page[at..].find("</script>").expect("it ends");
+    let data: serde_json::Value = serde_json::from_str(&page[at..end]).expect("it is JSON");
+    assert_eq!(data, data::report(&state, &BTreeMap::new()));
+    assert_eq!(data["failures"][0]["stderr"], "</script>");
+    assert_eq!(data["failures"][0]["nodes"][0], NASTY);
+    assert_eq!(data["jobs"][0]["p95"], 4.0);
+    assert_eq!(data["settings"][0]["origin"], "default");
+    assert_eq!(
+        data::rerun(&state, "a[x=1]"),
+        "dagrun 'my pipe.yaml' -p n=3 -p 's=x y' --only 'a[x=1]'"
+    );
+}
+
+#[test]
+fn a_run_that_never_began_has_a_page() {
+    elements(&html(&RunState::default(), &BTreeMap::new()));
+}
