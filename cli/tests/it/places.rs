@@ -151,3 +151,34 @@ jobs:
         first.has("was deleted during the run");
     }
 }
+
+#[test]
+fn files_of_former_parameters_leave_an_exported_folder() {
+    let project = Project::new(
+        "dagrun: 1\nname: folder\nparams: {n: {type: int, default: 3}}\njobs:\n  a:\n    matrix: {i: \"${{ range(1, params.n) }}\"}\n    outputs: {o: o.txt}\n    run: echo ${{ matrix.i }} > ${{ outputs.o }}\nexport: {results/: \"${{ jobs.a.outputs.o }}\"}\n",
+    );
+    project.ok(&["run", "-p", "n=4"]);
+    let all = listed(&project.dir().join("results"));
+    assert_eq!(all.len(), 4, "{all:?}");
+    project.write("results/mine.txt", "mine");
+    project.write(&format!("results/{}", all[3]), "changed");
+    // What was selected says nothing of the rest.
+    let part = project.ok(&["run", "-p", "n=2", "--only", "a[i=1]"]);
+    part.has_not("removed");
+    let said = project.ok(&["run", "-p", "n=2"]);
+    said.has(&format!("does not: `results/{}`", all[2]));
+    said.has(&format!("so it stays: `results/{}`", all[3]));
+    let mut left = vec![all[0].clone(), all[1].clone(), all[3].clone()];
+    left.push("mine.txt".into());
+    assert_eq!(listed(&project.dir().join("results")), left);
+    project.ok(&["run", "-p", "n=2"]).has_not("stays");
+}
+
+fn listed(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).unwrap();
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort_unstable();
+    names
+}

@@ -30,6 +30,19 @@ impl Plan {
             .collect()
     }
 
+    /// The folders that take files of all nodes of a job, with `/` at their ends; none where nodes were selected, because the
+    /// plan does not know all files of such a folder then.
+    pub fn export_folders(&self) -> Vec<String> {
+        if self.core.selected.is_some() {
+            return Vec::new();
+        }
+        let targets = self.core.pipeline.export.iter();
+        targets
+            .map(|export| export.target.value.clone())
+            .filter(|target| target.ends_with('/'))
+            .collect()
+    }
+
     /// Checks exports; gives warnings.
     pub(crate) fn check_exports(&self) -> Result<Vec<Diagnostic>, Vec<Diagnostic>> {
         let mut errors = Vec::new();

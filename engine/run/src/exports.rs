@@ -1,6 +1,7 @@
 //! Laying outputs into the project folder, never over what dagrun did not write.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
@@ -267,6 +268,72 @@ fn lay_tree(
     Ok(Laid::Done)
 }
 
+/// What became of files that former runs laid into folders.
+#[derive(Debug, Default, PartialEq)]
+pub(crate) struct Tidied {
+    pub(crate) removed: Vec<String>,
+    /// They were changed since dagrun wrote them, and are no longer its own.
+    pub(crate) kept: Vec<String>,
+}
+
+/// Removes from folders what a pipeline laid there formerly and does not now, such as for other parameters. `targets` are all
+/// exports of the plan, also those that could not be laid.
+pub(crate) fn tidy(
+    project: &Path,
+    record: &mut ExportRecord,
+    pipeline: &str,
+    folders: &[String],
+    targets: &BTreeSet<String>,
+) -> Tidied {
+    let in_folder = |target: &String| folders.iter().any(|folder| target.starts_with(folder));
+    let former = record.folders.remove(pipeline).unwrap_or_default();
+    let (stale, mut now): (BTreeSet<_>, BTreeSet<_>) = former
+        .into_iter()
+        .partition(|target| in_folder(target) && !targets.contains(target));
+    now.extend(targets.iter().filter(|target| in_folder(target)).cloned());
+    let mut tidied = Tidied::default();
+    for target in stale {
+        // Another pipeline may lay its files into the same folder.
+        if !record.folders.values().any(|other| other.contains(&target)) {
+            remove_stale(project, record, &target, &mut tidied);
+        }
+    }
+    if !now.is_empty() {
+        record.folders.insert(pipeline.into(), now);
+    }
+    tidied
+}
+
+fn remove_stale(project: &Path, record: &mut ExportRecord, target: &str, tidied: &mut Tidied) {
+    let below = format!("{target}/");
+    let files: Vec<(String, ExportedFile)> = record
+        .files
+        .iter()
+        .filter(|(path, _)| *path == target || path.starts_with(&below))
+        .map(|(path, file)| (path.clone(), *file))
+        .collect();
+    for (name, file) in files {
+        let path = project.join(&name);
+        record.files.remove(&name);
+        let ours = !leads_out(project, &path)
+            && matches!(look_at(&path, Some(&file)), Ok(There::File(now)) if now == file.digest);
+        if ours && fs::remove_file(&path).is_ok() {
+            tidied.removed.push(name);
+        } else if fs::symlink_metadata(&path).is_ok() {
+            tidied.kept.push(name);
+        }
+        // Folders of an exported folder go with their last file; others refuse to.
+        let root = project.join(target);
+        for folder in path
+            .ancestors()
+            .skip(1)
+            .take_while(|folder| folder.starts_with(&root))
+        {
+            let _ = fs::remove_dir(folder);
+        }
+    }
+}
+
 /// All files below a folder, relative to the project. Symlinks are left out: a tree's own may stand there.
 fn list_files(project: &Path, folder: &str, files: &mut Vec<String>) -> io::Result<()> {
     let path: PathBuf = project.join(folder);
@@ -405,6 +472,40 @@ mod tests {
         fs::write(bench.project.join("out/note"), "mine").unwrap();
         assert!(matches!(bench.lay("out", one), Laid::KeptBack(_)));
         assert_eq!(bench.text("out/note"), "mine");
+    }
+
+    #[test]
+    fn what_former_runs_laid_into_a_folder_goes_unless_it_was_changed() {
+        let mut bench = Bench::new();
+        let source = tempfile::tempdir().unwrap();
+        fs::create_dir(source.path().join("d")).unwrap();
+        fs::write(source.path().join("d/f"), "1").unwrap();
+        let tree = bench.store.put_tree(source.path(), PutMode::Copy).unwrap();
+        for target in ["out/x=1", "out/x=2", "out/x=3", "other"] {
+            let file = bench.file(target);
+            bench.lay(target, file);
+        }
+        bench.lay("out/tree", tree);
+        fs::write(bench.project.join("out/mine"), "mine").unwrap();
+        let mut tidy = |targets: &[&str]| {
+            let targets = targets.iter().map(ToString::to_string).collect();
+            let folders = ["out/".to_string()];
+            super::tidy(&bench.project, &mut bench.record, "p", &folders, &targets)
+        };
+        let all = ["out/x=1", "out/x=2", "out/x=3", "out/tree", "other"];
+        assert_eq!(tidy(&all), Tidied::default());
+        fs::write(bench.project.join("out/x=2"), "by hand").unwrap();
+        let tidied = tidy(&["out/x=3"]);
+        assert_eq!(tidied.removed, ["out/tree/d/f", "out/x=1"]);
+        assert_eq!(tidied.kept, ["out/x=2"]);
+        assert_eq!(tidy(&["out/x=3"]), Tidied::default(), "it is told once");
+        let mut left: Vec<_> = fs::read_dir(bench.project.join("out"))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name())
+            .collect();
+        left.sort_unstable();
+        assert_eq!(left, ["mine", "x=2", "x=3"]);
+        assert_eq!(bench.text("other"), "other");
     }
 
     #[test]

@@ -28,6 +28,10 @@ pub(crate) trait View {
     /// The nodes that a node needs, each once.
     fn producers(&self, node: NodeIx) -> Vec<NodeIx>;
     fn exports(&self) -> Vec<PlannedExport>;
+    /// Folders of which the exports are all files.
+    fn export_folders(&self) -> Vec<String> {
+        Vec::new()
+    }
 }
 
 impl View for Plan {
@@ -87,6 +91,10 @@ impl View for Plan {
 
     fn exports(&self) -> Vec<PlannedExport> {
         Plan::exports(self)
+    }
+
+    fn export_folders(&self) -> Vec<String> {
+        Plan::export_folders(self)
     }
 }
 

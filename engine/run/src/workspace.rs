@@ -4,7 +4,7 @@
 //! of which exported files are dagrun's own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::{self, DirBuilder},
     io::Write,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
@@ -243,6 +243,9 @@ impl Workspace {
 pub struct ExportRecord {
     /// Files by path, relative to the project folder.
     pub files: BTreeMap<String, ExportedFile>,
+    /// What each pipeline laid into folders of which its exports are all files: targets, relative to the project folder.
+    #[serde(default)]
+    pub folders: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A file that dagrun laid into a project folder.
@@ -385,6 +388,7 @@ mod tests {
                 },
             )]
             .into(),
+            folders: [("p".to_string(), ["a/b".to_string()].into())].into(),
         };
         workspace.save_export_record(&record).unwrap();
         assert_eq!(workspace.export_record(), record);

@@ -19,6 +19,7 @@ impl Driver<'_> {
             return Vec::new();
         }
         let mut gone = Vec::new();
+        let targets = planned.iter().map(|export| export.target.clone()).collect();
         let mut record = self.workspace.export_record();
         let before = record.clone();
         for export in exports::resolve(&self.board, planned) {
@@ -43,6 +44,14 @@ impl Driver<'_> {
                 }
             }
         }
+        let tidied = exports::tidy(
+            self.workspace.project(),
+            &mut record,
+            self.plan.pipeline_name(),
+            &self.plan.export_folders(),
+            &targets,
+        );
+        self.tell_tidied(&tidied);
         if record != before
             && let Err(error) = self.workspace.save_export_record(&record)
         {
@@ -51,6 +60,21 @@ impl Driver<'_> {
         gone.sort_unstable();
         gone.dedup();
         gone
+    }
+
+    fn tell_tidied(&mut self, tidied: &exports::Tidied) {
+        if !tidied.removed.is_empty() {
+            self.warn(format!(
+                "removed what a former run exported and this one does not: {}",
+                named(&tidied.removed)
+            ));
+        }
+        if !tidied.kept.is_empty() {
+            self.warn(format!(
+                "a former run exported what this one does not, and it was changed since, so it stays: {}",
+                named(&tidied.kept)
+            ));
+        }
     }
 
     fn tell_exported(&mut self, export: &exports::Export) {
@@ -130,5 +154,19 @@ impl Driver<'_> {
         } else {
             0
         }
+    }
+}
+
+/// The first of some paths, and how many more there are.
+fn named(paths: &[String]) -> String {
+    const MOST: usize = 10;
+    let first: Vec<String> = paths
+        .iter()
+        .take(MOST)
+        .map(|path| format!("`{path}`"))
+        .collect();
+    match paths.len().saturating_sub(MOST) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
