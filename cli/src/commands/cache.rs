@@ -86,7 +86,7 @@ pub(crate) fn gc(args: &GcArgs, global: &Global) -> Done {
                 } else {
                     "-".into()
                 },
-                days(row.unused.as_secs_f64()),
+                about(row.unused.as_secs_f64()),
             ]
         })
         .collect();
@@ -172,13 +172,14 @@ fn sweep_work(work: &Path, live: bool, dry_run: bool) -> u64 {
     removed
 }
 
-fn days(seconds: f64) -> String {
-    let days = seconds / 86_400.0;
-    if days >= 1.0 {
-        format!("{days:.0} d")
-    } else {
-        format!("{:.1} h", seconds / 3600.0)
+/// A time in the one unit that says enough.
+fn about(seconds: f64) -> String {
+    for (unit, length) in [("d", 86_400.0), ("h", 3600.0), ("min", 60.0)] {
+        if seconds >= length {
+            return format!("{:.0} {unit}", (seconds / length).floor());
+        }
     }
+    format!("{seconds:.0} s")
 }
 
 pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) -> Done {
@@ -257,4 +258,23 @@ pub(crate) fn dir(global: &Global) -> Done {
     let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
     put!("{}", settings.cache.value.display());
     Ok(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_have_one_unit() {
+        for (seconds, text) in [
+            (0.2, "0 s"),
+            (59.0, "59 s"),
+            (60.0, "1 min"),
+            (3599.0, "59 min"),
+            (7300.0, "2 h"),
+            (200_000.0, "2 d"),
+        ] {
+            assert_eq!(about(seconds), text);
+        }
+    }
 }

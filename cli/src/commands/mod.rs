@@ -63,7 +63,13 @@ pub(crate) fn project_of(path: &Path) -> PathBuf {
 
 /// A trouble of the run crate as a command's error.
 pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
-    CliError::environment(error)
+    use dagrun_run::RunError;
+    match error {
+        RunError::UnknownRun(_) | RunError::AmbiguousRun(_) | RunError::UnknownNode { .. } => {
+            CliError::invalid(error)
+        }
+        error => CliError::environment(error),
+    }
 }
 
 /// A node that a person named is not in the plan.

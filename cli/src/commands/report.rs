@@ -36,7 +36,7 @@ fn workspace(path: &Path) -> Result<Workspace, CliError> {
     Workspace::existing(&project)
         .map_err(run_error)?
         .ok_or_else(|| {
-            CliError::environment(format!("nothing has run in {}", project.display()))
+            CliError::invalid(format!("nothing has run in {}", project.display()))
                 .hint("name the pipeline file or its folder with -f, or run it first")
         })
 }
@@ -380,7 +380,7 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
             _ => error,
         };
     }
-    let error = CliError::failed(format!("there is no node `{name}` in run {run}"));
+    let error = CliError::invalid(format!("there is no node `{name}` in run {run}"));
     let of_job: Vec<&str> = state
         .nodes
         .iter()
@@ -482,13 +482,21 @@ fn write_trace(state: &RunState, path: &Path) -> Result<(), CliError> {
 }
 
 fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
-    if let Some(folder) = path
+    make_parent(path)?;
+    std::fs::write(path, text).doing(|| format!("write {}", path.display()))
+}
+
+/// Makes the folder in which a file is to be written that a flag or the pipeline names.
+pub(crate) fn make_parent(path: &Path) -> Result<(), CliError> {
+    match path
         .parent()
         .filter(|folder| !folder.as_os_str().is_empty())
     {
-        std::fs::create_dir_all(folder).doing(|| format!("make {}", folder.display()))?;
+        Some(folder) => {
+            std::fs::create_dir_all(folder).doing(|| format!("make {}", folder.display()))
+        }
+        None => Ok(()),
     }
-    std::fs::write(path, text).doing(|| format!("write {}", path.display()))
 }
 
 /// The folder that a failed attempt of a node left behind.

@@ -52,6 +52,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     let force = force(args.work.force.as_deref(), &planned.plan)?;
     let command: Vec<String> = std::env::args().collect();
     let lock = planned.workspace.lock(&command).map_err(run_error)?;
+    enough_files()?;
     let mut warnings = planned.warnings.clone();
     warnings.extend(leftovers::clear(&planned.workspace, &planned.store, style));
     let slots = args.jobs.unwrap_or(loaded.settings.jobs.value);
@@ -116,6 +117,21 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     }
     reported?;
     Ok(u8::try_from(summary.exit_code).unwrap_or(1))
+}
+
+/// Open files without which a run cannot even write its journal.
+const FILES: u64 = 32;
+
+/// Refuses to begin where the run would soon fail somewhere.
+fn enough_files() -> Result<(), CliError> {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    match limit {
+        Some(limit) if limit < FILES => Err(CliError::environment(format!(
+            "a run needs {FILES} open files at least, and the limit is {limit}"
+        ))
+        .hint("raise it with `ulimit -n 4096`")),
+        _ => Ok(()),
+    }
 }
 
 /// `--force figure` reads `figure` as the file: says what was probably meant.
@@ -323,6 +339,7 @@ impl Followers {
         let to: Box<dyn Write + Send> = if path.as_os_str() == "-" {
             Box::new(std::io::stdout())
         } else {
+            report::make_parent(path)?;
             Box::new(std::fs::File::create(path).doing(|| format!("create {}", path.display()))?)
         };
         let mut to = std::io::BufWriter::new(to);

@@ -238,10 +238,10 @@ fn a_node_that_failed_is_explained_by_its_failure() {
     planned.has("score[x=1] and 7 more  failed in run ");
     project.ok(&["explain", "score[x=2]"]).has(": exit code 3");
     project
-        .fails(1, &["log", "scor[x=1]"])
+        .fails(2, &["log", "scor[x=1]"])
         .has("did you mean `score[x=1]`?");
     project
-        .fails(1, &["log", "score"])
+        .fails(2, &["log", "score"])
         .has("nodes of `score` are named like score[x=");
 }
 

@@ -182,3 +182,34 @@ fn listed(folder: &Path) -> Vec<String> {
     names.sort_unstable();
     names
 }
+
+#[test]
+fn what_names_nothing_is_2_and_what_the_machine_lacks_is_3() {
+    let project = Project::new("dagrun: 1\nname: c\njobs:\n  a:\n    run: echo\n");
+    project.fails(2, &["show"]).has("nothing has run");
+    project.fails(2, &["run", "none.yaml"]);
+    project.ok(&[
+        "run",
+        "--events",
+        "new/folder/events",
+        "--profile",
+        "other/folder/trace",
+    ]);
+    assert!(project.exists("new/folder/events") && project.exists("other/folder/trace"));
+    for args in [
+        &["show", "19990101"][..],
+        &["log", "nowhere"],
+        &["log", "a", "--run", "19990101"],
+        &["journal", "repair", "19990101"],
+        &["explain", "nowhere"],
+        &["run", "--only", "nowhere"],
+    ] {
+        project.fails(2, args);
+    }
+    let mut few = Command::new("sh");
+    project.prepare(&mut few);
+    let script = format!("ulimit -n 16; exec {} run", dagrun().display());
+    let said = said(few.args(["-c", &script]).output().unwrap());
+    assert_eq!(said.code, 3, "{said:?}");
+    said.has("the limit is 16").has("ulimit -n 4096");
+}

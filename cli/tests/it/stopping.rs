@@ -436,3 +436,14 @@ fn a_node_whose_leftovers_cannot_be_killed_is_no_success() {
         "the end of the run does not wait for it as well"
     );
 }
+
+#[test]
+fn a_node_that_is_stopped_ends_by_term() {
+    let project = Project::new(
+        "dagrun: 1\nname: halted\njobs:\n  a:\n    timeout: 500ms\n    run: kill -STOP $$\n",
+    );
+    project.write("dagrun.toml", "grace = \"60s\"\n");
+    let began = Instant::now();
+    project.fails(1, &["run"]).has("timed out after 500 ms");
+    assert!(began.elapsed() < Duration::from_secs(30), "it was killed");
+}

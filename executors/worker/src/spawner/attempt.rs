@@ -565,8 +565,16 @@ impl Attempt {
     }
 }
 
-/// Signals a process that was not reaped yet, its group, and all below it and below its strays.
+/// Signals a process that was not reaped yet, its group, and all below it and below its strays. What was stopped goes on, so that
+/// it can end by TERM.
 fn signal_tree(main: i32, strays: &[i32], signal: Signal) {
+    signal_each(main, strays, signal);
+    if signal == Signal::TERM {
+        signal_each(main, strays, Signal::CONT);
+    }
+}
+
+fn signal_each(main: i32, strays: &[i32], signal: Signal) {
     use rustix::process::{Pid, kill_process, kill_process_group};
     // Both the main process and the strays are unreaped children of this process, so their pids are theirs.
     tree::signal_descendants(main, signal);
