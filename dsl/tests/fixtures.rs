@@ -101,19 +101,3 @@ fn functions_in_warm_processes_wait_for_a_later_version() {
     assert_eq!(error.code, "not-in-this-version");
     assert!(error.help[0].contains("`run:`"), "{error:?}");
 }
-
-#[test]
-fn complete_blocks_of_the_reference_can_be_read() {
-    let path = "../docs/reference/language.md";
-    let text = std::fs::read_to_string(path).expect("the reference is there");
-    let mut count = 0;
-    for block in text.split("```yaml file=pipeline.yaml\n").skip(1) {
-        let block = block.split("```").next().expect("a block ends");
-        if block.contains("uses:") {
-            continue;
-        }
-        valid("pipeline.yaml", block);
-        count += 1;
-    }
-    assert!(count >= 5, "{count} blocks");
-}

@@ -255,3 +255,43 @@ fn circles_and_floods_are_refused() {
     );
     assert!(!parsed.diagnostics.is_empty());
 }
+
+#[test]
+fn jobs_of_a_module_take_part_in_a_study() {
+    let study = "study: {space: {x: {uniform: [0, 1]}}, trials: 3, minimize: \"sum(jobs['m/fit'].outputs.loss)\"}\n";
+    let fit = "\
+params: {most: 4}
+jobs:
+  fit:
+    run: fit ${{ trial.x }}
+    replicates: {n: 2, grow: {to: \"${{ params.most }}\", when: study.value < params.most}}
+    outputs: {loss: {json: l.json}}
+";
+    let text = format!("{study}jobs: {{m: {{uses: ./fit.yaml, with: {{most: 6}}}}}}\n");
+    let pipeline = valid(&text, &[("fit.yaml", fit)]);
+    let replicates = pipeline.jobs["m/fit"].replicates.as_ref();
+    let grow = replicates.and_then(|r| r.grow.as_ref()).expect("it grows");
+    let mut params = 0;
+    let mut count = |expr: &Expr| {
+        expr.walk(&mut |expr| {
+            params += usize::from(matches!(&expr.kind, ExprKind::Context(c) if &**c == "params"));
+        });
+    };
+    grow.to.walk_exprs(&mut count);
+    count(&grow.when);
+    assert_eq!(params, 0, "parameters of a module are put in place");
+
+    let after =
+        format!("{study}jobs: {{m: {{uses: ./fit.yaml}}, r: {{uses: ./r.yaml, needs: study}}}}\n");
+    let report = "jobs: {table: {run: \"show ${{ study.best.value }}\"}}\n";
+    let pipeline = valid(&after, &[("fit.yaml", fit), ("r.yaml", report)]);
+    assert!(pipeline.jobs["r/table"].after_study.is_some());
+
+    let inner = "study: {space: {x: {int: [0, 1]}}, trials: 3, minimize: jobs.a.outputs.l}\njobs: {a: {run: \"x ${{ trial.x }}\", outputs: {l: {json: l}}}}\n";
+    fails(
+        "jobs: {m: {uses: ./inner.yaml}, n: {run: x}}\nstudy: {space: {x: {int: [0, 1]}}, trials: 1, minimize: \"jobs['m/a'].outputs.l\"}\n",
+        &[("inner.yaml", inner)],
+        "study-in-module",
+        "proj/main.yaml:1:17",
+    );
+}
