@@ -3,8 +3,8 @@
 use std::{fmt::Write, sync::Arc};
 
 use dagrun_model::{
-    BinaryOp, ContentHash, ContentHasher, Digest, Direction, Expr, ExprKind, SamplerKind, UnaryOp,
-    Value,
+    BinaryOp, ContentHash, ContentHasher, Digest, Direction, Expr, ExprKind, Map, SamplerKind,
+    UnaryOp, Value,
 };
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +70,7 @@ impl Definition {
         DefinitionText {
             space: self.space.parameters.iter().map(parameter_text).collect(),
             sampler: self.sampler.name().to_owned(),
-            options: Value::map(self.options.clone()).to_json().to_string(),
+            options: options_text(&self.options),
             order: match self.order {
                 Order::Async => "async".to_owned(),
                 Order::Batched(n) => format!("batched: {n}"),
@@ -102,7 +102,7 @@ impl DefinitionText {
                 parameters: parameters?,
             },
             sampler: SamplerKind::Exec,
-            options: dagrun_model::Map::new(),
+            options: Map::new(),
             trials,
             in_flight: None,
             order: Order::Async,
@@ -150,6 +150,13 @@ impl DefinitionText {
         }
         changes
     }
+}
+
+/// Where an interpreter stands is no part of what a study is.
+fn options_text(options: &Map) -> String {
+    let mut options = options.clone();
+    options.shift_remove("python");
+    Value::map(options).to_json().to_string()
 }
 
 fn goals(objectives: &[(String, bool)]) -> String {

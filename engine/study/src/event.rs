@@ -242,6 +242,11 @@ pub enum StudyRecord {
         /// What identifies the objectives from here on.
         objective: Digest,
     },
+    /// There are to be as many trials from here on.
+    Trials {
+        /// How many in all.
+        trials: u64,
+    },
     /// Time that the study has been under way in all sessions so far; whoever has a clock writes it.
     Used {
         /// Seconds.

@@ -13,6 +13,7 @@ mod describe;
 mod event;
 mod exact;
 mod history;
+mod outside;
 mod replay;
 mod resolve;
 mod rules;

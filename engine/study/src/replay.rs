@@ -103,6 +103,7 @@ impl Study {
         for (record, at) in records {
             study.apply(at, record)?;
         }
+        study.definition.trials = study.recorded_trials;
         Ok(study)
     }
 
@@ -199,6 +200,7 @@ impl Study {
             StudyRecord::Opened { trials, .. } => {
                 self.opened = true;
                 self.design = trials;
+                self.recorded_trials = trials;
                 self.make_sampler();
             }
             StudyRecord::Asked { trial, .. } | StudyRecord::Known { trial, .. }
@@ -239,6 +241,7 @@ impl Study {
                 self.tell(trial, &end);
             }
             StudyRecord::Rescored { objective } => self.rescored(objective),
+            StudyRecord::Trials { trials } => self.recorded_trials = trials,
             StudyRecord::Used { wall } => self.wall = self.wall.max(wall),
             StudyRecord::Ended { reason } => self.ended(reason),
         }

@@ -3,11 +3,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use dagrun_model::{Digest, SamplerKind};
-use rustc_hash::FxHashSet;
 
 use crate::{
-    Answer, Best, Definition, EndReason, FORMAT, History, Order, Source, StudyAction, StudyEnd,
-    StudyEvent, StudyRecord, Told, TrialEnd, TrialState,
+    Best, Definition, EndReason, FORMAT, History, Order, Source, StudyAction, StudyEnd, StudyEvent,
+    StudyRecord, Told, TrialEnd, TrialState,
+    outside::Outside,
     rules::Progress,
     sampler::{self, Sampler},
     table::Table,
@@ -29,6 +29,8 @@ pub struct Study {
     maker: Maker,
     /// How many trials there were to be when the study was opened.
     pub(crate) design: u64,
+    /// How many there are to be, as the log has it.
+    pub(crate) recorded_trials: u64,
     /// Asks that the sampler answered.
     pub(crate) sampled: u64,
     /// Points of `enqueue` that were asked.
@@ -45,12 +47,7 @@ pub struct Study {
     waiting: BTreeSet<u64>,
     /// How many trials may be under way; nothing is started before it is known.
     limit: Option<u32>,
-    /// The trial that the external sampler is asked for.
-    asking: Option<u64>,
-    /// How much of the history the external sampler was told.
-    sent: usize,
-    /// Points of a finite space that the external sampler has proposed.
-    met: FxHashSet<Vec<u64>>,
+    pub(crate) outside: Outside,
     stopping: Option<EndReason>,
     drained: bool,
     finished: bool,
@@ -75,6 +72,7 @@ impl Study {
             sampler: None,
             maker,
             design: definition.trials,
+            recorded_trials: definition.trials,
             sampled: 0,
             enqueued: 0,
             known: 0,
@@ -83,9 +81,7 @@ impl Study {
             pending: BTreeSet::new(),
             waiting: BTreeSet::new(),
             limit: None,
-            asking: None,
-            sent: 0,
-            met: FxHashSet::default(),
+            outside: Outside::default(),
             stopping: None,
             drained: false,
             finished: false,
@@ -193,16 +189,19 @@ impl Study {
         })
     }
 
-    fn halt(&mut self, reason: EndReason) {
+    pub(crate) fn halt(&mut self, reason: EndReason) {
         self.stopping.get_or_insert(reason);
-        self.asking = None;
+        self.outside.asking = None;
     }
 
     /// Starts, asks and ends whatever can be.
     fn go_on(&mut self, out: &mut Vec<StudyAction>) {
         if let Some(limit) = self.limit {
             self.start_waiting(limit as usize, out);
-            while self.stopping.is_none() && self.asking.is_none() && self.live() < limit as usize {
+            while self.stopping.is_none()
+                && self.outside.asking.is_none()
+                && self.live() < limit as usize
+            {
                 if !self.ask_next(out) {
                     break;
                 }
@@ -296,7 +295,7 @@ impl Study {
         self.progress.see(self.table.history.trial(trial));
     }
 
-    fn seen(&self) -> u64 {
+    pub(crate) fn seen(&self) -> u64 {
         self.table.history.len() as u64
     }
 
@@ -342,64 +341,7 @@ impl Study {
         point
     }
 
-    fn ask_outside(&mut self, trial: u64, out: &mut Vec<StudyAction>) {
-        let told = self.table.history.len();
-        self.asking = Some(trial);
-        out.push(StudyAction::Ask {
-            trial,
-            new_told: self.sent..told,
-            pending: self.unseen(trial),
-        });
-        self.sent = told;
-    }
-
-    fn restarted(&mut self, out: &mut Vec<StudyAction>) {
-        self.sent = 0;
-        if let Some(trial) = self.asking {
-            self.ask_outside(trial, out);
-        }
-    }
-
-    fn answered(&mut self, trial: u64, answer: Answer, out: &mut Vec<StudyAction>) {
-        if self.asking != Some(trial) {
-            return;
-        }
-        self.asking = None;
-        let values = match answer {
-            Answer::Point(values) => values,
-            Answer::UsedUp => return self.halt(EndReason::UsedUp),
-            Answer::Failed(reason) => return self.halt(EndReason::Sampler(reason)),
-        };
-        match self.definition.space.coordinates(&values) {
-            Ok(point) if self.is_exhausted(&point) => self.halt(EndReason::UsedUp),
-            Ok(point) => {
-                let seen = self.seen_by_ask();
-                self.admit_new(trial, Source::Sampler, point, seen, out);
-            }
-            Err(wrong) => self.halt(EndReason::Sampler(format!(
-                "it proposed trial {trial}, but {wrong}"
-            ))),
-        }
-    }
-
-    /// What the external sampler had been told when it was asked; more may have been told since.
-    fn seen_by_ask(&self) -> u64 {
-        self.sent as u64
-    }
-
-    /// Whether all points of a finite space were proposed and this one is proposed again.
-    fn is_exhausted(&self, point: &[f64]) -> bool {
-        self.countable()
-            .is_some_and(|size| self.met.len() as u64 >= size && self.met.contains(&bits(point)))
-    }
-
-    /// The size of the space, where a study can come to its end.
-    fn countable(&self) -> Option<u64> {
-        let size = self.definition.space.size()?;
-        (self.sampler.is_none() && size < self.definition.trials).then_some(size)
-    }
-
-    fn admit_new(
+    pub(crate) fn admit_new(
         &mut self,
         trial: u64,
         source: Source,
@@ -428,9 +370,7 @@ impl Study {
         let trial = self.table.counts.asked;
         self.pending.insert(trial);
         self.enqueued += usize::from(source == Source::Enqueued);
-        if self.countable().is_some() {
-            self.met.insert(bits(point));
-        }
+        self.meet(point);
         self.last_end = None;
         trial
     }
@@ -523,8 +463,7 @@ impl Study {
         self.base = self.table.counts.asked;
         self.best = None;
         self.progress = Progress::default();
-        self.asking = None;
-        self.sent = 0;
+        self.forget_sent();
         self.stopping = None;
         self.drained = false;
         self.last_end = None;
@@ -551,7 +490,8 @@ impl Study {
             return;
         }
         let reason = self.reason();
-        if self.last_end.as_ref() != Some(&reason) {
+        // A study that was stopped before its first ask leaves no log.
+        if self.opened && self.last_end.as_ref() != Some(&reason) {
             self.append(
                 StudyRecord::Ended {
                     reason: reason.clone(),
@@ -583,8 +523,13 @@ impl Study {
         self.last_end = Some(reason);
     }
 
-    /// Writes the first record before any other one.
+    /// Writes the first record before any other one, and how many trials there are where that has changed since.
     fn open(&mut self, out: &mut Vec<StudyAction>) {
+        let trials = self.definition.trials;
+        if self.opened && self.recorded_trials != trials {
+            out.push(StudyAction::Append(StudyRecord::Trials { trials }));
+        }
+        self.recorded_trials = trials;
         if !self.opened {
             self.opened = true;
             out.push(StudyAction::Append(StudyRecord::Opened {
@@ -600,8 +545,4 @@ impl Study {
         self.open(out);
         out.push(StudyAction::Append(record));
     }
-}
-
-fn bits(point: &[f64]) -> Vec<u64> {
-    point.iter().map(|x| x.to_bits()).collect()
 }

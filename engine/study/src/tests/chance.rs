@@ -124,7 +124,13 @@ fn a_finished_study_that_is_resumed_only_says_so() {
     assert_eq!(again.log, whole.log);
     // More trials go on where it ended.
     let mut more = Driver::resumed(definition(Order::Lag(3), 11), &whole.log);
+    assert!(
+        more.slots()
+            .starts_with("Trials { trials: 11 }; asked 9 seen 6")
+    );
     more.finish(&mut Chance(2));
+    let read = Study::read(more.log.clone()).expect("the log is whole");
+    assert_eq!(read.definition().trials, 11);
     let mut at_once = Driver::new(definition(Order::Lag(3), 11));
     at_once.finish(&mut Chance(3));
     assert_eq!(more.points(), at_once.points());
@@ -179,4 +185,100 @@ fn slots_do_not_change_a_lagged_study() {
         all.push((driver.points(), driver.end.map(|end| end.reason)));
     }
     assert!(all.windows(2).all(|pair| pair[0] == pair[1]));
+}
+
+/// Another process that proposes points: it knows what it was told since it was started, and what is pending.
+#[derive(Default)]
+struct Outside {
+    told: Vec<(u64, Option<u64>)>,
+}
+
+impl Outside {
+    fn answer(&self, space: &Space, pending: &[u64]) -> Answer {
+        let mut state = pending.len() as u64;
+        let mut mix = |x: u64| state = draw(state, x, 0).to_bits();
+        for (trial, value) in &self.told {
+            mix(*trial);
+            mix(value.unwrap_or(1));
+        }
+        pending.iter().for_each(|trial| mix(!trial));
+        let parameters = space.parameters.iter().zip(0..);
+        let point: Vec<f64> = parameters
+            .map(|(it, at)| it.from_unit(draw(state, 1, at)))
+            .collect();
+        Answer::Point(space.values(&point))
+    }
+}
+
+/// Runs a study with an external sampler that answers late, and is started anew now and then.
+fn outside_points(order: Order, seed: u64) -> Vec<Vec<u64>> {
+    let mut chance = Chance(seed << 20);
+    let mut study = definition(order, 40);
+    study.sampler = SamplerKind::Exec;
+    study.in_flight = Some(6);
+    let mut machine = Study::with_maker(study, mixer);
+    let (mut actions, mut live, mut ask) = (Vec::new(), Vec::new(), None);
+    let mut sampler = Outside::default();
+    machine.handle(
+        StudyEvent::Slots {
+            slots: 1,
+            nodes_per_trial: 1,
+        },
+        &mut actions,
+    );
+    while !machine.is_finished() {
+        for action in actions.drain(..) {
+            match action {
+                StudyAction::Start { trial, values } => live.push((trial, values)),
+                StudyAction::Ask {
+                    trial,
+                    new_told,
+                    pending,
+                } => {
+                    assert_eq!(new_told.start, sampler.told.len(), "it is told all, once");
+                    sampler.told.extend(new_told.map(|at| {
+                        let told = machine.history().get(at);
+                        (told.trial, told.values.map(|values| values[0].to_bits()))
+                    }));
+                    ask = Some((trial, pending));
+                }
+                _ => {}
+            }
+        }
+        let event = match (&ask, chance.below(8)) {
+            (Some(_), 0) => {
+                sampler = Outside::default();
+                StudyEvent::SamplerRestarted
+            }
+            (Some((trial, pending)), luck) if luck < 4 || live.is_empty() => {
+                let (trial, answer) = (*trial, sampler.answer(&space(), pending));
+                ask = None;
+                StudyEvent::Answered { trial, answer }
+            }
+            _ => {
+                let (trial, values) = live.swap_remove(chance.below(live.len()));
+                let end = outcome(&values);
+                StudyEvent::Ended { trial, end }
+            }
+        };
+        machine.handle(event, &mut actions);
+    }
+    assert_eq!(machine.counts().told, 40);
+    let rows = machine.rows();
+    rows.map(|row| row.point.iter().map(|x| x.to_bits()).collect())
+        .collect()
+}
+
+#[test]
+fn an_external_sampler_is_repeatable_with_lag_and_not_without() {
+    for order in [Order::Lag(7), Order::Batched(4)] {
+        let first = outside_points(order, 0);
+        for seed in 1..20 {
+            assert_eq!(outside_points(order, seed), first, "{order:?} {seed}");
+        }
+    }
+    assert_ne!(
+        outside_points(Order::Async, 0),
+        outside_points(Order::Async, 1)
+    );
 }

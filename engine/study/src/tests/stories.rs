@@ -246,10 +246,7 @@ fn time_and_people_end_a_study_when_its_trials_have_ended() {
             ),
         ],
     );
-    check(
-        study,
-        &[("stop", "opened; ended: it was stopped; finish, best None")],
-    );
+    check(study, &[("stop", "finish, best None")]);
 }
 
 #[test]
