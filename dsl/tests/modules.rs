@@ -292,6 +292,6 @@ jobs:
         "jobs: {m: {uses: ./inner.yaml}, n: {run: x}}\nstudy: {space: {x: {int: [0, 1]}}, trials: 1, minimize: \"jobs['m/a'].outputs.l\"}\n",
         &[("inner.yaml", inner)],
         "study-in-module",
-        "proj/main.yaml:1:17",
+        "proj/main.yaml:1:18",
     );
 }
