@@ -35,6 +35,7 @@ pub(crate) fn ci(quick: bool) -> Result<(), String> {
         ],
     )?;
     tidy::run()?;
+    dependencies()?;
     run_step("cargo", &["test", "--workspace"])?;
     if !quick {
         run_step("cargo", &["doc", "--workspace", "--no-deps", "--quiet"])?;
@@ -43,6 +44,32 @@ pub(crate) fn ci(quick: bool) -> Result<(), String> {
     }
     println!("\nci: passed in {} s", started.elapsed().as_secs());
     Ok(())
+}
+
+/// Licences, banned crates and sources of dependencies; known vulnerabilities where the network has them.
+fn dependencies() -> Result<(), String> {
+    if !has("cargo-deny") {
+        println!("SKIPPED cargo deny: it is not installed; `cargo install --locked cargo-deny`");
+        return Ok(());
+    }
+    run_step(
+        "cargo",
+        &[
+            "deny",
+            "check",
+            "--hide-inclusion-graph",
+            "licenses",
+            "bans",
+            "sources",
+        ],
+    )?;
+    match run("cargo", &["deny", "fetch", "db"]) {
+        Ok(()) => run_step("cargo", &["deny", "--offline", "check", "advisories"]),
+        Err(error) => {
+            println!("SKIPPED advisories: their database cannot be fetched: {error}");
+            Ok(())
+        }
+    }
 }
 
 fn run_step(program: &str, args: &[&str]) -> Result<(), String> {
