@@ -15,7 +15,9 @@ use dagrun_events::{NodeCounts, ParamRow, RunStarted, RunState};
 use dagrun_model::{Phases, format_seconds};
 
 use crate::{
-    Statistics, data, escape_line, escape_text, failure_groups, job_of, plural, statistics,
+    Statistics, data,
+    escape::entities,
+    escape_line, escape_text, failure_groups, job_of, plural, statistics,
     statistics::{stderr, steps},
     text::{ending, job_rows},
 };
@@ -80,21 +82,6 @@ pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
 /// Text on one line, for an element or an attribute.
 fn line(text: &str) -> String {
     entities(&escape_line(text))
-}
-
-fn entities(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\'' => safe.push_str("&#39;"),
-            c => safe.push(c),
-        }
-    }
-    safe
 }
 
 fn header(out: &mut String, state: &RunState, started: &RunStarted) {

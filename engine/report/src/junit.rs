@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _};
 use dagrun_events::{NodeOutcome, NodeRow, RunState};
 
 use crate::{
+    escape::entities,
     job_of,
     statistics::{stderr, why_failed},
 };
@@ -92,46 +93,30 @@ fn case(state: &RunState, job: &str, node: &NodeRow, text: &mut String) {
 
 /// XML has no way to write most control characters: they become U+FFFD.
 fn escape(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        match c {
-            '&' => safe.push_str("&amp;"),
-            '<' => safe.push_str("&lt;"),
-            '>' => safe.push_str("&gt;"),
-            '"' => safe.push_str("&quot;"),
-            '\n' | '\t' => safe.push(c),
-            c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => safe.push('\u{fffd}'),
-            c => safe.push(c),
-        }
-    }
-    safe
+    let shown = |c| match c {
+        '\n' | '\t' => c,
+        c if c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}') => '\u{fffd}',
+        c => c,
+    };
+    entities(&text.chars().map(shown).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
-    use dagrun_events::{Record, RunEvent};
-
     use super::*;
+    use crate::kit::{done, fold};
 
     #[test]
     fn cases_are_well_formed_whatever_nodes_print() {
-        let done = |node: &str, end| Record {
-            at: 1.0,
-            event: RunEvent::NodeDone {
-                node: node.into(),
-                also: Vec::new(),
-                end,
-                because: Some("a<b>".into()),
-                cause: None,
-                outputs: Default::default(),
-            },
-        };
-        let state = RunState::fold([
-            &done("a[x=\"<&\"]", NodeOutcome::Failed),
-            &done("b", NodeOutcome::Skipped),
-            &done("c", NodeOutcome::Cached),
-        ]);
-        let text = junit(&state);
+        let mut skipped = done("b", NodeOutcome::Skipped);
+        if let dagrun_events::RunEvent::NodeDone { because, .. } = &mut skipped {
+            *because = Some("a<b>".into());
+        }
+        let text = junit(&fold([
+            (1.0, done("a[x=\"<&\"]", NodeOutcome::Failed)),
+            (1.0, skipped),
+            (1.0, done("c", NodeOutcome::Cached)),
+        ]));
         assert!(
             text.contains("name=\"a[x=&quot;&lt;&amp;&quot;]\""),
             "{text}"

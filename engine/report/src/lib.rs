@@ -14,6 +14,8 @@ mod data;
 mod escape;
 mod html;
 mod junit;
+#[cfg(test)]
+mod kit;
 mod show;
 mod statistics;
 mod text;

@@ -258,66 +258,43 @@ pub fn job_of(id: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
-    use dagrun_events::{NodeOutcome, OutputRows, Record, RunEvent};
-    use dagrun_model::Digest;
+    use dagrun_events::{NodeOutcome, RunEvent};
 
     use super::*;
+    use crate::kit::{done, fold, start};
 
     #[test]
     fn the_critical_path_is_the_chain_that_ended_last() {
-        let start = |node: &str, attempt, after: Option<&str>| RunEvent::AttemptStarted {
-            node: node.into(),
-            key: Digest::empty(),
-            attempt,
-            number: 1,
-            worker: 0,
-            after: after.map(Into::into),
-        };
-        let done = |node: &str| RunEvent::NodeDone {
-            node: node.into(),
-            also: Vec::new(),
-            end: NodeOutcome::Succeeded,
-            because: None,
-            cause: None,
-            outputs: OutputRows::new(),
-        };
-        let records = [
+        let state = fold([
             (0.0, start("a", 1, None)),
             (0.0, start("b", 2, None)),
-            (1.0, done("a")),
-            (4.0, done("b")),
+            (1.0, done("a", NodeOutcome::Succeeded)),
+            (4.0, done("b", NodeOutcome::Succeeded)),
             (4.0, start("c", 3, Some("b"))),
-            (6.0, done("c")),
-        ]
-        .map(|(at, event)| Record { at, event });
-        let path = statistics(&RunState::fold(&records)).critical_path;
+            (6.0, done("c", NodeOutcome::Succeeded)),
+        ]);
+        let path = statistics(&state).critical_path;
         assert_eq!(path, [("b".to_string(), 4.0), ("c".to_string(), 2.0)]);
     }
 
     #[test]
     fn jobs_stand_in_the_order_of_the_pipeline_and_concerns_come_first() {
-        let done = |node: &str, end| RunEvent::NodeDone {
-            node: node.into(),
-            also: Vec::new(),
-            end,
-            because: None,
-            cause: None,
-            outputs: OutputRows::new(),
+        let planned = RunEvent::Planned {
+            counts: Default::default(),
+            warnings: Vec::new(),
+            skipped: Vec::new(),
+            jobs: vec!["z".into(), "b".into()],
         };
-        let events = [
-            RunEvent::Planned {
-                counts: Default::default(),
-                warnings: Vec::new(),
-                skipped: Vec::new(),
-                jobs: vec!["z".into(), "b".into()],
-            },
-            done("b", NodeOutcome::Failed),
-            done("a[x=1]", NodeOutcome::Succeeded),
-            done("z[x=1]", NodeOutcome::Cached),
-            done("z[x=2]", NodeOutcome::Cached),
-        ];
-        let records = events.map(|event| Record { at: 1.0, event });
-        let figures = statistics(&RunState::fold(&records));
+        let figures = statistics(&fold(
+            [
+                planned,
+                done("b", NodeOutcome::Failed),
+                done("a[x=1]", NodeOutcome::Succeeded),
+                done("z[x=1]", NodeOutcome::Cached),
+                done("z[x=2]", NodeOutcome::Cached),
+            ]
+            .map(|event| (1.0, event)),
+        ));
         let names = |jobs: Vec<&JobStatistics>| -> Vec<String> {
             jobs.iter().map(|job| job.name.clone()).collect()
         };

@@ -257,10 +257,11 @@ fn saved(out: &mut String, state: &RunState, found: &Statistics, paces: &BTreeMa
 
 #[cfg(test)]
 mod tests {
-    use dagrun_events::{AttemptSummary, NodeOutcome, Record, RunEvent, RunStarted};
-    use dagrun_model::{AttemptResult, Digest, FailureCause, Outcome};
+    use dagrun_events::{NodeOutcome, RunEvent, RunStarted};
+    use dagrun_model::{AttemptResult, FailureCause, Outcome};
 
     use super::*;
+    use crate::kit::{done, ended, fold, start};
 
     #[test]
     fn the_summary_says_what_happened_and_obeys_nobody() {
@@ -270,48 +271,39 @@ mod tests {
             step: String::new(),
         }));
         result.phases.compute = 4.0;
+        let started = RunEvent::RunStarted(Box::new(RunStarted {
+            run: "r1".into(),
+            pipeline: "sample".into(),
+            host: "here".into(),
+            ..RunStarted::default()
+        }));
+        let over = RunEvent::RunEnded {
+            exit_code: 1,
+            counts: NodeCounts::default(),
+            wall: 10.0,
+        };
+        let stopped = AttemptResult::bare(Outcome::Cancelled);
         let events = [
-            RunEvent::RunStarted(Box::new(RunStarted {
-                run: "r1".into(),
-                pipeline: "sample".into(),
-                host: "here".into(),
-                ..RunStarted::default()
-            })),
-            RunEvent::AttemptStarted {
-                node: id.into(),
-                key: Digest::empty(),
-                attempt: 1,
-                number: 1,
-                worker: 0,
-                after: None,
-            },
-            RunEvent::AttemptEnded {
-                node: id.into(),
-                key: Digest::empty(),
-                attempt: 1,
-                result: Box::new(AttemptSummary::from(&result)),
-            },
-            RunEvent::NodeDone {
-                node: id.into(),
-                also: Vec::new(),
-                end: NodeOutcome::Failed,
-                because: None,
-                cause: None,
-                outputs: Default::default(),
-            },
-            RunEvent::RunEnded {
-                exit_code: 1,
-                counts: NodeCounts::default(),
-                wall: 10.0,
-            },
+            started,
+            start(id, 1, None),
+            ended(id, 1, &result),
+            done(id, NodeOutcome::Failed),
+            start("b", 2, None),
+            ended("b", 2, &stopped),
+            done("c", NodeOutcome::Cached),
+            over,
         ];
-        let records = events.map(|event| Record { at: 1.0, event });
-        let text = summary(&RunState::fold(&records), &BTreeMap::new());
+        let state = fold(events.map(|event| (1.0, event)));
+        let text = summary(&state, &[("c".to_string(), 60.0)].into());
         for part in [
             "run r1 of sample on here\nended with exit code 1",
-            ": 1 failed\n",
+            ": 1 cached, 1 failed\n",
             "failed: a[x=\"\\u{1b}[2J\"]: exit code 3\n",
-            "1 attempt took",
+            "2 attempts took 4.0 s",
+            "compute, 100 %",
+            "1 hit saved about 1m 00s of work",
+            // What was told to stop did not fail.
+            "\njob  ran  cached  failed  cancelled  median   95 %   CPU\na      1               1              4.0 s  4.0 s  0 ms\n",
         ] {
             assert!(text.contains(part), "no {part:?} in\n{text}");
         }

@@ -74,51 +74,26 @@ fn bar(state: &RunState, name: &str, row: usize, start: f64, seconds: f64, args:
 
 #[cfg(test)]
 mod tests {
-    use dagrun_events::{AttemptSummary, Record, RunEvent};
-    use dagrun_model::{AttemptResult, Digest, Outcome, Phases};
+    use dagrun_model::{AttemptResult, Outcome, Phases};
 
     use super::*;
+    use crate::kit::{ended, fold, start};
 
     #[test]
     fn attempts_at_the_same_time_are_in_rows_of_their_own() {
+        let mut result = AttemptResult::bare(Outcome::Succeeded(Default::default()));
+        result.phases = Phases {
+            compute: 1.0,
+            ..Phases::default()
+        };
         let mut events = Vec::new();
-        for attempt in [1, 2, 3] {
+        for (attempt, begin) in [(1, 10.0), (2, 10.0), (3, 12.0_f64)] {
             let node = format!("a[i={attempt}]");
-            let begin: f64 = if attempt == 3 { 12.0 } else { 10.0 };
-            let mut result = AttemptResult::bare(Outcome::Succeeded(Default::default()));
-            result.phases = Phases {
-                compute: 1.0,
-                ..Phases::default()
-            };
-            let key = Digest::empty();
-            events.push((
-                begin,
-                RunEvent::AttemptStarted {
-                    node: node.clone(),
-                    key,
-                    attempt,
-                    number: 1,
-                    worker: 0,
-                    after: None,
-                },
-            ));
-            let result = Box::new(AttemptSummary::from(&result));
-            events.push((
-                begin + 1.0,
-                RunEvent::AttemptEnded {
-                    node,
-                    key,
-                    attempt,
-                    result,
-                },
-            ));
+            events.push((begin, start(&node, attempt, None)));
+            events.push((begin + 1.0, ended(&node, attempt, &result)));
         }
         events.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let records: Vec<Record> = events
-            .into_iter()
-            .map(|(at, event)| Record { at, event })
-            .collect();
-        let trace = chrome_trace(&RunState::fold(&records));
+        let trace = chrome_trace(&fold(events));
         let rows: Vec<_> = trace["traceEvents"]
             .as_array()
             .unwrap()

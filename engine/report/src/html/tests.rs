@@ -1,7 +1,8 @@
-use dagrun_events::{AttemptSummary, NodeOutcome, Record, RunEvent};
+use dagrun_events::{NodeOutcome, RunEvent};
 use dagrun_model::{AttemptResult, BlobRef, Digest, FailureCause, LogRef, Outcome};
 
 use super::*;
+use crate::kit::{done, ended, fold, start};
 
 const NASTY: &str = "a[x=\"<b>&'\u{1b}[2J\"]";
 
@@ -21,14 +22,6 @@ fn state(stderr: &str) -> RunState {
         total: 0,
         tail: stderr.into(),
     });
-    let done = |node: &str, end| RunEvent::NodeDone {
-        node: node.into(),
-        also: Vec::new(),
-        end,
-        because: None,
-        cause: None,
-        outputs: Default::default(),
-    };
     let row = |name: &str, value: serde_json::Value, origin: &str| ParamRow {
         name: name.into(),
         value,
@@ -47,20 +40,8 @@ fn state(stderr: &str) -> RunState {
             settings: vec![row("jobs", "2".into(), "default")],
             ..RunStarted::default()
         })),
-        RunEvent::AttemptStarted {
-            node: NASTY.into(),
-            key: Digest::empty(),
-            attempt: 1,
-            number: 1,
-            worker: 0,
-            after: None,
-        },
-        RunEvent::AttemptEnded {
-            node: NASTY.into(),
-            key: Digest::empty(),
-            attempt: 1,
-            result: Box::new(AttemptSummary::from(&result)),
-        },
+        start(NASTY, 1, None),
+        ended(NASTY, 1, &result),
         done(NASTY, NodeOutcome::Failed),
         done("b", NodeOutcome::Cached),
         RunEvent::RunEnded {
@@ -69,15 +50,8 @@ fn state(stderr: &str) -> RunState {
             wall: 10.0,
         },
     ];
-    let records: Vec<Record> = events
-        .into_iter()
-        .enumerate()
-        .map(|(i, event)| Record {
-            at: 1000.0 + 4.0 * i as f64,
-            event,
-        })
-        .collect();
-    RunState::fold(&records)
+    let times = (0..).map(|i| 1000.0 + 4.0 * f64::from(i));
+    fold(times.zip(events))
 }
 
 /// Names of elements in order; wants every element that is opened to be closed in its turn.
