@@ -123,6 +123,8 @@ pub struct StudyEnd {
     pub best: Option<Best>,
     /// What there is of what.
     pub counts: Counts,
+    /// What an external sampler was not told yet: positions in [`Study::history`](crate::Study::history).
+    pub new_told: Range<usize>,
 }
 
 impl StudyEnd {

@@ -1,5 +1,7 @@
 //! Asks to a sampler that is another process, one at a time.
 
+use std::ops::Range;
+
 use rustc_hash::FxHashSet;
 
 use crate::{Answer, EndReason, Source, Study, StudyAction};
@@ -17,14 +19,14 @@ pub(crate) struct Outside {
 
 impl Study {
     pub(crate) fn ask_outside(&mut self, trial: u64, out: &mut Vec<StudyAction>) {
-        let told = self.table.history.len();
+        let new_told = self.unsent();
         self.outside.asking = Some(trial);
+        self.outside.sent = new_told.end;
         out.push(StudyAction::Ask {
             trial,
-            new_told: self.outside.sent..told,
+            new_told,
             pending: self.unseen(trial),
         });
-        self.outside.sent = told;
     }
 
     pub(crate) fn restarted(&mut self, out: &mut Vec<StudyAction>) {
@@ -73,6 +75,11 @@ impl Study {
         if self.countable().is_some() {
             self.outside.met.insert(bits(point));
         }
+    }
+
+    /// What the sampler was not told yet.
+    pub(crate) fn unsent(&self) -> Range<usize> {
+        self.outside.sent..self.table.history.len()
     }
 
     /// The sampler knows nothing any more.

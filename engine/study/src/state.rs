@@ -501,8 +501,11 @@ impl Study {
         }
         self.last_end = Some(reason.clone());
         self.finished = true;
+        // No ask sees the last trials; whoever keeps all of them outside is to have them too.
+        self.show((self.first_pending() - 1).min(self.table.counts.asked));
         out.push(StudyAction::Finish(StudyEnd {
             reason,
+            new_told: self.unsent(),
             best: self.best,
             counts: self.table.counts,
         }));

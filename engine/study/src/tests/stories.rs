@@ -558,3 +558,65 @@ fn an_external_sampler_that_repeats_itself_ends_a_small_space() {
     driver.tell(3, Ok(1.0));
     assert_eq!(driver.end.map(|end| end.reason), Some(EndReason::UsedUp));
 }
+
+#[test]
+fn the_last_trials_are_told_outside_at_the_end() {
+    let mut driver = Driver::new(outside(Order::Lag(2), 3));
+    driver.slots();
+    for trial in 1..=3 {
+        let values = driver
+            .study
+            .definition()
+            .space
+            .values(&[0.1, 0.5, 3.0, 1.0]);
+        driver.answer(trial, Answer::Point(values));
+        driver.tell(trial, Ok(1.0));
+    }
+    let end = driver.end.expect("it has ended");
+    assert_eq!(end.new_told, 1..3);
+    assert_eq!(driver.study.history().len(), 3);
+}
+
+/// Five points and no more.
+#[derive(Debug)]
+struct Five;
+
+impl Sampler for Five {
+    fn ask(&mut self, _: &Space, ask: u64, _: &History, _: &[&[f64]]) -> Option<Vec<f64>> {
+        (ask <= 5).then(|| vec![0.1, 0.5, ask as f64, 0.0])
+    }
+}
+
+#[test]
+fn a_design_that_is_used_up_ends_a_study() {
+    for order in [Order::Async, Order::Lag(2)] {
+        let mut study = definition(order, 100);
+        study.enqueued = vec![vec![Some(0.2), Some(0.5), Some(9.0), Some(1.0)]];
+        let mut driver = Driver::of(
+            Study::with_maker(study, |_, _| Some(Box::new(Five))),
+            Vec::new(),
+        );
+        driver.finish(&mut Chance(1));
+        let points = driver.study.rows().map(|row| row.point[2]);
+        assert_eq!(points.collect::<Vec<_>>(), [9.0, 1.0, 2.0, 3.0, 4.0, 5.0]);
+        assert_eq!(driver.end.map(|end| end.reason), Some(EndReason::UsedUp));
+    }
+}
+
+#[test]
+fn known_trials_do_not_cut_a_grid_short() {
+    let mut study = definition(Order::Async, 5);
+    study.sampler = SamplerKind::Grid;
+    let mut former = Driver::new(study.clone());
+    former.slots();
+    former.tell(2, Ok(1.0));
+    former.tell(1, Ok(2.0));
+    let kept = Study::keep(study.clone(), &former.study).expect("it is the same study");
+    let fresh = Study::with_maker(study, |_, _| Some(Box::new(Five)));
+    let replayed = Study::replay_into(fresh, kept.records.clone()).expect("the log is whole");
+    let mut driver = Driver::of(replayed, kept.records);
+    driver.finish(&mut Chance(1));
+    let points: Vec<f64> = driver.study.rows().map(|row| row.point[2]).collect();
+    assert_eq!(points[2..], [1.0, 2.0, 3.0, 4.0, 5.0]);
+    assert_eq!(driver.end.map(|end| end.reason), Some(EndReason::Trials));
+}
