@@ -57,8 +57,8 @@ fn fill(template: &str) -> Result<String, String> {
         Ok(page)
     } else {
         Err(format!(
-            "xtask/templates/cli.md lacks the commands {}",
-            missing.join(", ")
+            "xtask/templates/cli.md lacks commands; add a section with `{{{{command {}}}}}`",
+            missing.join("}}` and `{{command ")
         ))
     }
 }

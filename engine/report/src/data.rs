@@ -12,6 +12,8 @@ use crate::{
 
 /// Ids that are listed of a kind of failure.
 const LISTED: usize = 100;
+/// Kinds of failure that are listed.
+const KINDS: usize = 200;
 
 /// A run in figures. `paces` as in [`summary`](crate::summary).
 pub fn report(state: &RunState, paces: &BTreeMap<String, f64>) -> Value {
@@ -65,6 +67,7 @@ fn job(job: &JobStatistics) -> Value {
 fn failures(state: &RunState) -> Vec<Value> {
     failure_groups(state)
         .into_iter()
+        .take(KINDS)
         .map(|(nodes, why)| {
             let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
             json!({

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const STYLE: &str = include_str!("html/style.css");
-/// Kinds of failure that are on the page; its data have all.
+/// Kinds of failure that are on the page.
 const FAILURES: usize = 50;
 /// Lines of standard error that are shown of a failure.
 const TAIL: usize = 40;

@@ -1,3 +1,5 @@
+//! The page is well formed, obeys nobody, says what the data say, and stays small.
+
 use dagrun_events::{NodeOutcome, RunEvent};
 use dagrun_model::{AttemptResult, BlobRef, Digest, FailureCause, LogRef, Outcome};
 
@@ -130,4 +132,31 @@ fn the_data_of_the_page_are_those_of_the_report() {
 #[test]
 fn a_run_that_never_began_has_a_page() {
     elements(&html(&RunState::default(), &BTreeMap::new()));
+}
+
+#[test]
+fn the_page_of_a_long_run_stays_small() {
+    let mut result = AttemptResult::bare(Outcome::Succeeded(Default::default()));
+    result.phases.compute = 0.01;
+    let (attempts, slots) = (20_000_u64, 4);
+    let mut events = Vec::new();
+    for attempt in 0..attempts {
+        let begin = (attempt / slots) as f64 * 0.01;
+        let node = format!("a[i={attempt}]");
+        events.push((begin, start(&node, attempt, None)));
+        if attempt % 2 == 0 {
+            events.push((begin + 0.01, ended(&node, attempt, &result)));
+        } else {
+            // Each fails in its own way.
+            let cause = FailureCause::Engine {
+                message: format!("trouble {attempt}"),
+            };
+            let result = AttemptResult::bare(Outcome::Failed(cause));
+            events.push((begin + 0.01, ended(&node, attempt, &result)));
+            events.push((begin + 0.01, done(&node, NodeOutcome::Failed)));
+        }
+    }
+    events.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let page = html(&fold(events), &BTreeMap::new());
+    assert!(page.len() < 3_000_000, "{} bytes", page.len());
 }
