@@ -213,14 +213,12 @@ fn setting_rows(settings: &Settings, jobs: Option<usize>) -> Vec<ParamRow> {
 }
 
 fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
-    let mut jobs = BTreeMap::new();
+    let mut counts = vec![0; plan.pipeline().jobs.len()];
     for ix in 0..plan.len() {
-        let job = plan.job(NodeIx::from_index(ix));
-        *jobs
-            .entry(plan.pipeline().job(job).name.value.clone())
-            .or_default() += 1;
+        counts[plan.job(NodeIx::from_index(ix)).index()] += 1;
     }
-    jobs
+    let jobs = plan.pipeline().jobs.keys().cloned().zip(counts);
+    jobs.filter(|(_, nodes)| *nodes > 0).collect()
 }
 
 fn announce(planned: &Planned, slots: usize, style: Style) {

@@ -15,7 +15,13 @@ pub fn eval_template(template: &Template, ctx: &dyn Context) -> Result<Value, Ev
             for part in parts {
                 match part {
                     TemplatePart::Text(part) => text.push_str(part),
-                    TemplatePart::Expr(expr) => text.push_str(&text_of(expr, ctx)?),
+                    TemplatePart::Expr(expr) => match eval(expr, ctx)? {
+                        Value::Str(part) => {
+                            without_nul(&part).map_err(|error| error.at(expr.span))?;
+                            text.push_str(&part);
+                        }
+                        value => text.push_str(&scalar_text(&value, expr.span)?),
+                    },
                 }
             }
             Ok(Value::str(text))

@@ -64,7 +64,7 @@ impl FromStr for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        serializer.serialize_str(&blake3::Hash::from_bytes(self.0).to_hex())
     }
 }
 
@@ -75,23 +75,51 @@ impl<'de> Deserialize<'de> for Digest {
     }
 }
 
-/// A BLAKE3 state that [`ContentHash`] values are fed to.
+/// Bytes that are gathered before they are hashed: one chunk of BLAKE3. Most keys are shorter, and its state has 2 KB that
+/// every move and clone of a hasher would copy.
+const GATHERED: usize = 1024;
+
+/// What [`ContentHash`] values are fed to: BLAKE3 over all their bytes.
 #[derive(Clone)]
-pub struct ContentHasher(blake3::Hasher);
+pub struct ContentHasher {
+    /// At most [`GATHERED`] bytes that `state` has yet to hear of.
+    bytes: Vec<u8>,
+    /// There once more bytes came than are gathered.
+    state: Option<Box<blake3::Hasher>>,
+}
 
 impl ContentHasher {
     /// Starts a hash in a domain, so that equal bytes of different meaning have different digests.
     ///
     /// The domain carries its version, such as `dagrun.node-key.v1`.
     pub fn new(domain: &str) -> Self {
-        let mut hasher = Self(blake3::Hasher::new());
+        let mut hasher = Self {
+            bytes: Vec::with_capacity(GATHERED / 4),
+            state: None,
+        };
         domain.content_hash(&mut hasher);
         hasher
     }
 
     /// Feeds raw bytes, without a length.
     pub fn update(&mut self, bytes: &[u8]) {
-        self.0.update(bytes);
+        if self.bytes.len() + bytes.len() > GATHERED {
+            self.spill(bytes);
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
+    }
+
+    #[cold]
+    fn spill(&mut self, bytes: &[u8]) {
+        let state = self.state.get_or_insert_default();
+        state.update(&self.bytes);
+        self.bytes.clear();
+        if bytes.len() > GATHERED {
+            state.update(bytes);
+        } else {
+            self.bytes.extend_from_slice(bytes);
+        }
     }
 
     /// Feeds a value and returns the hasher, for chains.
@@ -102,7 +130,15 @@ impl ContentHasher {
 
     /// The digest of all that was fed.
     pub fn finish(&self) -> Digest {
-        Digest(*self.0.finalize().as_bytes())
+        let hash = match &self.state {
+            None => blake3::hash(&self.bytes),
+            Some(state) => {
+                let mut state = state.clone();
+                state.update(&self.bytes);
+                state.finalize()
+            }
+        };
+        Digest(*hash.as_bytes())
     }
 }
 
@@ -228,6 +264,24 @@ mod tests {
             digest.to_string(),
             "9b042d29fbc505070176ba5a164a660f7671efeee421d6c3db02721c09250369"
         );
+    }
+
+    /// However the bytes are cut, the digest is that of all of them.
+    #[test]
+    fn long_streams_are_hashed_like_short_ones() {
+        let bytes: Vec<u8> = (0..10_000_u32).map(|i| (i % 251) as u8).collect();
+        for step in [1, 7, 1016, 1023, 1024, 1025, 5000] {
+            for len in [0, 1, 1015, 1016, 1017, 2040, 4096, 10_000] {
+                let mut hasher = ContentHasher::new("");
+                for part in bytes[..len].chunks(step) {
+                    hasher.update(part);
+                }
+                let mut all = vec![0; 8];
+                all.extend_from_slice(&bytes[..len]);
+                assert_eq!(hasher.finish(), Digest::of(&all), "{len} by {step}");
+                assert_eq!(hasher.clone().finish(), hasher.finish());
+            }
+        }
     }
 
     #[test]

@@ -75,10 +75,15 @@ impl fmt::Display for RunId {
 /// Writes the logical id of a node: `job[axis=value,...]`, or `job` where there is no axis.
 ///
 /// Values of `[A-Za-z0-9_.+-]+` stand bare, others as JSON strings.
-pub fn logical_id<'a>(job: &str, axes: impl IntoIterator<Item = (&'a str, &'a str)>) -> String {
-    let mut text = String::from(job);
+pub fn logical_id<'a, V: AsRef<str>>(
+    job: &str,
+    axes: impl IntoIterator<Item = (&'a str, V)>,
+) -> String {
+    let mut text = String::with_capacity(job.len() + 32);
+    text.push_str(job);
     let mut open = false;
     for (axis, value) in axes {
+        let value = value.as_ref();
         text.push(if open { ',' } else { '[' });
         open = true;
         text.push_str(axis);
@@ -129,7 +134,7 @@ mod tests {
 
     #[test]
     fn logical_ids_quote_what_is_not_plain() {
-        assert_eq!(logical_id("lint", []), "lint");
+        assert_eq!(logical_id("lint", [("", ""); 0]), "lint");
         assert_eq!(
             logical_id(
                 "build",

@@ -1,6 +1,6 @@
 //! What a node becomes when its needs have ended: a condition, a digest, an action.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use dagrun_expr::{
     EvalError, VALUE_LIMIT, VALUES_LIMIT, eval, eval_text, eval_words, render_script,
@@ -131,14 +131,18 @@ impl Plan {
     }
 
     /// The path of an output of a cell, below its node's folder.
-    pub(crate) fn output_path(&self, cell: u32, output: usize) -> Result<String, FailureCause> {
+    pub(crate) fn output_path(
+        &self,
+        cell: u32,
+        output: usize,
+    ) -> Result<Cow<'_, str>, FailureCause> {
         let (job, row) = self.core.cell(cell as usize);
         let def = &self.core.pipeline.jobs[job].outputs[output];
         match def.path.as_text() {
-            Some(text) => Ok(text.to_owned()),
+            Some(text) => Ok(Cow::Borrowed(text)),
             None => {
                 let ctx = CellContext::new(&self.core, job, row, Some(&self.facts));
-                eval_text(&def.path, &ctx).map_err(failure)
+                eval_text(&def.path, &ctx).map(Cow::Owned).map_err(failure)
             }
         }
     }

@@ -1,7 +1,7 @@
 //! What a plan has to know of the outside: asked for in one batch, answered in one batch.
 
 use dagrun_model::{BlobRef, ContentHasher, Digest, Span};
-use indexmap::IndexSet;
+use indexmap::{Equivalent, IndexSet};
 use rustc_hash::FxBuildHasher;
 
 /// What a plan needs to know before it can make keys.
@@ -78,6 +78,16 @@ pub(crate) struct Patterns {
     spans: Vec<Span>,
 }
 
+/// A pattern to look for: hashes like the pairs of the table.
+#[derive(Hash)]
+struct PatternKey<'a>(&'a str, bool);
+
+impl Equivalent<(Box<str>, bool)> for PatternKey<'_> {
+    fn equivalent(&self, key: &(Box<str>, bool)) -> bool {
+        (self.0, self.1) == (&*key.0, key.1)
+    }
+}
+
 impl Patterns {
     pub(crate) fn add(&mut self, pattern: &str, external: bool, span: Span) {
         if self.table.insert((pattern.into(), external)) {
@@ -86,7 +96,7 @@ impl Patterns {
     }
 
     pub(crate) fn find(&self, pattern: &str, external: bool) -> Option<usize> {
-        self.table.get_index_of(&(Box::from(pattern), external))
+        self.table.get_index_of(&PatternKey(pattern, external))
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -449,8 +449,11 @@ impl InputPlan {
                 format!("an input is a path and not {}", value.type_name()),
             )),
             scalar => {
-                out.items
-                    .push(Item::Pattern(self.path(&scalar.to_text(), span)?));
+                let path = match scalar.as_str() {
+                    Some(text) => self.path(text, span),
+                    None => self.path(&scalar.to_text(), span),
+                };
+                out.items.push(Item::Pattern(path?));
                 Ok(())
             }
         }
@@ -458,6 +461,11 @@ impl InputPlan {
 
     /// The pattern as it is asked for: without `.`, doubled and trailing slashes.
     fn path(&self, text: &str, span: Span) -> Result<String, Diagnostic> {
+        let plain = |name: &str| !matches!(name, "" | "." | "..");
+        let common = |b: u8| matches!(b, b'!'..=b'9' | b';'..=b'~');
+        if text.bytes().all(common) && text.split('/').all(plain) {
+            return Ok(text.into());
+        }
         if text.is_empty() || text.chars().any(char::is_control) {
             return Err(Diagnostic::error(
                 "bad-path",

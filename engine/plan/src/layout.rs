@@ -131,10 +131,9 @@ impl Core {
 
     pub(crate) fn logical_id(&self, cell: usize) -> String {
         let (job, row) = self.cell(cell);
-        let labels = self.jobs[job].points.labels(row);
-        let labels = labels
-            .iter()
-            .map(|(name, label)| (name.as_str(), label.as_str()));
+        let points = &self.jobs[job].points;
+        let values = points.axes.iter().zip(points.row(row));
+        let labels = values.map(|(axis, ix)| (&*axis.name, axis.label(*ix)));
         dagrun_model::logical_id(self.job_name(job), labels)
     }
 

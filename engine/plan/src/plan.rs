@@ -161,6 +161,14 @@ impl Plan {
             .collect()
     }
 
+    /// The logical ids of a node but for its first one, in plan order.
+    pub fn further_ids(&self, node: NodeIx) -> Vec<String> {
+        self.cells(node)
+            .skip(1)
+            .map(|cell| self.core.logical_id(cell as usize))
+            .collect()
+    }
+
     /// How many logical ids are this node.
     pub fn id_count(&self, node: NodeIx) -> usize {
         self.cells(node).count()

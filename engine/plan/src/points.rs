@@ -195,6 +195,10 @@ fn check_distinct(
     template: &ValueTemplate,
     values: &[Value],
 ) -> Result<(), Vec<Diagnostic>> {
+    let ints = |(a, b): (&Value, &Value)| matches!((a, b), (Value::Int(a), Value::Int(b)) if a < b);
+    if values.len() > 1 && values.iter().zip(&values[1..]).all(ints) {
+        return Ok(());
+    }
     let place = |ix: usize| match template {
         ValueTemplate::List(items, _) => items.get(ix).map_or(template.span(), ValueTemplate::span),
         other => other.span(),

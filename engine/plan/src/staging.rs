@@ -98,12 +98,12 @@ pub(crate) fn project_paths(
     pattern: &str,
     position: Option<usize>,
 ) -> Vec<String> {
-    let found = core
-        .patterns
-        .find(pattern, input.external)
-        .and_then(|ix| facts.facts.globs.get(ix))
-        .map_or(&[][..], Vec::as_slice);
     if is_glob(pattern) {
+        let found = core
+            .patterns
+            .find(pattern, input.external)
+            .and_then(|ix| facts.facts.globs.get(ix))
+            .map_or(&[][..], Vec::as_slice);
         return staged_files(input, pattern, position, found)
             .map(|(path, _)| path)
             .collect();

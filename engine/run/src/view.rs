@@ -60,9 +60,7 @@ impl View for Plan {
     }
 
     fn also(&self, node: NodeIx) -> Vec<String> {
-        let mut ids = self.ids(node);
-        ids.remove(0);
-        ids
+        self.further_ids(node)
     }
 
     fn condition(&self, node: NodeIx, board: &Board) -> Result<bool, FailureCause> {

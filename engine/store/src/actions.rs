@@ -172,11 +172,12 @@ impl Actions {
         }
     }
 
-    /// Entries in the order of `actions`.
-    pub(crate) fn lookup(
+    /// What `decode` reads of the entries, in the order of `actions`.
+    pub(crate) fn lookup<T>(
         &self,
         actions: &[ActionDigest],
-    ) -> Result<Vec<Option<ActionEntry>>, StoreError> {
+        decode: fn(&[u8]) -> Option<T>,
+    ) -> Result<Vec<Option<T>>, StoreError> {
         let mut state = lock(&self.state);
         if state.refreshed.is_none() {
             self.refresh(&mut state)?;
@@ -185,14 +186,14 @@ impl Actions {
         if state.asked >= MANY {
             state.tables.iter().for_each(|t| t.preload());
         }
-        let mut found: Vec<_> = actions.iter().map(|a| state.get(a)).collect();
+        let mut found: Vec<_> = actions.iter().map(|a| state.find(a, decode)).collect();
         if found.iter().any(Option::is_none)
             && state.refreshed.is_none_or(|at| at.elapsed() > REFRESH)
             && self.refresh(&mut state)?
         {
             for (action, slot) in actions.iter().zip(&mut found) {
                 if slot.is_none() {
-                    *slot = state.get(action);
+                    *slot = state.find(action, decode);
                 }
             }
         }
@@ -494,10 +495,14 @@ impl State {
 
     /// The entry that holds for an action.
     pub(crate) fn get(&mut self, action: &ActionDigest) -> Option<ActionEntry> {
+        self.find(action, codec::decode)
+    }
+
+    fn find<T>(&mut self, action: &ActionDigest, decode: fn(&[u8]) -> Option<T>) -> Option<T> {
         let known = self.index.get(action).cloned().unwrap_or_default();
         let best = known.best.as_ref();
         if let Some(found) = best.filter(|f| f.kind == Kind::Replace) {
-            return self.read(action, found);
+            return self.read(action, found, decode);
         }
         for ix in 0..self.tables.len() {
             let table = self.tables[ix].clone();
@@ -509,26 +514,27 @@ impl State {
                 Ok(true) => {
                     let (record, _) = Record::read(&self.scratch)?;
                     if record.kind != Kind::Evict && known.evicted.is_none_or(|t| record.time > t) {
-                        return codec::decode(record.entry);
+                        return decode(record.entry);
                     }
                     break;
                 }
                 Err(damage) => self.warn_once(damaged(&table.path, damage.0)),
             }
         }
-        best.and_then(|found| self.read(action, found))
+        best.and_then(|found| self.read(action, found, decode))
     }
 
-    fn read(
+    fn read<T>(
         &mut self,
         action: &ActionDigest,
         found: &Found<(Arc<Body>, Place)>,
-    ) -> Option<ActionEntry> {
+        decode: fn(&[u8]) -> Option<T>,
+    ) -> Option<T> {
         let (file, place) = &found.place;
         let mut bytes = std::mem::take(&mut self.scratch);
         let entry = file.read(*place, &mut bytes).ok().and_then(|()| {
             let (record, _) = Record::read(&bytes).filter(|(r, _)| r.action == *action)?;
-            codec::decode(record.entry)
+            decode(record.entry)
         });
         self.scratch = bytes;
         if entry.is_none() {

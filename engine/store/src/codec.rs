@@ -102,8 +102,77 @@ pub(crate) fn encode(entry: &ActionEntry, out: &mut Vec<u8>) {
     number(out, made.time_ms);
 }
 
+/// What a look-up needs of an entry.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Hit {
+    pub(crate) outputs: Outputs,
+    /// The blobs of its logs.
+    pub(crate) logs: [Option<Digest>; 2],
+}
+
+/// An entry with its texts still in the bytes.
+struct Parts<'a> {
+    outputs: Outputs,
+    logs: [Option<(BlobRef, u64, &'a str)>; 2],
+    seconds: [f64; 8],
+    counts: [u64; 5],
+    made_by: [&'a str; 3],
+    time_ms: u64,
+}
+
 /// Reads an entry; `None` where the bytes are not one of a known version.
 pub(crate) fn decode(bytes: &[u8]) -> Option<ActionEntry> {
+    let parts = parse(bytes)?;
+    let [stdout, stderr] = parts.logs.map(|log| {
+        log.map(|(blob, total, tail)| LogRef {
+            blob,
+            total,
+            tail: tail.to_owned(),
+        })
+    });
+    let [queue, start, fetch, decode, compute, encode, store, cpu] = parts.seconds;
+    let [peak_memory, read, written, bytes_in, bytes_out] = parts.counts;
+    let [run, node, host] = parts.made_by.map(str::to_owned);
+    Some(ActionEntry {
+        outputs: parts.outputs,
+        stdout,
+        stderr,
+        phases: Phases {
+            queue,
+            start,
+            fetch,
+            decode,
+            compute,
+            encode,
+            store,
+        },
+        usage: Usage {
+            cpu,
+            peak_memory,
+            read,
+            written,
+            bytes_in,
+            bytes_out,
+        },
+        made_by: MadeBy {
+            run,
+            node,
+            host,
+            time_ms: parts.time_ms,
+        },
+    })
+}
+
+/// Reads what a look-up needs of an entry; `None` like [`decode`].
+pub(crate) fn decode_hit(bytes: &[u8]) -> Option<Hit> {
+    let parts = parse(bytes)?;
+    Some(Hit {
+        outputs: parts.outputs,
+        logs: parts.logs.map(|log| log.map(|(blob, ..)| blob.digest)),
+    })
+}
+
+fn parse(bytes: &[u8]) -> Option<Parts<'_>> {
     let mut r = Reader(bytes);
     if r.byte()? != VERSION {
         return None;
@@ -128,41 +197,24 @@ pub(crate) fn decode(bytes: &[u8]) -> Option<ActionEntry> {
         };
         outputs.insert(name, artifact);
     }
-    let (stdout, stderr) = (r.log()?, r.log()?);
+    let logs = [r.log()?, r.log()?];
     let mut seconds = [0.0; 8];
     for value in &mut seconds {
         *value = f64::from_bits(u64::from_le_bytes(r.take(8)?.try_into().ok()?));
     }
-    let [queue, start, fetch, decode, compute, encode, store, cpu] = seconds;
-    let entry = ActionEntry {
+    let mut counts = [0; 5];
+    for value in &mut counts {
+        *value = r.number()?;
+    }
+    let parts = Parts {
         outputs,
-        stdout,
-        stderr,
-        phases: Phases {
-            queue,
-            start,
-            fetch,
-            decode,
-            compute,
-            encode,
-            store,
-        },
-        usage: Usage {
-            cpu,
-            peak_memory: r.number()?,
-            read: r.number()?,
-            written: r.number()?,
-            bytes_in: r.number()?,
-            bytes_out: r.number()?,
-        },
-        made_by: MadeBy {
-            run: r.text()?.to_owned(),
-            node: r.text()?.to_owned(),
-            host: r.text()?.to_owned(),
-            time_ms: r.number()?,
-        },
+        logs,
+        seconds,
+        counts,
+        made_by: [r.text()?, r.text()?, r.text()?],
+        time_ms: r.number()?,
     };
-    r.0.is_empty().then_some(entry)
+    r.0.is_empty().then_some(parts)
 }
 
 fn tail(text: &str) -> &str {
@@ -238,14 +290,10 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn log(&mut self) -> Option<Option<LogRef>> {
+    fn log(&mut self) -> Option<Option<(BlobRef, u64, &'a str)>> {
         Some(match self.byte()? {
             0 => None,
-            1 => Some(LogRef {
-                blob: self.blob()?,
-                total: self.number()?,
-                tail: self.text()?.to_owned(),
-            }),
+            1 => Some((self.blob()?, self.number()?, self.text()?)),
             _ => return None,
         })
     }
@@ -312,6 +360,11 @@ mod tests {
         let mut bytes = Vec::new();
         encode(&sample(), &mut bytes);
         assert_eq!(decode(&bytes), Some(sample()));
+        let hit = Hit {
+            outputs: sample().outputs,
+            logs: [sample().stdout.map(|log| log.blob.digest), None],
+        };
+        assert_eq!(decode_hit(&bytes), Some(hit));
     }
 
     #[test]

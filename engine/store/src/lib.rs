@@ -43,7 +43,7 @@ use std::{
     sync::{Arc, Mutex, atomic::AtomicBool},
 };
 
-use dagrun_model::{ActionDigest, Digest};
+use dagrun_model::{ActionDigest, Digest, LogRef, Outputs};
 use rustc_hash::FxHashSet;
 
 use crate::{
@@ -164,11 +164,33 @@ impl Store {
     /// # Errors
     /// When the files of the action cache cannot be read. Damaged entries are misses with a warning.
     pub fn lookup(&self, actions: &[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, StoreError> {
-        let found = self.inner.actions.lookup(actions)?;
-        if !lock(&self.inner.leases).is_empty() {
-            self.note_hits(actions, &found)?;
-        }
+        let found = self.inner.actions.lookup(actions, codec::decode)?;
+        let digest = |log: &Option<LogRef>| log.as_ref().map(|log| log.blob.digest);
+        self.note_hits(actions.iter().zip(&found).filter_map(|(action, entry)| {
+            let entry = entry.as_ref()?;
+            let logs = [digest(&entry.stdout), digest(&entry.stderr)];
+            Some((*action, &entry.outputs, logs))
+        }))?;
         Ok(found)
+    }
+
+    /// Like [`Store::lookup`], for those who want the outputs alone: cheaper by half.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn lookup_outputs(
+        &self,
+        actions: &[ActionDigest],
+    ) -> Result<Vec<Option<Outputs>>, StoreError> {
+        let found = self.inner.actions.lookup(actions, codec::decode_hit)?;
+        self.note_hits(actions.iter().zip(&found).filter_map(|(action, hit)| {
+            let hit = hit.as_ref()?;
+            Some((*action, &hit.outputs, hit.logs))
+        }))?;
+        Ok(found
+            .into_iter()
+            .map(|hit| hit.map(|hit| hit.outputs))
+            .collect())
     }
 
     /// Looks at once for what other processes have committed.
@@ -200,16 +222,17 @@ impl Store {
     }
 
     /// Guards what hits name, since their blobs may be read much later.
-    fn note_hits(
+    fn note_hits<'a>(
         &self,
-        actions: &[ActionDigest],
-        found: &[Option<ActionEntry>],
+        hits: impl Iterator<Item = (ActionDigest, &'a Outputs, [Option<Digest>; 2])>,
     ) -> Result<(), StoreError> {
-        let mut uses = Vec::new();
-        for (action, entry) in actions.iter().zip(found) {
-            let Some(entry) = entry else { continue };
-            uses.push((Use::Entry, *action));
-            for artifact in entry.outputs.values() {
+        if lock(&self.inner.leases).is_empty() {
+            return Ok(());
+        }
+        let mut uses = Vec::with_capacity(2 * hits.size_hint().1.unwrap_or(0));
+        for (action, outputs, logs) in hits {
+            uses.push((Use::Entry, action));
+            for artifact in outputs.values() {
                 let Some(digest) = artifact.blob_digest() else {
                     continue;
                 };
@@ -218,9 +241,7 @@ impl Store {
                     _ => (Use::Blob, digest),
                 });
             }
-            for log in [&entry.stdout, &entry.stderr].into_iter().flatten() {
-                uses.push((Use::Blob, log.blob.digest));
-            }
+            uses.extend(logs.into_iter().flatten().map(|log| (Use::Blob, log)));
         }
         self.note(&uses)
     }

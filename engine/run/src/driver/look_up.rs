@@ -21,7 +21,7 @@ impl Driver<'_> {
             }
         }
         let digests: Vec<_> = asked.iter().map(|(_, digest)| *digest).collect();
-        let found = match self.store.lookup(&digests) {
+        let found = match self.store.lookup_outputs(&digests) {
             Ok(found) => found,
             Err(error) => {
                 self.fatal = Some(format!("the action cache does not answer: {error}"));
@@ -29,7 +29,7 @@ impl Driver<'_> {
             }
         };
         for ((node, digest), entry) in asked.into_iter().zip(found) {
-            let hit = entry.and_then(|entry| self.take_hit(node, entry.outputs));
+            let hit = entry.and_then(|outputs| self.take_hit(node, outputs));
             let miss = CacheAnswer::Miss {
                 action: Some(digest),
             };

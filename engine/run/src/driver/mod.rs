@@ -144,6 +144,8 @@ pub(crate) fn drive(
     let config = Config {
         seed: parts.options.seed,
         fail_fast: parts.options.fail_fast,
+        // Nothing here asks for it.
+        story: 0,
         first_attempt: unfinished.as_ref().map_or(1, |u| u.next_attempt),
         ..Config::default()
     };

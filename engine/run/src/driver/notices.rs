@@ -128,9 +128,9 @@ impl Driver<'_> {
         let Ok(Some(digest)) = self.plan.action_digest(node, &self.board) else {
             return;
         };
-        let entry = self.store.lookup(&[digest]).ok().and_then(|mut e| e.pop());
-        if let Some(Some(entry)) = entry {
-            self.board.set_outputs(node, Arc::new(entry.outputs));
+        let found = self.store.lookup_outputs(&[digest]);
+        if let Some(Some(outputs)) = found.ok().and_then(|mut found| found.pop()) {
+            self.board.set_outputs(node, Arc::new(outputs));
         }
     }
 
