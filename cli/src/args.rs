@@ -83,6 +83,10 @@ pub(crate) enum Command {
     /// Ctrl-C (also SIGTERM, SIGHUP) starts nothing new and sends TERM to running nodes, and KILL after the grace time; a second one
     /// sends KILL at once. What was done is done: the same command goes on from there.
     Run(RunArgs),
+    /// Tell the trials of a study again after a change of its objectives or scoring jobs
+    ///
+    /// From stored simulations: only the jobs that the objectives read may run. Nothing new is asked for; `dagrun FILE` goes on.
+    Rescore(RescoreArgs),
     /// Show what would run, what is a hit, and why
     ///
     /// It runs no node. It executes the commands of `toolchain` and nothing else.
@@ -255,6 +259,28 @@ pub(crate) struct RunArgs {
     /// Overwrite files at export targets that dagrun did not write
     #[arg(long)]
     pub(crate) overwrite: bool,
+    /// What becomes of a former study that was another one: `new` puts it aside and begins anew, `keep` begins anew and knows its
+    /// told trials; default: go on with it, and refuse where it was another one
+    #[arg(long, value_enum, value_name = "HOW")]
+    pub(crate) study: Option<StudyChoice>,
+}
+
+/// What becomes of a former study of the same name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum StudyChoice {
+    /// Put it aside and begin anew
+    New,
+    /// Put it aside and begin anew, knowing its told trials
+    Keep,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RescoreArgs {
+    #[command(flatten)]
+    pub(crate) run: RunArgs,
+    /// Also run simulations whose results are gone from the cache; default: their trials fail
+    #[arg(long)]
+    pub(crate) run_missing: bool,
 }
 
 #[derive(Debug, Args)]

@@ -6,9 +6,10 @@ use std::{
 };
 
 use dagrun_model::{Diagnostic, Pipeline, RelPath, Sources, Value};
-use dagrun_plan::{Origin, Plan, PlanOptions};
+use dagrun_plan::{Origin, Plan, PlanOptions, StudyPlanner};
 use dagrun_run::Workspace;
 use dagrun_store::{FileHashes, Store, StoreOptions};
+use dagrun_study::Definition;
 
 use crate::{
     args::{self, Global, Selection},
@@ -42,6 +43,15 @@ pub(crate) struct Planned {
     pub(crate) warnings: Vec<String>,
     pub(crate) workspace: Workspace,
     pub(crate) store: Store,
+    /// The study, where there is one; `plan` is then what runs before it.
+    pub(crate) study: Option<PlannedStudy>,
+}
+
+/// A study with all its numbers known, and what makes the plans of its trials.
+#[derive(Clone)]
+pub(crate) struct PlannedStudy {
+    pub(crate) planner: StudyPlanner,
+    pub(crate) definition: Definition,
 }
 
 impl Loaded {
@@ -98,6 +108,7 @@ impl Loaded {
         };
         let sources = &self.pipeline.sources;
         let refused = |diagnostics: Vec<Diagnostic>| refuse(&diagnostics, sources, self.style);
+        let planner = StudyPlanner::new(self.pipeline.clone(), options.clone());
         let expansion = dagrun_plan::expand(self.pipeline.clone(), options).map_err(refused)?;
         let hashes = FileHashes::open(&workspace.hashes_path());
         let facts = dagrun_run::facts::answer(&expansion.facts_needed(), &hashes, &workspace)
@@ -107,6 +118,15 @@ impl Loaded {
             tracing::warn!("hashes of files are not remembered: {error}");
         }
         let (plan, warnings) = expansion.finish(facts).map_err(refused)?;
+        let study = match &self.pipeline.study {
+            None => None,
+            Some(study) => Some(PlannedStudy {
+                planner,
+                definition: plan
+                    .with_params(|params| Definition::resolve(study, params))
+                    .map_err(refused)?,
+            }),
+        };
         if !warnings.is_empty() && !self.style.quiet {
             say!(
                 "{}",
@@ -125,6 +145,7 @@ impl Loaded {
             warnings,
             workspace,
             store,
+            study,
         })
     }
 }

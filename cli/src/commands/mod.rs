@@ -22,6 +22,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
     let Cli { global, command } = cli;
     match command {
         Command::Run(args) => run::run(&args, &global, style),
+        Command::Rescore(args) => run::rescore(&args, &global, style),
         Command::Plan(args) => plan::plan(&args, &global, style),
         Command::Explain(args) => explain::explain(&args, &global, style),
         Command::Graph(args) => graph::graph(&args, &global, style),
@@ -63,13 +64,18 @@ pub(crate) fn project_of(path: &Path) -> PathBuf {
 
 /// A trouble of the run crate as a command's error.
 pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
-    use dagrun_run::RunError;
-    match error {
-        RunError::UnknownRun(_) | RunError::AmbiguousRun(_) | RunError::UnknownNode { .. } => {
-            CliError::invalid(error)
-        }
-        error => CliError::environment(error),
+    let dagrun_run::RunError::StudyChanged { rescore, .. } = &error else {
+        return CliError::environment(error);
+    };
+    let rescore = *rescore;
+    let mut told = CliError::invalid(error);
+    if rescore {
+        told = told.hint(
+            "`dagrun rescore FILE` tells the same trials again where only objectives or scoring changed",
+        );
     }
+    told.hint("`--study keep` begins anew and knows the told trials as they are")
+        .hint("`--study new` begins anew; equal simulations come from the cache. The former study is kept aside")
 }
 
 /// A node that a person named is not in the plan.

@@ -13,13 +13,13 @@ use dagrun_local::{LocalExecutor, LocalOptions};
 use dagrun_model::{NodeIx, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::{
-    Failure, Force, Notification, RunOptions, RunRequest, RunSummary, StopHandle, Subscriber,
-    Subscription, stop_channel, subscribe,
+    Failure, Force, Notification, RescoreOptions, RunOptions, RunRequest, RunSummary, StopHandle,
+    StudyMode, StudyRequest, StudySummary, Subscriber, Subscription, stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
 
 use crate::{
-    args::{Global, Pipeline, RunArgs},
+    args::{Global, Pipeline, RescoreArgs, RunArgs, StudyChoice},
     commands::{report, run_error},
     error::{CliError, Context, Done, Kind},
     leftovers,
@@ -46,9 +46,37 @@ const COMMAND_LINES: usize = 12;
 const COMMAND_WIDTH: usize = 300;
 
 pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
+    let mode = match args.study {
+        None => StudyMode::Continue,
+        Some(StudyChoice::New) => StudyMode::New,
+        Some(StudyChoice::Keep) => StudyMode::Keep,
+    };
+    run_as(mode, args, global, style)
+}
+
+/// `dagrun rescore`.
+pub(crate) fn rescore(args: &RescoreArgs, global: &Global, style: Style) -> Done {
+    if args.run.study.is_some() {
+        return Err(CliError::invalid(
+            "`rescore` tells the trials of the study that is there: `--study` has no place here",
+        ));
+    }
+    let mode = StudyMode::Rescore(RescoreOptions {
+        run_missing: args.run_missing,
+    });
+    run_as(mode, &args.run, global, style)
+}
+
+fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
     not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
     let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
+    if planned.study.is_none() && mode != StudyMode::Continue {
+        return Err(CliError::invalid(format!(
+            "{} has no study",
+            args.work.pipeline.file.display()
+        )));
+    }
     let force = force(args.work.force.as_deref(), &planned.plan)?;
     let command: Vec<String> = std::env::args().collect();
     let lock = planned.workspace.lock(&command).map_err(run_error)?;
@@ -77,7 +105,13 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
         followers.ndjson(path)?;
     }
     let plan = planned.plan.clone();
+    let study = planned.study.map(|study| StudyRequest {
+        planner: study.planner,
+        definition: study.definition,
+        mode,
+    });
     let summary = dagrun_run::run(RunRequest {
+        study,
         plan: plan.clone(),
         warnings,
         store: planned.store.clone(),
@@ -106,7 +140,7 @@ pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     .map_err(run_error)?;
     followers.join()?;
 
-    conclude(&summary, plan.len() as u64, &loaded.project, &rerun, style);
+    conclude(&summary, summary.nodes, &loaded.project, &rerun, style);
     let reported = report::after_run(&planned.workspace, &summary, &plan, args, style);
     if let Some(fatal) = &summary.fatal {
         return Err(CliError {
@@ -411,6 +445,9 @@ fn conclude(summary: &RunSummary, nodes: u64, project: &Path, rerun: &str, style
         return;
     }
     say!("{}", totals(summary, nodes, style));
+    if let Some(study) = &summary.study {
+        say!("{}", study_lines(study, style));
+    }
     if !style.quiet {
         for (target, _) in summary.exported.iter().take(LISTED) {
             // As seen from here, so that it can be opened from here.
@@ -442,6 +479,46 @@ fn groups(failures: &[Failure]) -> Vec<Vec<&Failure>> {
         groups[group].push(failure);
     }
     groups
+}
+
+/// How a study stands, in a few lines.
+fn study_lines(study: &StudySummary, style: Style) -> String {
+    let counts = &study.counts;
+    let mut text = format!(
+        "study {}: {} of {} trials told",
+        style.paint(Ink::Bold, &study.name),
+        counts.told,
+        study.trials,
+    );
+    if counts.failed > 0 {
+        let failed = format!(", {} failed", counts.failed);
+        text.push_str(&style.paint(Ink::Warn, &failed));
+    }
+    if let Some(reason) = &study.ended {
+        text.push_str(&format!("; {reason}"));
+    }
+    if let Some((best, params)) = &study.best {
+        let params: Vec<String> = params
+            .iter()
+            .map(|(name, value)| format!("{name}={}", value.to_text()))
+            .collect();
+        text.push_str(&format!(
+            "\n  best: {} in trial {} ({})",
+            style.paint(Ink::Good, &dagrun_model::float_text(best.value)),
+            best.trial,
+            escape(&params.join(", "))
+        ));
+    }
+    if study.front > 0 {
+        text.push_str(&format!(
+            "\n  {} on the Pareto front",
+            plural(study.front as u64, "trial")
+        ));
+    }
+    for (trial, why) in study.failures.iter().take(3) {
+        text.push_str(&format!("\n  trial {trial} failed: {}", escape(why)));
+    }
+    text
 }
 
 fn totals(summary: &RunSummary, nodes: u64, style: Style) -> String {

@@ -181,6 +181,52 @@ pub enum RunEvent {
         /// Why, and the remedy.
         reason: String,
     },
+    /// A study is open.
+    StudyOpened {
+        /// Its name.
+        study: String,
+        /// How many trials there are to be.
+        trials: u64,
+        /// How many were told before this run.
+        told: u64,
+        /// The names of its objectives.
+        objectives: Vec<String>,
+    },
+    /// A trial began.
+    TrialStarted {
+        /// Its number.
+        trial: u64,
+        /// Its parameters.
+        params: serde_json::Value,
+    },
+    /// A trial was told.
+    TrialEnded {
+        /// Its number.
+        trial: u64,
+        /// Its objectives as written; none where it failed.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        values: Vec<f64>,
+        /// Why it failed.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// Seconds from its start.
+        seconds: f64,
+        /// The best trial so far, with its objective.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best: Option<(u64, f64)>,
+    },
+    /// The study came to its end.
+    StudyEnded {
+        /// Why.
+        reason: String,
+        /// How many trials were told in all.
+        told: u64,
+        /// Of these, how many failed.
+        failed: u64,
+        /// The best trial, with its objective.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        best: Option<(u64, f64)>,
+    },
     /// Something to tell people that is no failure.
     Warning {
         /// One lowercase sentence.

@@ -243,6 +243,10 @@ impl RunState {
                 self.wall = *wall;
             }
             RunEvent::WorkerLost { .. }
+            | RunEvent::StudyOpened { .. }
+            | RunEvent::TrialStarted { .. }
+            | RunEvent::TrialEnded { .. }
+            | RunEvent::StudyEnded { .. }
             | RunEvent::Retrying { .. }
             | RunEvent::Speculated { .. }
             | RunEvent::InputMissing { .. }

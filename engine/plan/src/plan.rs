@@ -103,6 +103,16 @@ impl Plan {
         }
     }
 
+    /// Calls a function with a context that knows `params` alone.
+    pub fn with_params<R>(&self, f: impl FnOnce(&dyn dagrun_expr::Context) -> R) -> R {
+        f(&crate::context::ParamContext(&self.core.params_value))
+    }
+
+    /// The pipeline, to be shared.
+    pub fn pipeline_arc(&self) -> Arc<Pipeline> {
+        Arc::clone(&self.core.pipeline)
+    }
+
     /// The pipeline.
     pub fn pipeline(&self) -> &Pipeline {
         &self.core.pipeline

@@ -58,6 +58,19 @@ pub enum RunError {
     /// The executor cannot start.
     #[error("the executor cannot start: {0}")]
     Executor(String),
+    /// A study cannot go on.
+    #[error("{0}")]
+    Study(String),
+    /// A study of this name was another one, and nothing is said of what becomes of it.
+    #[error("study `{name}` has changed since its trials were told: {}", changes.join("; "))]
+    StudyChanged {
+        /// The study.
+        name: String,
+        /// What changed, in words.
+        changes: Vec<String>,
+        /// Telling the trials again under the new objectives may be what is wanted.
+        rescore: bool,
+    },
     /// Something that the plan needs cannot be found out.
     #[error("{0}")]
     Facts(String),

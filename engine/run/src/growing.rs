@@ -118,6 +118,11 @@ impl GrowingPlan {
         }
     }
 
+    /// The pipeline of all its parts.
+    pub(crate) fn pipeline(&self) -> &Pipeline {
+        &self.pipeline
+    }
+
     /// Adds a plan; gives what is new in it for the scheduler. One that `lasts` stays to the end of the run, and its nodes
     /// serve all that come after it.
     pub(crate) fn add(&self, plan: Arc<Plan>, lasts: bool) -> (Rc<Part>, PlanDelta) {

@@ -23,10 +23,13 @@ use dagrun_model::{ActionDigest, FailureCause, NodeIx};
 use dagrun_store::{ActionEntry, Differing, Store, StoreError};
 use tokio::sync::mpsc::UnboundedSender;
 
-use crate::{RunError, Subscriber, history::HistoryWriter, workspace::write_whole};
+use crate::{
+    RunError, Subscriber, history::HistoryWriter, study::LogWriter, workspace::write_whole,
+};
 
-/// How long a result may wait for others to share a sync.
-const WINDOW: Duration = Duration::from_millis(5);
+/// How long a result may wait for others to share a sync. It waits no longer than there is other work to do meanwhile: see
+/// [`JournalHandle::hurry`].
+const WINDOW: Duration = Duration::from_millis(20);
 /// How many results are synced at once at most.
 const MOST: usize = 512;
 
@@ -97,17 +100,24 @@ pub(crate) struct Batch {
     pub(crate) sync: bool,
     /// Lines for the history of keys.
     pub(crate) history: Vec<Vec<u8>>,
+    /// Encoded records for the log of the study.
+    pub(crate) study: Vec<u8>,
 }
 
 impl Batch {
     pub(crate) fn is_empty(&self) -> bool {
-        self.records.is_empty() && self.commits.is_empty() && self.history.is_empty() && !self.sync
+        self.records.is_empty()
+            && self.commits.is_empty()
+            && self.history.is_empty()
+            && self.study.is_empty()
+            && !self.sync
     }
 
     fn append(&mut self, mut other: Batch) {
         self.records.append(&mut other.records);
         self.commits.append(&mut other.commits);
         self.history.append(&mut other.history);
+        self.study.append(&mut other.study);
         self.sync |= other.sync;
     }
 }
@@ -157,6 +167,7 @@ impl JournalHandle {
         store: Store,
         subscribers: Vec<Subscriber>,
         history: HistoryWriter,
+        study: Option<LogWriter>,
         replies: UnboundedSender<Durable>,
     ) -> Result<Self, RunError> {
         let file = OpenOptions::new()
@@ -171,9 +182,9 @@ impl JournalHandle {
             store,
             subscribers,
             history,
+            study,
             buffer: journal::header().to_vec(),
             linked: false,
-            unsynced: false,
             replies,
         };
         let thread = std::thread::Builder::new()
@@ -211,12 +222,11 @@ struct Writer {
     store: Store,
     subscribers: Vec<Subscriber>,
     history: HistoryWriter,
+    study: Option<LogWriter>,
     /// Encoded records that are not yet written.
     buffer: Vec<u8>,
     /// The file's name is durable.
     linked: bool,
-    /// Something durable was written since the last sync.
-    unsynced: bool,
     replies: UnboundedSender<Durable>,
 }
 
@@ -235,14 +245,28 @@ impl Writer {
     }
 
     fn write(&mut self, batch: Batch) -> Result<(), String> {
-        let nodes = self.commit(batch.commits)?;
         for record in &batch.records {
             let json = record.to_json().map_err(|e| e.to_string())?;
             journal::encode(&json, &mut self.buffer);
         }
-        self.unsynced |= batch.sync || !nodes.is_empty();
-        self.flush()
-            .map_err(|e| format!("cannot write `{}`: {e}", self.path.display()))?;
+        let failed = |path: &Path| {
+            let path = path.display().to_string();
+            move |error: std::io::Error| format!("cannot write `{path}`: {error}")
+        };
+        self.write_out().map_err(failed(&self.path))?;
+        let mut nodes = Vec::new();
+        if batch.sync || !batch.commits.is_empty() {
+            let this = &*self;
+            // Nobody hears of a result before both are done, so the two need not wait for each other.
+            let (synced, committed) = side_by_side(|| this.sync(), || this.commit(batch.commits));
+            nodes = committed?;
+            synced.map_err(failed(&self.path))?;
+            self.linked = true;
+        }
+        if let Some(log) = self.study.as_mut().filter(|_| !batch.study.is_empty()) {
+            log.append(&batch.study)?;
+            log.sync()?;
+        }
         self.history.append(&batch.history);
         self.tell(batch.records);
         if !nodes.is_empty() {
@@ -252,7 +276,7 @@ impl Writer {
     }
 
     /// Makes results durable in the store; one that cannot be does not keep the others back.
-    fn commit(&mut self, commits: Vec<Commit>) -> Result<Vec<Committed>, String> {
+    fn commit(&self, commits: Vec<Commit>) -> Result<Vec<Committed>, String> {
         if commits.is_empty() {
             return Ok(Vec::new());
         }
@@ -332,24 +356,23 @@ impl Writer {
         let _ = self.replies.send(Durable::NotCommitted(node, cause));
     }
 
-    /// Writes what is encoded and, where something durable is in it, syncs. A run of hits alone is never synced: losing its
-    /// journal loses nothing.
-    fn flush(&mut self) -> std::io::Result<()> {
+    /// Writes what is encoded. That alone is no sync: a run of hits is never synced, for losing its journal loses nothing.
+    fn write_out(&mut self) -> std::io::Result<()> {
         if !self.buffer.is_empty() {
             self.file.write_all(&self.buffer)?;
             self.buffer.clear();
         }
-        if !self.unsynced {
-            return Ok(());
-        }
+        Ok(())
+    }
+
+    /// Makes durable what was written.
+    fn sync(&self) -> std::io::Result<()> {
         self.file.sync_data()?;
         if !self.linked {
             for folder in self.path.ancestors().skip(1).take(2) {
                 File::open(folder)?.sync_all()?;
             }
-            self.linked = true;
         }
-        self.unsynced = false;
         Ok(())
     }
 
@@ -365,6 +388,27 @@ impl Writer {
     }
 }
 
+/// Does the first on a thread of its own where one can be had.
+fn side_by_side<A: Send, B>(
+    first: impl Fn() -> A + Send + Sync,
+    second: impl FnOnce() -> B,
+) -> (A, B) {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("journal-sync".into());
+        match thread.spawn_scoped(scope, &first) {
+            Ok(thread) => {
+                let second = second();
+                let first = thread.join().expect("a sync does not panic");
+                (first, second)
+            }
+            Err(_) => {
+                let second = second();
+                (first(), second)
+            }
+        }
+    })
+}
+
 /// The batches that go into one write, and whether they are the last.
 fn collect(messages: &Receiver<Message>) -> (Batch, bool) {
     let mut all = Batch::default();
@@ -378,7 +422,8 @@ fn collect(messages: &Receiver<Message>) -> (Batch, bool) {
         match message {
             Ok(Message::Batch(batch)) => {
                 all.append(*batch);
-                if until.is_none() && (all.sync || !all.commits.is_empty()) {
+                if until.is_none() && (all.sync || !all.commits.is_empty() || !all.study.is_empty())
+                {
                     until = Some(Instant::now() + WINDOW);
                 }
                 if all.commits.len() >= MOST {

@@ -19,12 +19,14 @@ mod driver;
 mod error;
 mod exports;
 pub mod facts;
+mod growing;
 mod history;
 mod journal;
 mod lock;
 mod preview;
 mod request;
 mod restore;
+mod study;
 mod subscribe;
 mod view;
 mod workspace;
@@ -38,6 +40,10 @@ pub use preview::{Cause, Difference, Explanation, NodePreview, PreviewState, exp
 pub use request::{
     ExecutorContext, ExecutorFactory, Failure, Force, RunOptions, RunRequest, RunSummary,
     StopHandle, StopReceiver, run, stop_channel,
+};
+pub use study::{
+    COLUMNS, RescoreOptions, StudyLog, StudyMode, StudyRequest, StudySummary, load_study,
+    state_name, write_csv,
 };
 pub use subscribe::{Notification, Progress, Subscriber, Subscription, subscribe};
 pub use workspace::{ExportRecord, ExportedFile, Workspace};

@@ -10,12 +10,16 @@ use dagrun_sched::Stop;
 use dagrun_store::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
-use crate::{Progress, RunError, Subscriber, Workspace, WorkspaceLock, driver};
+use crate::{
+    Progress, RunError, StudyRequest, StudySummary, Subscriber, Workspace, WorkspaceLock, driver,
+};
 
 /// Everything that a run needs.
 pub struct RunRequest {
     /// What to run.
     pub plan: Arc<Plan>,
+    /// The study, where there is one; `plan` is then what runs before it.
+    pub study: Option<StudyRequest>,
     /// Warnings of the planner, as one-line texts for the journal.
     pub warnings: Vec<String>,
     /// Blobs and the action cache.
@@ -135,8 +139,12 @@ pub struct RunSummary {
     pub run: RunId,
     /// The exit code for the command: 0, 1, 3 or 130.
     pub exit_code: i32,
+    /// How many nodes there were.
+    pub nodes: u64,
     /// How its nodes ended.
     pub counts: NodeCounts,
+    /// How its study stands, where it has one.
+    pub study: Option<StudySummary>,
     /// Attempts started.
     pub executed: u64,
     /// Wall seconds.

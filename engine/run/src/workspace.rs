@@ -12,7 +12,7 @@ use std::{
     time::{SystemTime, UNIX_EPOCH},
 };
 
-use dagrun_model::{Digest, RunId};
+use dagrun_model::{Digest, RunId, id_file_name};
 use serde::{Deserialize, Serialize};
 
 use crate::{Holder, RunError, WorkspaceLock, lock::LockWatch};
@@ -138,6 +138,42 @@ impl Workspace {
     /// The journal of a run.
     pub fn journal_path(&self, run: &RunId) -> PathBuf {
         self.run_path(run).join("journal.log")
+    }
+
+    /// The folder of a study: its log and its table.
+    pub fn study_path(&self, name: &str) -> PathBuf {
+        self.root.join("studies").join(id_file_name(name))
+    }
+
+    /// The table of a study, relative to the project folder: what `study.table` is in expressions.
+    pub fn study_table(name: &str) -> String {
+        format!(".dagrun/studies/{}/trials.csv", id_file_name(name))
+    }
+
+    /// Names of all studies' folders, sorted; those that were put aside end in `@` and a number.
+    pub fn studies(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.root.join("studies"));
+        let entries = entries.into_iter().flatten().filter_map(Result::ok);
+        let mut names: Vec<String> = entries
+            .filter(|entry| entry.path().join("log").exists())
+            .filter_map(|entry| entry.file_name().into_string().ok())
+            .collect();
+        names.sort_unstable();
+        names
+    }
+
+    /// Puts a study aside under a name that is free, and gives that.
+    pub(crate) fn put_study_aside(&self, name: &str) -> Result<String, RunError> {
+        let from = self.study_path(name);
+        let file_name = id_file_name(name);
+        let free = (1..).map(|n| format!("{file_name}@{n}"));
+        let aside = free
+            .into_iter()
+            .find(|name| !self.root.join("studies").join(name).exists())
+            .expect("there are more numbers than folders");
+        fs::rename(&from, self.root.join("studies").join(&aside))
+            .map_err(RunError::io("put aside", &from))?;
+        Ok(aside)
     }
 
     /// All runs, oldest first.

@@ -35,6 +35,12 @@ pub(super) struct Finished {
     result: AttemptResult,
 }
 
+impl Live {
+    pub(super) fn node(&self) -> NodeIx {
+        self.node
+    }
+}
+
 impl Driver<'_> {
     /// Starts an attempt: into the journal first, then to the executor.
     pub(super) fn start(
@@ -151,6 +157,9 @@ impl Driver<'_> {
                     memory: info.capacity.memory,
                 });
                 self.slots += info.capacity.cpu_milli / 1000;
+                if let Some(study) = &mut self.study {
+                    study.set_slots(u32::try_from(self.slots).unwrap_or(u32::MAX));
+                }
                 let joined = Event::WorkerJoined {
                     worker: info.worker,
                     host: info.host,

@@ -6,7 +6,7 @@ use dagrun_events::RunEvent;
 use dagrun_model::NodeIx;
 use dagrun_plan::PlannedExport;
 
-use super::Driver;
+use super::{Driver, trials::StudyRun};
 use crate::{
     RunSummary,
     exports::{self, Laid},
@@ -131,7 +131,9 @@ impl Driver<'_> {
         RunSummary {
             run: self.run,
             exit_code,
+            nodes: self.plan.len() as u64,
             counts: self.counts,
+            study: self.study.as_ref().map(StudyRun::summary),
             executed: self.executed,
             wall,
             failures: self.failures,
@@ -144,12 +146,20 @@ impl Driver<'_> {
         }
     }
 
+    /// A trial that failed is a value of its study, and no failure of the run.
+    fn failed(&self) -> bool {
+        match &self.study {
+            Some(study) => self.counts.failed > study.failed_nodes || !study.summary().succeeded,
+            None => self.counts.failed > 0,
+        }
+    }
+
     fn exit_code(&self) -> i32 {
         if self.fatal.is_some() {
             3
         } else if self.interrupted() {
             130
-        } else if self.counts.failed > 0 || !self.kept_back.is_empty() {
+        } else if self.failed() || !self.kept_back.is_empty() {
             1
         } else {
             0

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dagrun_model::{Artifact, NodeIx, Outputs};
+use dagrun_model::{Artifact, FailureCause, NodeIx, Outputs};
 use dagrun_plan::UpstreamEnd;
 use dagrun_sched::{CacheAnswer, Event};
 
@@ -29,7 +29,9 @@ impl Driver<'_> {
             }
         };
         for ((node, digest), entry) in asked.into_iter().zip(found) {
-            let hit = entry.and_then(|outputs| self.take_hit(node, outputs));
+            let hit = entry
+                .and_then(|outputs| self.take_hit(node, outputs))
+                .or_else(|| self.may_not_run(node));
             let miss = CacheAnswer::Miss {
                 action: Some(digest),
             };
@@ -57,7 +59,10 @@ impl Driver<'_> {
         };
         match decided {
             Ok(Some(digest)) => Ok(digest),
-            Ok(None) => Err(CacheAnswer::Miss { action: None }),
+            Ok(None) => {
+                let forbidden = self.may_not_run(node);
+                Err(forbidden.unwrap_or(CacheAnswer::Miss { action: None }))
+            }
             Err(cause) => {
                 self.causes.insert(node, cause);
                 Err(CacheAnswer::Unrunnable)
@@ -89,6 +94,16 @@ impl Driver<'_> {
         let bytes = bytes_of(&outputs);
         self.board.set_outputs(node, outputs);
         Some(CacheAnswer::Hit { bytes })
+    }
+
+    /// Trials that are told again take their simulations from the cache, or fail.
+    fn may_not_run(&mut self, node: NodeIx) -> Option<CacheAnswer> {
+        let forbidden = self.study.as_mut().is_some_and(|study| study.forbids(node));
+        forbidden.then(|| {
+            let message = "has no result in the cache, and telling trials again runs no simulations; `--run-missing` runs them".into();
+            self.causes.insert(node, FailureCause::Expression { message });
+            CacheAnswer::Unrunnable
+        })
     }
 
     pub(super) fn is_forced(&self, node: NodeIx) -> bool {

@@ -8,10 +8,12 @@ mod look_up;
 mod notices;
 #[cfg(test)]
 pub(crate) mod tests;
+mod trials;
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap, VecDeque},
+    rc::Rc,
     sync::{Arc, atomic::AtomicU64},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -32,14 +34,17 @@ use crate::{
     ExecutorContext, ExecutorFactory, Failure, Force, Progress, RunError, RunRequest, RunSummary,
     StopReceiver, Subscriber, Workspace,
     board::Board,
+    growing::{GrowingPlan, Part},
     history::HistoryWriter,
     journal::{Batch, Durable, JournalHandle},
     lock::{LOOK, LockWatch, boot_id, host_name},
     restore::{self, Restored},
+    study::LogWriter,
     view::View,
 };
 
 use attempts::{Finished, Live};
+use trials::StudyRun;
 
 /// Failures that are kept with their details.
 const MOST_FAILURES: usize = 1000;
@@ -82,7 +87,16 @@ pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
     };
     let run = parts.workspace.new_run(&request.lock)?;
     let workspace = parts.workspace.clone();
-    let summary = drive(&*plan, plan.delta(), about, run, parts);
+    let summary = match request.study {
+        None => drive(&*plan, plan.delta(), None, about, run, parts),
+        Some(study) => {
+            let growing = GrowingPlan::new(plan.pipeline_arc());
+            let (_, delta) = growing.add(Arc::clone(&plan), true);
+            let slots = parts.options.slots;
+            let study = StudyRun::open(study, &growing, &about.pipeline, &workspace, slots)?;
+            drive(&growing, delta, Some(study), about, run, parts)
+        }
+    };
     workspace.prune(&request.lock);
     // The lock goes with `request`, after the last record.
     summary
@@ -113,9 +127,10 @@ pub(crate) struct Parts {
 /// Runs a plan to its end.
 ///
 /// `first` is what the scheduler begins with: the whole plan, or what does not depend on the study.
-pub(crate) fn drive(
-    plan: &dyn View,
+pub(crate) fn drive<'p>(
+    plan: &'p dyn View,
     first: PlanDelta,
+    study: Option<(StudyRun<'p>, LogWriter)>,
     about: About,
     run: RunId,
     parts: Parts,
@@ -128,11 +143,13 @@ pub(crate) fn drive(
         .map_err(|e| RunError::Store(e.to_string()))?;
     let (replies, durable) = unbounded_channel();
     let dropped = parts.subscribers.iter().map(Subscriber::dropped).collect();
+    let (study, study_log) = study.unzip();
     let journal = JournalHandle::start(
         &parts.workspace.journal_path(&run),
         parts.store.clone(),
         parts.subscribers,
         HistoryWriter::new(&parts.workspace),
+        study_log,
         replies,
     )?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -177,6 +194,8 @@ pub(crate) fn drive(
         timers: BinaryHeap::new(),
         forced: FxHashSet::default(),
         restored: unfinished,
+        study,
+        to_retire: Vec::new(),
         ended: 0,
         rewound: FxHashSet::default(),
         ran_nodes: FxHashSet::default(),
@@ -277,6 +296,9 @@ struct Driver<'p> {
     forced: FxHashSet<NodeIx>,
     /// What a run that was cut off leaves to this one.
     restored: Option<Restored>,
+    study: Option<StudyRun<'p>>,
+    /// Parts of trials that are over, to be forgotten once all that is queued about them is done.
+    to_retire: Vec<Rc<Part>>,
     /// How many nodes ran and ended.
     ended: u32,
     /// Nodes that must run again because blobs of theirs are gone.
@@ -378,7 +400,7 @@ impl Driver<'_> {
             false => Vec::new(),
         };
         self.extend(first, &exports);
-        self.queue.push_back(Event::PlanComplete);
+        self.begin_study();
     }
 
     /// Takes in new nodes, and what is to be exported of them.
@@ -502,21 +524,32 @@ impl Driver<'_> {
 
     /// Handles all that is queued, then tells journal and executor.
     fn pump(&mut self) {
-        while let Some(event) = self.queue.pop_front() {
-            let mut actions = std::mem::take(&mut self.actions);
-            self.sched.handle(self.now(), event, &mut actions);
-            for action in actions.drain(..) {
-                self.execute(action);
+        loop {
+            self.run_study();
+            while let Some(event) = self.queue.pop_front() {
+                let mut actions = std::mem::take(&mut self.actions);
+                self.sched.handle(self.now(), event, &mut actions);
+                for action in actions.drain(..) {
+                    self.execute(action);
+                }
+                self.actions = actions;
+                if self.fatal.is_some() {
+                    break;
+                }
+                self.run_study();
+                self.flush_if_large();
             }
-            self.actions = actions;
+            // The scheduler asks for a commit at once or never: what is left lost a race.
+            self.succeeded.clear();
+            self.flush();
             if self.fatal.is_some() {
-                break;
+                return;
             }
-            self.flush_if_large();
+            self.forget_trials();
+            if self.queue.is_empty() {
+                return;
+            }
         }
-        // The scheduler asks for a commit at once or never: what is left lost a race.
-        self.succeeded.clear();
-        self.flush();
     }
 
     fn execute(&mut self, action: Action) {
@@ -583,6 +616,12 @@ impl Driver<'_> {
     /// Waits until something happens, and queues it.
     async fn wait(&mut self) {
         let timer = self.next_timer();
+        let word = async {
+            match &mut self.study {
+                Some(study) => study.word().await,
+                None => std::future::pending().await,
+            }
+        };
         let stop = async {
             match &mut self.stop {
                 Some(stop) => stop.0.recv().await,
@@ -601,6 +640,11 @@ impl Driver<'_> {
                     self.take_executor_event(event);
                 }
             }
+            word = word => {
+                if let Some(study) = &mut self.study {
+                    study.take_word(word);
+                }
+            }
             () = tokio::time::sleep(timer.map_or(LOOK, |timer| timer.min(LOOK))) => {}
         }
         self.take_what_waits();
@@ -616,6 +660,9 @@ impl Driver<'_> {
                 Ok(event) => self.take_executor_event(event),
                 Err(_) => break,
             }
+        }
+        if let Some(study) = &mut self.study {
+            study.look_at_the_clock();
         }
         let now = self.now();
         while let Some(Reverse((at, id))) = self.timers.peek().copied()
@@ -642,6 +689,11 @@ impl Driver<'_> {
             },
         });
         self.batch.sync = true;
+        if let Some(study) = &mut self.study {
+            study.stop();
+            // Its trials go on with the next run.
+            self.queue.push_back(Event::PlanComplete);
+        }
         self.queue.push_back(Event::StopRequested(stop));
     }
 

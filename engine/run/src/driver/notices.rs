@@ -39,6 +39,9 @@ impl Driver<'_> {
             _ => {}
         }
         self.board.set_end(node, None);
+        if let Some(study) = &mut self.study {
+            study.rewound(node);
+        }
         let node = self.plan.id(node);
         self.record(RunEvent::Rewound { node });
     }
@@ -104,6 +107,7 @@ impl Driver<'_> {
             }
             NodeEnd::ConditionFalse | NodeEnd::Cancelled => self.tell_done(node, outcome, None),
         }
+        self.trial_node_done(node, outcome);
     }
 
     /// In a later round, most nodes end again as they had ended.

@@ -438,7 +438,7 @@ impl Bench {
             counts: PlanCounts::default(),
             ..About::default()
         };
-        drive(plan, plan.delta(), about, run, parts)
+        drive(plan, plan.delta(), None, about, run, parts)
     }
 
     pub(crate) fn fold(&self, summary: &RunSummary) -> RunState {

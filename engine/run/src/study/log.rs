@@ -1,0 +1,108 @@
+//! The log of a study on disk: `.dagrun/studies/NAME/log`, records in the format of journals.
+//!
+//! One process writes, under the workspace's lock; any number read while it does.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::Write,
+    path::{Path, PathBuf},
+};
+
+use dagrun_events::journal::{self, End};
+use dagrun_study::StudyRecord;
+
+use crate::{RunError, Workspace};
+
+/// A study's log as it was read.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StudyLog {
+    /// Its records in order.
+    pub records: Vec<StudyRecord>,
+    /// It ends within a record, at this byte.
+    pub torn_at: Option<u64>,
+}
+
+/// Reads the log of a study; nothing where there is none. Never changes it.
+///
+/// # Errors
+/// When it cannot be read, is damaged in its middle, or was written by a later version.
+pub fn load_study(workspace: &Workspace, name: &str) -> Result<Option<StudyLog>, RunError> {
+    let path = workspace.study_path(name).join("log");
+    let bytes = match fs::read(&path) {
+        Ok(bytes) => bytes,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(RunError::io("read", &path)(error)),
+    };
+    let decoded = journal::decode(&bytes);
+    let corrupt = |at, next| RunError::CorruptJournal {
+        path: path.clone(),
+        at,
+        next,
+    };
+    let torn_at = match decoded.end {
+        End::Clean => None,
+        End::Torn { at } => Some(at),
+        End::Corrupt { at, next } => return Err(corrupt(at, Some(next))),
+        End::BadHeader => return Err(corrupt(0, None)),
+    };
+    let records = decoded
+        .records
+        .iter()
+        .map(|(at, payload)| serde_json::from_slice(payload).map_err(|_| corrupt(*at, None)))
+        .collect::<Result<_, _>>()?;
+    Ok(Some(StudyLog { records, torn_at }))
+}
+
+/// The log of a study, open to be written.
+#[derive(Debug)]
+pub(crate) struct LogWriter {
+    file: File,
+    path: PathBuf,
+}
+
+impl LogWriter {
+    /// Opens the log at a path, makes it where there is none, and cuts off what was torn.
+    pub(crate) fn open(path: &Path, torn_at: Option<u64>) -> Result<Self, RunError> {
+        let open = || {
+            if let Some(folder) = path.parent() {
+                fs::create_dir_all(folder)?;
+            }
+            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            if let Some(at) = torn_at {
+                file.set_len(at)?;
+            }
+            if file.metadata()?.len() == 0 {
+                file.write_all(&journal::header())?;
+                file.sync_all()?;
+                for folder in path.ancestors().skip(1).take(3) {
+                    File::open(folder)?.sync_all()?;
+                }
+            }
+            Ok(file)
+        };
+        Ok(Self {
+            file: open().map_err(RunError::io("open", path))?,
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Appends encoded records, without a sync.
+    pub(crate) fn append(&mut self, bytes: &[u8]) -> Result<(), String> {
+        self.file
+            .write_all(bytes)
+            .map_err(|error| format!("cannot write `{}`: {error}", self.path.display()))
+    }
+
+    /// Makes what was appended durable.
+    pub(crate) fn sync(&self) -> Result<(), String> {
+        self.file
+            .sync_data()
+            .map_err(|error| format!("cannot sync `{}`: {error}", self.path.display()))
+    }
+}
+
+/// A record as it stands in the log.
+pub(crate) fn encode(record: &StudyRecord, out: &mut Vec<u8>) {
+    let json = serde_json::to_vec(record).expect("a record of a study is plain data");
+    journal::encode(&json, out);
+}

@@ -1,0 +1,16 @@
+//! Studies as a run sees them: their log, the table of their trials, samplers in other processes.
+
+mod external;
+mod facts;
+mod log;
+mod open;
+mod table;
+
+pub use log::{StudyLog, load_study};
+pub use open::{RescoreOptions, StudyMode, StudyRequest, StudySummary};
+pub use table::{COLUMNS, state_name, write_csv};
+
+pub(crate) use external::{ExternalSampler, Word, hello, optuna_command};
+pub(crate) use facts::FactCache;
+pub(crate) use log::{LogWriter, encode};
+pub(crate) use open::{Opened, plan_trial, widest, write_table};

@@ -1,0 +1,300 @@
+//! Opening a study: its log is read, what changed since is found, and what is to become of that is asked for.
+
+use std::{fs, path::PathBuf, sync::Arc};
+
+use dagrun_model::{Diagnostic, Map, NodeIx, Sources};
+use dagrun_plan::{Plan, StudyPlanner, TrialPoint};
+use dagrun_study::{
+    Best, Counts, Definition, EndReason, ReplayError, Study, StudyRecord, TrialRow, TrialState,
+};
+
+use crate::{RunError, Workspace};
+
+use super::{FactCache, LogWriter, encode, load_study};
+
+/// Told trials that are planned again on a resume, to see whether their results still hold, at each end of the study.
+const CHECKED: u64 = 1000;
+
+/// A study to run.
+#[derive(Debug)]
+pub struct StudyRequest {
+    /// Makes its plans.
+    pub planner: StudyPlanner,
+    /// What it is, with all numbers known.
+    pub definition: Definition,
+    /// What is to become of a former study of the same name.
+    pub mode: StudyMode,
+}
+
+/// What is to become of a former study of the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StudyMode {
+    /// Go on with it; an error where it was another one.
+    #[default]
+    Continue,
+    /// Put it aside and begin anew.
+    New,
+    /// Put it aside and begin anew, knowing its told trials.
+    Keep,
+    /// Tell its trials again under other objectives.
+    Rescore(RescoreOptions),
+}
+
+/// How trials are told again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct RescoreOptions {
+    /// Also run simulations whose results are gone; else their trials fail.
+    pub run_missing: bool,
+}
+
+/// How a study stands after a run.
+#[derive(Clone, Debug)]
+pub struct StudySummary {
+    /// Its name.
+    pub name: String,
+    /// Why it ended; none where it goes on with the next run.
+    pub ended: Option<EndReason>,
+    /// Whether it came to its end by its own rule and has a result; true as long as it has not ended.
+    pub succeeded: bool,
+    /// How many trials there are to be.
+    pub trials: u64,
+    /// What there is of what.
+    pub counts: Counts,
+    /// The best trial and its parameters.
+    pub best: Option<(Best, Map)>,
+    /// How many trials are on the Pareto front; 0 with one objective.
+    pub front: usize,
+    /// Trials that this run told.
+    pub told_now: u64,
+    /// The first reasons of failed trials of this run: the trial and why.
+    pub failures: Vec<(u64, String)>,
+    /// Where its table is, relative to the project folder, once it has ended.
+    pub table: String,
+}
+
+/// A study that is open, with its log.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) study: Study,
+    pub(crate) log: LogWriter,
+    /// What to tell people about the opening.
+    pub(crate) warnings: Vec<String>,
+    pub(crate) facts: FactCache,
+    pub(crate) folder: PathBuf,
+}
+
+impl Opened {
+    /// Opens the study of a request.
+    ///
+    /// # Errors
+    /// When its log cannot be read or written, or when it was another study and nothing is said of what becomes of it.
+    pub(crate) fn open(
+        request: &StudyRequest,
+        name: &str,
+        workspace: &Workspace,
+    ) -> Result<Self, RunError> {
+        let folder = workspace.study_path(name);
+        let mut facts = FactCache::new(workspace);
+        let former = load_study(workspace, name)?;
+        let torn_at = former.as_ref().and_then(|log| log.torn_at);
+        let records = former.map(|log| log.records).unwrap_or_default();
+        let mut warnings = Vec::new();
+        if let Some(at) = torn_at {
+            warnings.push(format!(
+                "the log of study `{name}` ends within a record at byte {at}: that record is dropped"
+            ));
+        }
+        let path = folder.join("log");
+        let mut definition = request.definition.clone();
+        if let StudyMode::Rescore(_) = request.mode {
+            // What was asked for is told again, and nothing more is asked for.
+            let asked = |it: &&StudyRecord| {
+                matches!(it, StudyRecord::Asked { .. } | StudyRecord::Known { .. })
+            };
+            definition.trials = records.iter().filter(asked).count() as u64;
+        }
+        let (study, log) = match request.mode {
+            _ if records.is_empty() => (Study::new(definition), LogWriter::open(&path, torn_at)?),
+            StudyMode::New => {
+                let kept = workspace.put_study_aside(name)?;
+                warnings.push(format!("the former study was put aside as `{kept}`"));
+                (Study::new(definition), LogWriter::open(&path, None)?)
+            }
+            StudyMode::Keep => {
+                let former = Study::read(records).map_err(|e| RunError::Study(e.to_string()))?;
+                let kept = Study::keep(definition, &former).map_err(RunError::Study)?;
+                let aside = workspace.put_study_aside(name)?;
+                warnings.push(format!(
+                    "the former study was put aside as `{aside}`; {} of its trials are known to this one",
+                    kept.study.counts().told
+                ));
+                warnings.extend(kept.dropped.iter().map(|(trial, why)| {
+                    format!("trial {trial} of the former study is left out: {why}")
+                }));
+                let mut log = LogWriter::open(&path, None)?;
+                write_all(&mut log, &kept.records)?;
+                (kept.study, log)
+            }
+            StudyMode::Continue | StudyMode::Rescore(_) => {
+                let study = replay(definition, records, name)?;
+                if request.mode == StudyMode::Continue {
+                    check_results(&study, &request.planner, &mut facts, name)?;
+                }
+                (study, LogWriter::open(&path, torn_at)?)
+            }
+        };
+        Ok(Self {
+            study,
+            log,
+            warnings,
+            facts,
+            folder,
+        })
+    }
+}
+
+fn write_all(log: &mut LogWriter, records: &[StudyRecord]) -> Result<(), RunError> {
+    let mut bytes = Vec::new();
+    records.iter().for_each(|record| encode(record, &mut bytes));
+    log.append(&bytes).map_err(RunError::Study)?;
+    log.sync().map_err(RunError::Study)
+}
+
+fn replay(
+    definition: Definition,
+    records: Vec<StudyRecord>,
+    name: &str,
+) -> Result<Study, RunError> {
+    Study::replay(definition, records).map_err(|error| match error {
+        ReplayError::Changed(changes) => RunError::StudyChanged {
+            name: name.into(),
+            changes,
+            rescore: false,
+        },
+        ReplayError::Differs(trial) => RunError::StudyChanged {
+            name: name.into(),
+            changes: vec![format!(
+                "the sampler gives another point for trial {trial} than the log has"
+            )],
+            rescore: false,
+        },
+        other => RunError::Study(format!("study `{name}`: {other}")),
+    })
+}
+
+/// Whether what told trials depend on is still what it was.
+fn check_results(
+    study: &Study,
+    planner: &StudyPlanner,
+    facts: &mut FactCache,
+    name: &str,
+) -> Result<(), RunError> {
+    let asked = study.counts().asked;
+    let looked_at = (1..=asked).filter(|trial| *trial <= CHECKED || *trial + CHECKED > asked);
+    let mut changed = Vec::new();
+    let mut checked = 0;
+    for row in looked_at.filter_map(|trial| study.row(trial)) {
+        // A trial that failed has no result that could be out of date; one that is not told has none yet.
+        if row.state == TrialState::Asked || row.values.is_none() {
+            continue;
+        }
+        checked += 1;
+        let plan = plan_again(study, &row, planner, facts);
+        if !plan.is_ok_and(|plan| plan.objective_key() == *row.key) {
+            changed.push(row.trial);
+        }
+    }
+    let Some(first) = changed.first() else {
+        return Ok(());
+    };
+    let which = match changed.len() {
+        n if n == checked => "all told trials".to_owned(),
+        1 => format!("trial {first}"),
+        n => format!("{n} told trials, from trial {first} on,"),
+    };
+    Err(RunError::StudyChanged {
+        name: name.into(),
+        changes: vec![format!(
+            "what {which} depend on is not what it was: code, data, parameters or objectives of the trial's jobs"
+        )],
+        rescore: true,
+    })
+}
+
+fn plan_again(
+    study: &Study,
+    row: &TrialRow<'_>,
+    planner: &StudyPlanner,
+    facts: &mut FactCache,
+) -> Result<Plan, String> {
+    let mut point = TrialPoint {
+        number: row.trial,
+        values: Arc::new(study.definition().space.values(row.point)),
+        replicates: None,
+    };
+    let plan = plan_trial(planner, point.clone(), facts, None)?;
+    // One that grew has the replicates that it grew to.
+    match plan.grow_to() {
+        Some(to) if to == row.replicates => {
+            point.replicates = Some(to);
+            plan_trial(planner, point, facts, None)
+        }
+        _ => Ok(plan),
+    }
+}
+
+/// The plan of a trial.
+///
+/// # Errors
+/// Why there is none, in one line with its place.
+pub(crate) fn plan_trial(
+    planner: &StudyPlanner,
+    point: TrialPoint,
+    facts: &mut FactCache,
+    sources: Option<&Sources>,
+) -> Result<Plan, String> {
+    let told = |diagnostics: Vec<Diagnostic>| {
+        let first = diagnostics.first();
+        first.map_or_else(String::new, |it| match sources {
+            Some(sources) => format!("{}: {}", sources.locate(it.span), it.message),
+            None => it.message.clone(),
+        })
+    };
+    let expansion = planner.trial(point).map_err(told)?;
+    let facts = facts
+        .answer(&expansion.facts_needed())
+        .map_err(|error| error.to_string())?;
+    Ok(expansion.finish(facts).map_err(told)?.0)
+}
+
+/// How many nodes of a plan run at once where there are most: the largest number of own nodes at the same depth.
+pub(crate) fn widest(plan: &Plan) -> u32 {
+    let mut depth = vec![0u32; plan.len()];
+    let mut widths: Vec<u32> = Vec::new();
+    for node in plan.nodes() {
+        let own: Vec<NodeIx> = plan.upstream(node).filter(|n| plan.is_own(*n)).collect();
+        let at = own.iter().map(|n| depth[n.index()] + 1).max().unwrap_or(0);
+        depth[node.index()] = at;
+        if plan.is_own(node) {
+            let at = at as usize;
+            widths.resize(widths.len().max(at + 1), 0);
+            widths[at] += 1;
+        }
+    }
+    widths.into_iter().max().unwrap_or(1).max(1)
+}
+
+/// Writes the table of a study beside its log.
+pub(crate) fn write_table(study: &Study, folder: &std::path::Path) -> Result<(), RunError> {
+    let path = folder.join("trials.csv");
+    let temporary = folder.join("trials.csv.tmp");
+    let write = || {
+        let mut out = std::io::BufWriter::new(fs::File::create(&temporary)?);
+        super::write_csv(study, &mut out)?;
+        out.into_inner()
+            .map_err(std::io::IntoInnerError::into_error)?
+            .sync_data()?;
+        fs::rename(&temporary, &path)
+    };
+    write().map_err(RunError::io("write", &path))
+}
