@@ -209,9 +209,9 @@ impl Study {
                 return broken(format!("trial {trial} stands where {next} comes"));
             }
             StudyRecord::Asked { ref point, .. } | StudyRecord::Known { ref point, .. }
-                if point.len() != self.definition.space.dims() =>
+                if !self.definition.space.holds(point) =>
             {
-                return broken(format!("the point of trial {next} has another length"));
+                return broken(format!("the point of trial {next} is not of the space"));
             }
             StudyRecord::Asked {
                 source,

@@ -192,6 +192,17 @@ impl Space {
         }
     }
 
+    /// Whether these are coordinates of this space, leaving aside conditions and rounding.
+    pub(crate) fn holds(&self, point: &[f64]) -> bool {
+        let each = |(it, x): (&Parameter, &f64)| {
+            let (low, high) = it.bounds();
+            let inside = x.is_finite() && (low..=high).contains(x);
+            let counted = matches!(it.distribution, Distribution::Choice(_));
+            x.is_nan() || (inside && (!counted || x.fract() == 0.0))
+        };
+        point.len() == self.dims() && self.parameters.iter().zip(point).all(each)
+    }
+
     /// Whether a parameter is active, by the coordinates before it. A condition that cannot be evaluated does not hold.
     fn active(&self, at: usize, point: &[f64]) -> bool {
         self.condition(at, point)

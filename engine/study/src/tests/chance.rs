@@ -95,11 +95,15 @@ fn a_study_killed_after_any_record_goes_on_as_if_it_was_not() {
         }
         pictures.insert(whole.log.len(), picture(&whole.study));
         for cut in 0..=whole.log.len() {
-            let mut second = Driver::resumed(definition.clone(), &whole.log[..cut]);
+            let mut later = definition.clone();
+            later.in_flight = Some(1 + chance.below(9) as u32);
+            let mut second = Driver::resumed(later.clone(), &whole.log[..cut]);
             if let Some(expected) = pictures.get(&cut) {
                 assert_eq!(&picture(&second.study), expected, "seed {seed} cut {cut}");
             }
             second.finish(&mut chance);
+            let limit = later.in_flight.expect("it is given") as usize;
+            assert!(second.most_live <= limit, "seed {seed} cut {cut}");
             check_log(&second.log, &definition);
             if definition.order != Order::Async {
                 assert_eq!(second.points(), whole.points(), "seed {seed} cut {cut}");

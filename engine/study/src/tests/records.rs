@@ -97,6 +97,21 @@ fn what_was_defined_otherwise_is_refused_with_what_changed() {
 }
 
 #[test]
+fn where_an_interpreter_stands_does_not_identify_a_study() {
+    let with = |name: &str, value: &str| {
+        let mut study = definition(Order::Async, 3);
+        study.sampler = SamplerKind::Optuna;
+        study.options.insert(name.into(), Value::str(value));
+        study.identity()
+    };
+    assert_eq!(
+        with("python", "/usr/bin/python3"),
+        with("python", "python3")
+    );
+    assert_ne!(with("sampler", "TPESampler"), with("sampler", "GPSampler"));
+}
+
+#[test]
 fn broken_logs_are_refused() {
     let study = definition(Order::Lag(3), 8);
     let log = finished(&study).log;
@@ -141,6 +156,22 @@ fn broken_logs_are_refused() {
                 }
             }),
             "trial 4 was asked for under another point".into(),
+        ),
+        (
+            Box::new(move |log| {
+                if let StudyRecord::Asked { point, .. } = &mut log[fourth] {
+                    point[3] = 7.0;
+                }
+            }),
+            "the point of trial 4 is not of the space".into(),
+        ),
+        (
+            Box::new(move |log| {
+                if let StudyRecord::Asked { point, .. } = &mut log[fourth] {
+                    point.pop();
+                }
+            }),
+            "the point of trial 4 is not of the space".into(),
         ),
     ];
     for (spoil, expected) in cases {
