@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use dagrun_testkit::{Unavailable, skip};
+use dagrun_testkit::{ProcWatch, Unavailable, skip};
 
 use crate::kit::{Project, said, signal};
 
-/// Six nodes that take a while, and one that gathers them. `MARK` is in the environment of every process.
+/// Six nodes that take a while, and one that gathers them. The mark of a `ProcWatch` reaches every process.
 fn slow(seconds: &str) -> Project {
     let project = Project::new(&format!(
         r#"
@@ -39,44 +39,15 @@ export:
     project
 }
 
-/// Starts a command whose nodes carry `mark`, and does not wait for it.
-fn start_marked(project: &Project, mark: &str, args: &[&str]) -> std::process::Child {
+/// Starts a command that `watch` can find with all its nodes, and does not wait for it.
+fn start_marked(project: &Project, watch: &ProcWatch, args: &[&str]) -> std::process::Child {
     let mut command = project.command(args);
     command
-        .env("DAGRUN_TEST_MARK", mark)
+        .env(ProcWatch::NAME, watch.value())
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped())
         .spawn()
         .unwrap()
-}
-
-fn processes_with(mark: &str) -> usize {
-    pids_with(mark).len()
-}
-
-fn pids_with(mark: &str) -> Vec<String> {
-    let needle = format!("DAGRUN_TEST_MARK={mark}");
-    std::fs::read_dir("/proc")
-        .unwrap()
-        .filter_map(Result::ok)
-        .filter(|entry| {
-            let environ = std::fs::read(entry.path().join("environ")).unwrap_or_default();
-            environ
-                .split(|b| *b == 0)
-                .any(|variable| variable == needle.as_bytes())
-        })
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
-}
-
-/// Kills what carries a mark, and gives how many there were.
-fn kill_all_with(mark: &str) -> usize {
-    let pids = pids_with(mark);
-    let _ = std::process::Command::new("kill")
-        .arg("-9")
-        .args(&pids)
-        .status();
-    pids.len()
 }
 
 fn until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
@@ -94,14 +65,14 @@ fn until(what: &str, seconds: u64, mut done: impl FnMut() -> bool) {
 fn an_interrupt_ends_the_nodes_and_resume_goes_on() {
     for name in ["INT", "TERM", "HUP"] {
         let project = slow("0.5");
-        let mark = format!("interrupt-{name}-{}", std::process::id());
-        let child = start_marked(&project, &mark, &["run", "-j", "2"]);
+        let watch = ProcWatch::new();
+        let child = start_marked(&project, &watch, &["run", "-j", "2"]);
         project.wait_for("started");
         std::thread::sleep(Duration::from_millis(200));
         signal(&child, name);
         let said = said(child.wait_with_output().unwrap());
         assert_eq!(said.code, 130, "{said:?}");
-        assert_eq!(processes_with(&mark), 0);
+        assert!(watch.alive().is_empty());
         let counts = project.counts();
         assert!(counts[0] >= 1 && counts[4] >= 1, "{counts:?}");
         project.ok(&["run"]);
@@ -137,19 +108,19 @@ fn a_second_interrupt_kills_nodes_that_ignore_the_first() {
 #[test]
 fn nothing_survives_a_kill_of_the_engine() {
     let project = slow("300");
-    let mark = format!("killed-{}", std::process::id());
+    let watch = ProcWatch::new();
     let mut command = project.command(&["run", "-j", "2"]);
     let mut child = command
-        .env("DAGRUN_TEST_MARK", &mark)
+        .env(ProcWatch::NAME, watch.value())
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
     project.wait_for("started");
-    until("the slow nodes start", 10, || processes_with(&mark) >= 4);
+    until("the slow nodes start", 10, || watch.alive().len() >= 4);
     child.kill().unwrap();
     child.wait().unwrap();
-    until("all processes are gone", 10, || processes_with(&mark) == 0);
+    until("all processes are gone", 10, || watch.alive().is_empty());
 }
 
 #[test]
@@ -259,16 +230,16 @@ jobs:
       sleep 0.3
 "#,
     );
-    let mark = format!("runner-{}", std::process::id());
+    let watch = ProcWatch::new();
     let said = project
         .command(&["run"])
-        .env("DAGRUN_TEST_MARK", &mark)
+        .env(ProcWatch::NAME, watch.value())
         .output()
         .unwrap();
-    let left = processes_with(&mark);
+    let left = watch.alive().len();
     // Whatever the outcome of the test, the machine must not keep it.
     for _ in 0..1000 {
-        if left == 0 || kill_all_with(&mark) == 0 {
+        if left == 0 || watch.kill() == 0 {
             break;
         }
     }
@@ -286,15 +257,15 @@ fn a_second_interrupt_reaches_past_a_stopped_spawner() {
             project.dir().display()
         ),
     );
-    let mark = format!("stopped-{}", std::process::id());
-    let child = start_marked(&project, &mark, &["run"]);
+    let watch = ProcWatch::new();
+    let child = start_marked(&project, &watch, &["run"]);
     project.wait_for("started");
     signal(&child, "INT");
     std::thread::sleep(Duration::from_millis(200));
     signal(&child, "INT");
     let said = said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 130, "{said:?}");
-    until("all processes are gone", 10, || processes_with(&mark) == 0);
+    until("all processes are gone", 10, || watch.alive().is_empty());
 }
 
 #[test]
@@ -323,14 +294,14 @@ fn a_spawner_that_is_stopped_is_replaced_and_its_nodes_run_again() {
             project.dir().display()
         ),
     );
-    let mark = format!("replaced-{}", std::process::id());
-    let child = start_marked(&project, &mark, &["run", "--events", "events"]);
+    let watch = ProcWatch::new();
+    let child = start_marked(&project, &watch, &["run", "--events", "events"]);
     let said = said(child.wait_with_output().unwrap());
     assert_eq!(said.code, 0, "{said:?}");
     assert_eq!(project.executed(), 2);
     let events = project.read("events");
     assert!(events.contains("a signal stopped it"), "{events}");
-    assert_eq!(processes_with(&mark), 0);
+    assert!(watch.alive().is_empty());
 }
 
 #[test]
@@ -343,24 +314,24 @@ fn a_stopped_spawner_wakes_up_when_the_engine_is_killed() {
             project.dir().display()
         ),
     );
-    let mark = format!("woken-{}", std::process::id());
-    let mut child = start_marked(&project, &mark, &["run"]);
+    let watch = ProcWatch::new();
+    let mut child = start_marked(&project, &watch, &["run"]);
     project.wait_for("started");
     child.kill().unwrap();
     child.wait().unwrap();
-    until("all processes are gone", 10, || processes_with(&mark) == 0);
+    until("all processes are gone", 10, || watch.alive().is_empty());
 }
 
 #[test]
 fn what_a_killed_run_left_is_cleared_by_the_next() {
     let project = slow("300");
-    let mark = format!("cleared-{}", std::process::id());
-    let mut child = start_marked(&project, &mark, &["run", "-j", "1"]);
+    let watch = ProcWatch::new();
+    let mut child = start_marked(&project, &watch, &["run", "-j", "1"]);
     project.wait_for("started");
-    until("a slow node starts", 10, || processes_with(&mark) >= 3);
+    until("a slow node starts", 10, || watch.alive().len() >= 3);
     child.kill().unwrap();
     child.wait().unwrap();
-    until("all processes are gone", 10, || processes_with(&mark) == 0);
+    until("all processes are gone", 10, || watch.alive().is_empty());
     let work = project.cache().join("work");
     let folders = || -> Vec<_> {
         let entries = std::fs::read_dir(&work).unwrap();
