@@ -17,7 +17,7 @@ use dagrun_model::{
 };
 use tokio::sync::mpsc::{UnboundedReceiver, error::TryRecvError, unbounded_channel};
 
-use crate::{Executor, ExecutorEvent};
+use crate::{Executor, ExecutorEvent, WorkerInfo};
 
 /// Makes each of the named cases a test that runs it on a fresh fixture.
 #[macro_export]
@@ -26,7 +26,7 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@each $fixture:
             success_gives_outputs_and_logs exit_codes_and_signals_are_told_apart programs_that_cannot_start_say_why
             steps_run_in_order_until_one_fails timeouts_end_the_tree cancelling_ends_what_waits_and_what_runs
-            missing_outputs_are_failures daemons_do_not_survive a_daemon_that_holds_the_output_does_not_delay
+            what_has_not_begun_is_given_back missing_outputs_are_failures daemons_do_not_survive a_daemon_that_holds_the_output_does_not_delay
             large_logs_are_cut_in_the_middle binary_logs_are_kept_raw the_environment_is_what_is_declared
             the_folder_holds_what_is_declared many_at_once_end_once_each shutdown_leaves_nothing
             links_and_pipes_are_no_outputs the_tree_is_measured);
@@ -111,6 +111,7 @@ pub struct Running {
     fixture: Fixture,
     events: UnboundedReceiver<ExecutorEvent>,
     worker: WorkerIx,
+    info: Option<WorkerInfo>,
     ends: BTreeMap<AttemptId, AttemptResult>,
     started: Vec<AttemptId>,
 }
@@ -127,6 +128,7 @@ impl Running {
             fixture,
             events,
             worker: WorkerIx(0),
+            info: None,
             ends: BTreeMap::new(),
             started: Vec::new(),
         };
@@ -135,6 +137,7 @@ impl Running {
         };
         assert!(info.capacity.cpu_milli > 0);
         running.worker = info.worker;
+        running.info = Some(info);
         running
     }
 
@@ -466,6 +469,38 @@ pub fn cancelling_ends_what_waits_and_what_runs(fixture: Fixture) {
     assert_eq!(marked(&mark), Vec::<u32>::new());
     running.executor().cancel(&[AttemptId(1)], true);
     assert_success(&running.run(attempt(300, &["true"])));
+}
+
+/// What an executor holds beyond its room begins in order; what is asked back before it began ends as cancelled, and nothing else
+/// does.
+pub fn what_has_not_begun_is_given_back(fixture: Fixture) {
+    let mut running = Running::new(fixture);
+    let info = running.info.clone().expect("a worker joined");
+    if info.ahead == 0 {
+        return;
+    }
+    let gate = std::env::temp_dir().join(marker("gate"));
+    let wait = format!("until [ -e '{}' ]; do sleep 0.01; done", gate.display());
+    let mut specs = vec![shell(1, &wait, |_| {})];
+    specs.extend((2..=5).map(|number| attempt(number, &["true"])));
+    for spec in &mut specs {
+        spec.resources.cpu_milli = info.capacity.cpu_milli;
+    }
+    running.submit(specs);
+    running.wait_started(1);
+    let back = [1, 3, 5, 99_999].map(AttemptId);
+    running.executor().recall(&back);
+    for number in [3, 5] {
+        assert_eq!(running.end_of(number).outcome, Outcome::Cancelled);
+    }
+    std::fs::write(&gate, "").expect("the name is ours");
+    for number in [1, 2, 4] {
+        assert_success(&running.end_of(number));
+    }
+    let _ = std::fs::remove_file(&gate);
+    let begun = |number| running.started.contains(&AttemptId(number));
+    assert!(!begun(3) && !begun(5) && begun(4));
+    assert!(running.ends[&AttemptId(4)].phases.queue > 0.0);
 }
 
 /// Exit 0 without a declared output is a failure that lists what is there instead.

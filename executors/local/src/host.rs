@@ -372,7 +372,9 @@ impl Host {
             if let Some(entry) = self.attempts.get_mut(&id) {
                 entry.state = State::Preparing { cancelled: false };
             }
-            if light {
+            // Alone it keeps nobody waiting.
+            let at_once = light || self.attempts.len() == 1 && self.worker.is_small(&spec);
+            if at_once {
                 let worker = &self.worker;
                 let made = guarded(|| worker.prepare(spec)).unwrap_or_else(Err);
                 self.prepared(id, made.map(Box::new));
@@ -430,7 +432,8 @@ impl Host {
         let Given {
             prepared, timing, ..
         } = given;
-        if prepared.is_light() && finished.is_light() {
+        let light = prepared.is_light() && finished.is_light();
+        if light || self.attempts.len() == 1 && prepared.is_small(&finished) {
             let worker = &self.worker;
             let result = guarded(|| worker.collect(*prepared, finished, timing));
             self.end(id, result.unwrap_or_else(|bug| *bug));

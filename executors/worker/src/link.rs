@@ -60,6 +60,13 @@ impl Finished {
     }
 }
 
+impl Finished {
+    /// Whether its logs are so short that they were not written to a file on their way.
+    pub(crate) fn is_small(&self) -> bool {
+        self.0.stdout.file.is_none() && self.0.stderr.file.is_none()
+    }
+}
+
 impl Link {
     /// Starts a spawner for a worker with a capacity that nodes share: `program`, which must call [`spawner_main`](crate::spawner_main) for its hidden subcommand.
     ///

@@ -6,14 +6,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_model::{ActionCommand, AttemptResult, AttemptSpec, Digest, FailureCause, Outcome};
+use dagrun_model::{
+    ActionCommand, Artifact, AttemptResult, AttemptSpec, Digest, FailureCause, InputSource,
+    Outcome, RelPath, StagedInput,
+};
 
 use crate::{
-    Worker, env,
+    Finished, Worker, env,
     inputs::{Inputs, write_new},
     spawner::wire::{Cmd, Start},
     worker::io_failure,
 };
+
+/// So many files, of so many bytes together, are staged or stored in less time than another thread needs to wake up.
+const FEW: usize = 4;
+const SMALL: u64 = 256 << 10;
 
 /// An attempt whose folder is ready.
 #[derive(Debug)]
@@ -44,10 +51,36 @@ impl Prepared {
         Duration::from_secs_f64(self.start + self.fetch)
     }
 
+    /// Whether collecting it takes little enough to be done at once by a thread that has nothing else to do: what it made are
+    /// a few small files.
+    pub fn is_small(&self, finished: &Finished) -> bool {
+        let outputs = self.spec.action.outputs.iter().map(|output| &output.path);
+        let is_small = |path: &RelPath| match fs::symlink_metadata(self.folder.join(path)) {
+            Ok(meta) => meta.is_file() && meta.len() <= SMALL,
+            Err(_) => true,
+        };
+        self.spec.action.outputs.len() <= FEW
+            && is_small_spec(&self.spec)
+            && finished.is_small()
+            && outputs.chain(&self.spec.action.stdout).all(is_small)
+    }
+
     /// Whether collecting it does no more than remove an empty folder, apart from logs.
     pub fn is_light(&self) -> bool {
         is_light(&self.spec)
     }
+}
+
+/// Whether staging for an attempt takes no longer than handing it to another thread: a few small files.
+fn is_small_spec(spec: &AttemptSpec) -> bool {
+    let size = |input: &StagedInput| match &input.source {
+        InputSource::Workspace { blob, .. } => blob.size,
+        InputSource::Stored(Artifact::Tree { .. }) => u64::MAX,
+        InputSource::Stored(artifact) => artifact.size(),
+        InputSource::Text(text) => text.len() as u64,
+    };
+    let sizes = spec.action.inputs.iter().map(size);
+    spec.action.inputs.len() <= FEW && sizes.fold(0, u64::saturating_add) <= SMALL
 }
 
 /// Whether preparing an attempt does no more than make a folder.
@@ -65,6 +98,11 @@ impl Worker {
                 .commands
                 .iter()
                 .all(|command| command.script.is_none())
+    }
+
+    /// Whether preparing this takes little enough to be done at once by a thread that has nothing else to do.
+    pub fn is_small(&self, spec: &AttemptSpec) -> bool {
+        is_small_spec(spec)
     }
 
     /// Makes the folder of an attempt and all that it may read.
