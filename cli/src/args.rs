@@ -29,7 +29,10 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
         1,
         "nodes failed, an export was kept back, or a check found something",
     ),
-    (2, "the pipeline or the command line is not valid"),
+    (
+        2,
+        "the pipeline or the command line is not valid, or names a file, run or node that is not there",
+    ),
     (
         3,
         "the machine is in the way: no space, no rights, another run in this project, a damaged journal, a node that asks for more than there is",
