@@ -279,6 +279,16 @@ pub struct JsonOutput {
     pub ty: ParamType,
 }
 
+impl JsonOutput {
+    /// What was read from the file, as expressions see it.
+    pub fn value(&self, json: &serde_json::Value) -> Value {
+        match self.ty {
+            ParamType::Float => Value::number_from_json(json),
+            _ => Value::from_json(json),
+        }
+    }
+}
+
 /// What a job does.
 #[derive(Clone, Debug)]
 pub enum Recipe {

@@ -201,6 +201,16 @@ impl Value {
         }
     }
 
+    /// From the JSON of a number, in which strings stand for floats that are not finite, as [`Value::to_json`] writes them.
+    pub fn number_from_json(json: &serde_json::Value) -> Self {
+        match json.as_str() {
+            Some("NaN") => Self::Float(f64::NAN),
+            Some("Infinity") => Self::Float(f64::INFINITY),
+            Some("-Infinity") => Self::Float(f64::NEG_INFINITY),
+            _ => Self::from_json(json),
+        }
+    }
+
     /// From JSON. Integers beyond 64 bits become floats.
     pub fn from_json(json: &serde_json::Value) -> Self {
         use serde_json::Value as Json;

@@ -185,11 +185,11 @@ impl LiveValues for Live<'_> {
             .outputs
             .get_index(output)
             .ok_or_else(|| EvalError::missing("there is no such output"))?;
-        if def.json.is_some() {
+        if let Some(json) = &def.json {
             let values = self
                 .succeeded(need)
                 .map(|(_, outputs)| match outputs.get(name) {
-                    Some(Artifact::Value { value, .. }) => Value::from_json(value),
+                    Some(Artifact::Value { value, .. }) => json.value(value),
                     _ => Value::Null,
                 });
             return Ok(one_or_list(values, plan.needs[need].gather));

@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use dagrun_expr::{Context, EvalError, eval};
 use dagrun_model::{
     Artifact, ContentHash, ContentHasher, Diagnostic, Digest, Direction, Expr, FailureCause, Grow,
-    Job, NodeIx, Study, Value,
+    Job, JsonOutput, NodeIx, Study, Value,
 };
 use rustc_hash::FxHashSet;
 
@@ -266,11 +266,15 @@ impl<'a> ResultContext<'a> {
     }
 
     fn values(&self, job: usize, name: &str, list: bool) -> Result<Vec<Value>, EvalError> {
+        let outputs = &self.plan.core.pipeline.jobs[job].outputs;
+        let Some(json) = outputs.get(name).and_then(|output| output.json.as_ref()) else {
+            return Err(EvalError::missing(format!("output `{name}` has no value")));
+        };
         let mut values = Vec::new();
         let (mut missing, mut bad) = (0, None);
         for (cell, node) in self.plan.job_cells(job) {
             let Some(node) = node else { continue };
-            match self.value(node, name) {
+            match self.value(node, name, json) {
                 Ok(Some(value)) => {
                     self.reads.borrow_mut().push((cell, value.clone()));
                     values.push(value);
@@ -302,10 +306,10 @@ impl<'a> ResultContext<'a> {
     }
 
     /// The value of a node; nothing where the trial goes on without it, and why where it cannot.
-    fn value(&self, node: NodeIx, name: &str) -> Result<Option<Value>, String> {
+    fn value(&self, node: NodeIx, name: &str, json: &JsonOutput) -> Result<Option<Value>, String> {
         let outputs = self.upstream.outputs(node);
         match outputs.map(|outputs| outputs.get(name)) {
-            Some(Some(Artifact::Value { value, .. })) => return Ok(Some(Value::from_json(value))),
+            Some(Some(Artifact::Value { value, .. })) => return Ok(Some(json.value(value))),
             Some(Some(_)) => return Err(format!("has a file and no value as `{name}`")),
             Some(None) => return Err(format!("has not written its output `{name}`")),
             None => {}

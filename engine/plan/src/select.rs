@@ -31,9 +31,7 @@ pub(crate) fn select(
         cells
     };
     let ends: Vec<String> = options.only.iter().chain(&options.until).cloned().collect();
-    // A trial is planned whole.
-    let trial = matches!(core.phase, Phase::Trial(_));
-    if trial || (ends.is_empty() && options.from.is_empty()) {
+    if ends.is_empty() && options.from.is_empty() {
         return Ok(None);
     }
     let (mut until, mut from) = (marked(&ends), marked(&options.from));
@@ -81,13 +79,15 @@ pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic
             },
         );
     };
-    if core.phases[ix] == JobPhase::Trial {
+    if core.phases[ix] == JobPhase::Trial && !matches!(core.phase, Phase::Trial(_)) {
         return Err(Diagnostic::error(
             "unknown-node",
             place,
-            format!("job `{job}` is part of each trial, and no trial is run in part"),
+            format!("job `{job}` is part of each trial"),
         )
-        .help("name a job that runs before or after the study"));
+        .help(format!(
+            "name its nodes in one trial, such as `{job}[trial=1]`, or a job that runs before or after the study"
+        )));
     }
     if !core.included[ix] {
         return Ok(Vec::new());

@@ -27,11 +27,26 @@ impl StudyPlanner {
         self.expand(Phase::Before)
     }
 
-    /// The jobs of one trial, and what they need of those before.
+    /// The jobs of one trial, and what they need of those before. A trial of a study is planned whole, whatever is selected.
     ///
     /// # Errors
     /// As [`expand`].
     pub fn trial(&self, point: TrialPoint) -> Result<Expansion, Vec<Diagnostic>> {
+        let options = PlanOptions {
+            only: Vec::new(),
+            until: Vec::new(),
+            from: Vec::new(),
+            phase: Phase::Trial(point),
+            ..self.options.clone()
+        };
+        expand(self.pipeline.clone(), options)
+    }
+
+    /// Those nodes of one trial that [`PlanOptions::only`] and its kin name: to run them again beside the study.
+    ///
+    /// # Errors
+    /// As [`expand`].
+    pub fn trial_part(&self, point: TrialPoint) -> Result<Expansion, Vec<Diagnostic>> {
         self.expand(Phase::Trial(point))
     }
 

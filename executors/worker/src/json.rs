@@ -10,7 +10,9 @@ const MAX_VALUE: usize = 1 << 20;
 
 /// Takes the value at `pointer` out of a file's bytes; the error says what is wrong, for a message that names the output.
 pub(crate) fn extract(bytes: &[u8], pointer: &str, ty: JsonType) -> Result<Value, String> {
-    let mut whole: Value = serde_json::from_slice(bytes).map_err(|error| explain(bytes, &error))?;
+    let mut whole: Value = serde_json::from_slice(bytes)
+        .or_else(|error| serde_json::from_slice(&quote_non_finite(bytes)).map_err(|_| error))
+        .map_err(|error| explain(bytes, &error))?;
     let place = whole
         .pointer_mut(pointer)
         .ok_or_else(|| nothing_at(bytes, pointer))?;
@@ -31,13 +33,51 @@ pub(crate) fn extract(bytes: &[u8], pointer: &str, ty: JsonType) -> Result<Value
     Ok(value)
 }
 
+/// Floats that JSON has no form for, as they are kept; Python and JavaScript write them without quotes.
+const NON_FINITE: [&str; 3] = ["NaN", "Infinity", "-Infinity"];
+
+/// The text with quotes around what many libraries write for floats that are not finite.
+fn quote_non_finite(bytes: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(bytes.len() + 16);
+    let (mut at, mut in_string) = (0, false);
+    while at < bytes.len() {
+        let word = NON_FINITE.iter().find(|word| {
+            let ends = bytes
+                .get(at + word.len())
+                .is_none_or(|b| !b.is_ascii_alphanumeric());
+            !in_string && ends && bytes[at..].starts_with(word.as_bytes())
+        });
+        if let Some(word) = word {
+            out.extend_from_slice(format!("\"{word}\"").as_bytes());
+            at += word.len();
+            continue;
+        }
+        match bytes[at] {
+            b'\\' if in_string => {
+                out.push(b'\\');
+                at += 1;
+            }
+            b'"' => in_string = !in_string,
+            _ => {}
+        }
+        out.extend(bytes.get(at));
+        at += 1;
+    }
+    out
+}
+
 fn is_container(value: &Value) -> bool {
     matches!(value, Value::Array(_) | Value::Object(_) | Value::String(_))
 }
 
 fn fits(value: &Value, ty: JsonType) -> bool {
     match ty {
-        JsonType::Number => value.is_number(),
+        JsonType::Number => {
+            value.is_number()
+                || value
+                    .as_str()
+                    .is_some_and(|text| NON_FINITE.contains(&text))
+        }
         JsonType::Integer => value.is_i64() || value.is_u64(),
         JsonType::String => value.is_string(),
         JsonType::Bool => value.is_boolean(),
@@ -136,6 +176,24 @@ mod tests {
     }
 
     #[test]
+    fn floats_that_are_not_finite_are_values() {
+        check("{\n\"loss\": NaN}", "/loss", JsonType::Number, "\"NaN\"");
+        check(
+            r#"{"a": -Infinity, "b": "x \" NaN"}"#,
+            "/a",
+            JsonType::Number,
+            "\"-Infinity\"",
+        );
+        check(
+            r#"{"a": Infinity, "b": "x \" NaN"}"#,
+            "/b",
+            JsonType::String,
+            r#""x \" NaN""#,
+        );
+        check(r#"{"a": NaNs}"#, "/a", JsonType::Number, "is not JSON");
+    }
+
+    #[test]
     fn what_is_wrong_is_said() {
         check(
             r#"{"a": 1}"#,
@@ -151,16 +209,16 @@ mod tests {
         );
         check("1.5", "", JsonType::Integer, "expected an integer");
         check(
-            "{\n\"loss\": NaN}",
+            "{\n\"loss\": nan}",
             "/loss",
             JsonType::Number,
-            "`NaN` at line 2 is not JSON",
+            "`nan` at line 2 is not JSON",
         );
         check(
-            r#"{"a": -Infinity}"#,
+            r#"{"a": NaN}"#,
             "/a",
-            JsonType::Number,
-            "`Infinity` at line 1",
+            JsonType::Integer,
+            r#"found the string "NaN""#,
         );
         check(" \n", "", JsonType::Any, "the file is empty");
         check("{\"a\": 1,}", "", JsonType::Any, "it is not JSON");

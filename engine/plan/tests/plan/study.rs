@@ -504,7 +504,7 @@ fn a_trial_without_a_number_says_which_node_is_to_blame() {
     };
     check(
         [1.0.into(), "NaN".into()],
-        "objective `loss` of trial 12 has no value: `sum` needs numbers, and one of them is a string: `score[trial=12,target=deaths]` gave the text \"NaN\"",
+        "objective `loss` of trial 12 is NaN: `score[trial=12,target=deaths]` gave NaN",
     );
     check(
         [serde_json::Value::Null, "x".into()],
