@@ -1,6 +1,10 @@
 //! Rules that no compiler checks: crate directions, purity of the core, generated files, no machine paths.
 
-use std::{collections::BTreeMap, fs, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
 
 use crate::{
     generated,
@@ -90,6 +94,7 @@ pub(crate) fn run() -> Result<(), String> {
     let mut breaches = Vec::new();
     directions(&mut breaches)?;
     sources(&mut breaches)?;
+    named_tests(&mut breaches)?;
     generated::check(&mut breaches);
     if breaches.is_empty() {
         println!("tidy: ok");
@@ -139,6 +144,39 @@ fn sources(breaches: &mut Vec<String>) -> Result<(), String> {
         machine_paths(&path, &text, breaches);
         if path.extension().is_some_and(|extension| extension == "rs") {
             rust_source(&path, &text, breaches);
+        }
+    }
+    Ok(())
+}
+
+/// The page that says which test shows what.
+const REQUIREMENTS: &str = "docs/requirements.md";
+
+/// Tests that the page of requirements names are there: names in code with an underscore that are no file.
+fn named_tests(breaches: &mut Vec<String>) -> Result<(), String> {
+    let page = fs::read_to_string(root().join(REQUIREMENTS))
+        .map_err(|error| format!("cannot read {REQUIREMENTS}: {error}"))?;
+    let mut functions = BTreeSet::new();
+    for path in tracked_files()? {
+        if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = fs::read_to_string(root().join(&path)).unwrap_or_default();
+            let names = text.lines().filter_map(|line| {
+                let name = line.trim_start().strip_prefix("fn ")?.split('(').next()?;
+                Some(name.to_owned())
+            });
+            functions.extend(names);
+        }
+    }
+    let is_test = |word: &&str| {
+        word.contains('_')
+            && word
+                .chars()
+                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    for word in page.split('`').skip(1).step_by(2).filter(is_test) {
+        // Keys of the language have an underscore too.
+        if !functions.contains(word) && word.matches('_').count() > 1 {
+            breaches.push(format!("{REQUIREMENTS}: there is no test `{word}`"));
         }
     }
     Ok(())
