@@ -80,7 +80,7 @@ impl<'de> Deserialize<'de> for Digest {
 const GATHERED: usize = 1024;
 
 /// What [`ContentHash`] values are fed to: BLAKE3 over all their bytes.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct ContentHasher {
     /// At most [`GATHERED`] bytes that `state` has yet to hear of.
     bytes: Vec<u8>,

@@ -75,7 +75,7 @@ impl Plan {
         let plan = &self.core.jobs[live.job];
         let mut hasher =
             ContentHasher::new("dagrun.action.v1").with(&self.nodes.recipes[live.node.index()]);
-        for data in &plan.data {
+        for data in plan.data.iter() {
             let need = &plan.needs[data.need];
             data_shape(&self.core, data, need, &mut hasher);
             self.hash_data(live, data, &mut hasher)?;
@@ -192,7 +192,7 @@ impl Plan {
             data: vec![Value::Null; plan.data.len()],
             inputs: Vec::with_capacity(plan.inputs.len()),
         };
-        for input in &plan.inputs {
+        for input in plan.inputs.iter() {
             let gathered = |data: usize| plan.needs[plan.data[data].need].gather;
             let resolved =
                 input

@@ -12,7 +12,7 @@ use crate::{
     JobPhase, Phase, PlanOptions, TrialPoint,
     axes::{JobPoints, REPLICATE},
     context::ParamContext,
-    facts::{FactIndex, FactRequest, Patterns},
+    facts::{FactIndex, FactRequest, Facts, SharedFacts},
     input::compile,
     join::{Grouping, NONE, common_axes, join},
     layout::{Condition, Core, JobPlan, NeedPlan},
@@ -30,8 +30,10 @@ use crate::{
 #[derive(Debug)]
 pub struct Expansion {
     pub(crate) core: Core,
-    pub(crate) index: FactIndex,
+    pub(crate) index: Arc<FactIndex>,
     pub(crate) warnings: Vec<Diagnostic>,
+    /// Where other plans need the same facts.
+    pub(crate) shared: Option<Arc<SharedFacts>>,
 }
 
 /// Expands a pipeline into points and joins.
@@ -91,14 +93,14 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
         .map(|job| job.expect("every job was expanded, or there are errors"))
         .collect();
     let mut core = Core {
-        params,
+        params: Arc::new(params),
         params_value,
         jobs,
         order,
         cells,
         selected: None,
         groupings,
-        patterns: Patterns::default(),
+        patterns: Arc::default(),
         platform: [
             options.os.clone(),
             options.arch.clone(),
@@ -114,8 +116,9 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
     let index = questions(&mut core)?;
     Ok(Expansion {
         core,
-        index,
+        index: Arc::new(index),
         warnings,
+        shared: None,
     })
 }
 
@@ -129,6 +132,12 @@ impl Expansion {
             env: self.index.env.iter().cloned().collect(),
             git: self.index.git,
         }
+    }
+
+    /// The facts that another trial of the same [`StudyPlanner`](crate::StudyPlanner) was planned with, where this one
+    /// needs the same.
+    pub fn known_facts(&self) -> Option<Arc<Facts>> {
+        self.shared.as_ref()?.facts.get().cloned()
     }
 }
 
@@ -246,8 +255,8 @@ impl Expander<'_> {
             own_replicates: own,
             replicate_min: replicates.min,
             needs,
-            inputs: inputs.inputs,
-            data: inputs.data,
+            inputs: inputs.inputs.into(),
+            data: inputs.data.into(),
             condition,
             output_uses,
             points,

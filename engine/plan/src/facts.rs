@@ -1,8 +1,10 @@
 //! What a plan has to know of the outside: asked for in one batch, answered in one batch.
 
+use std::sync::{Arc, Mutex, OnceLock};
+
 use dagrun_model::{BlobRef, ContentHasher, Digest, Span};
 use indexmap::{Equivalent, IndexSet};
-use rustc_hash::FxBuildHasher;
+use rustc_hash::{FxBuildHasher, FxHashMap};
 
 /// What a plan needs to know before it can make keys.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -124,8 +126,39 @@ impl Patterns {
 /// The answers, as a plan keeps them.
 #[derive(Debug, Default)]
 pub(crate) struct FactTable {
-    pub(crate) facts: Facts,
-    pub(crate) request: FactIndex,
+    pub(crate) facts: Arc<Facts>,
+    pub(crate) request: Arc<FactIndex>,
+    /// Where other plans have the same answers.
+    pub(crate) shared: Option<Arc<SharedFacts>>,
+}
+
+/// Answers that the plans of all trials have in common.
+#[derive(Debug, Default)]
+pub(crate) struct SharedFacts {
+    /// The first answers that were given.
+    pub(crate) facts: OnceLock<Arc<Facts>>,
+    constants: Mutex<FxHashMap<usize, ConstantPart>>,
+}
+
+/// The part of a job's recipe that is the same for all cells, up to the files that it reads.
+#[derive(Clone, Debug)]
+pub(crate) struct ConstantPart {
+    pub(crate) hasher: ContentHasher,
+    /// Inputs may meet in `in/`.
+    pub(crate) meeting: bool,
+}
+
+impl SharedFacts {
+    /// The constant part of a job's recipe, where a plan has hashed it.
+    pub(crate) fn constant(&self, job: usize) -> Option<ConstantPart> {
+        self.constants.lock().ok()?.get(&job).cloned()
+    }
+
+    pub(crate) fn add_constant(&self, job: usize, constant: ConstantPart) {
+        if let Ok(mut known) = self.constants.lock() {
+            known.insert(job, constant);
+        }
+    }
 }
 
 /// Where in the answers a question stands.
@@ -135,6 +168,8 @@ pub(crate) struct FactIndex {
     pub(crate) files: IndexSet<String, FxBuildHasher>,
     pub(crate) env: IndexSet<String, FxBuildHasher>,
     pub(crate) git: bool,
+    /// Some pattern has a value of the trial in it.
+    pub(crate) of_trial: bool,
 }
 
 impl FactTable {

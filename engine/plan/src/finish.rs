@@ -1,5 +1,7 @@
 //! The second step: static conditions, sets, keys, deduplication and fused groups.
 
+use std::sync::Arc;
+
 use dagrun_expr::eval;
 use dagrun_model::{
     ContentHash, ContentHasher, Diagnostic, Digest, GroupIx, NodeIx, NodeKey, SetIx,
@@ -27,10 +29,19 @@ impl Expansion {
     ///
     /// # Errors
     /// Everything that is wrong with templates, inputs and resources of any node, each place once.
-    pub fn finish(mut self, facts: Facts) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+    pub fn finish(
+        self,
+        facts: impl Into<Arc<Facts>>,
+    ) -> Result<(Plan, Vec<Diagnostic>), Vec<Diagnostic>> {
+        let facts: Arc<Facts> = facts.into();
+        let shared = self.shared.filter(|shared| {
+            let first = shared.facts.get_or_init(|| facts.clone());
+            Arc::ptr_eq(first, &facts)
+        });
         let table = FactTable {
             facts,
-            request: std::mem::take(&mut self.index),
+            request: self.index,
+            shared,
         };
         let answered = table.facts.globs.len() == self.core.patterns.len();
         if !answered {
@@ -445,7 +456,7 @@ impl<'p> Finisher<'p> {
         let core = self.core;
         let plan = &core.jobs[ix];
         let mut hasher = node_key_hasher().with(&recipe);
-        for data in &plan.data {
+        for data in plan.data.iter() {
             let need = &plan.needs[data.need];
             let set = sets[data.need][row];
             data_shape(core, data, need, &mut hasher);

@@ -6,8 +6,8 @@ use dagrun_model::{Pipeline, Value};
 use indexmap::IndexMap;
 
 use crate::{
-    JobPhase, Phase, ResolvedParam,
-    axes::JobPoints,
+    JobPhase, Phase, ResolvedParam, TrialPoint,
+    axes::{AxisValues, JobPoints},
     facts::Patterns,
     input::{DataInput, InputPlan},
     join::Grouping,
@@ -16,10 +16,10 @@ use crate::{
 };
 
 /// What a plan knows before there are keys.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Core {
     pub(crate) pipeline: Arc<Pipeline>,
-    pub(crate) params: IndexMap<String, ResolvedParam>,
+    pub(crate) params: Arc<IndexMap<String, ResolvedParam>>,
     pub(crate) params_value: Value,
     /// In file order.
     pub(crate) jobs: Vec<JobPlan>,
@@ -29,7 +29,7 @@ pub(crate) struct Core {
     /// Cells that were selected; without it, all.
     pub(crate) selected: Option<Vec<bool>>,
     pub(crate) groupings: Vec<Grouping>,
-    pub(crate) patterns: Patterns,
+    pub(crate) patterns: Arc<Patterns>,
     pub(crate) platform: [String; 3],
     pub(crate) phase: Phase,
     /// The part of the pipeline that each job belongs to.
@@ -41,7 +41,7 @@ pub(crate) struct Core {
 }
 
 /// A job with its points, needs and inputs. One that is outside of the plan's phase has no points, no axes and no needs.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct JobPlan {
     pub(crate) points: JobPoints,
     pub(crate) first_cell: usize,
@@ -50,8 +50,8 @@ pub(crate) struct JobPlan {
     pub(crate) own_replicates: bool,
     pub(crate) replicate_min: Option<u32>,
     pub(crate) needs: Vec<NeedPlan>,
-    pub(crate) inputs: Vec<InputPlan>,
-    pub(crate) data: Vec<DataInput>,
+    pub(crate) inputs: Arc<[InputPlan]>,
+    pub(crate) data: Arc<[DataInput]>,
     pub(crate) condition: Condition,
     /// What all cells of the job share of their outputs' paths, where those do not vary.
     pub(crate) output_uses: Vec<Uses>,
@@ -71,7 +71,7 @@ pub(crate) enum Condition {
 }
 
 /// A need of a job, joined.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct NeedPlan {
     /// The needed job.
     pub(crate) job: usize,
@@ -100,8 +100,8 @@ impl JobPlan {
             own_replicates: false,
             replicate_min: None,
             needs: Vec::new(),
-            inputs: Vec::new(),
-            data: Vec::new(),
+            inputs: [].into(),
+            data: [].into(),
             condition: Condition::None,
             output_uses: Vec::new(),
         }
@@ -109,6 +109,17 @@ impl JobPlan {
 }
 
 impl Core {
+    /// The same at another trial: nothing but the values of `trial` differs.
+    pub(crate) fn at(mut self, trial: TrialPoint) -> Self {
+        for axis in self.jobs.iter_mut().flat_map(|job| &mut job.points.axes) {
+            if let AxisValues::Trial(there) = &mut axis.values {
+                there.clone_from(&trial);
+            }
+        }
+        self.phase = Phase::Trial(trial);
+        self
+    }
+
     /// Whether the plan is about this job, and does not only take it along because another one needs it.
     pub(crate) fn is_own(&self, job: usize) -> bool {
         self.phases[job] == self.phase.own()

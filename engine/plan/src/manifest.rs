@@ -6,7 +6,7 @@ use dagrun_model::{
 };
 
 use crate::{
-    Plan, Upstream,
+    Phase, Plan, Upstream,
     axes::REPLICATE,
     context::CellContext,
     input::{Item, Stage},
@@ -134,11 +134,21 @@ impl Maker<'_> {
     /// The parameters and axis values that the recipe uses.
     fn values(&mut self) {
         let (mut params, mut axes) = (Vec::new(), Vec::new());
+        let values = match &self.plan.core.phase {
+            Phase::Trial(trial) => Some(&trial.values),
+            _ => None,
+        };
+        let mut of_trial: Vec<&str> = Vec::new();
         let mut visit = |expr| {
             for reference in references(expr) {
                 match reference.kind {
                     ReferenceKind::Param(Some(name)) => params.push(name.to_owned()),
                     ReferenceKind::Matrix(Some(name)) => axes.push(name.to_owned()),
+                    ReferenceKind::Trial(wanted) => {
+                        let names = values.into_iter().flat_map(|values| values.keys());
+                        let used = |name: &&str| wanted.is_none_or(|wanted| wanted == *name);
+                        of_trial.extend(names.map(|name| &**name).filter(used));
+                    }
                     ReferenceKind::Replicate(Some("index")) => axes.push(REPLICATE.to_owned()),
                     _ => {}
                 }
@@ -169,6 +179,13 @@ impl Maker<'_> {
                 self.put(KeyPartKind::Axis, name, value.to_text());
             }
         }
+        of_trial.sort_unstable();
+        of_trial.dedup();
+        for name in of_trial {
+            let value = values.and_then(|values| values.get(name));
+            let value = value.map(dagrun_model::Value::to_text).unwrap_or_default();
+            self.put(KeyPartKind::Axis, format!("trial.{name}"), value);
+        }
         if let (true, Ok(seed)) = (self.live_job().own_replicates, self.ctx.seed()) {
             self.put(KeyPartKind::Seed, "", seed.to_string());
         }
@@ -181,7 +198,7 @@ impl Maker<'_> {
     fn project_inputs(&mut self) {
         let core = &self.plan.core;
         let mut files: Vec<(String, Digest)> = Vec::new();
-        for input in &self.live_job().inputs {
+        for input in self.live_job().inputs.iter() {
             let Ok(resolved) = input.resolve(&self.ctx, &|_| false) else {
                 continue;
             };
@@ -208,7 +225,7 @@ impl Maker<'_> {
 
     fn upstream_inputs(&mut self) {
         let core = &self.plan.core;
-        for data in &core.jobs[self.live.job].data {
+        for data in core.jobs[self.live.job].data.iter() {
             let need = &core.jobs[self.live.job].needs[data.need];
             let Some((output, _)) = core.pipeline.jobs[need.job].outputs.get_index(data.output)
             else {

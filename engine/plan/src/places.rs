@@ -103,7 +103,7 @@ impl RecipeHasher<'_> {
             Ok(())
         };
         let gathered = |data: usize| self.plan.needs[self.plan.data[data].need].gather;
-        for input in &self.plan.inputs {
+        for input in self.plan.inputs.iter() {
             let resolved = input.resolve(ctx, &gathered)?;
             for (position, item) in resolved.items.iter().enumerate() {
                 match item {

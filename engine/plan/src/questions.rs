@@ -1,5 +1,7 @@
 //! Collects what a plan has to know of the outside.
 
+use std::sync::Arc;
+
 use dagrun_expr::{Context, ReferenceKind, eval, references};
 use dagrun_model::{CachePolicy, Diagnostic, Expr, Job, Span, Toolchain, Value};
 
@@ -9,6 +11,7 @@ use crate::{
     input::{InputPlan, Item},
     layout::Core,
     memo::Memo,
+    phase::TRIAL,
     seeds::SeedPlan,
     uses::{Scope, hash_files_calls, job_exprs},
 };
@@ -25,8 +28,11 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
             continue;
         }
         index.of_job(job);
+        let trial = plan.points.axis(TRIAL).map_or(0, |axis| 1 << axis);
+        let of_trial = |axes: u64| axes & trial != 0;
         let rows = || (0..plan.points.len).filter(|row| selected(*row));
-        for input in &plan.inputs {
+        for input in plan.inputs.iter() {
+            index.of_trial |= of_trial(input.uses.axes);
             let mut memo = Memo::new(input.uses.axes, &plan.points);
             for row in rows() {
                 let failed = memo.get(&plan.points, row, || {
@@ -48,7 +54,9 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
             hash_files_calls(expr, &mut |arguments, span| calls.push((arguments, span)))
         });
         for (arguments, span) in calls {
-            let mut memo = Memo::new(scope.exprs(arguments.iter()).axes, &plan.points);
+            let axes = scope.exprs(arguments.iter()).axes;
+            index.of_trial |= of_trial(axes);
+            let mut memo = Memo::new(axes, &plan.points);
             for row in rows() {
                 let failed = memo.get(&plan.points, row, || {
                     let ctx = CellContext::new(core, *ix, row, None);
@@ -60,7 +68,7 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
             }
         }
     }
-    core.patterns = patterns;
+    core.patterns = Arc::new(patterns);
     if errors.is_empty() {
         Ok(index)
     } else {

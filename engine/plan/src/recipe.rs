@@ -15,7 +15,7 @@ use dagrun_model::{
 use crate::{
     KEY_VERSION,
     context::CellContext,
-    facts::{FactTable, FoundFile, must_exist},
+    facts::{ConstantPart, FactTable, FoundFile, must_exist},
     input::{DataInput, InputPlan, Item, Stage},
     layout::{Core, JobPlan},
     memo::Memo,
@@ -449,6 +449,11 @@ impl<'p> RecipeHasher<'p> {
 
     fn inputs(&mut self, findings: &mut Findings) {
         let plan = self.plan;
+        let shared = self.facts.shared.as_ref();
+        let known = shared.and_then(|shared| shared.constant(self.ix));
+        let errors = findings.errors.len();
+        // Files that are the same for all cells are in the constant part, which another trial has hashed already.
+        let hashed = |uses: Uses| known.is_some() && uses.axes == 0;
         let mut unordered: Option<Uses> = None;
         for (ix, input) in plan.inputs.iter().enumerate() {
             let uses = Uses {
@@ -457,11 +462,11 @@ impl<'p> RecipeHasher<'p> {
             };
             if input.unordered {
                 unordered = Some(unordered.unwrap_or_default().join(uses));
-            } else {
+            } else if !hashed(uses) {
                 self.hole(HoleKind::Input(ix), uses, input.span, findings);
             }
         }
-        if let Some(uses) = unordered {
+        if let Some(uses) = unordered.filter(|uses| !hashed(*uses)) {
             self.hole(HoleKind::Unordered, uses, self.job.span, findings);
         }
         let varying = plan.output_uses.iter().filter(|uses| uses.axes != 0);
@@ -473,6 +478,18 @@ impl<'p> RecipeHasher<'p> {
                 ..inputs.fold(varying, Uses::join)
             };
             self.hole(HoleKind::OutputsAndInputs, uses, self.job.span, findings);
+        }
+        match (known, shared) {
+            (Some(known), _) => {
+                self.constant = known.hasher;
+                self.meeting.set(known.meeting);
+            }
+            (None, Some(shared)) if findings.errors.len() == errors => {
+                let hasher = self.constant.clone();
+                let meeting = self.meeting.get();
+                shared.add_constant(self.ix, ConstantPart { hasher, meeting });
+            }
+            _ => {}
         }
     }
 

@@ -687,7 +687,7 @@ fn nodes_of_a_trial_take_over_axes() {
 }
 
 #[test]
-fn a_trial_is_not_selected_in_part() {
+fn a_study_runs_its_trials_whole_and_a_part_of_one_can_be_planned_beside_it() {
     let world = calibrate().with(|options| options.until = vec!["score".into()]);
     let errors = world.errors();
     assert!(
@@ -696,25 +696,121 @@ fn a_trial_is_not_selected_in_part() {
     );
     let world = calibrate().with(|options| options.until = vec!["prepare".into()]);
     assert_eq!(ids(&world.plan()), ["prepare"]);
-    assert_eq!(counts(&trial(&world, point(1, 0.5, 0.5))), [12, 7, 6]);
+    let whole = planner(&world)
+        .trial(point(1, 0.5, 0.5))
+        .expect("an expansion");
+    let facts = world.facts(&whole.facts_needed());
+    let (plan, _) = whole.finish(facts).expect("a plan");
+    assert_eq!(counts(&plan), [12, 7, 6]);
+    let world =
+        calibrate().with(|options| options.until = vec!["simulate[trial=3,replicate=2]".into()]);
+    let part = planner(&world)
+        .trial_part(point(3, 0.5, 0.5))
+        .expect("an expansion");
+    let facts = world.facts(&part.facts_needed());
+    let (plan, _) = part.finish(facts).expect("a plan");
+    assert_eq!(ids(&plan), ["prepare", "simulate[trial=3,replicate=2]"]);
+}
+
+fn planner(world: &World) -> StudyPlanner {
+    let parsed = dagrun_dsl::parse("pipeline.yaml", &world.text, &dagrun_dsl::NoFiles);
+    let pipeline = Arc::new(parsed.pipeline.expect("a pipeline"));
+    StudyPlanner::new(pipeline, world.options.clone())
+}
+
+/// Plans as a run does; says how often facts were asked for.
+fn planned_in_turn(world: &World, points: Vec<TrialPoint>) -> usize {
+    let planner = planner(world);
+    let mut asked = 0;
+    for point in points {
+        let expansion = planner.trial(point.clone()).expect("an expansion");
+        let facts = expansion.known_facts().unwrap_or_else(|| {
+            asked += 1;
+            Arc::new(world.facts(&expansion.facts_needed()))
+        });
+        let (plan, _) = expansion.finish(facts).expect("a plan");
+        let alone = trial(world, point);
+        assert_eq!(ids(&plan), ids(&alone));
+        assert_eq!(plan.counts(), alone.counts());
+        for node in plan.nodes() {
+            assert_eq!(plan.key(node), alone.key(node), "{}", plan.id(node));
+        }
+        let results = crate::world::all_succeed(&plan);
+        for node in plan.nodes() {
+            let action = |plan: &Plan| plan.action(node, &results).expect("an action");
+            assert_eq!(action(&plan), action(&alone));
+        }
+    }
+    asked
 }
 
 #[test]
-fn a_planner_gives_the_same_plans() {
-    let world = calibrate();
-    let parsed = dagrun_dsl::parse("pipeline.yaml", &world.text, &dagrun_dsl::NoFiles);
-    let pipeline = Arc::new(parsed.pipeline.expect("a pipeline"));
-    let planner = StudyPlanner::new(pipeline, world.options.clone());
-    for (number, beta) in [(1, 0.25), (2, 0.5), (3, 0.25)] {
+fn a_planner_gives_the_same_plans_and_asks_for_facts_once() {
+    let grown = |point: TrialPoint| TrialPoint {
+        replicates: Some(7),
+        ..point
+    };
+    let points = || {
+        let all = [(1, 0.25), (2, 0.5), (3, 0.25), (4, 0.75)];
+        let mut points: Vec<_> = all.map(|(number, beta)| point(number, beta, 0.5)).into();
+        points.insert(2, grown(point(2, 0.5, 0.5)));
+        points.push(grown(point(4, 0.75, 0.5)));
+        points
+    };
+    let n = "replicates: ${{ params.n }}";
+    let grow = "replicates: {n: 3, grow: {to: 7, when: \"${{ true }}\"}}";
+    // Once for each number of replicates: inputs may be named by it.
+    assert_eq!(planned_in_turn(&changed(n, grow), points()), 2);
+    let per_trial =
+        "replicates: {n: 3, seeds: {policy: per_trial}, grow: {to: 7, when: \"${{ true }}\"}}";
+    assert_eq!(planned_in_turn(&changed(n, per_trial), points()), 2);
+    let inputs = format!("inputs: [\"data/${{{{ trial.season }}}}.csv\", data/]\n    {grow}");
+    let world = changed(n, &inputs).file("data/flat.csv", "2");
+    assert_eq!(planned_in_turn(&world, points()), 6);
+    let named = format!(
+        "inputs: {{a: data/, b: data/cases.csv, s: \"${{{{ trial.season }}}}.csv\"}}\n    {grow}"
+    );
+    let world = changed(n, &named).file("flat.csv", "2");
+    assert_eq!(planned_in_turn(&world, points()), 6);
+}
+
+#[test]
+fn a_missing_file_is_said_for_each_trial() {
+    let world = World::text(
+        CALIBRATE
+            .replace("inputs: [data/]", "inputs: [nothing.csv]")
+            .as_str(),
+    );
+    let planner = planner(&world);
+    for number in [1, 2] {
         let expansion = planner
-            .trial(point(number, beta, 0.5))
+            .trial(point(number, 0.5, 0.5))
             .expect("an expansion");
-        let facts = world.facts(&expansion.facts_needed());
-        let (plan, _) = expansion.finish(facts).expect("a plan");
-        let alone = trial(&world, point(number, beta, 0.5));
-        assert_eq!(ids(&plan), ids(&alone));
-        for node in plan.nodes() {
-            assert_eq!(plan.key(node), alone.key(node));
-        }
+        let facts = expansion.known_facts();
+        let facts = facts.unwrap_or_else(|| world.facts(&expansion.facts_needed()).into());
+        let errors = expansion
+            .finish(facts)
+            .map(|_| ())
+            .expect_err("no such file");
+        assert_eq!(errors[0].code, "missing-input");
     }
+}
+
+#[test]
+fn a_manifest_names_the_values_of_the_trial_that_are_used() {
+    let values = |world: &World| {
+        let plan = trial(world, point(1, 0.25, 0.5));
+        let node = node(&plan, "simulate[trial=1,replicate=0]");
+        let parts = plan.manifest(node, &Results::default()).parts;
+        let of_trial = parts.iter().filter(|part| part.name.starts_with("trial."));
+        of_trial
+            .map(|part| format!("{} {}", part.name, part.value))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(values(&calibrate()), ["trial.beta 0.25"]);
+    let whole = changed("${{ trial.beta }}", "'${{ toJSON(trial) }}'");
+    assert_eq!(
+        values(&whole),
+        ["trial.beta 0.25", "trial.gamma 0.5", "trial.season flat"]
+    );
 }
