@@ -144,6 +144,9 @@ impl<'p> RecipeHasher<'p> {
             recipe.hole(HoleKind::LogicalId, uses, job.span, findings);
         }
         recipe.group();
+        if plan.points.len > 1 {
+            recipe.constant.settle();
+        }
         recipe
     }
 
