@@ -114,6 +114,11 @@ pub(crate) enum Command {
     /// Jobs with median and 95 % times, CPU, memory and bytes; the critical path; the slowest attempts; time by phase; what hits saved;
     /// failures. The page has a time line of every slot too, needs no network and runs no script.
     Report(ReportArgs),
+    /// Look at studies, also while a run goes on with one
+    ///
+    /// From a study's own log: the pipeline is not looked at, and nothing runs.
+    #[command(subcommand)]
+    Study(StudyCommand),
     /// Copy an output of a node, or all, out of the cache
     Get(GetArgs),
     /// Open a shell in a node's folder with its inputs and environment
@@ -398,6 +403,100 @@ pub(crate) struct ReportArgs {
     /// Write a page to a file instead; `-` for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+}
+
+/// Which study.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct StudyOf {
+    /// The pipeline file, or the study's name; default: the only study of the folder
+    ///
+    /// `NAME@1` is the first one of that name that was put aside.
+    #[arg(value_name = "FILE|NAME")]
+    pub(crate) study: Option<String>,
+    #[command(flatten)]
+    pub(crate) project: ProjectFlag,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum StudyCommand {
+    /// Show how a study stands
+    ///
+    /// Trials, the best one with its parameters (the Pareto front where there are several objectives), pace, what hits saved, reasons
+    /// of failures, and the curve of the best so far.
+    Show {
+        #[command(flatten)]
+        of: StudyOf,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Print the best trial with its parameters
+    ///
+    /// With several objectives: all trials of the Pareto front. Exit 1 where no trial has a value.
+    Best {
+        #[command(flatten)]
+        of: StudyOf,
+        #[command(flatten)]
+        answer: Answer,
+        /// Only the parameters, as YAML for `--params-file`
+        #[arg(long, conflicts_with = "json")]
+        params: bool,
+        /// This trial instead of the best one
+        #[arg(long, value_name = "N")]
+        trial: Option<u64>,
+    },
+    /// List trials
+    Trials {
+        #[command(flatten)]
+        of: StudyOf,
+        #[command(flatten)]
+        answer: Answer,
+        /// The best ones first; trials without a value come last
+        #[arg(long)]
+        sort: bool,
+        /// Only the best N; implies `--sort`
+        #[arg(long, value_name = "N")]
+        top: Option<usize>,
+        /// Only those that failed, with their reasons
+        #[arg(long, conflicts_with = "top")]
+        failed: bool,
+        /// List all, also where a terminal would get the last ones only
+        #[arg(long)]
+        all: bool,
+    },
+    /// Write a table with a row for each trial
+    ///
+    /// With number, state, parameters, objectives, violation of constraints, replicates, seconds, nodes, hits, how many told trials its ask
+    /// saw, and the reason of a failure.
+    Export {
+        #[command(flatten)]
+        of: StudyOf,
+        /// The format; default: that of the ending of --output, else csv
+        #[arg(long, value_enum)]
+        format: Option<TableFormat>,
+        /// Where to write it; default: standard output
+        #[arg(short, long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// List the studies of a folder
+    List {
+        #[command(flatten)]
+        project: Project,
+        #[command(flatten)]
+        answer: Answer,
+    },
+}
+
+/// The format of a table.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum TableFormat {
+    /// Comma-separated values with a header
+    Csv,
+    /// One list of objects
+    Json,
+    /// An object a line
+    Jsonl,
+    /// Apache Parquet
+    Parquet,
 }
 
 #[derive(Debug, Args)]

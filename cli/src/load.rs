@@ -6,7 +6,7 @@ use std::{
 };
 
 use dagrun_model::{Diagnostic, Pipeline, RelPath, Sources, Value};
-use dagrun_plan::{Origin, Plan, PlanOptions, StudyPlanner};
+use dagrun_plan::{FactRequest, Facts, Origin, Plan, PlanOptions, StudyPlanner};
 use dagrun_run::Workspace;
 use dagrun_store::{FileHashes, Store, StoreOptions};
 use dagrun_study::Definition;
@@ -18,6 +18,7 @@ use crate::{
     say,
     settings::Settings,
     term::Style,
+    trial,
 };
 
 /// The greatest pipeline file that is read at all.
@@ -43,8 +44,10 @@ pub(crate) struct Planned {
     pub(crate) warnings: Vec<String>,
     pub(crate) workspace: Workspace,
     pub(crate) store: Store,
-    /// The study, where there is one; `plan` is then what runs before it.
+    /// The study, where there is one and it is to run; `plan` is then what runs before it.
     pub(crate) study: Option<PlannedStudy>,
+    /// The trial of which `plan` is a part.
+    pub(crate) trial: Option<u64>,
 }
 
 /// A study with all its numbers known, and what makes the plans of its trials.
@@ -94,29 +97,38 @@ impl Loaded {
         args: &args::Params,
         selection: &Selection,
     ) -> Result<Planned, CliError> {
-        let store = self.store()?;
-        let workspace = Workspace::open(&self.project).map_err(crate::commands::run_error)?;
-        let options = PlanOptions {
-            params: parameters(args)?,
+        let options = options(args)?;
+        let selected = PlanOptions {
             only: selection.only.clone(),
             until: selection.until.clone(),
             from: selection.from.clone(),
-            os: std::env::consts::OS.into(),
-            arch: std::env::consts::ARCH.into(),
-            isolation: ISOLATION.into(),
-            ..PlanOptions::default()
+            ..options.clone()
         };
+        let Some(trial) = trial::selected(&self.pipeline, selection)? else {
+            let mut planned = self.plan_with(selected)?;
+            if trial::is_before(&self.pipeline, selection) {
+                planned.study = None;
+            }
+            return Ok(planned);
+        };
+        let mut planned = self.plan_with(options)?;
+        if let Some(study) = planned.study.take() {
+            let part = StudyPlanner::new(self.pipeline.clone(), selected);
+            let plan = self.past_trial(&study, &planned.workspace, trial, Some(&part))?;
+            planned.plan = Arc::new(plan);
+            planned.trial = Some(trial);
+        }
+        Ok(planned)
+    }
+
+    fn plan_with(&self, options: PlanOptions) -> Result<Planned, CliError> {
+        let store = self.store()?;
+        let workspace = Workspace::open(&self.project).map_err(crate::commands::run_error)?;
         let sources = &self.pipeline.sources;
-        let refused = |diagnostics: Vec<Diagnostic>| refuse(&diagnostics, sources, self.style);
+        let refused = |diagnostics: Vec<Diagnostic>| self.refuse(&diagnostics);
         let planner = StudyPlanner::new(self.pipeline.clone(), options.clone());
         let expansion = dagrun_plan::expand(self.pipeline.clone(), options).map_err(refused)?;
-        let hashes = FileHashes::open(&workspace.hashes_path());
-        let facts = dagrun_run::facts::answer(&expansion.facts_needed(), &hashes, &workspace)
-            .map_err(crate::commands::run_error)?;
-        // What is remembered only saves work: a disk that is full must not stop a run here.
-        if let Err(error) = hashes.save() {
-            tracing::warn!("hashes of files are not remembered: {error}");
-        }
+        let facts = self.answer(&expansion.facts_needed(), &workspace)?;
         let (plan, warnings) = expansion.finish(facts).map_err(refused)?;
         let study = match &self.pipeline.study {
             None => None,
@@ -146,8 +158,41 @@ impl Loaded {
             workspace,
             store,
             study,
+            trial: None,
         })
     }
+
+    /// Finds out what a plan asks for.
+    pub(crate) fn answer(
+        &self,
+        request: &FactRequest,
+        workspace: &Workspace,
+    ) -> Result<Facts, CliError> {
+        let hashes = FileHashes::open(&workspace.hashes_path());
+        let facts = dagrun_run::facts::answer(request, &hashes, workspace)
+            .map_err(crate::commands::run_error)?;
+        // What is remembered only saves work: a disk that is full must not stop a run here.
+        if let Err(error) = hashes.save() {
+            tracing::warn!("hashes of files are not remembered: {error}");
+        }
+        Ok(facts)
+    }
+
+    /// Prints what is wrong with the pipeline.
+    pub(crate) fn refuse(&self, diagnostics: &[Diagnostic]) -> CliError {
+        refuse(diagnostics, &self.pipeline.sources, self.style)
+    }
+}
+
+/// What a plan is made with, all of it.
+fn options(args: &args::Params) -> Result<PlanOptions, CliError> {
+    Ok(PlanOptions {
+        params: parameters(args)?,
+        os: std::env::consts::OS.into(),
+        arch: std::env::consts::ARCH.into(),
+        isolation: ISOLATION.into(),
+        ..PlanOptions::default()
+    })
 }
 
 /// Opens the cache of some settings.

@@ -11,6 +11,7 @@ mod load;
 mod resolve;
 mod settings;
 mod term;
+mod trial;
 
 use std::{ffi::OsString, process::ExitCode};
 

@@ -8,13 +8,17 @@ mod plan;
 mod report;
 mod run;
 mod small;
+mod study;
 
 use std::path::{Path, PathBuf};
+
+use dagrun_plan::JobPhase;
 
 use crate::{
     args::{CacheCommand, Cli, Command, JournalCommand},
     error::{CliError, Done, Kind},
     term::Style,
+    trial,
 };
 
 /// Runs a command and returns its exit code.
@@ -30,6 +34,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Runs(args) => report::runs(&args),
         Command::Show(args) => report::show(&args, style),
         Command::Report(args) => report::report(&args),
+        Command::Study(command) => study::study(&command, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),
         Command::Check(args) => node::check(&args, &global, style),
@@ -87,7 +92,11 @@ pub(crate) fn no_such_node(name: &str, plan: &dagrun_plan::Plan) -> CliError {
         message: format!("there is no node `{name}`"),
         hints: Vec::new(),
     };
-    if let Some(ix) = plan.pipeline().job_ix(job) {
+    if trial::phase_of(plan.pipeline(), name) == Some(JobPhase::Trial) && plan.trial().is_none() {
+        error = error.hint(format!(
+            "`{job}` is part of each trial: name its nodes in one, such as `{job}[trial=1]`; `dagrun plan` lists those of a trial"
+        ));
+    } else if let Some(ix) = plan.pipeline().job_ix(job) {
         let some: Vec<String> = plan
             .nodes()
             .filter(|node| plan.job(*node) == ix)

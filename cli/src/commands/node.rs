@@ -16,6 +16,7 @@ use crate::{
     resolve::Resolved,
     say,
     term::{Ink, Style, escape, shell_word},
+    trial::trial_of,
 };
 
 /// A pipeline, its plan, and the node that was named.
@@ -35,7 +36,14 @@ impl Found {
                 ..style
             },
         )?;
-        let planned = loaded.plan(&args.of.params, &Selection::default())?;
+        let mut planned = loaded.plan(&args.of.params, &Selection::default())?;
+        if let Some(number) = trial_of(&loaded.pipeline, &args.node)?
+            && let Some(study) = &planned.study
+        {
+            let plan = loaded.past_trial(study, &planned.workspace, number, None)?;
+            planned.plan = Arc::new(plan);
+            planned.trial = Some(number);
+        }
         let node = planned
             .plan
             .find(&args.node)

@@ -27,7 +27,7 @@ const ROWS: usize = 30;
 /// Former runs that are looked at for how long a job takes.
 const RUNS_BACK: usize = 50;
 
-fn workspace(path: &Path) -> Result<Workspace, CliError> {
+pub(crate) fn workspace(path: &Path) -> Result<Workspace, CliError> {
     if !path.exists() {
         return Err(CliError::invalid(format!("there is no {}", path.display()))
             .hint("name the pipeline file or the folder that it stands in"));
@@ -199,11 +199,11 @@ fn paces(workspace: &Workspace, run: &RunId, state: &RunState) -> BTreeMap<Strin
 }
 
 /// How much a terminal is given of a list that may be long, unless all was asked for.
-fn most_rows(all: bool) -> Option<usize> {
+pub(crate) fn most_rows(all: bool) -> Option<usize> {
     (!all && std::io::stdout().is_terminal()).then_some(ROWS)
 }
 
-fn and_more(rows: usize, most: usize, what: &str) {
+pub(crate) fn and_more(rows: usize, most: usize, what: &str) {
     if rows > most {
         put!(
             "... and {} (--all)",
@@ -481,7 +481,7 @@ fn write_trace(state: &RunState, path: &Path) -> Result<(), CliError> {
     write_file(path, &dagrun_report::chrome_trace(state).to_string())
 }
 
-fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
+pub(crate) fn write_file(path: &Path, text: &str) -> Result<(), CliError> {
     make_parent(path)?;
     std::fs::write(path, text).doing(|| format!("write {}", path.display()))
 }

@@ -187,7 +187,7 @@ pub enum RunEvent {
         study: String,
         /// How many trials there are to be.
         trials: u64,
-        /// How many were told before this run.
+        /// How many were told before this run; none where they are told again.
         told: u64,
         /// The names of its objectives.
         objectives: Vec<String>,
@@ -211,6 +211,18 @@ pub enum RunEvent {
         reason: Option<String>,
         /// Seconds from its start.
         seconds: f64,
+        /// How many replicates it has.
+        #[serde(default)]
+        replicates: u32,
+        /// How many nodes it has.
+        #[serde(default)]
+        nodes: u32,
+        /// How many of them were hits.
+        #[serde(default)]
+        hits: u32,
+        /// How many an engine without deduplication would run.
+        #[serde(default)]
+        naive: u64,
         /// The best trial so far, with its objective.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         best: Option<(u64, f64)>,
@@ -223,6 +235,9 @@ pub enum RunEvent {
         told: u64,
         /// Of these, how many failed.
         failed: u64,
+        /// Whether it came to its end by its own rule and has a result.
+        #[serde(default)]
+        succeeded: bool,
         /// The best trial, with its objective.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         best: Option<(u64, f64)>,

@@ -7,7 +7,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, OutputRows, PlanCounts, Record,
-    RunEvent, RunStarted, StopKind,
+    RunEvent, RunStarted, StopKind, StudyRow, trial_of,
 };
 
 /// A run, as far as its events tell.
@@ -37,6 +37,8 @@ pub struct RunState {
     pub executed: u64,
     /// Attempts in the order in which they were started.
     pub attempts: Vec<AttemptRow>,
+    /// Its study, where it has one.
+    pub study: Option<Box<StudyRow>>,
     /// Exports done: target, node, output.
     pub exported: Vec<(String, String, String)>,
     /// Exports not done: target and reason.
@@ -242,11 +244,13 @@ impl RunState {
                 self.exit_code = Some(*exit_code);
                 self.wall = *wall;
             }
-            RunEvent::WorkerLost { .. }
-            | RunEvent::StudyOpened { .. }
+            event @ (RunEvent::StudyOpened { .. }
             | RunEvent::TrialStarted { .. }
             | RunEvent::TrialEnded { .. }
-            | RunEvent::StudyEnded { .. }
+            | RunEvent::StudyEnded { .. }) => {
+                self.study.get_or_insert_default().apply(at, event);
+            }
+            RunEvent::WorkerLost { .. }
             | RunEvent::Retrying { .. }
             | RunEvent::Speculated { .. }
             | RunEvent::InputMissing { .. }
@@ -254,6 +258,11 @@ impl RunState {
             | RunEvent::Stuck { .. }
             | RunEvent::Unknown => {}
         }
+    }
+
+    /// The trial that a node is of, where the run has a study.
+    pub fn trial_of(&self, node: &NodeRow) -> Option<u64> {
+        self.study.as_ref().and_then(|_| trial_of(&node.id))
     }
 
     /// The node of a logical id, also of one that is not its first.

@@ -13,6 +13,8 @@
 mod event;
 mod fold;
 pub mod journal;
+mod trials;
 
 pub use event::*;
 pub use fold::*;
+pub use trials::*;

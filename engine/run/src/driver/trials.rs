@@ -89,6 +89,12 @@ struct LiveTrial {
     cancelled: bool,
 }
 
+impl LiveTrial {
+    fn naive(&self) -> u64 {
+        self.part.plan().counts().naive
+    }
+}
+
 impl<'p> StudyRun<'p> {
     /// Opens the study of a request.
     pub(super) fn open(
@@ -360,6 +366,7 @@ impl<'p> StudyRun<'p> {
                 _ => self.core.front().len(),
             },
             told_now: self.told,
+            failed_nodes: self.failed_nodes,
             failures: self.failures.clone(),
             table: Workspace::study_table(&self.name),
         }
@@ -394,7 +401,10 @@ impl Driver<'_> {
         self.record(RunEvent::StudyOpened {
             study: study.name.clone(),
             trials: definition.trials,
-            told: study.core.counts().told,
+            told: match study.request.mode {
+                StudyMode::Rescore(_) => 0,
+                _ => study.core.counts().told,
+            },
             objectives: definition
                 .objectives
                 .iter()
@@ -488,6 +498,10 @@ impl Driver<'_> {
                 values,
                 reason,
                 seconds: f64::from(end.seconds),
+                replicates: end.replicates,
+                nodes: end.nodes,
+                hits: end.hits,
+                naive: study.live.get(trial).map_or(0, LiveTrial::naive),
                 best: study.best(),
             });
             if study.time_told.elapsed() >= TELL_TIME {
@@ -778,6 +792,7 @@ impl Driver<'_> {
             reason: end.reason.to_string(),
             told: end.counts.told,
             failed: end.counts.failed,
+            succeeded: end.succeeded(),
             best: study.best(),
         });
         let goes_on = matches!(end.reason, EndReason::Stopped);

@@ -27,7 +27,15 @@ pub struct StudyLog {
 /// # Errors
 /// When it cannot be read, is damaged in its middle, or was written by a later version.
 pub fn load_study(workspace: &Workspace, name: &str) -> Result<Option<StudyLog>, RunError> {
-    let path = workspace.study_path(name).join("log");
+    load_study_at(&workspace.study_path(name))
+}
+
+/// Reads the log of a study in a folder of its own, such as one that was put aside; nothing where there is none.
+///
+/// # Errors
+/// As [`load_study`].
+pub fn load_study_at(folder: &Path) -> Result<Option<StudyLog>, RunError> {
+    let path = folder.join("log");
     let bytes = match fs::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),

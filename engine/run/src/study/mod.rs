@@ -6,7 +6,7 @@ mod log;
 mod open;
 mod table;
 
-pub use log::{StudyLog, load_study};
+pub use log::{StudyLog, load_study, load_study_at};
 pub use open::{RescoreOptions, StudyMode, StudyRequest, StudySummary};
 pub use table::{COLUMNS, state_name, write_csv};
 

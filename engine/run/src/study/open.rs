@@ -66,6 +66,8 @@ pub struct StudySummary {
     pub front: usize,
     /// Trials that this run told.
     pub told_now: u64,
+    /// Nodes of this run that failed in trials: they are values of the study, and no failures of the run.
+    pub failed_nodes: u64,
     /// The first reasons of failed trials of this run: the trial and why.
     pub failures: Vec<(u64, String)>,
     /// Where its table is, relative to the project folder, once it has ended.
@@ -261,9 +263,13 @@ pub(crate) fn plan_trial(
         })
     };
     let expansion = planner.trial(point).map_err(told)?;
-    let facts = facts
-        .answer(&expansion.facts_needed())
-        .map_err(|error| error.to_string())?;
+    let facts = match expansion.known_facts() {
+        Some(known) => known,
+        None => facts
+            .answer(&expansion.facts_needed())
+            .map_err(|error| error.to_string())?
+            .into(),
+    };
     Ok(expansion.finish(facts).map_err(told)?.0)
 }
 

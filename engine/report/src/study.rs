@@ -1,0 +1,225 @@
+//! The study of a run: figures, failures of its trials, and what deduplication saved.
+
+use std::fmt::Write as _;
+
+use dagrun_events::{RunState, StudyRow};
+use dagrun_model::{float_text, format_seconds};
+use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
+
+use crate::{escape_line, job_of, plural};
+
+/// Trials that are listed of a kind of failure.
+const LISTED: usize = 100;
+/// Kinds of failure that are listed as text.
+const KINDS: usize = 5;
+
+/// A study in figures, as far as one run tells.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct StudyFigures {
+    /// Trials that this run told, in a minute of its wall time.
+    pub(crate) pace: Option<f64>,
+    /// Nodes of the trials that this run told; how many were hits; how many an engine without deduplication would have run.
+    pub(crate) nodes: u64,
+    pub(crate) hits: u64,
+    pub(crate) naive: u64,
+    /// Reasons of failures with their trials, the most frequent first.
+    pub(crate) failures: Vec<(String, Vec<u64>)>,
+}
+
+pub(crate) fn figures(state: &RunState, study: &StudyRow) -> StudyFigures {
+    let sum = |of: fn(&dagrun_events::TrialRow) -> u64| study.rows.iter().map(of).sum();
+    let failed = study.rows.iter();
+    let failed = failed.filter_map(|row| Some((row.trial, row.reason.as_deref()?)));
+    StudyFigures {
+        pace: (state.wall > 0.0 && study.told_now > 0)
+            .then(|| study.told_now as f64 * 60.0 / state.wall),
+        nodes: sum(|row| u64::from(row.nodes)),
+        hits: sum(|row| u64::from(row.hits)),
+        naive: sum(|row| row.naive),
+        failures: trial_failures(failed),
+    }
+}
+
+/// Why trials failed: reasons that are the same but for the nodes they name, each with its trials in their order, the most
+/// frequent first.
+pub fn trial_failures<'a>(
+    failed: impl IntoIterator<Item = (u64, &'a str)>,
+) -> Vec<(String, Vec<u64>)> {
+    let mut groups: Vec<(String, Vec<u64>)> = Vec::new();
+    let mut at: FxHashMap<String, usize> = FxHashMap::default();
+    for (trial, reason) in failed {
+        let kind = without_trials(reason);
+        let ix = *at.entry(kind).or_insert_with_key(|kind| {
+            groups.push((kind.clone(), Vec::new()));
+            groups.len() - 1
+        });
+        groups[ix].1.push(trial);
+    }
+    groups.sort_by_key(|(_, trials)| std::cmp::Reverse(trials.len()));
+    groups.iter_mut().for_each(|(_, trials)| trials.sort_unstable());
+    groups
+}
+
+/// A reason that names jobs instead of nodes of one trial.
+fn without_trials(reason: &str) -> String {
+    let parts = reason.split('`').enumerate();
+    let parts = parts.map(|(ix, part)| match ix % 2 == 1 && part.contains("[trial=") {
+        true => job_of(part),
+        false => part,
+    });
+    parts.collect::<Vec<_>>().join("`")
+}
+
+/// The study of a run as JSON; null where it has none.
+pub(crate) fn study(state: &RunState) -> Value {
+    let Some(study) = &state.study else {
+        return Value::Null;
+    };
+    let found = figures(state, study);
+    json!({
+        "name": study.study,
+        "trials": study.trials,
+        "told": study.told(),
+        "told_now": study.told_now,
+        "failed_now": study.failed_now,
+        "objectives": study.objectives,
+        "best": study.best.map(|(trial, value)| json!({"trial": trial, "value": value, "params": study.best_params})),
+        "ended": study.end.as_ref().map(|end| &end.reason),
+        "succeeded": study.end.as_ref().map(|end| end.succeeded),
+        "failed": study.end.as_ref().map(|end| end.failed),
+        "trials_per_minute": found.pace,
+        "naive": found.naive,
+        "nodes": found.nodes,
+        "hits": found.hits,
+        "failures": found.failures.iter().map(|(reason, trials)| json!({
+            "reason": reason,
+            "count": trials.len(),
+            "trials": trials[..trials.len().min(LISTED)],
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// The study of a run in a few lines; nothing where it has none.
+pub fn study_text(state: &RunState) -> String {
+    let mut out = String::new();
+    let Some(study) = &state.study else {
+        return out;
+    };
+    let found = figures(state, study);
+    let _ = write!(
+        out,
+        "study {}: {} of {} trials told",
+        escape_line(&study.study),
+        study.told(),
+        study.trials
+    );
+    if study.told_before > 0 {
+        let _ = write!(out, ", {} in this run", study.told_now);
+    }
+    if study.failed_now > 0 {
+        let _ = write!(out, ", {} failed", study.failed_now);
+    }
+    match &study.end {
+        Some(end) => {
+            let _ = writeln!(out, "; {}", escape_line(&end.reason));
+        }
+        None => out.push('\n'),
+    }
+    if let Some((trial, value)) = study.best {
+        let name = study.objectives.first().map_or("value", String::as_str);
+        let _ = writeln!(
+            out,
+            "  best: {} = {} in trial {trial}{}",
+            escape_line(name),
+            float_text(value),
+            params(study.best_params.as_ref())
+        );
+    }
+    if let Some(pace) = found.pace {
+        let _ = writeln!(
+            out,
+            "  {pace:.1} trials a minute in {}",
+            format_seconds(state.wall)
+        );
+    }
+    if let Some(saved) = saved(&found) {
+        let _ = writeln!(out, "  {saved}");
+    }
+    for (reason, trials) in found.failures.iter().take(KINDS) {
+        let _ = writeln!(
+            out,
+            "  {} failed: {} ({})",
+            plural(trials.len() as u64, "trial"),
+            escape_line(reason),
+            some(trials)
+        );
+    }
+    if found.failures.len() > KINDS {
+        let more = (found.failures.len() - KINDS) as u64;
+        let _ = writeln!(out, "  ... and {}", plural(more, "more kind of failure"));
+    }
+    out
+}
+
+/// What deduplication and the cache saved of the nodes of trials.
+pub(crate) fn saved(found: &StudyFigures) -> Option<String> {
+    if found.nodes == 0 {
+        return None;
+    }
+    let mut text = format!("{} in trials", plural(found.nodes, "node"));
+    if found.hits > 0 {
+        text.push_str(&format!(", {} of them hits", found.hits));
+    }
+    if found.naive > found.nodes {
+        text.push_str(&format!(
+            "; an engine without deduplication would run {}",
+            found.naive
+        ));
+    }
+    Some(text)
+}
+
+/// The first of some trials, as `trials 1, 2, ...`.
+pub(crate) fn some(trials: &[u64]) -> String {
+    let first: Vec<String> = trials.iter().take(5).map(u64::to_string).collect();
+    let more = if trials.len() > 5 { ", ..." } else { "" };
+    let word = if trials.len() == 1 { "trial" } else { "trials" };
+    format!("{word} {}{more}", first.join(", "))
+}
+
+/// Parameters as JSON in brackets.
+pub(crate) fn params(params: Option<&Value>) -> String {
+    let Some(Value::Object(params)) = params else {
+        return String::new();
+    };
+    let params = params.iter().filter(|(_, value)| !value.is_null());
+    let texts: Vec<String> = params
+        .map(|(name, value)| match value {
+            Value::String(text) => format!("{name}={}", escape_line(text)),
+            value => format!("{name}={value}"),
+        })
+        .collect();
+    format!(" ({})", texts.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn failures_of_one_kind_stand_together() {
+        let failed = [
+            (3, "`a[trial=3,x=1]` exit code 1"),
+            (2, "objective `loss` is NaN"),
+            (1, "`a[trial=1,x=2]` exit code 1"),
+        ];
+        assert_eq!(
+            trial_failures(failed),
+            [
+                ("`a` exit code 1".to_owned(), vec![1, 3]),
+                ("objective `loss` is NaN".to_owned(), vec![2])
+            ]
+        );
+    }
+}
