@@ -1,17 +1,18 @@
 """Draw a calibration: the fit against the record, and how the trials found it. Write the estimate as JSON.
 
 fit.svg is the figure of best_fit.py with epidemics of the calibrated rates, each moved in time as for the score. trials.svg
-has the deviation of every trial with the best so far, and the rates that were tried.
+has the negative log-likelihood of every trial with the best so far, and the rates that were tried.
 """
 
 import argparse
 import csv
 import datetime
 import json
+from math import ceil, floor
 
 import best_fit
 import svg
-from deviation import align, read_epidemics
+from likelihood import align, read_epidemics
 from heatmap import viridis
 
 DOT, BEST = "#9ecae1", "#08519c"
@@ -29,7 +30,7 @@ def main() -> None:
     args = parser.parse_args()
 
     trials = read_trials(args.table)
-    best = min(trials, key=lambda trial: trial["deviation"])
+    best = min(trials, key=lambda trial: trial["nll"])
     with open(args.observed, newline="") as file:
         observed = [(datetime.date.fromisoformat(row["date"]), int(row["in_bed"])) for row in csv.DictReader(file)]
     counts = [count for _, count in observed]
@@ -54,7 +55,7 @@ def read_trials(path):
             "trial": int(row["trial"]),
             "transmission": float(row["params.transmission"]),
             "recovery": float(row["params.recovery"]),
-            "deviation": float(row["values.deviation"]),
+            "nll": float(row["values.nll"]),
         }
         for row in rows
     ]
@@ -66,22 +67,22 @@ def figure(trials, best):
 
 
 def progress(trials, best):
-    """Draw the deviation of each trial, and the best up to there as steps; by decades, since the first trials are far off."""
+    """Draw the negative log-likelihood of each trial, and the lowest up to there as steps."""
     last = max(trial["trial"] for trial in trials)
-    low, high = decades(min(t["deviation"] for t in trials), max(t["deviation"] for t in trials))
-    panel = svg.LogPanel(LEFT, TOP, WIDTH, HEIGHT, (0, last + 1), (low, high))
+    low, high = 5 * floor(best["nll"] / 5 - 0.2), 5 * ceil(max(t["nll"] for t in trials) / 5)
+    panel = svg.Panel(LEFT, TOP, WIDTH, HEIGHT, (0, last + 1), (low, high))
     steps, reached = [], None
     for trial in trials:
-        if reached is None or trial["deviation"] < reached:
+        if reached is None or trial["nll"] < reached:
             if reached is not None:
                 steps.append((trial["trial"], reached))
-            reached = trial["deviation"]
+            reached = trial["nll"]
             steps.append((trial["trial"], reached))
     steps.append((last, reached))
 
-    parts = title(LEFT, "a", "deviation of every trial")
-    parts += panel.y_axis([(y, f"{y:g}") for y in panel.ticks()], "deviation", grid=True)
-    parts += [svg.circle(panel.x(t["trial"]), panel.y(t["deviation"]), 3.4, DOT, 'stroke="#4292c6" stroke-width="0.8"') for t in trials]
+    parts = title(LEFT, "a", "how unlikely the record is under each trial")
+    parts += panel.y_axis([(y, y) for y in svg.round_ticks(low, high)], "negative log-likelihood", grid=True)
+    parts += [svg.circle(panel.x(t["trial"]), panel.y(t["nll"]), 3.4, DOT, 'stroke="#4292c6" stroke-width="0.8"') for t in trials]
     parts.append(panel.curve([x for x, _ in steps], [y for _, y in steps], BEST))
     parts += panel.x_axis([(x, x) for x in svg.round_ticks(0, last)], "trial")
     x, y = panel.right - 116, panel.top + 12
@@ -116,11 +117,6 @@ def rates(trials, best):
 
 def title(left, letter, words):
     return [svg.text(left, TOP - 28, letter, "title"), svg.text(left + 16, TOP - 28, words, "label")]
-
-
-def decades(low, high):
-    """Return limits of a logarithmic axis that leave a little room on both sides."""
-    return low / 1.25, max(high, low * 2) * 1.25
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""Simulate five epidemics that took off, and write how many boys are in bed every quarter of a day.
+"""Simulate ten epidemics that took off, and write how many boys are in bed every quarter of a day.
 
 The model is that of simulate.py, but it begins with a single boy, and an epidemic that dies out is drawn again: the school
-had an outbreak. When the first boy fell ill nobody knows, so deviation.py looks for the delay that fits best.
+had an outbreak. When the first boy fell ill nobody knows, so likelihood.py looks for the delay that fits best.
 """
 
 import argparse
@@ -10,7 +10,7 @@ import random
 
 from simulate import simulate
 
-EPIDEMICS, STEPS_A_DAY, DAYS = 5, 4, 21
+EPIDEMICS, STEPS_A_DAY, DAYS = 10, 4, 21
 TOOK_OFF, TRIES = 50, 40  # boys in bed at once; draws before a small epidemic is accepted
 
 

@@ -1,7 +1,6 @@
 """The little of SVG that the figures need: a page, text, lines, and panels with linear scales."""
 
 from html import escape
-from math import floor, log10
 
 STYLE = (
     "text{font-family:Helvetica,Arial,'Liberation Sans','DejaVu Sans',sans-serif;fill:#222}"
@@ -90,21 +89,7 @@ class Panel:
         return parts
 
 
-class LogPanel(Panel):
-    """A panel with a logarithmic y axis."""
-
-    def y(self, value):
-        low, high = (log10(limit) for limit in self.y_range)
-        return self.bottom - (log10(value) - low) / (high - low) * self.height
-
-    def ticks(self):
-        """Return values 1, 2 and 5 of every decade that are in the range."""
-        low, high = self.y_range
-        values = [m * 10.0**k for k in range(floor(log10(low)), floor(log10(high)) + 1) for m in (1, 2, 5)]
-        return [value for value in values if low <= value <= high]
-
-
 def round_ticks(low, high, most=7):
     """Return whole numbers from low to high at a round distance, at most about `most` of them."""
     step = next(step for step in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000) if step * most >= high - low or step == 1000)
-    return list(range(low, high + 1, step))
+    return list(range(-(-low // step) * step, high + 1, step))
