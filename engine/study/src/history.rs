@@ -61,6 +61,11 @@ impl History {
         self.show(told.trial);
     }
 
+    /// How many values a trial has.
+    pub fn objectives(&self) -> usize {
+        self.objectives
+    }
+
     /// How many trials were told.
     pub fn len(&self) -> usize {
         self.order.len()

@@ -204,7 +204,7 @@ impl Space {
     }
 
     /// Whether a parameter is active, by the coordinates before it. A condition that cannot be evaluated does not hold.
-    fn active(&self, at: usize, point: &[f64]) -> bool {
+    pub(crate) fn active(&self, at: usize, point: &[f64]) -> bool {
         self.condition(at, point)
             .is_none_or(|it| it.is_ok_and(|value| value.truthy()))
     }

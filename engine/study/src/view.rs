@@ -193,13 +193,13 @@ fn front(history: &History, asked: u64) -> Vec<u64> {
     front
 }
 
-fn compare(a: &[f64], b: &[f64]) -> Ordering {
+pub(crate) fn compare(a: &[f64], b: &[f64]) -> Ordering {
     let pairs = a.iter().zip(b);
     pairs.fold(Ordering::Equal, |order, (a, b)| order.then(a.total_cmp(b)))
 }
 
 /// Whether `a` is nowhere worse than `b` and somewhere better.
-fn dominates(a: &[f64], b: &[f64]) -> bool {
+pub(crate) fn dominates(a: &[f64], b: &[f64]) -> bool {
     let pairs = || a.iter().zip(b);
     pairs().all(|(a, b)| a <= b) && pairs().any(|(a, b)| a < b)
 }

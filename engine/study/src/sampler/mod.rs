@@ -1,7 +1,17 @@
 //! Samplers: what proposes the next point of a space.
 
+mod grid;
+mod lhs;
+mod normal;
+mod random;
+mod sobol;
+#[cfg(test)]
+mod tests;
+mod tpe;
+
 use dagrun_model::{Map, SamplerKind};
 
+use self::{grid::Grid, lhs::Lhs, random::Random, sobol::Sobol, tpe::Tpe};
 use crate::{History, Space};
 
 /// Proposes points. An answer depends on nothing but the space, the seed, the number of the ask and what it is shown: state
@@ -34,13 +44,16 @@ pub fn make(
     space: &Space,
     design: u64,
 ) -> Option<Box<dyn Sampler>> {
-    let _ = (space, design);
-    match kind {
-        SamplerKind::Optuna | SamplerKind::Exec => None,
-        _ => Some(Box::new(Draws {
-            seed: seed(options),
-        })),
-    }
+    let seed = seed(options);
+    Some(match kind {
+        SamplerKind::Grid => Box::new(Grid::new(options, space).unwrap_or_default()),
+        SamplerKind::Random => Box::new(Random { seed }),
+        SamplerKind::Sobol => Box::new(Sobol { seed }),
+        SamplerKind::Lhs => Box::new(Lhs { seed, design }),
+        SamplerKind::Tpe => Box::new(Tpe::new(options, space)),
+        SamplerKind::Cmaes => Box::new(Random { seed }),
+        SamplerKind::Optuna | SamplerKind::Exec => return None,
+    })
 }
 
 /// How many points a finite design has: what `trials` is where it is left out. None for samplers that go on for ever.
@@ -48,12 +61,7 @@ pub fn make(
 /// # Errors
 /// What the design lacks, with a remedy.
 pub fn design_size(kind: SamplerKind, options: &Map, space: &Space) -> Option<Result<u64, String>> {
-    let _ = options;
-    (kind == SamplerKind::Grid).then(|| {
-        space
-            .size()
-            .ok_or_else(|| "not every parameter has a finite number of values".to_owned())
-    })
+    (kind == SamplerKind::Grid).then(|| Grid::new(options, space).map(|it| it.size()))
 }
 
 /// The option `seed`.
@@ -70,26 +78,42 @@ pub(crate) fn draw(seed: u64, ask: u64, dimension: u64) -> f64 {
 }
 
 /// The output function of SplitMix64.
-fn mix(state: u64) -> u64 {
+pub(crate) fn mix(state: u64) -> u64 {
     let z = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     let z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     z ^ (z >> 31)
 }
 
-/// Independent draws.
+/// The draws of one ask, one after the other.
 #[derive(Debug)]
 struct Draws {
     seed: u64,
+    ask: u64,
+    next: u64,
 }
 
-impl Sampler for Draws {
-    fn ask(&mut self, space: &Space, ask: u64, _: &History, _: &[&[f64]]) -> Option<Vec<f64>> {
-        let parameters = space.parameters.iter().zip(0..);
-        Some(
-            parameters
-                .map(|(it, at)| it.from_unit(draw(self.seed, ask, at)))
-                .collect(),
-        )
+impl Draws {
+    /// `salt` keeps the draws of one use apart from those of another.
+    fn new(seed: u64, salt: u64, ask: u64) -> Self {
+        Self {
+            seed: mix(seed ^ salt),
+            ask,
+            next: 0,
+        }
     }
+
+    /// A number from 0 (included) to 1 (excluded).
+    fn unit(&mut self) -> f64 {
+        self.next += 1;
+        draw(self.seed, self.ask, self.next)
+    }
+}
+
+/// A whole number among the options.
+fn whole(options: &Map, name: &str, default: usize) -> usize {
+    let written = options.get(name).and_then(|it| it.as_i64());
+    written
+        .and_then(|it| usize::try_from(it).ok())
+        .unwrap_or(default)
 }
