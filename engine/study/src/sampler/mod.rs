@@ -1,5 +1,6 @@
 //! Samplers: what proposes the next point of a space.
 
+mod cmaes;
 mod grid;
 mod lhs;
 mod normal;
@@ -11,7 +12,7 @@ mod tpe;
 
 use dagrun_model::{Map, SamplerKind};
 
-use self::{grid::Grid, lhs::Lhs, random::Random, sobol::Sobol, tpe::Tpe};
+use self::{cmaes::Cmaes, grid::Grid, lhs::Lhs, random::Random, sobol::Sobol, tpe::Tpe};
 use crate::{History, Space};
 
 /// Proposes points. An answer depends on nothing but the space, the seed, the number of the ask and what it is shown: state
@@ -51,7 +52,7 @@ pub fn make(
         SamplerKind::Sobol => Box::new(Sobol { seed }),
         SamplerKind::Lhs => Box::new(Lhs { seed, design }),
         SamplerKind::Tpe => Box::new(Tpe::new(options, space)),
-        SamplerKind::Cmaes => Box::new(Random { seed }),
+        SamplerKind::Cmaes => Box::new(Cmaes::new(options, space)),
         SamplerKind::Optuna | SamplerKind::Exec => return None,
     })
 }

@@ -346,7 +346,7 @@ fn bowl(kind: SamplerKind, space: &Space, trials: u64) -> f64 {
 
 #[test]
 fn those_that_learn_find_a_floor_sooner_than_draws() {
-    for kind in [SamplerKind::Tpe] {
+    for kind in [SamplerKind::Tpe, SamplerKind::Cmaes] {
         let learned = bowl(kind, &numbers(), 150);
         let drawn = bowl(SamplerKind::Random, &numbers(), 150);
         assert!(learned < 0.4 * drawn, "{kind:?}: {learned} and {drawn}");
