@@ -149,33 +149,80 @@ fn simulate() -> Result<(), String> {
     )
 }
 
-/// Every example from an empty cache, and again: the second time nothing runs but what says `cache: never`.
+/// An example: its folder and file, arguments that make it small, how many nodes run the second time (what says
+/// `cache: never`), and the files that it must export.
+type Example = (
+    &'static str,
+    &'static str,
+    &'static [&'static str],
+    u64,
+    &'static [&'static str],
+);
+
+const EXAMPLES: [Example; 5] = [
+    ("sweep", "pipeline.yaml", &[], 0, &["sweep.svg"]),
+    (
+        "flu-1978",
+        "pipeline.yaml",
+        &[],
+        0,
+        &["heatmap.svg", "best-fit.svg", "ranking.csv"],
+    ),
+    (
+        "flu-1978",
+        "calibrate.yaml",
+        &["-p", "trials=8", "-p", "batches=2"],
+        0,
+        &[
+            "calibration-fit.svg",
+            "calibration-trials.svg",
+            "calibration.json",
+        ],
+    ),
+    (
+        "calibrate",
+        "pipeline.yaml",
+        &["-p", "trials=8", "-p", "replicates=3"],
+        0,
+        &["report.md", "report.svg"],
+    ),
+    ("ci", "pipeline.yaml", &[], 1, &[]),
+];
+
+/// Every example from an empty cache, and again.
 fn examples() -> Result<(), String> {
     run_step("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
     let scratch = root().join("target/ci-examples");
-    for (name, again) in [("sweep", 0), ("flu-1978", 0), ("ci", 1)] {
-        let folder = scratch.join(name);
+    for (name, file, small, again, exported) in EXAMPLES {
+        let folder = scratch.join(format!("{name}-{file}"));
         if scratch.exists() && folder.exists() {
             std::fs::remove_dir_all(&folder)
                 .map_err(|error| format!("cannot clear {}: {error}", folder.display()))?;
         }
-        copy_tree(
-            &root().join("examples/pipelines").join(name),
-            &folder.join("work"),
-        )?;
-        dagrun(&folder, &["pipeline.yaml", "--color", "never"])?;
-        dagrun(&folder, &["pipeline.yaml", "--color", "never"])?;
+        let work = folder.join("work");
+        copy_tree(&root().join("examples/pipelines").join(name), &work)?;
+        let run = [&[file, "--color", "never"], small].concat();
+        dagrun(&folder, &run)?;
+        if let Some(lacking) = exported
+            .iter()
+            .find(|it| !work.join("results").join(it).is_file())
+        {
+            return Err(format!(
+                "example {name}/{file}: results/{lacking} is not there"
+            ));
+        }
+        dagrun(&folder, &run)?;
         let shown = dagrun(&folder, &["show", "--json"])?;
         let shown: serde_json::Value = serde_json::from_str(&shown)
             .map_err(|error| format!("`dagrun show --json` printed bad JSON: {error}"))?;
         if shown["executed"] != again {
             return Err(format!(
-                "example {name}: the second run executed {}, expected {again}",
+                "example {name}/{file}: the second run executed {}, expected {again}",
                 shown["executed"]
             ));
         }
         println!(
-            "example {name}: second run executed {again}, cached {}",
+            "example {name}/{file}: second run executed {again}, cached {}",
             shown["counts"]["cached"]
         );
     }
