@@ -238,7 +238,7 @@ pub(crate) struct Work {
     #[command(flatten)]
     pub(crate) selection: Selection,
     /// Run again although cached: all nodes, or these jobs or nodes; `=` is needed
-    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true, value_delimiter = ',')]
+    #[arg(long, value_name = "NODE", num_args = 0.., require_equals = true)]
     pub(crate) force: Option<Vec<String>>,
 }
 

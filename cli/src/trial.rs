@@ -1,9 +1,9 @@
 //! Single trials of a study, for the commands that look at one: their points come from the study's log, their nodes from a
 //! plan of that trial alone.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
-use dagrun_model::{Digest, Map, NodeIx, Pipeline};
+use dagrun_model::{Digest, Map, Pipeline};
 use dagrun_plan::{Expansion, JobPhase, Plan, StudyPlanner, TrialPoint, job_phases};
 use dagrun_run::{Workspace, load_study};
 use dagrun_study::{ReplayError, Study, StudyAction, StudyEvent, StudyRecord};
@@ -68,6 +68,13 @@ pub(crate) fn trial_of(pipeline: &Pipeline, name: &str) -> Result<Option<u64>, C
 pub(crate) fn phase_of(pipeline: &Pipeline, name: &str) -> Option<JobPhase> {
     let job = pipeline.job_ix(job_of(name))?;
     Some(job_phases(pipeline)[job.index()])
+}
+
+/// The jobs of which every trial has nodes.
+pub(crate) fn jobs_of_trials(pipeline: &Pipeline) -> BTreeSet<String> {
+    let jobs = pipeline.jobs.keys().zip(job_phases(pipeline));
+    let of_trials = jobs.filter(|(_, phase)| *phase == JobPhase::Trial);
+    of_trials.map(|(name, _)| name.clone()).collect()
 }
 
 /// The one trial whose nodes a selection names; none where it names none.
@@ -241,11 +248,6 @@ impl Loaded {
             .map_err(|diagnostics| self.refuse(&diagnostics))?;
         Ok(plan)
     }
-}
-
-/// The nodes that a plan is about: what it only takes along of the jobs before the study is left out.
-pub(crate) fn own(plan: &Plan) -> impl Iterator<Item = NodeIx> + '_ {
-    plan.nodes().filter(|node| plan.is_own(*node))
 }
 
 /// Stands for the content of a table that is not written yet.

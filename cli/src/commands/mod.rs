@@ -5,6 +5,7 @@ mod explain;
 mod graph;
 mod node;
 mod plan;
+mod plan_study;
 mod report;
 mod run;
 mod small;

@@ -1,16 +1,17 @@
 //! `dagrun plan`: what would run, what is a hit, and why.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use dagrun_model::NodeIx;
-use dagrun_plan::Plan;
-use dagrun_run::{Cause, History, NodePreview, PreviewState, preview};
+use dagrun_plan::{Counts, Plan};
+use dagrun_run::{Cause, Force, History, NodePreview, PreviewState, preview};
+use dagrun_store::Store;
 use serde_json::json;
 
 use crate::{
     args::{Global, PlanArgs},
-    commands::{run, run_error},
-    error::Done,
+    commands::{plan_study, run, run_error},
+    error::{CliError, Done},
     load::Loaded,
     put, say,
     term::{Ink, Style, escape, plural, plural_of, table},
@@ -19,59 +20,121 @@ use crate::{
 /// Nodes that are listed one by one before the rest is counted.
 const LISTED: usize = 40;
 
+/// A plan that is shown, alone or as a part of what a study makes.
+pub(super) struct Part {
+    pub(super) plan: Arc<Plan>,
+    pub(super) rows: Vec<NodePreview>,
+    /// How often it is made.
+    pub(super) times: u64,
+    /// What it reads is not there before its time.
+    pub(super) later: bool,
+}
+
+impl Part {
+    pub(super) fn new(plan: Arc<Plan>) -> Self {
+        Self {
+            plan,
+            rows: Vec::new(),
+            times: 1,
+            later: false,
+        }
+    }
+
+    fn look_up(&mut self, store: &Store, history: &History, force: &Force) -> Result<(), CliError> {
+        let rows = preview(&self.plan, store, history, force).map_err(run_error)?;
+        let own = |row: &NodePreview| self.plan.is_own(row.node);
+        self.rows = rows.into_iter().filter(own).collect();
+        if self.later {
+            for row in &mut self.rows {
+                row.state = PreviewState::Unknown;
+                row.cause = Some(Cause::Upstream {
+                    node: "study".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Counts of all parts, as often as they are made.
+pub(super) fn total(parts: &[Part]) -> Counts {
+    let sum = |of: fn(&Counts) -> u64| {
+        let parts = parts.iter();
+        let each = parts.map(|part| of(&part.plan.counts()).saturating_mul(part.times));
+        each.fold(0, u64::saturating_add)
+    };
+    Counts {
+        naive: sum(|counts| counts.naive),
+        nodes: sum(|counts| counts.nodes),
+        units: sum(|counts| counts.units),
+    }
+}
+
+pub(super) fn counts_json(counts: &Counts) -> serde_json::Value {
+    json!({"naive": counts.naive, "nodes": counts.nodes, "units": counts.units})
+}
+
 pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     run::not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
     let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
-    let plan = &planned.plan;
+    let study = match &planned.study {
+        Some(study) => Some(plan_study::StudyPlan::new(&loaded, &planned, study)?),
+        None => None,
+    };
+    let mut parts = match &study {
+        Some(study) => study.parts(&planned),
+        None => vec![Part::new(Arc::clone(&planned.plan))],
+    };
+    let mut counts = counts_json(&total(&parts));
+    if let Some(study) = &study {
+        counts["trial"] = counts_json(&study.trial.counts());
+    }
     if args.counts {
-        let counts = plan.counts();
         if args.answer.json {
-            put!(
-                "{}",
-                json!({"counts": {"naive": counts.naive, "nodes": counts.nodes, "units": counts.units}})
-            );
+            put!("{}", json!({ "counts": counts }));
         } else {
+            let total = total(&parts);
             put!(
                 "naive {} nodes {} units {}",
-                counts.naive,
-                counts.nodes,
-                counts.units
+                total.naive,
+                total.nodes,
+                total.units
             );
+            if let Some(study) = &study {
+                let trial = study.trial.counts();
+                put!(
+                    "a trial: naive {} nodes {} units {}, x {}",
+                    trial.naive,
+                    trial.nodes,
+                    trial.units,
+                    plural(study.trials, "trial")
+                );
+            }
         }
         return Ok(0);
     }
-    let force = run::force(args.work.force.as_deref(), plan)?;
+    let force = run::force(args.work.force.as_deref(), &loaded, &planned)?;
     let history = History::load(&planned.workspace);
-    let rows = preview(plan, &planned.store, &history, &force).map_err(run_error)?;
+    for part in &mut parts {
+        part.look_up(&planned.store, &history, &force)?;
+    }
     if args.answer.json {
-        print_json(plan, &rows);
+        let mut answer = as_json(&parts);
+        answer["counts"] = counts;
+        if let Some(study) = &study {
+            answer["study"] = study.as_json();
+        }
+        put!("{answer}");
     } else {
-        print_text(plan, &rows, style);
+        print_text(&parts, study.as_ref(), style);
     }
     Ok(0)
 }
 
-fn print_json(plan: &Plan, rows: &[NodePreview]) {
-    let counts = plan.counts();
-    let skipped = plan.skipped().into_iter().map(
-        |id| json!({"id": id, "ids": [id], "key": null, "state": "skip", "cause": "condition"}),
-    );
-    let nodes: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            json!({
-                "id": plan.id(row.node),
-                "ids": plan.ids(row.node),
-                "job": plan.pipeline().job(plan.job(row.node)).name.value,
-                "key": plan.key(row.node).to_string(),
-                "state": state(row.state),
-                "cause": row.cause.as_ref().map(Cause::code),
-                "detail": row.cause.as_ref().map(Cause::describe),
-            })
-        })
-        .chain(skipped)
-        .collect();
+fn as_json(parts: &[Part]) -> serde_json::Value {
+    let nodes: Vec<_> = parts.iter().flat_map(nodes_json).collect();
+    let plan = &parts[0].plan;
     let params: serde_json::Map<_, _> = plan
         .params()
         .iter()
@@ -82,15 +145,30 @@ fn print_json(plan: &Plan, rows: &[NodePreview]) {
             )
         })
         .collect();
-    put!(
-        "{}",
-        json!({
-            "pipeline": plan.pipeline().name.value,
-            "counts": {"naive": counts.naive, "nodes": counts.nodes, "units": counts.units},
-            "params": params,
-            "nodes": nodes,
-        })
+    json!({
+        "pipeline": plan.pipeline().name.value,
+        "params": params,
+        "nodes": nodes,
+    })
+}
+
+fn nodes_json(part: &Part) -> Vec<serde_json::Value> {
+    let plan = &part.plan;
+    let skipped = plan.skipped().into_iter().map(
+        |id| json!({"id": id, "ids": [id], "key": null, "state": "skip", "cause": "condition"}),
     );
+    let rows = part.rows.iter().map(|row| {
+        json!({
+            "id": plan.id(row.node),
+            "ids": plan.ids(row.node),
+            "job": plan.pipeline().job(plan.job(row.node)).name.value,
+            "key": plan.key(row.node).to_string(),
+            "state": state(row.state),
+            "cause": row.cause.as_ref().map(Cause::code),
+            "detail": row.cause.as_ref().map(Cause::describe),
+        })
+    });
+    rows.chain(skipped).collect()
 }
 
 fn state(state: PreviewState) -> &'static str {
@@ -102,8 +180,8 @@ fn state(state: PreviewState) -> &'static str {
     }
 }
 
-fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
-    let counts = plan.counts();
+fn print_text(parts: &[Part], study: Option<&plan_study::StudyPlan>, style: Style) {
+    let plan = &parts[0].plan;
     put!(
         "{}",
         style.paint_out(Ink::Bold, &plan.pipeline().name.value)
@@ -115,8 +193,55 @@ fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
             style.paint_out(Ink::Dim, &format!("({})", param.origin))
         );
     }
+    if let Some(study) = study {
+        study.print_head(style);
+    }
+    let with_times = |part| job_rows(part, study.is_some());
+    let rows: Vec<Vec<String>> = parts.iter().flat_map(with_times).collect();
+    let mut header = vec!["job", ">nodes", ">hit", ">run", ">unknown", ">skip"];
+    if study.is_some() {
+        header.push("");
+    }
+    put!("\n{}", table(&header, &rows).trim_end());
+    for part in parts {
+        print_nodes(&part.plan, &part.rows, style);
+        let skipped = part.plan.skipped();
+        if !skipped.is_empty() {
+            put!("\nnot run because their `if` is false: {}", some(&skipped));
+        }
+    }
+    if let Some(study) = study {
+        study.print_trial();
+    }
+    put!("\n{}", counted(&total(parts)));
+    let mut rows = parts.iter().flat_map(|part| &part.rows);
+    if rows.any(|row| row.state == PreviewState::Unknown) && !style.quiet {
+        say!("unknown: decided by what the nodes before them make; equal bytes leave them cached");
+    }
+}
+
+/// Nodes and units of work, and what deduplication saves of them.
+pub(super) fn counted(counts: &Counts) -> String {
+    let saved = counts.naive > counts.nodes;
+    format!(
+        "{}, {}{}",
+        plural(counts.nodes, "node"),
+        plural_of(counts.units, "unit of work", "units of work"),
+        if saved {
+            format!(
+                "; an engine without deduplication would run {}",
+                counts.naive
+            )
+        } else {
+            String::new()
+        }
+    )
+}
+
+fn job_rows(part: &Part, with_times: bool) -> Vec<Vec<String>> {
+    let plan = &part.plan;
     let mut jobs: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
-    for row in rows {
+    for row in &part.rows {
         let column = match row.state {
             PreviewState::Hit => 0,
             PreviewState::Run => 1,
@@ -125,55 +250,23 @@ fn print_text(plan: &Plan, rows: &[NodePreview], style: Style) {
         };
         jobs.entry(plan.job(row.node).0).or_default()[column] += 1;
     }
-    let table_rows: Vec<Vec<String>> = jobs
-        .iter()
+    let times = match part.times {
+        1 => String::new(),
+        n => format!("x {}", plural(n, "trial")),
+    };
+    jobs.iter()
         .map(|(job, counts)| {
-            let name = plan
-                .pipeline()
-                .job(dagrun_model::JobIx(*job))
-                .name
-                .value
-                .clone();
+            let job = plan.pipeline().job(dagrun_model::JobIx(*job));
             let total: u64 = counts.iter().sum();
-            std::iter::once(name)
-                .chain(std::iter::once(total).chain(*counts).map(blank_zero))
-                .collect()
+            let numbers = std::iter::once(total).chain(*counts).map(blank_zero);
+            let mut cells = vec![job.name.value.clone()];
+            cells.extend(numbers);
+            if with_times {
+                cells.push(times.clone());
+            }
+            cells
         })
-        .collect();
-    put!(
-        "\n{}",
-        table(
-            &["job", ">nodes", ">hit", ">run", ">unknown", ">skip"],
-            &table_rows
-        )
-        .trim_end()
-    );
-    print_nodes(plan, rows, style);
-    let skipped = plan.skipped();
-    if !skipped.is_empty() {
-        put!("\nnot run because their `if` is false: {}", some(&skipped));
-    }
-    let saved = counts.naive.saturating_sub(counts.nodes);
-    put!(
-        "\n{}, {}{}",
-        plural(counts.nodes, "node"),
-        plural_of(counts.units, "unit of work", "units of work"),
-        if saved > 0 {
-            format!(
-                "; an engine without deduplication would run {}",
-                counts.naive
-            )
-        } else {
-            String::new()
-        }
-    );
-    let unknown = rows
-        .iter()
-        .filter(|row| row.state == PreviewState::Unknown)
-        .count();
-    if unknown > 0 && !style.quiet {
-        say!("unknown: decided by what the nodes before them make; equal bytes leave them cached");
-    }
+        .collect()
 }
 
 fn blank_zero(n: u64) -> String {

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dagrun_events::{NodeOutcome, NodeRow, RunState};
+use dagrun_events::{NodeOutcome, NodeRow, RunState, StudyRow, trial_of};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::{RunSummary, Workspace};
@@ -20,6 +20,7 @@ use crate::{
     put, say,
     settings::Settings,
     term::{Ink, Style, escape, job_of, plural, table},
+    trial,
 };
 
 /// Rows of a list on a terminal.
@@ -106,6 +107,10 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
         counts.cancelled,
         plural(state.executed, "attempt")
     );
+    let study = dagrun_report::study_text(state);
+    if !study.is_empty() {
+        put!("{}", study.trim_end());
+    }
     let figures = dagrun_report::statistics(state);
     let most = shown.unwrap_or(usize::MAX);
     let jobs = figures.jobs_by_concern();
@@ -263,6 +268,13 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
                     "exit_code": state.as_ref().and_then(|s| s.exit_code),
                     "counts": state.as_ref().map(|s| s.counts),
                     "executed": state.as_ref().map(|s| s.executed),
+                    "study": state.as_ref().and_then(|s| s.study.as_ref()).map(|study| json!({
+                        "name": study.study,
+                        "trials": study.trials,
+                        "told": study.told(),
+                        "told_now": study.told_now,
+                        "failed_now": study.failed_now,
+                    })),
                 })
             })
             .collect();
@@ -271,12 +283,21 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
     }
     let most = most_rows(args.all).unwrap_or(usize::MAX);
     let left_out = rows.len().saturating_sub(most);
+    let studies = |(_, state): &(RunId, Option<RunState>)| {
+        state.as_ref().is_some_and(|state| state.study.is_some())
+    };
+    let mut header = vec![
+        "run", "pipeline", "end", ">wall", ">ran", ">cached", ">failed",
+    ];
+    if rows[left_out..].iter().any(studies) {
+        header.push(">trials");
+    }
     let rows: Vec<Vec<String>> = rows[left_out..]
         .iter()
         .filter_map(|(run, state)| {
             let state = state.as_ref()?;
             let counts = &state.counts;
-            Some(vec![
+            let mut cells = vec![
                 run.0.clone(),
                 state
                     .started
@@ -289,19 +310,16 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
                 counts.succeeded.to_string(),
                 counts.cached.to_string(),
                 counts.failed.to_string(),
-            ])
+            ];
+            if header.contains(&">trials") {
+                let told = |study: &StudyRow| format!("{} of {}", study.told(), study.trials);
+                let study = state.study.as_deref();
+                cells.push(study.map_or(String::new(), told));
+            }
+            Some(cells)
         })
         .collect();
-    put!(
-        "{}",
-        table(
-            &[
-                "run", "pipeline", "end", ">wall", ">ran", ">cached", ">failed"
-            ],
-            &rows
-        )
-        .trim_end()
-    );
+    put!("{}", table(&header, &rows).trim_end());
     and_more(rows.len() + left_out, most, "earlier run");
     Ok(0)
 }
@@ -368,6 +386,9 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
             args.project.path.display()
         ));
     };
+    if let Some(error) = no_trial(workspace, &state, name) {
+        return error;
+    }
     if let Some(node) = state.find(name) {
         let how = node.outcome.map_or("did not start", |end| end.word());
         let error = CliError::failed(format!(
@@ -403,6 +424,15 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("jobs: {}", jobs_in_order(&state).join(", "))),
     }
+}
+
+/// What to say of a node of a trial that the study of the pipeline was never asked for.
+fn no_trial(workspace: &Workspace, state: &RunState, name: &str) -> Option<CliError> {
+    let pipeline = &state.started.as_ref()?.pipeline;
+    let number = trial_of(name)?;
+    let past = trial::past(workspace, pipeline).ok().flatten()?;
+    let asked = past.counts().asked;
+    (number > asked).then(|| trial::no_such_trial(number, pipeline, asked))
 }
 
 /// Raw bytes go to files and pipes; a terminal gets control characters shown, not obeyed.

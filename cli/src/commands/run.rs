@@ -17,16 +17,18 @@ use dagrun_run::{
     StudyMode, StudyRequest, StudySummary, Subscriber, Subscription, stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
+use dagrun_study::TrialState;
 
 use crate::{
     args::{Global, Pipeline, RescoreArgs, RunArgs, StudyChoice},
     commands::{report, run_error},
     error::{CliError, Context, Done, Kind},
     leftovers,
-    load::{Loaded, Planned},
+    load::{Loaded, Planned, PlannedStudy},
     say,
     settings::Settings,
     term::{Ink, Progress, Style, escape, job_of, plural, shell_word},
+    trial,
 };
 
 /// Events that a subscriber may lag behind; the journal has them all.
@@ -37,6 +39,8 @@ const MAX_SLOTS: usize = 4096;
 
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
+/// Kinds of failures of trials that are.
+const REASONS: usize = 3;
 /// Characters of the value of a template that are shown with a failure.
 const VALUE_LENGTH: usize = 100;
 /// Values of templates that are shown with a failure.
@@ -72,12 +76,13 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
     let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
     if planned.study.is_none() && mode != StudyMode::Continue {
-        return Err(CliError::invalid(format!(
-            "{} has no study",
-            args.work.pipeline.file.display()
-        )));
+        let file = args.work.pipeline.file.display();
+        return Err(CliError::invalid(match loaded.pipeline.study {
+            None => format!("{file} has no study"),
+            Some(_) => "the study is no part of what is selected".to_owned(),
+        }));
     }
-    let force = force(args.work.force.as_deref(), &planned.plan)?;
+    let force = force(args.work.force.as_deref(), &loaded, &planned)?;
     let command: Vec<String> = std::env::args().collect();
     let lock = planned.workspace.lock(&command).map_err(run_error)?;
     enough_files()?;
@@ -100,7 +105,12 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
     handle_signals(stop, style)?;
     let mut followers = Followers::default();
     let rerun = rerun_command(&args.work.pipeline);
-    followers.progress(Progress::new(style, nodes_by_job(&planned.plan)))?;
+    let jobs_of_trials = planned
+        .study
+        .as_ref()
+        .map(|_| trial::jobs_of_trials(&loaded.pipeline));
+    let jobs = nodes_by_job(&planned.plan);
+    followers.progress(Progress::new(style, jobs, jobs_of_trials))?;
     if let Some(path) = &args.events {
         followers.ndjson(path)?;
     }
@@ -121,7 +131,8 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
             force,
             fail_fast: args.fail_fast,
             keep_failed: args.keep_failed,
-            export: true,
+            // A part of one trial would take the place of what all of them export.
+            export: planned.trial.is_none(),
             overwrite_exports: args.overwrite,
             command,
             version: env!("CARGO_PKG_VERSION").into(),
@@ -140,7 +151,14 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
     .map_err(run_error)?;
     followers.join()?;
 
-    conclude(&summary, summary.nodes, &loaded.project, &rerun, style);
+    let end = End {
+        summary: &summary,
+        pipeline: &loaded.pipeline,
+        project: &loaded.project,
+        rerun: &rerun,
+        style,
+    };
+    end.conclude();
     let reported = report::after_run(&planned.workspace, &summary, &plan, args, style);
     if let Some(fatal) = &summary.fatal {
         return Err(CliError {
@@ -184,16 +202,70 @@ pub(crate) fn not_a_file(force: Option<&[String]>, file: &Path) -> Result<(), Cl
 }
 
 /// What `--force` means: nothing, all, or these.
-pub(crate) fn force(names: Option<&[String]>, plan: &Plan) -> Result<Force, CliError> {
+pub(crate) fn force(
+    names: Option<&[String]>,
+    loaded: &Loaded,
+    planned: &Planned,
+) -> Result<Force, CliError> {
     let force = match names {
         None => Force::None,
         Some([]) => Force::All,
-        Some(names) => Force::Only(names.to_vec()),
+        Some(names) => Force::Only(names.iter().flat_map(|names| split_names(names)).collect()),
     };
-    match force.unknown(plan).first() {
-        Some(name) => Err(crate::commands::no_such_node(name, plan)),
-        None => Ok(force),
+    for name in force.unknown(&planned.plan) {
+        match (&planned.study, trial::trial_of(&loaded.pipeline, name)?) {
+            (Some(study), Some(number)) => force_in_trial(name, number, study, loaded, planned)?,
+            _ => return Err(crate::commands::no_such_node(name, &planned.plan)),
+        }
     }
+    Ok(force)
+}
+
+/// Names between commas; those within the brackets of a logical id part nothing.
+fn split_names(names: &str) -> Vec<String> {
+    let (mut depth, mut quoted, mut escaped) = (0_u32, false, false);
+    let parts = names.split(|c: char| {
+        match c {
+            _ if std::mem::take(&mut escaped) => {}
+            '\\' => escaped = quoted,
+            '"' => quoted = !quoted,
+            '[' if !quoted => depth += 1,
+            ']' if !quoted => depth = depth.saturating_sub(1),
+            _ => {}
+        }
+        c == ',' && depth == 0 && !quoted
+    });
+    let parts = parts.filter(|part| !part.is_empty());
+    parts.map(str::to_owned).collect()
+}
+
+/// Whether a node of a trial can be forced: a study goes on with trials that are not told.
+fn force_in_trial(
+    name: &str,
+    number: u64,
+    study: &PlannedStudy,
+    loaded: &Loaded,
+    planned: &Planned,
+) -> Result<(), CliError> {
+    let past = trial::past(&planned.workspace, loaded.study_name())?;
+    let state = past.as_ref().and_then(|past| past.row(number)).map(|row| row.state);
+    if state.is_some_and(|state| state != TrialState::Asked) {
+        return Err(CliError::invalid(format!(
+            "trial {number} was told, and the study does not run it again"
+        ))
+        .hint(format!(
+            "to run the node beside the study: --only {} --force",
+            shell_word(name)
+        )));
+    }
+    if number > study.definition.trials {
+        return Err(trial::no_such_trial(
+            number,
+            loaded.study_name(),
+            past.map_or(0, |past| past.counts().asked),
+        ));
+    }
+    Ok(())
 }
 
 /// The local executor, made only when a node has to run. Folders of nodes stand beside the store: outputs are then renamed
@@ -261,11 +333,24 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
     }
     let plan = &planned.plan;
     let counts = plan.counts();
+    let mut what = Vec::new();
+    if let Some(study) = &planned.study {
+        what.push(plural(study.definition.trials, "trial"));
+    }
+    let nodes = match planned.trial {
+        // What its nodes need comes along.
+        Some(_) => plan.len() as u64,
+        None => counts.nodes,
+    };
+    if nodes > 0 || planned.study.is_none() {
+        let before = if planned.study.is_some() { " before them" } else { "" };
+        what.push(format!("{}{before}", plural(nodes, "node")));
+    }
+    what.push(plural(slots as u64, "slot"));
     let mut text = format!(
-        "{}: {}, {}",
+        "{}: {}",
         style.paint(Ink::Bold, &plan.pipeline().name.value),
-        plural(counts.nodes, "node"),
-        plural(slots as u64, "slot")
+        what.join(", ")
     );
     if counts.naive > counts.nodes {
         text.push_str(&format!(
@@ -422,51 +507,92 @@ fn line(record: &Record) -> Result<Vec<u8>, CliError> {
     record.to_json().doing(|| "write an event as JSON".into())
 }
 
-fn conclude(summary: &RunSummary, nodes: u64, project: &Path, rerun: &str, style: Style) {
-    let groups = groups(&summary.failures);
-    for group in groups.iter().take(LISTED) {
-        say!("{}", describe(group, rerun, style));
+/// The end of a run, and what is said of it.
+struct End<'a> {
+    summary: &'a RunSummary,
+    pipeline: &'a dagrun_model::Pipeline,
+    project: &'a Path,
+    rerun: &'a str,
+    style: Style,
+}
+
+impl End<'_> {
+    fn conclude(&self) {
+        let Self { summary, style, .. } = *self;
+        // A trial that failed is a value of its study; where the study has failed, its trials say why.
+        let study = summary.study.as_ref();
+        let values = study.is_some_and(|study| study.succeeded);
+        let (in_trials, others): (Vec<&Failure>, Vec<&Failure>) = summary
+            .failures
+            .iter()
+            .partition(|failure| study.is_some() && self.is_of_trial(&failure.id));
+        let mut listed = others;
+        if !values {
+            listed.extend(&in_trials);
+        }
+        self.list(&listed, values);
+        if summary.dropped_events > 0 && style.verbose > 0 {
+            say!(
+                "{} events came too fast for the screen; the journal has them",
+                summary.dropped_events
+            );
+        }
+        if style.quiet && summary.exit_code == 0 {
+            return;
+        }
+        say!("{}", totals(summary, style));
+        if let Some(study) = study {
+            let again = in_trials.first().map(|failure| failure.id.as_str());
+            say!("{}", study_lines(study, again, self.rerun, style));
+        }
+        if !style.quiet {
+            self.exports();
+        }
     }
-    let told: usize = groups.iter().take(LISTED).map(Vec::len).sum();
-    let failed = summary.counts.failed;
-    if failed > told as u64 {
-        say!(
-            "... and {}; `dagrun show` lists them",
-            plural(failed - told as u64, "more failed node")
-        );
+
+    fn is_of_trial(&self, id: &str) -> bool {
+        trial::phase_of(self.pipeline, id) == Some(dagrun_plan::JobPhase::Trial)
     }
-    if summary.dropped_events > 0 && style.verbose > 0 {
-        say!(
-            "{} events came too fast for the screen; the journal has them",
-            summary.dropped_events
-        );
+
+    fn list(&self, failures: &[&Failure], values: bool) {
+        let groups = groups(failures);
+        for group in groups.iter().take(LISTED) {
+            say!("{}", describe(group, self.rerun, self.style));
+        }
+        let told: usize = groups.iter().take(LISTED).map(Vec::len).sum();
+        let values = match &self.summary.study {
+            Some(study) if values => study.failed_nodes,
+            _ => 0,
+        };
+        let failed = self.summary.counts.failed.saturating_sub(values);
+        if failed > told as u64 {
+            say!(
+                "... and {}; `dagrun show` lists them",
+                plural(failed - told as u64, "more failed node")
+            );
+        }
     }
-    if style.quiet && summary.exit_code == 0 {
-        return;
-    }
-    say!("{}", totals(summary, nodes, style));
-    if let Some(study) = &summary.study {
-        say!("{}", study_lines(study, style));
-    }
-    if !style.quiet {
-        for (target, _) in summary.exported.iter().take(LISTED) {
+
+    fn exports(&self) {
+        let (exported, style) = (&self.summary.exported, self.style);
+        for (target, _) in exported.iter().take(LISTED) {
             // As seen from here, so that it can be opened from here.
-            let path = project.join(target).display().to_string();
+            let path = self.project.join(target).display().to_string();
             let path = path.strip_prefix("./").unwrap_or(&path);
             say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(path));
         }
-        if summary.exported.len() > LISTED {
+        if exported.len() > LISTED {
             say!(
                 "  {} {} more",
                 style.paint(Ink::Dim, "wrote"),
-                summary.exported.len() - LISTED
+                exported.len() - LISTED
             );
         }
     }
 }
 
 /// Failures of the same job for the same reason, in the order of the first of each.
-fn groups(failures: &[Failure]) -> Vec<Vec<&Failure>> {
+fn groups<'f>(failures: &[&'f Failure]) -> Vec<Vec<&'f Failure>> {
     let mut groups: Vec<Vec<&Failure>> = Vec::new();
     let mut at: BTreeMap<(&str, String), usize> = BTreeMap::new();
     for failure in failures {
@@ -481,8 +607,8 @@ fn groups(failures: &[Failure]) -> Vec<Vec<&Failure>> {
     groups
 }
 
-/// How a study stands, in a few lines.
-fn study_lines(study: &StudySummary, style: Style) -> String {
+/// How a study stands, in a few lines; `again` is a node of a trial that failed.
+fn study_lines(study: &StudySummary, again: Option<&str>, rerun: &str, style: Style) -> String {
     let counts = &study.counts;
     let mut text = format!(
         "study {}: {} of {} trials told",
@@ -490,9 +616,8 @@ fn study_lines(study: &StudySummary, style: Style) -> String {
         counts.told,
         study.trials,
     );
-    if counts.failed > 0 {
-        let failed = format!(", {} failed", counts.failed);
-        text.push_str(&style.paint(Ink::Warn, &failed));
+    if study.told_now < counts.told {
+        text.push_str(&format!(", {} in this run", study.told_now));
     }
     if let Some(reason) = &study.ended {
         text.push_str(&format!("; {reason}"));
@@ -515,20 +640,36 @@ fn study_lines(study: &StudySummary, style: Style) -> String {
             plural(study.front as u64, "trial")
         ));
     }
-    for (trial, why) in study.failures.iter().take(3) {
-        text.push_str(&format!("\n  trial {trial} failed: {}", escape(why)));
+    if counts.failed > 0 {
+        let failed = format!("{} of {} trials failed", counts.failed, counts.told);
+        text.push_str(&format!("\n  {}", style.paint(Ink::Warn, &failed)));
+        let reasons = study.failures.iter();
+        let reasons = reasons.map(|(trial, why)| (*trial, why.as_str()));
+        for (reason, trials) in dagrun_report::trial_failures(reasons).iter().take(REASONS) {
+            let trials: Vec<String> = trials.iter().map(u64::to_string).collect();
+            let some = trials[..trials.len().min(5)].join(", ");
+            let more = if trials.len() > 5 { ", ..." } else { "" };
+            text.push_str(&format!("\n    {}: trial {some}{more}", escape(reason)));
+        }
+        if let Some(node) = again {
+            let node = shell_word(node);
+            text.push_str(&format!("\n    log: dagrun log {node}"));
+            text.push_str(&format!("\n    rerun one: {rerun} --only {node}"));
+        }
     }
     text
 }
 
-fn totals(summary: &RunSummary, nodes: u64, style: Style) -> String {
+fn totals(summary: &RunSummary, style: Style) -> String {
     let counts = &summary.counts;
-    let open = nodes.saturating_sub(counts.total());
+    let open = summary.nodes.saturating_sub(counts.total());
+    let in_trials = summary.study.as_ref().map_or(0, |study| study.failed_nodes);
     let mut parts = Vec::new();
     for (n, word, ink) in [
         (counts.succeeded, "ran", Ink::Good),
         (counts.cached, "cached", Ink::Info),
-        (counts.failed, "failed", Ink::Bad),
+        (counts.failed.saturating_sub(in_trials), "failed", Ink::Bad),
+        (in_trials, "failed in trials", Ink::Warn),
         (counts.skipped, "skipped", Ink::Warn),
         (counts.cancelled, "cancelled", Ink::Warn),
         (open, "not run", Ink::Warn),
@@ -642,4 +783,20 @@ fn describe(group: &[&Failure], rerun: &str, style: Style) -> String {
         ));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::split_names;
+
+    #[test]
+    fn commas_of_ids_part_no_names() {
+        for (text, names) in [
+            ("a,b", vec!["a", "b"]),
+            ("score[trial=3,target=a],b", vec!["score[trial=3,target=a]", "b"]),
+            (r#"a[x="],\"",y=1],b"#, vec![r#"a[x="],\"",y=1]"#, "b"]),
+        ] {
+            assert_eq!(split_names(text), names, "{text}");
+        }
+    }
 }

@@ -1,6 +1,7 @@
 //! The terminal: colours, what is live, printing. Data goes to standard output, talk to standard error.
 
 mod progress;
+mod study;
 
 use std::{borrow::Cow, io::IsTerminal};
 

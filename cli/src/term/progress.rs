@@ -1,7 +1,7 @@
 //! Live progress: a line that is drawn over on a terminal, plain lines elsewhere. A fold of events, with no data of its own.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,10 @@ use dagrun_events::{AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, Rec
 use dagrun_model::format_seconds;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-use super::{Ink, Style, escape, job_of};
+use super::{
+    Ink, Style, escape, job_of,
+    study::{News, StudyProgress},
+};
 use crate::say;
 
 /// How often a plain line is written at the most.
@@ -34,6 +37,8 @@ pub(crate) struct Progress {
     last_attempt: BTreeMap<String, AttemptSummary>,
     /// Failed nodes by job; of each job the first few are told one by one.
     failed: BTreeMap<String, u64>,
+    /// The study, where there is one: then trials are counted instead of nodes.
+    study: Option<StudyProgress>,
 }
 
 /// Failures of one job that are told one by one; the others only as counts.
@@ -47,8 +52,12 @@ struct JobPace {
 }
 
 impl Progress {
-    /// Progress over `jobs`: the number of nodes of each.
-    pub(crate) fn new(style: Style, jobs: BTreeMap<String, u64>) -> Self {
+    /// Progress over `jobs`: the number of nodes of each. `trials`: the jobs of a study's trials, where there is one.
+    pub(crate) fn new(
+        style: Style,
+        jobs: BTreeMap<String, u64>,
+        trials: Option<BTreeSet<String>>,
+    ) -> Self {
         let total = jobs.values().sum();
         let bar = style.live.then(|| {
             let bar =
@@ -83,6 +92,7 @@ impl Progress {
                 .collect(),
             last_attempt: BTreeMap::new(),
             failed: BTreeMap::new(),
+            study: trials.map(StudyProgress::new),
         }
     }
 
@@ -108,6 +118,8 @@ impl Progress {
             RunEvent::NodeDone { node, end, because, .. } => {
                 self.done(node, *end);
                 match end {
+                    // The trial's end says it.
+                    NodeOutcome::Failed if self.is_of_trial(node) => {}
                     NodeOutcome::Failed => self.failure(node),
                     NodeOutcome::Skipped if self.style.verbose > 0 => {
                         let why = because.as_deref().map_or(String::new(), |id| format!(" because of {}", escape(id)));
@@ -148,9 +160,35 @@ impl Progress {
             RunEvent::ExportKept { target, reason } => {
                 self.line(&format!("{} {target}: {}", self.ink(Ink::Bad, "not exported"), escape(reason)));
             }
-            _ => {}
+            event => self.study_event(event),
         }
         self.refresh();
+    }
+
+    fn is_of_trial(&self, node: &str) -> bool {
+        let study = self.study.as_ref();
+        study.is_some_and(|study| study.has(job_of(node)))
+    }
+
+    fn study_event(&mut self, event: &RunEvent) {
+        let Some(study) = &mut self.study else {
+            return;
+        };
+        let news = study.event(event);
+        if let Some(bar) = &self.bar {
+            bar.set_length(study.trials);
+        }
+        for news in news {
+            match news {
+                News::Failed(text) => self.line(&self.ink(Ink::Warn, &text)),
+                // A live status says so itself.
+                News::Better(_) | News::Stands(_) if self.bar.is_some() || self.style.quiet => {}
+                News::Better(text) | News::Stands(text) => {
+                    self.last_plain = Instant::now();
+                    self.line(&text);
+                }
+            }
+        }
     }
 
     /// Takes the progress line away.
@@ -221,7 +259,11 @@ impl Progress {
     }
 
     fn refresh(&mut self) {
-        let done = self.counts.total().min(self.total);
+        let trials = self.study.as_ref().filter(|study| study.is_open);
+        let done = match trials {
+            Some(study) => study.told,
+            None => self.counts.total().min(self.total),
+        };
         if let Some(bar) = &self.bar {
             let columns = columns();
             if columns != self.columns {
@@ -229,12 +271,21 @@ impl Progress {
                 bar.set_style(look(columns));
             }
             bar.set_position(done);
-            bar.set_message(self.status());
+            bar.set_message(match trials {
+                Some(study) => format!("{} · {}", study.status(), self.status()),
+                None => self.status(),
+            });
         } else if self.started_one && !self.style.quiet && self.last_plain.elapsed() >= PLAIN_EVERY
         {
             // Said when a node has just started: between an end and the next start a slot only looks idle.
             self.last_plain = Instant::now();
-            say!("{done}/{} {}", self.total, self.status());
+            match &self.study {
+                Some(study) if study.is_open => {
+                    say!("{done}/{} trials · {}", study.trials, study.status());
+                }
+                Some(_) => say!("{}", self.status()),
+                None => say!("{done}/{} {}", self.total, self.status()),
+            }
         }
     }
 
@@ -245,6 +296,12 @@ impl Progress {
                 parts.push(format!("{n} {word}"));
             }
         };
+        if self.study.is_some() {
+            // Of how many nodes there will be nobody knows; pace and time to go are those of trials.
+            count(self.counts.total(), "nodes");
+            count(self.counts.cached, "cached");
+            return parts.join(" · ");
+        }
         count(self.counts.cached, "cached");
         count(self.counts.failed, "failed");
         count(self.counts.skipped, "skipped");
@@ -321,7 +378,7 @@ mod tests {
             quiet: true,
             verbose: 0,
         };
-        Progress::new(style, [("a".to_string(), total)].into())
+        Progress::new(style, [("a".to_string(), total)].into(), None)
     }
 
     #[test]

@@ -2,12 +2,17 @@
 
 use dagrun_events::RunState;
 
-use crate::statistics::{stderr, why_failed};
+use crate::{
+    plural,
+    statistics::{is_value, stderr, why_failed},
+    study_text,
+};
 
 /// Annotations are cut here: GitHub shows ten of each kind for a step.
 const MOST: usize = 10;
 
-/// A line for each failed node, of the form `::error title=...::...`.
+/// A line for each failed node, of the form `::error title=...::...`, and one for the study: a warning where trials failed, an
+/// error where it did itself. Nodes of trials whose failure is a value of the study have none.
 ///
 /// Reference: GitHub's "Workflow commands for GitHub Actions"; `%`, CR and LF are percent-encoded, and `:` and `,` in properties.
 pub fn annotations(state: &RunState) -> Vec<String> {
@@ -15,9 +20,10 @@ pub fn annotations(state: &RunState) -> Vec<String> {
         .started
         .as_ref()
         .map_or("", |started| started.path.as_str());
-    state
+    let nodes = state
         .nodes
         .iter()
+        .filter(|node| !is_value(state, node))
         .filter_map(|node| Some((node, why_failed(state, node)?)))
         .take(MOST)
         .map(|(node, mut message)| {
@@ -31,8 +37,23 @@ pub fn annotations(state: &RunState) -> Vec<String> {
                 property(&format!("{} failed", node.id)),
                 data(&message)
             )
-        })
-        .collect()
+        });
+    study(state, path).into_iter().chain(nodes).collect()
+}
+
+fn study(state: &RunState, path: &str) -> Option<String> {
+    let study = state.study.as_ref()?;
+    let (level, title) = match (study.has_failed(), study.failed_now) {
+        (true, _) => ("error", format!("study {} failed", study.study)),
+        (false, 0) => return None,
+        (false, n) => ("warning", format!("{} failed", plural(n, "trial"))),
+    };
+    Some(format!(
+        "::{level} file={},title={}::{}",
+        property(path),
+        property(&title),
+        data(study_text(state).trim_end())
+    ))
 }
 
 fn data(text: &str) -> String {

@@ -3,6 +3,7 @@
 //!
 //! Text of nodes is escaped, and a content security policy forbids what would still get through.
 
+mod study;
 mod timeline;
 
 use std::{
@@ -60,6 +61,7 @@ pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
     put!(out, "<main>");
     tiles(&mut out, state, &found, found.saved(paces));
     failures(&mut out, state);
+    study::section(&mut out, state);
     timeline::section(&mut out, state, &found);
     jobs(&mut out, &found);
     phases(&mut out, &found);

@@ -1,13 +1,14 @@
-//! JUnit XML, as Jenkins and GitLab read it: a suite for each job, a case for each node.
+//! JUnit XML, as Jenkins and GitLab read it: a suite for each job, a case for each node; a suite with one case for the study.
 
 use std::{collections::BTreeMap, fmt::Write as _};
 
-use dagrun_events::{NodeOutcome, NodeRow, RunState};
+use dagrun_events::{NodeOutcome, NodeRow, RunState, StudyRow};
 
 use crate::{
     escape::entities,
     job_of,
-    statistics::{stderr, why_failed},
+    statistics::{is_value, stderr, why_failed},
+    study_text,
 };
 
 /// The run as a JUnit document.
@@ -23,19 +24,21 @@ pub fn junit(state: &RunState) -> String {
     let failures = |nodes: &[&NodeRow]| {
         nodes
             .iter()
-            .filter(|node| node.outcome == Some(NodeOutcome::Failed))
+            .filter(|node| node.outcome == Some(NodeOutcome::Failed) && !is_value(state, node))
             .count()
     };
     let all: Vec<&NodeRow> = state.nodes.iter().collect();
+    let study = state.study.as_ref().filter(|study| study.end.is_some());
+    let study_failed = study.is_some_and(|study| study.has_failed());
     let mut text = format!(
         "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuites name=\"{}\" tests=\"{}\" failures=\"{}\" time=\"{:.3}\">\n",
         escape(name),
-        all.len(),
-        failures(&all),
+        all.len() + usize::from(study.is_some()),
+        failures(&all) + usize::from(study_failed),
         state.wall
     );
     for (job, nodes) in suites {
-        let skipped = nodes.iter().filter(|node| is_skipped(node)).count();
+        let skipped = nodes.iter().filter(|node| is_skipped(state, node)).count();
         let seconds: f64 = nodes.iter().map(|node| state.phases(node).total()).sum();
         let _ = writeln!(
             text,
@@ -49,15 +52,48 @@ pub fn junit(state: &RunState) -> String {
         }
         text.push_str("  </testsuite>\n");
     }
+    if let Some(study) = study {
+        of_study(state, study, &mut text);
+    }
     text.push_str("</testsuites>\n");
     text
 }
 
-fn is_skipped(node: &NodeRow) -> bool {
-    !matches!(
-        node.outcome,
-        Some(NodeOutcome::Succeeded | NodeOutcome::Cached | NodeOutcome::Failed)
-    )
+fn of_study(state: &RunState, study: &StudyRow, text: &mut String) {
+    let (name, failed) = (escape(&study.study), study.has_failed());
+    let _ = writeln!(
+        text,
+        "  <testsuite name=\"study\" tests=\"1\" failures=\"{}\" errors=\"0\" skipped=\"0\" time=\"{:.3}\">",
+        u8::from(failed),
+        state.wall
+    );
+    let said = escape(&study_text(state));
+    let _ = match failed {
+        true => {
+            let reason = study.end.as_ref().map_or("", |end| end.reason.as_str());
+            writeln!(
+                text,
+                "    <testcase classname=\"study\" name=\"{name}\" time=\"{:.3}\">\n      <failure message=\"{}\">{said}</failure>\n    </testcase>",
+                state.wall,
+                escape(reason)
+            )
+        }
+        false => writeln!(
+            text,
+            "    <testcase classname=\"study\" name=\"{name}\" time=\"{:.3}\">\n      <system-out>{said}</system-out>\n    </testcase>",
+            state.wall
+        ),
+    };
+    text.push_str("  </testsuite>\n");
+}
+
+/// A node that failed in a trial is no test that failed: the study has the failure as a value.
+fn is_skipped(state: &RunState, node: &NodeRow) -> bool {
+    match node.outcome {
+        Some(NodeOutcome::Succeeded | NodeOutcome::Cached) => false,
+        Some(NodeOutcome::Failed) => is_value(state, node),
+        _ => true,
+    }
 }
 
 fn case(state: &RunState, job: &str, node: &NodeRow, text: &mut String) {
@@ -68,7 +104,12 @@ fn case(state: &RunState, job: &str, node: &NodeRow, text: &mut String) {
         escape(job),
         escape(&node.id)
     );
-    if let Some(message) = why_failed(state, node) {
+    let failed = why_failed(state, node);
+    let (failed, value) = match is_value(state, node) {
+        true => (None, failed),
+        false => (failed, None),
+    };
+    if let Some(message) = failed {
         let tail = stderr(state, node).map_or("", |log| log.tail.as_str());
         let _ = write!(
             text,
@@ -76,11 +117,12 @@ fn case(state: &RunState, job: &str, node: &NodeRow, text: &mut String) {
             escape(&message),
             escape(tail)
         );
-    } else if is_skipped(node) {
-        let why = node.because.as_deref().map_or_else(
-            || "not run".into(),
-            |because| format!("because of {because}"),
-        );
+    } else if is_skipped(state, node) {
+        let why = match (value, node.because.as_deref()) {
+            (Some(why), _) => format!("its trial failed: {why}"),
+            (None, Some(because)) => format!("because of {because}"),
+            (None, None) => "not run".into(),
+        };
         let _ = write!(
             text,
             ">\n      <skipped message=\"{}\"/>\n    </testcase>\n",

@@ -3,6 +3,8 @@
 use dagrun_events::{AttemptOutcome, AttemptSummary, NodeRow, RunState};
 use serde_json::{Map, Value, json};
 
+use crate::study::study;
+
 /// A run as JSON: `counts`, `executed`, `wall` seconds, and `nodes`, a row for each distinct node with `id`, `ids`, `outcome`,
 /// `outputs` (name -> digest, size) and `phases` in seconds.
 pub fn show(state: &RunState) -> Value {
@@ -30,6 +32,7 @@ pub(crate) fn about(state: &RunState) -> Map<String, Value> {
         "exit_code": state.exit_code,
         "plan": state.plan,
         "counts": state.counts,
+        "study": study(state),
         "executed": state.executed,
         "exported": state.exported.iter().map(|(target, node, output)| json!({"target": target, "node": node, "output": output})).collect::<Vec<_>>(),
         "kept_back": state.kept_back.iter().map(|(target, reason)| json!({"target": target, "reason": reason})).collect::<Vec<_>>(),
@@ -62,6 +65,7 @@ fn row(state: &RunState, node: &NodeRow) -> Value {
     json!({
         "id": node.id,
         "ids": ids,
+        "trial": state.trial_of(node),
         "outcome": node.outcome.map(|outcome| outcome.word()),
         "because": node.because,
         "cause": cause(node, last),

@@ -202,12 +202,13 @@ pub(crate) fn steps(phases: &Phases) -> [(&'static str, f64); 6] {
     ]
 }
 
-/// Failed nodes of the same job for the same reason, in the order of the first of each, with that reason.
+/// Failed nodes of the same job for the same reason, in the order of the first of each, with that reason. Nodes of trials are
+/// not among them, unless their study has failed: a trial that failed is a value.
 pub fn failure_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
     let mut groups: Vec<(Vec<&NodeRow>, String)> = Vec::new();
     let mut at = BTreeMap::new();
     for node in &state.nodes {
-        let Some(why) = why_failed(state, node) else {
+        let Some(why) = why_failed(state, node).filter(|_| !is_value(state, node)) else {
             continue;
         };
         let group = *at
@@ -219,6 +220,12 @@ pub fn failure_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
         groups[group].0.push(node);
     }
     groups
+}
+
+/// Whether a node's failure is a value of the study, and none of the run.
+pub(crate) fn is_value(state: &RunState, node: &NodeRow) -> bool {
+    let study = state.study.as_ref();
+    study.is_some_and(|study| !study.has_failed()) && state.trial_of(node).is_some()
 }
 
 /// Why a node failed, in one fragment; none where it did not fail.

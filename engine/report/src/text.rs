@@ -7,7 +7,7 @@ use dagrun_model::{format_bytes, format_seconds};
 
 use crate::{
     JobStatistics, Statistics, escape_line, failure_groups, job_of, plural, statistics,
-    statistics::steps, table,
+    statistics::steps, study_text, table,
 };
 
 /// Groups of failures that are listed.
@@ -31,6 +31,10 @@ pub fn summary(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
     let found = statistics(state);
     head(&mut out, state);
     failures(&mut out, state);
+    let study = study_text(state);
+    if !study.is_empty() {
+        put!(out, "\n{}", study.trim_end());
+    }
     time(&mut out, state, &found);
     saved(&mut out, state, &found, paces);
     if !found.jobs.is_empty() {
