@@ -103,9 +103,7 @@ pub(crate) fn selected(
         (Some(number), Some(name)) => Err(CliError::invalid(format!(
             "`{name}` is selected beside nodes of trial {number}, and it is no part of a trial"
         ))
-        .hint(
-            "run them one after the other; what a node of a trial needs comes along by itself",
-        )),
+        .hint("run them one after the other; what a node of a trial needs comes along by itself")),
         _ => Ok(found),
     }
 }
@@ -113,8 +111,7 @@ pub(crate) fn selected(
 /// Whether what is selected has nothing to do with the study: all of it runs before.
 pub(crate) fn is_before(pipeline: &Pipeline, selection: &Selection) -> bool {
     let mut ends = selection.only.iter().chain(&selection.until).peekable();
-    ends.peek().is_some()
-        && ends.all(|name| phase_of(pipeline, name) == Some(JobPhase::Before))
+    ends.peek().is_some() && ends.all(|name| phase_of(pipeline, name) == Some(JobPhase::Before))
 }
 
 /// A trial was named that there is not.
@@ -150,9 +147,12 @@ impl Loaded {
         };
         let values = past.definition().space.values(row.point);
         let of_file = study.definition.space.parameters.iter();
-        if !of_file
-            .map(|it| &it.name)
-            .eq(past.definition().space.parameters.iter().map(|it| &it.name))
+        if !of_file.map(|it| &it.name).eq(past
+            .definition()
+            .space
+            .parameters
+            .iter()
+            .map(|it| &it.name))
         {
             return Err(CliError::invalid(format!(
                 "trial {number} has parameters ({}) that are not those of the pipeline: its study was another one",
@@ -232,7 +232,11 @@ impl Loaded {
         let middle = space.parameters.iter().map(|it| it.from_unit(0.5));
         let mut middle: Vec<f64> = middle.collect();
         space.clean(&mut middle);
-        Ok(shown(1, Arc::new(space.values(&middle)), "the middle of the space"))
+        Ok(shown(
+            1,
+            Arc::new(space.values(&middle)),
+            "the middle of the space",
+        ))
     }
 
     /// Answers what an expansion asks for, and makes its keys.

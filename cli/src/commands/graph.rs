@@ -1,18 +1,20 @@
 //! `dagrun graph`: the jobs, or the nodes, as a drawing.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use dagrun_model::NodeIx;
-use dagrun_plan::Plan;
 use serde_json::json;
 
 use crate::{
     args::{Global, GraphArgs, GraphFormat, Selection},
+    commands::{plan::Part, plan_study::StudyPlan},
     drawing::{Edge, Graph, Node},
     error::{CliError, Context, Done},
     load::Loaded,
     put,
-    term::Style,
+    term::{Style, plural},
 };
 
 /// A drawing with more boxes than this helps nobody.
@@ -21,15 +23,26 @@ const MOST_NODES: usize = 2_000;
 pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
     let loaded = Loaded::new(&args.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.pipeline.params, &Selection::default())?;
-    let plan = &planned.plan;
-    if args.nodes && plan.len() > MOST_NODES {
+    let study = match &planned.study {
+        Some(study) => Some(StudyPlan::new(&loaded, &planned, study)?),
+        None => None,
+    };
+    let parts = match &study {
+        Some(study) => study.parts(&planned),
+        None => vec![Part::new(Arc::clone(&planned.plan))],
+    };
+    let count: usize = parts.iter().map(|part| part.plan.len()).sum();
+    if args.nodes && count > MOST_NODES {
         return Err(CliError::invalid(format!(
-            "the plan has {} nodes; {MOST_NODES} can be drawn",
-            plan.len()
+            "the plan has {count} nodes; {MOST_NODES} can be drawn"
         ))
         .hint("leave out --nodes to draw the jobs, or set parameters that make the plan smaller"));
     }
-    let graph = if args.nodes { nodes(plan) } else { jobs(plan) };
+    let graph = if args.nodes {
+        nodes(&parts)
+    } else {
+        jobs(&parts, study.is_some())
+    };
     let text = match args.format {
         GraphFormat::Dot => graph.dot(),
         GraphFormat::Mermaid => graph.mermaid(),
@@ -43,39 +56,73 @@ pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
     Ok(0)
 }
 
-fn jobs(plan: &Plan) -> Graph {
-    let pipeline = plan.pipeline();
-    let mut counts = vec![0_u64; pipeline.jobs.len()];
-    for ix in 0..plan.len() {
-        counts[plan.job(NodeIx::from_index(ix)).index()] += 1;
+/// The jobs; of a study also a box for it, between the jobs that its objectives read and those that need it.
+fn jobs(parts: &[Part], with_study: bool) -> Graph {
+    let pipeline = parts[0].plan.pipeline();
+    let mut notes: Vec<String> = vec!["0 nodes".into(); pipeline.jobs.len()];
+    let mut edges = BTreeMap::new();
+    for part in parts {
+        let plan = &part.plan;
+        let mut counts = BTreeMap::new();
+        for node in plan.nodes().filter(|node| plan.is_own(*node)) {
+            *counts.entry(plan.job(node).index()).or_insert(0_u64) += 1;
+        }
+        for (job, count) in counts {
+            notes[job] = match part.times {
+                1 => plural(count, "node"),
+                times => format!("{} x {}", plural(count, "node"), plural(times, "trial")),
+            };
+        }
+        for edge in plan.job_edges() {
+            edges.insert(
+                (edge.from.index(), edge.to.index()),
+                (edge.gather, edge.data),
+            );
+        }
     }
-    let nodes = pipeline
-        .jobs
-        .keys()
-        .zip(&counts)
-        .map(|(name, count)| Node {
+    let mut nodes: Vec<Node> = (pipeline.jobs.keys().zip(notes))
+        .map(|(name, note)| Node {
             title: name.clone(),
-            note: if *count == 1 {
-                "1 node".into()
-            } else {
-                format!("{count} nodes")
-            },
+            note,
         })
         .collect();
-    let edges = plan
-        .job_edges()
+    let mut edges: Vec<Edge> = edges
         .into_iter()
-        .map(|edge| Edge {
-            from: edge.from.index(),
-            to: edge.to.index(),
-            label: if edge.gather {
+        .map(|((from, to), (gather, data))| Edge {
+            from,
+            to,
+            label: if gather {
                 "gathers".into()
             } else {
                 String::new()
             },
-            data: edge.data,
+            data,
         })
         .collect();
+    if with_study {
+        let study = nodes.len();
+        let trial = &parts[1];
+        nodes.push(Node {
+            title: "study".into(),
+            note: plural(trial.times, "trial"),
+        });
+        let read = trial.plan.objective_nodes().into_iter();
+        let read: BTreeSet<usize> = read.map(|node| trial.plan.job(node).index()).collect();
+        edges.extend(read.into_iter().map(|from| Edge {
+            from,
+            to: study,
+            label: "tells".into(),
+            data: true,
+        }));
+        let after = pipeline.jobs.values().enumerate();
+        let after = after.filter(|(_, job)| job.after_study.is_some());
+        edges.extend(after.map(|(to, _)| Edge {
+            from: study,
+            to,
+            label: String::new(),
+            data: true,
+        }));
+    }
     Graph {
         name: pipeline.name.value.clone(),
         nodes,
@@ -83,26 +130,36 @@ fn jobs(plan: &Plan) -> Graph {
     }
 }
 
-fn nodes(plan: &Plan) -> Graph {
-    let all = || (0..plan.len()).map(NodeIx::from_index);
+/// The nodes of all parts; what a part takes along of an earlier one is that one's.
+fn nodes(parts: &[Part]) -> Graph {
+    let mut nodes: Vec<Node> = Vec::new();
+    let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
     let mut edges = BTreeSet::new();
-    for node in all() {
-        for set in plan.sets(node) {
-            edges.extend(
-                plan.members(*set)
-                    .iter()
-                    .map(|member| (member.index(), node.index())),
-            );
+    for part in parts {
+        let plan = &part.plan;
+        let places: Vec<usize> = plan
+            .nodes()
+            .map(|node| {
+                let id = plan.id(node);
+                *by_id.entry(id).or_insert_with_key(|id| {
+                    nodes.push(Node {
+                        title: id.clone(),
+                        note: String::new(),
+                    });
+                    nodes.len() - 1
+                })
+            })
+            .collect();
+        for node in plan.nodes() {
+            for set in plan.sets(node) {
+                let members = plan.members(*set).iter();
+                edges.extend(members.map(|it| (places[it.index()], places[node.index()])));
+            }
         }
     }
     Graph {
-        name: plan.pipeline().name.value.clone(),
-        nodes: all()
-            .map(|node| Node {
-                title: plan.id(node),
-                note: String::new(),
-            })
-            .collect(),
+        name: parts[0].plan.pipeline().name.value.clone(),
+        nodes,
         edges: edges
             .into_iter()
             .map(|(from, to)| Edge {

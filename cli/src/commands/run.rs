@@ -248,7 +248,10 @@ fn force_in_trial(
     planned: &Planned,
 ) -> Result<(), CliError> {
     let past = trial::past(&planned.workspace, loaded.study_name())?;
-    let state = past.as_ref().and_then(|past| past.row(number)).map(|row| row.state);
+    let state = past
+        .as_ref()
+        .and_then(|past| past.row(number))
+        .map(|row| row.state);
     if state.is_some_and(|state| state != TrialState::Asked) {
         return Err(CliError::invalid(format!(
             "trial {number} was told, and the study does not run it again"
@@ -343,7 +346,11 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
         None => counts.nodes,
     };
     if nodes > 0 || planned.study.is_none() {
-        let before = if planned.study.is_some() { " before them" } else { "" };
+        let before = if planned.study.is_some() {
+            " before them"
+        } else {
+            ""
+        };
         what.push(format!("{}{before}", plural(nodes, "node")));
     }
     what.push(plural(slots as u64, "slot"));
@@ -793,7 +800,10 @@ mod tests {
     fn commas_of_ids_part_no_names() {
         for (text, names) in [
             ("a,b", vec!["a", "b"]),
-            ("score[trial=3,target=a],b", vec!["score[trial=3,target=a]", "b"]),
+            (
+                "score[trial=3,target=a],b",
+                vec!["score[trial=3,target=a]", "b"],
+            ),
             (r#"a[x="],\"",y=1],b"#, vec![r#"a[x="],\"",y=1]"#, "b"]),
         ] {
             assert_eq!(split_names(text), names, "{text}");

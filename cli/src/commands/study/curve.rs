@@ -25,7 +25,11 @@ pub(super) fn of(study: &Study) -> Option<String> {
         }
     }
     let maximize = goal.direction == Direction::Maximize;
-    Some(format!("best {} so far\n{}", goal.name, draw(&values, maximize)?))
+    Some(format!(
+        "best {} so far\n{}",
+        goal.name,
+        draw(&values, maximize)?
+    ))
 }
 
 /// Draws values by trial: a dot for each, a line for the best so far. Values far worse than most are left out.
@@ -48,10 +52,18 @@ fn draw(values: &[Option<f64>], maximize: bool) -> Option<String> {
     let scale = |value: f64| if log { value.ln() } else { value };
     let span = scale(high) - scale(low);
     let row = |value: f64| {
-        let share = if span > 0.0 { (scale(high) - scale(value)) / span } else { 0.5 };
-        (share * (ROWS - 1) as f64).round().clamp(0.0, (ROWS - 1) as f64) as usize
+        let share = if span > 0.0 {
+            (scale(high) - scale(value)) / span
+        } else {
+            0.5
+        };
+        (share * (ROWS - 1) as f64)
+            .round()
+            .clamp(0.0, (ROWS - 1) as f64) as usize
     };
-    let columns = values.len().min(COLUMNS);
+    // Few trials are as many columns wide as there is room for.
+    let wide = (COLUMNS / values.len()).max(1);
+    let columns = (values.len() * wide).min(COLUMNS);
     let column = |trial: usize| trial * columns / values.len();
     let mut grid = vec![vec![' '; columns]; ROWS];
     for (trial, value) in values.iter().enumerate() {
@@ -61,7 +73,8 @@ fn draw(values: &[Option<f64>], maximize: bool) -> Option<String> {
     }
     for (trial, value) in best.iter().enumerate() {
         if let Some(value) = value {
-            grid[row(*value)][column(trial)] = '━';
+            let at = column(trial);
+            grid[row(*value)][at..at + wide].fill('━');
         }
     }
     let label = |line: usize| match line {
@@ -118,8 +131,11 @@ mod tests {
         let lines: Vec<&str> = text.lines().collect();
         assert_eq!(lines.len(), ROWS + 1, "{text}");
         assert!(lines[0].starts_with("8.0000 ┤"), "{text}");
-        assert!(lines[ROWS - 1].ends_with("━") && lines[ROWS - 1].starts_with("1.0000"), "{text}");
-        assert_eq!(text.matches('━').count(), 6, "{text}");
+        assert!(
+            lines[ROWS - 1].ends_with("━") && lines[ROWS - 1].starts_with("1.0000"),
+            "{text}"
+        );
+        assert_eq!(text.matches('━').count(), 60, "{text}");
         assert!(lines[ROWS].trim_end().ends_with('6'), "{text}");
     }
 

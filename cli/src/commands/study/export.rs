@@ -96,7 +96,11 @@ fn columns(study: &Study) -> Vec<Column> {
     let mut columns = vec![
         Column::new(
             "trial",
-            Data::Int(rows.iter().map(|row| Some(row.trial.cast_signed())).collect()),
+            Data::Int(
+                rows.iter()
+                    .map(|row| Some(row.trial.cast_signed()))
+                    .collect(),
+            ),
         ),
         Column::new(
             "state",
@@ -109,7 +113,14 @@ fn columns(study: &Study) -> Vec<Column> {
     ];
     let points: Vec<Vec<Value>> = rows
         .iter()
-        .map(|row| definition.space.values(row.point).values().cloned().collect())
+        .map(|row| {
+            definition
+                .space
+                .values(row.point)
+                .values()
+                .cloned()
+                .collect()
+        })
         .collect();
     for (ix, param) in definition.space.parameters.iter().enumerate() {
         let cells = points.iter().map(|point| &point[ix]);
@@ -123,8 +134,12 @@ fn columns(study: &Study) -> Vec<Column> {
         let name = format!("values.{}", goal.name);
         columns.push(Column::new(&name, Data::Float(cells.collect())));
     }
-    let violation = rows.iter().map(|row| row.values.as_ref().map(|_| row.violation));
-    let seconds = rows.iter().map(|row| told(row).then_some(f64::from(row.seconds)));
+    let violation = rows
+        .iter()
+        .map(|row| row.values.as_ref().map(|_| row.violation));
+    let seconds = rows
+        .iter()
+        .map(|row| told(row).then_some(f64::from(row.seconds)));
     let reasons = rows.iter().map(|row| row.reason.map(str::to_owned));
     columns.extend([
         Column::new("violation", Data::Float(violation.collect())),

@@ -312,7 +312,10 @@ mod tests {
     fn a_small_file_has_these_bytes() {
         let file = write(&[
             Column::new("n", Data::Int(vec![Some(1), None, Some(-2)])),
-            Column::new("t", Data::Text(vec![Some("a".into()), Some("b".into()), None])),
+            Column::new(
+                "t",
+                Data::Text(vec![Some("a".into()), Some("b".into()), None]),
+            ),
         ]);
         assert_eq!(&file[..4], MAGIC);
         assert_eq!(&file[file.len() - 4..], MAGIC);

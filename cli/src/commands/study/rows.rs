@@ -80,16 +80,28 @@ pub(super) fn trials(subject: &Subject, choice: &Choice, json: bool, all: bool) 
         return Ok(0);
     }
     if rows.is_empty() {
-        let what = if choice.failed { "failed" } else { "was asked for" };
+        let what = if choice.failed {
+            "failed"
+        } else {
+            "was asked for"
+        };
         put!("no trial {what}");
         return Ok(0);
     }
     let most = most_rows(all).unwrap_or(usize::MAX);
     let left = rows.len().saturating_sub(most);
     // In the order of numbers the last ones are the news.
-    let (first, last) = if choice.sorted { (0, rows.len() - left) } else { (left, rows.len()) };
+    let (first, last) = if choice.sorted {
+        (0, rows.len() - left)
+    } else {
+        (left, rows.len())
+    };
     put!("{}", text(study, rows[first..last].iter().cloned()));
-    let word = if choice.sorted { "trial" } else { "earlier trial" };
+    let word = if choice.sorted {
+        "trial"
+    } else {
+        "earlier trial"
+    };
     and_more(rows.len(), most, word);
     Ok(0)
 }
@@ -136,7 +148,12 @@ fn cells<'s>(
 ) -> (Vec<String>, Vec<Vec<String>>) {
     let definition = study.definition();
     let mut header = vec!["trial".to_owned(), "state".to_owned()];
-    header.extend(definition.objectives.iter().map(|goal| goal.name.to_string()));
+    header.extend(
+        definition
+            .objectives
+            .iter()
+            .map(|goal| goal.name.to_string()),
+    );
     let params = definition.space.parameters.iter();
     header.extend(params.map(|param| param.name.to_string()));
     header.extend(["infeasible by", "replicates", "time", "hits", "reason"].map(String::from));
@@ -180,13 +197,20 @@ fn line(study: &Study, row: &TrialRow<'_>) -> Vec<String> {
         true => float_text(row.violation),
         false => String::new(),
     });
-    cells.push(if told { if_some(row.replicates) } else { String::new() });
+    cells.push(if told {
+        if_some(row.replicates)
+    } else {
+        String::new()
+    });
     cells.push(match told {
         true => format_seconds(f64::from(row.seconds)),
         false => String::new(),
     });
     cells.push(if_some(row.hits));
-    cells.push(row.reason.map_or(String::new(), |reason| short(reason, REASON)));
+    cells.push(
+        row.reason
+            .map_or(String::new(), |reason| short(reason, REASON)),
+    );
     cells
 }
 

@@ -78,9 +78,7 @@ fn pace(study: &Study) -> Option<f64> {
 /// Reasons of failures, the most frequent first, each with its trials.
 fn failures(study: &Study) -> Vec<(String, Vec<u64>)> {
     let failed = study.rows().filter(|row| row.state == TrialState::Failed);
-    dagrun_report::trial_failures(
-        failed.map(|row| (row.trial, row.reason.unwrap_or("failed"))),
-    )
+    dagrun_report::trial_failures(failed.map(|row| (row.trial, row.reason.unwrap_or("failed"))))
 }
 
 fn trial_json(study: &Study, trial: u64) -> serde_json::Value {
@@ -143,15 +141,24 @@ fn head(subject: &Subject, style: Style) {
     let reason = study
         .last_end()
         .filter(|_| state != "running")
-        .map_or(String::new(), |reason| format!(": {}", escape(&reason.to_string())));
+        .map_or(String::new(), |reason| {
+            format!(": {}", escape(&reason.to_string()))
+        });
     put!(
         "{} {}{reason}",
         style.paint_out(Ink::Bold, &escape(&subject.name)),
         style.paint_out(ink, state)
     );
-    let mut parts = vec![format!("{} of {} trials told", counts.told, definition.trials)];
+    let mut parts = vec![format!(
+        "{} of {} trials told",
+        counts.told, definition.trials
+    )];
     let pending = study.pending().count() as u64;
-    let waiting = if subject.live { "running" } else { "not told yet" };
+    let waiting = if subject.live {
+        "running"
+    } else {
+        "not told yet"
+    };
     for (n, word) in [
         (counts.failed, "failed"),
         (counts.infeasible, "infeasible"),
@@ -203,7 +210,10 @@ fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
             .join(", "),
         None => dagrun_run::state_name(row.state).to_owned(),
     };
-    put!("{title} {trial}: {}", style.paint_out(Ink::Good, &escape(&values)));
+    put!(
+        "{title} {trial}: {}",
+        style.paint_out(Ink::Good, &escape(&values))
+    );
     let params = study.values(trial).unwrap_or_default();
     let width = params.keys().map(|name| name.len()).max().unwrap_or(0);
     for (name, value) in params.iter() {
@@ -214,7 +224,10 @@ fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
         put!("  {name:width$} = {text}");
     }
     if row.violation > 0.0 {
-        put!("  infeasible by {}", dagrun_model::float_text(row.violation));
+        put!(
+            "  infeasible by {}",
+            dagrun_model::float_text(row.violation)
+        );
     }
     if let Some(reason) = row.reason {
         put!("  failed: {}", escape(reason));
@@ -230,7 +243,10 @@ fn front_table(study: &Study, front: &[u64]) {
     let shown_rows = shown.iter().filter_map(|trial| study.row(*trial));
     put!("{}", rows::text(study, shown_rows));
     if front.len() > shown.len() {
-        put!("... and {} more (dagrun study best)", front.len() - shown.len());
+        put!(
+            "... and {} more (dagrun study best)",
+            front.len() - shown.len()
+        );
     }
 }
 
@@ -251,7 +267,9 @@ pub(super) fn best(subject: &Subject, trial: Option<u64>, form: Form, style: Sty
             "no trial of study `{}` has a value that counts",
             subject.name
         ))
-        .hint("`dagrun study trials --failed` lists failures; infeasible trials are never the best"));
+        .hint(
+            "`dagrun study trials --failed` lists failures; infeasible trials are never the best",
+        ));
     };
     let single = trial.is_some() || study.definition().objectives.len() == 1;
     match form {
@@ -260,7 +278,9 @@ pub(super) fn best(subject: &Subject, trial: Option<u64>, form: Form, style: Sty
             let all = trials.iter().map(|trial| trial_json(study, *trial));
             put!("{}", serde_json::Value::from(all.collect::<Vec<_>>()));
         }
-        Form::Params if single => put!("{}", params_yaml(&study.values(*first).unwrap_or_default())),
+        Form::Params if single => {
+            put!("{}", params_yaml(&study.values(*first).unwrap_or_default()))
+        }
         Form::Params => {
             return Err(CliError::invalid(format!(
                 "study `{}` has several objectives, and {} on its Pareto front",
