@@ -16,6 +16,7 @@ from likelihood import align, read_epidemics
 from heatmap import viridis
 
 DOT, BEST = "#9ecae1", "#08519c"
+TRANSMISSION, RECOVERY = (1.0, 3.0), (0.25, 0.85)  # the space of the study
 LEFT, TOP, WIDTH, HEIGHT, GAP, RIGHT = 74, 54, 400, 300, 96, 40
 
 
@@ -80,36 +81,35 @@ def progress(trials, best):
             steps.append((trial["trial"], reached))
     steps.append((last, reached))
 
-    parts = title(LEFT, "a", "how unlikely the record is under each trial")
+    parts = title(LEFT, "a", "fit of each trial")
     parts += panel.y_axis([(y, y) for y in svg.round_ticks(low, high)], "negative log-likelihood", grid=True)
     parts += [svg.circle(panel.x(t["trial"]), panel.y(t["nll"]), 3.4, DOT, 'stroke="#4292c6" stroke-width="0.8"') for t in trials]
     parts.append(panel.curve([x for x, _ in steps], [y for _, y in steps], BEST))
     parts += panel.x_axis([(x, x) for x in svg.round_ticks(0, last)], "trial")
-    x, y = panel.right - 116, panel.top + 12
-    parts += [svg.rect(x - 10, y - 14, 126, 48, "#fff", 'fill-opacity="0.85"')]
-    parts += [svg.circle(x + 11, y, 3.4, DOT, 'stroke="#4292c6" stroke-width="0.8"'), svg.text(x + 30, y + 4, "trial", "note")]
-    parts += [svg.line(x, y + 20, x + 22, y + 20, BEST, 2), svg.text(x + 30, y + 24, "best so far", "note")]
+    x, y = panel.right - 190, TOP - 32
+    parts += [svg.circle(x, y, 3.4, DOT, 'stroke="#4292c6" stroke-width="0.8"'), svg.text(x + 12, y + 4, "trial", "note")]
+    parts += [svg.line(x + 60, y, x + 82, y, BEST, 2), svg.text(x + 92, y + 4, "best so far", "note")]
     return parts
 
 
 def rates(trials, best):
-    """Draw where the trials went; early ones are light, late ones dark, and a ring marks the best."""
-    xs, ys = [t["transmission"] for t in trials], [t["recovery"] for t in trials]
+    """Draw where the trials went; a ring marks the best."""
     left = LEFT + WIDTH + GAP
-    panel = svg.Panel(left, TOP, WIDTH, HEIGHT, (1.0, 3.0), (0.25, 0.85))
-    parts = title(left, "b", "rates that were tried")
+    (x_low, x_high), (y_low, y_high) = TRANSMISSION, RECOVERY
+    panel = svg.Panel(left, TOP, WIDTH, HEIGHT, TRANSMISSION, RECOVERY)
+    parts = title(left, "b", "rates that were tried, from yellow (first) to violet (last)")
     parts += panel.y_axis([(y / 10, f"{y / 10:.1f}") for y in range(3, 9)], "recovery (per day)", grid=True)
     for r0 in (2, 3, 4, 5, 6):
-        end = min(3.0, r0 * 0.85)
-        start = max(1.0, r0 * 0.25)
+        end = min(x_high, r0 * y_high)
+        start = max(x_low, r0 * y_low)
         parts.append(svg.line(panel.x(start), panel.y(start / r0), panel.x(end), panel.y(end / r0), "#aaa", 1, 'stroke-dasharray="5 4"'))
-        if end < 3.0:
+        if end < x_high:
             parts.append(svg.text(panel.x(end), panel.top - 6, f"R₀ = {r0}", "small", "middle"))
         else:
             parts.append(svg.text(panel.right + 5, panel.y(end / r0) + 4, f"{r0}", "small"))
-    for k, (x, y) in enumerate(zip(xs, ys)):
-        shade = viridis(1 - k / max(len(xs) - 1, 1))
-        parts.append(svg.circle(panel.x(x), panel.y(y), 4, shade, 'stroke="#555" stroke-width="0.6"'))
+    for k, trial in enumerate(trials):
+        shade = viridis(1 - k / max(len(trials) - 1, 1))
+        parts.append(svg.circle(panel.x(trial["transmission"]), panel.y(trial["recovery"]), 4, shade, 'stroke="#555" stroke-width="0.6"'))
     parts.append(svg.circle(panel.x(best["transmission"]), panel.y(best["recovery"]), 8, "none", 'stroke="#d7301f" stroke-width="2.2"'))
     parts += panel.x_axis([(x / 2, f"{x / 2:.1f}") for x in range(2, 7)], "transmission (per day)")
     return parts
