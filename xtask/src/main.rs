@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::run(),
         ["docs"] => generated::write(),
         ["bench", names @ ..] => bench::bench(names),
+        ["bench-study", n] => bench::bare_study(n),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -11,6 +11,8 @@ fn write(path: &Path, text: &str) -> Result<(), String> {
 pub(crate) struct Levels {
     pub(crate) levels: u64,
     pub(crate) width: u64,
+    /// Each node also reads a file of its own, `src/LEVEL/I.txt`: for dagrun, ninja and make.
+    pub(crate) own_files: bool,
 }
 
 impl Levels {
@@ -18,11 +20,19 @@ impl Levels {
         self.levels * self.width
     }
 
-    /// The inputs of the first level.
+    /// The inputs of the first level, or of all.
     pub(crate) fn sources(&self, folder: &Path) -> Result<(), String> {
-        fs::create_dir_all(folder.join("src")).map_err(|error| error.to_string())?;
-        (0..self.width)
-            .try_for_each(|i| write(&folder.join(format!("src/{i}.txt")), &format!("{i}\n")))
+        let in_folder = |name: &str, prefix: &str| {
+            let folder = folder.join(name);
+            fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
+            (0..self.width)
+                .try_for_each(|i| write(&folder.join(format!("{i}.txt")), &format!("{prefix}{i}\n")))
+        };
+        match self.own_files {
+            false => in_folder("src", ""),
+            true => (0..self.levels)
+                .try_for_each(|level| in_folder(&format!("src/{level}"), &format!("{level} "))),
+        }
     }
 
     pub(crate) fn dagrun(&self, folder: &Path) -> Result<(), String> {
@@ -33,19 +43,31 @@ impl Levels {
                 text,
                 "  l{level}:\n    matrix: {{i: \"${{{{ range(0, {last}) }}}}\"}}\n"
             );
-            if level == 0 {
-                text.push_str("    inputs: {up: \"src/${{ matrix.i }}.txt\"}\n");
-            } else {
-                let before = level - 1;
-                let _ = write!(
-                    text,
-                    "    needs: l{before}\n    inputs: {{up: \"${{{{ needs.l{before}.outputs.f }}}}\"}}\n"
-                );
+            let mut inputs = Vec::new();
+            if self.own_files {
+                inputs.push(("own", format!("src/{level}/${{{{ matrix.i }}}}.txt")));
+            } else if level == 0 {
+                inputs.push(("up", "src/${{ matrix.i }}.txt".to_owned()));
             }
+            if level > 0 {
+                let before = level - 1;
+                let _ = writeln!(text, "    needs: l{before}");
+                inputs.push(("up", format!("${{{{ needs.l{before}.outputs.f }}}}")));
+            }
+            let paths: Vec<String> = inputs
+                .iter()
+                .map(|(name, path)| format!("{name}: \"{path}\""))
+                .collect();
+            let words: Vec<String> = inputs
+                .iter()
+                .map(|(name, _)| format!("\"${{{{ inputs.{name} }}}}\""))
+                .collect();
+            let _ = writeln!(text, "    inputs: {{{}}}", paths.join(", "));
             text.push_str("    outputs: {f: f.txt}\n");
             let _ = writeln!(
                 text,
-                "    run: [sh, -c, 'cat \"$0\" > \"$1\" && echo {level} >> \"$1\"', \"${{{{ inputs.up }}}}\", \"${{{{ outputs.f }}}}\"]"
+                "    run: [sh, -c, 'to=\"$0\"; cat \"$@\" > \"$to\" && echo {level} >> \"$to\"', \"${{{{ outputs.f }}}}\", {}]",
+                words.join(", ")
             );
         }
         write(&folder.join("pipeline.yaml"), &text)
@@ -112,10 +134,12 @@ impl Levels {
     fn each(&self, mut node: impl FnMut(u64, u64, &str)) {
         for level in 0..self.levels {
             for i in 0..self.width {
-                let up = if level == 0 {
-                    format!("src/{i}.txt")
-                } else {
-                    format!("l{}_{i}.txt", level - 1)
+                let before = level.wrapping_sub(1);
+                let up = match (self.own_files, level) {
+                    (false, 0) => format!("src/{i}.txt"),
+                    (false, _) => format!("l{before}_{i}.txt"),
+                    (true, 0) => format!("src/0/{i}.txt"),
+                    (true, _) => format!("src/{level}/{i}.txt l{before}_{i}.txt"),
                 };
                 node(level, i, &up);
             }

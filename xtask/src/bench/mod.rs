@@ -8,10 +8,14 @@ mod graphs;
 mod measure;
 mod peers;
 mod report;
+mod study;
 
 use std::path::PathBuf;
 
 use crate::tools::{root, run};
+
+/// The figures of studies, which have a page of their own.
+const STUDY: &str = "study";
 
 /// What a bench measured: rows beside dagrun's own.
 pub(crate) struct Table {
@@ -62,9 +66,9 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     for name in &names {
-        if !cases::NAMES.contains(name) {
+        if !cases::NAMES.contains(name) && *name != STUDY {
             return Err(format!(
-                "unknown bench `{name}`; there are {}",
+                "unknown bench `{name}`; there are {}, {STUDY}",
                 cases::NAMES.join(", ")
             ));
         }
@@ -74,8 +78,8 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
         peers::install();
     }
     let bench = Bench {
-        dagrun: root().join("target/release/dagrun"),
-        scratch: root().join("target/bench"),
+        dagrun: target().join("release/dagrun"),
+        scratch: target().join("bench"),
         quick,
     };
     std::fs::create_dir_all(&bench.scratch)
@@ -89,8 +93,22 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
             tables.push(table);
         }
     }
-    report::write(&tables)
+    if names.is_empty() || names.contains(&STUDY) {
+        study::run(&bench)?;
+    }
+    match tables.is_empty() {
+        true => Ok(()),
+        false => report::write(&tables),
+    }
 }
+
+/// Where cargo builds.
+fn target() -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
+}
+
+/// A study in a process of its own: `cargo xtask bench-study NODES`.
+pub(crate) use study::core_alone as bare_study;
 
 /// The bare loop that `trues` compares with: `cargo xtask bench-spawn N`.
 pub(crate) fn bare_spawn_loop(n: &str) -> Result<(), String> {
