@@ -7,7 +7,10 @@
 use std::f64::consts::TAU;
 
 use super::{
-    super::{Draws, normal::mass},
+    super::{
+        Draws,
+        normal::{cdf, mass},
+    },
     scale::Scale,
 };
 use crate::special::normal_quantile;
@@ -15,7 +18,11 @@ use crate::special::normal_quantile;
 /// So many of the newest trials have full weight; older ones have less, along a ramp.
 const NEWEST: usize = 25;
 /// Cells of less than this many widths of a kernel take its density at their middle.
-const NARROW: f64 = 0.02;
+const NARROW: f64 = 0.25;
+/// Beyond this many widths a kernel has no mass that counts.
+const FAR: f64 = 8.0;
+/// Kernels whose logarithm is so much below the greatest add nothing.
+const NOTHING: f64 = -37.0;
 
 /// A mixture of kernels.
 #[derive(Debug)]
@@ -38,7 +45,7 @@ struct Axis<'a> {
 enum Kernels {
     Normal {
         /// Those that differ.
-        kernels: Vec<Normal>,
+        kernels: Normals,
         /// Which one each has; none where each has its own.
         which: Option<Vec<u32>>,
     },
@@ -50,16 +57,16 @@ enum Kernels {
     },
 }
 
-/// A normal distribution between the ends of the axis.
-#[derive(Clone, Copy, Debug)]
-struct Normal {
-    centre: f64,
-    width: f64,
-    inverse: f64,
-    /// The logarithm of its mass between the ends.
-    log_mass: f64,
-    /// The logarithm of its density at the centre.
-    log_peak: f64,
+/// Normal distributions between the ends of the axis, as columns.
+#[derive(Debug, Default)]
+struct Normals {
+    centres: Vec<f64>,
+    /// One divided by the width.
+    inverses: Vec<f64>,
+    /// Logarithms of the mass between the ends.
+    log_masses: Vec<f64>,
+    /// Logarithms of the density at the centre.
+    log_peaks: Vec<f64>,
 }
 
 impl<'a> Parzen<'a> {
@@ -85,7 +92,7 @@ impl<'a> Parzen<'a> {
                 kernels: match **scale {
                     Scale::Choice { count } => choice(column, count),
                     Scale::Number { low, high, .. } => {
-                        numbers(column.collect(), low, high, scale.is_counted())
+                        numbers(column, low, high, scale.is_counted())
                     }
                 },
             }
@@ -114,8 +121,11 @@ impl<'a> Parzen<'a> {
             axis.add_log_density(*place, scratch);
         }
         let greatest = scratch.iter().copied().fold(f64::NEG_INFINITY, f64::max);
-        let sum: f64 = scratch.iter().map(|it| (it - greatest).exp()).sum();
-        greatest + sum.ln()
+        let near = scratch
+            .iter()
+            .map(|it| it - greatest)
+            .filter(|it| *it > NOTHING);
+        greatest + near.map(f64::exp).sum::<f64>().ln()
     }
 }
 
@@ -124,10 +134,10 @@ impl Axis<'_> {
         match (&self.kernels, self.scale) {
             (Kernels::Normal { kernels, which }, Scale::Number { low, .. }) => {
                 let kernel = which.as_ref().map_or(kernel, |it| it[kernel] as usize);
-                let it = kernels[kernel];
-                let from = super::super::normal::cdf((low - it.centre) * it.inverse);
-                let z = normal_quantile(from + u * it.log_mass.exp());
-                self.scale.nearest(it.centre + it.width * z)
+                let (centre, inverse) = (kernels.centres[kernel], kernels.inverses[kernel]);
+                let from = cdf((low - centre) * inverse);
+                let z = normal_quantile(from + u * kernels.log_masses[kernel].exp());
+                self.scale.nearest(centre + z / inverse)
             }
             (Kernels::Choice { observed, odds }, Scale::Choice { count }) => {
                 let seen = observed.get(kernel).map(|it| *it as usize);
@@ -161,48 +171,79 @@ impl Axis<'_> {
                     *prior += even;
                 }
             }
-            Kernels::Normal { kernels, which } => match (self.scale.cell(place), which) {
-                (None, _) => {
-                    for (sum, it) in sums.iter_mut().zip(kernels) {
-                        *sum += it.log_density(place);
-                    }
+            Kernels::Normal { kernels, which } => {
+                let Some(cell) = self.scale.cell(place) else {
+                    return kernels.add_log_density(place, sums);
+                };
+                let masses: Vec<f64> = (0..kernels.centres.len())
+                    .map(|at| kernels.log_cell(at, cell))
+                    .collect();
+                for (at, sum) in sums.iter_mut().enumerate() {
+                    *sum += masses[which.as_ref().map_or(at, |it| it[at] as usize)];
                 }
-                (Some(cell), which) => {
-                    let masses: Vec<f64> = kernels.iter().map(|it| it.log_cell(cell)).collect();
-                    for (at, sum) in sums.iter_mut().enumerate() {
-                        let kernel = which.as_ref().map_or(at, |it| it[at] as usize);
-                        *sum += masses[kernel];
-                    }
-                }
-            },
+            }
         }
     }
 }
 
-impl Normal {
-    fn new(centre: f64, width: f64, low: f64, high: f64) -> Self {
+impl Normals {
+    fn push(&mut self, centre: f64, width: f64, (low, high): (f64, f64)) {
         let inverse = 1.0 / width;
-        let log_mass = mass((low - centre) * inverse, (high - centre) * inverse).ln();
+        let (from, to) = ((low - centre) * inverse, (high - centre) * inverse);
+        let log_mass = match from < -FAR && to > FAR {
+            true => 0.0,
+            false => mass(from, to).ln(),
+        };
+        // Most kernels have the least width: their peaks are equal.
+        let log_peak = match (
+            self.inverses.last(),
+            self.log_peaks.last(),
+            self.log_masses.last(),
+        ) {
+            (Some(before), Some(peak), Some(mass)) if *before == inverse => peak + mass,
+            _ => -(width * TAU.sqrt()).ln(),
+        };
+        self.centres.push(centre);
+        self.inverses.push(inverse);
+        self.log_masses.push(log_mass);
+        self.log_peaks.push(log_peak - log_mass);
+    }
+
+    /// The position of the last one.
+    fn last(&self) -> u32 {
+        u32::try_from(self.centres.len() - 1).expect("a bounded number of kernels")
+    }
+
+    /// The same in the order of the trials.
+    fn ordered(&self, which: &[u32]) -> Self {
+        let column = |from: &[f64]| which.iter().map(|at| from[*at as usize]).collect();
         Self {
-            centre,
-            width,
-            inverse,
-            log_mass,
-            log_peak: -(width * TAU.sqrt()).ln() - log_mass,
+            centres: column(&self.centres),
+            inverses: column(&self.inverses),
+            log_masses: column(&self.log_masses),
+            log_peaks: column(&self.log_peaks),
         }
     }
 
-    fn log_density(&self, place: f64) -> f64 {
-        let z = (place - self.centre) * self.inverse;
-        self.log_peak - 0.5 * z * z
+    fn add_log_density(&self, place: f64, sums: &mut [f64]) {
+        let kernels = self.centres.iter().zip(&self.inverses).zip(&self.log_peaks);
+        for (sum, ((centre, inverse), log_peak)) in sums.iter_mut().zip(kernels) {
+            let z = (place - centre) * inverse;
+            *sum += log_peak - 0.5 * z * z;
+        }
     }
 
-    fn log_cell(&self, (from, to): (f64, f64)) -> f64 {
-        if (to - from) * self.inverse < NARROW {
-            return self.log_density(0.5 * (from + to)) + (to - from).ln();
+    /// The logarithm of the mass of a cell.
+    fn log_cell(&self, at: usize, (from, to): (f64, f64)) -> f64 {
+        let (centre, inverse) = (self.centres[at], self.inverses[at]);
+        let width = (to - from) * inverse;
+        let z = (0.5 * (from + to) - centre) * inverse;
+        if width < NARROW || z.abs() > FAR {
+            // The density at the middle, and how much it bends: off by less than a thousandth.
+            let bend = width * width * (z * z - 1.0) / 24.0;
+            return self.log_peaks[at] - 0.5 * z * z + bend.min(1.0) + (to - from).ln();
         }
-        let z = |place: f64| (place - self.centre) * self.inverse;
-        mass(z(from), z(to)).max(f64::MIN_POSITIVE).ln() - self.log_mass
+        mass(z - 0.5 * width, z + 0.5 * width).ln() - self.log_masses[at]
     }
 }
 
@@ -229,57 +270,49 @@ fn choice(column: impl Iterator<Item = f64>, count: usize) -> Kernels {
     }
 }
 
-fn numbers(centres: Vec<f64>, low: f64, high: f64, counted: bool) -> Kernels {
-    let count = centres.len();
-    let mut order: Vec<u32> = (0..).take(count).collect();
-    order.sort_unstable_by(|a, b| {
-        let (x, y) = (centres[*a as usize], centres[*b as usize]);
-        x.total_cmp(&y).then(a.cmp(b))
-    });
+fn numbers(centres: impl Iterator<Item = f64>, low: f64, high: f64, counted: bool) -> Kernels {
+    let mut sorted: Vec<(f64, u32)> = centres.zip(0..).collect();
+    sorted.sort_unstable_by(|a, b| a.0.total_cmp(&b.0).then(a.1.cmp(&b.1)));
+    let count = sorted.len();
     let range = high - low;
     let least = range / (count as f64 + 2.0).min(100.0);
-    let sorted = |at: usize| centres[order[at] as usize];
     let width = |at: usize| {
-        let before = match at {
-            0 if count > 1 => 0.0,
-            0 => sorted(0) - low,
-            _ => sorted(at) - sorted(at - 1),
+        let centre = sorted[at].0;
+        // The ends of the axis are neighbours of a single trial alone.
+        let before = match at.checked_sub(1) {
+            Some(before) => centre - sorted[before].0,
+            None if count > 1 => 0.0,
+            None => centre - low,
         };
-        let after = match at + 1 == count {
-            true if count > 1 => 0.0,
-            true => high - sorted(at),
-            false => sorted(at + 1) - sorted(at),
+        let after = match sorted.get(at + 1) {
+            Some(after) => after.0 - centre,
+            None if count > 1 => 0.0,
+            None => high - centre,
         };
         before.max(after).clamp(least, range)
     };
-    let prior = Normal::new(0.5 * (low + high), range, low, high);
-    if !counted {
-        let mut kernels = vec![prior; count + 1];
-        for at in 0..count {
-            kernels[order[at] as usize] = Normal::new(sorted(at), width(at), low, high);
+    // Sorted kernels of the same width follow each other, and where values are counted many are equal, whose masses cost most.
+    let mut kernels = Normals::default();
+    let mut which = vec![0_u32; count + 1];
+    for (at, (centre, trial)) in sorted.iter().enumerate() {
+        let width = width(at);
+        let same = kernels.centres.last() == Some(centre)
+            && kernels.inverses.last() == Some(&(1.0 / width));
+        if !(counted && same) {
+            kernels.push(*centre, width, (low, high));
         }
+        which[*trial as usize] = kernels.last();
+    }
+    kernels.push(0.5 * (low + high), range, (low, high));
+    which[count] = kernels.last();
+    if counted {
         return Kernels::Normal {
             kernels,
-            which: None,
+            which: Some(which),
         };
     }
-    // Where values are counted many kernels are equal, and their masses cost most.
-    let mut kernels: Vec<Normal> = Vec::new();
-    let mut which = vec![0; count + 1];
-    for at in 0..count {
-        let (centre, width) = (sorted(at), width(at));
-        let new = kernels
-            .last()
-            .is_none_or(|it| it.centre != centre || it.width != width);
-        if new {
-            kernels.push(Normal::new(centre, width, low, high));
-        }
-        which[order[at] as usize] = kernels.len() as u32 - 1;
-    }
-    which[count] = kernels.len() as u32;
-    kernels.push(prior);
     Kernels::Normal {
-        kernels,
-        which: Some(which),
+        kernels: kernels.ordered(&which),
+        which: None,
     }
 }

@@ -247,7 +247,7 @@ mod tests {
             let mut chance = Chance(7);
             let mut ranking = Ranking::default();
             let mut all = Vec::new();
-            for number in 0..2000 {
+            for number in 0..700 {
                 let values = (0..objectives).map(|_| chance.unit()).collect();
                 let entry = Entry {
                     violation: if chance.below(3) == 0 {
