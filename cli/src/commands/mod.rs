@@ -3,6 +3,7 @@
 mod cache;
 mod explain;
 mod graph;
+mod later;
 mod node;
 mod plan;
 mod plan_study;

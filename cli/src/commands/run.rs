@@ -21,7 +21,7 @@ use dagrun_study::TrialState;
 
 use crate::{
     args::{Global, Pipeline, RescoreArgs, RunArgs, StudyChoice},
-    commands::{report, run_error},
+    commands::{later::Later, report, run_error},
     error::{CliError, Context, Done, Kind},
     leftovers,
     load::{Loaded, Planned, PlannedStudy},
@@ -109,8 +109,15 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
         .study
         .as_ref()
         .map(|_| trial::jobs_of_trials(&loaded.pipeline));
-    let jobs = nodes_by_job(&planned.plan);
-    followers.progress(Progress::new(style, jobs, jobs_of_trials))?;
+    let at_once = style.live || style.verbose > 0 || planned.study.is_some();
+    let of_plan = planned.plan.clone();
+    let (subscriber, progress) = Later::new(QUEUE, move || {
+        Progress::new(style, nodes_by_job(&of_plan), jobs_of_trials)
+    });
+    followers.subscribers.push(subscriber);
+    if at_once {
+        progress.begin().map_err(CliError::environment)?;
+    }
     if let Some(path) = &args.events {
         followers.ndjson(path)?;
     }
@@ -143,12 +150,13 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
             grace: loaded.settings.grace.value,
             log_cap: loaded.settings.log_cap.value,
         },
-        executor: executor(&loaded.settings, planned.store, slots),
+        executor: progress.begin_with(executor(&loaded.settings, planned.store, slots)),
         subscribers: std::mem::take(&mut followers.subscribers),
         progress: Arc::default(),
         stop: stop_receiver,
     })
     .map_err(run_error)?;
+    progress.join()?;
     followers.join()?;
 
     let end = End {
@@ -447,18 +455,6 @@ struct Followers {
 }
 
 impl Followers {
-    fn progress(&mut self, mut progress: Progress) -> Result<(), CliError> {
-        self.follow(move |subscription| {
-            while let Some(notification) = subscription.next() {
-                if let Notification::Event(record) = notification {
-                    progress.event(&record);
-                }
-            }
-            progress.finish();
-            Ok(())
-        })
-    }
-
     fn ndjson(&mut self, path: &PathBuf) -> Result<(), CliError> {
         let to: Box<dyn Write + Send> = if path.as_os_str() == "-" {
             Box::new(std::io::stdout())

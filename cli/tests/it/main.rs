@@ -10,3 +10,4 @@ mod hostile;
 mod kit;
 mod places;
 mod stopping;
+mod studies;

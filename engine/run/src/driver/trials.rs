@@ -49,6 +49,8 @@ pub(crate) struct StudyRun<'p> {
     live: BTreeMap<u64, LiveTrial>,
     /// By the first node of a part: its trial.
     trials: BTreeMap<u32, u64>,
+    /// Of trials that are not told: how many nodes an engine without deduplication would run.
+    naive: BTreeMap<u64, u64>,
     /// Parts of trials that grew, which go when their last nodes are done.
     outgrown: Vec<LiveTrial>,
     sampler: Option<ExternalSampler>,
@@ -89,12 +91,6 @@ struct LiveTrial {
     cancelled: bool,
 }
 
-impl LiveTrial {
-    fn naive(&self) -> u64 {
-        self.part.plan().counts().naive
-    }
-}
-
 impl<'p> StudyRun<'p> {
     /// Opens the study of a request.
     pub(super) fn open(
@@ -128,6 +124,7 @@ impl<'p> StudyRun<'p> {
             events: Vec::new(),
             live: BTreeMap::new(),
             trials: BTreeMap::new(),
+            naive: BTreeMap::new(),
             outgrown: Vec::new(),
             sampler: None,
             asked: None,
@@ -501,7 +498,7 @@ impl Driver<'_> {
                 replicates: end.replicates,
                 nodes: end.nodes,
                 hits: end.hits,
-                naive: study.live.get(trial).map_or(0, LiveTrial::naive),
+                naive: study.naive.remove(trial).unwrap_or(0),
                 best: study.best(),
             });
             if study.time_told.elapsed() >= TELL_TIME {
@@ -563,6 +560,7 @@ impl Driver<'_> {
             study.width = widest(&plan);
             study.say_slots();
         }
+        study.naive.insert(number, plan.counts().naive);
         let (part, delta) = study.growing.add(Arc::new(plan), false);
         study.nodes = part.nodes().len() as u32;
         let is_open = |node: &NodeIx| match part.nodes().contains(&node.0) {
@@ -838,9 +836,12 @@ impl Driver<'_> {
                 self.extend(delta, &exports);
             }
             Err(why) => {
-                self.fatal = Some(format!(
-                    "what runs after the study cannot be planned: {why}"
-                ));
+                let why = format!("what runs after the study cannot be planned: {why}");
+                // Where the study has failed there may be no best trial to read, and the study is what failed.
+                match &study.end {
+                    Some(end) if !end.succeeded() => self.warn(why),
+                    _ => self.fatal = Some(why),
+                }
             }
         }
     }
