@@ -25,8 +25,9 @@ impl Levels {
         let in_folder = |name: &str, prefix: &str| {
             let folder = folder.join(name);
             fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-            (0..self.width)
-                .try_for_each(|i| write(&folder.join(format!("{i}.txt")), &format!("{prefix}{i}\n")))
+            (0..self.width).try_for_each(|i| {
+                write(&folder.join(format!("{i}.txt")), &format!("{prefix}{i}\n"))
+            })
         };
         match self.own_files {
             false => in_folder("src", ""),
