@@ -30,14 +30,27 @@ pub fn header() -> [u8; HEADER_LEN] {
 /// # Panics
 /// When the payload is empty or longer than [`MAX_PAYLOAD`].
 pub fn encode(payload: &[u8], out: &mut Vec<u8>) {
+    encode_with(out, |out| out.extend_from_slice(payload));
+}
+
+/// Appends a record whose payload `write` appends, without a copy of it.
+///
+/// # Panics
+/// As [`encode`].
+pub fn encode_with<R>(out: &mut Vec<u8>, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+    let start = out.len();
+    out.extend_from_slice(&[0; RECORD_HEAD]);
+    let result = write(out);
+    let payload = &out[start + RECORD_HEAD..];
     assert!(
         !payload.is_empty() && payload.len() <= MAX_PAYLOAD,
         "a record has 1 to {MAX_PAYLOAD} bytes"
     );
     let length = u32::try_from(payload.len()).expect("checked against the limit above");
-    out.extend_from_slice(&length.to_le_bytes());
-    out.extend_from_slice(&checksum(length, payload).to_le_bytes());
-    out.extend_from_slice(payload);
+    let crc = checksum(length, payload);
+    out[start..start + 4].copy_from_slice(&length.to_le_bytes());
+    out[start + 4..start + RECORD_HEAD].copy_from_slice(&crc.to_le_bytes());
+    result
 }
 
 fn checksum(length: u32, payload: &[u8]) -> u32 {
@@ -85,6 +98,24 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
         None => decode_from(bytes, HEADER_LEN, &mut records),
     };
     Decoded { records, end }
+}
+
+/// The payload of the first record of a journal that begins with these bytes; `None` where it is not whole among them.
+pub fn first(head: &[u8]) -> Option<&[u8]> {
+    match header_end(head) {
+        None => record_at(head, HEADER_LEN),
+        Some(_) => None,
+    }
+}
+
+/// The payload of the last record of a journal that ends with these bytes; `None` where it is not whole among them, or torn.
+pub fn last(tail: &[u8]) -> Option<&[u8]> {
+    let starts = (0..tail.len().saturating_sub(RECORD_HEAD)).rev();
+    let ends_here = |at: &usize| {
+        let length = tail[*at..*at + 4].try_into().map(u32::from_le_bytes);
+        length.is_ok_and(|length| length as usize == tail.len() - at - RECORD_HEAD)
+    };
+    starts.filter(ends_here).find_map(|at| record_at(tail, at))
 }
 
 /// All good records, also those behind damage: what a repair keeps.
@@ -170,6 +201,23 @@ mod tests {
                 .into_bytes()
             })
             .collect()
+    }
+
+    #[test]
+    fn the_ends_of_a_journal_are_read_without_the_rest() {
+        let payloads = payloads();
+        let (bytes, starts) = journal(&payloads);
+        assert_eq!(first(&bytes[..starts[1]]), Some(&payloads[0][..]));
+        assert_eq!(first(&bytes[..starts[1] - 1]), None);
+        let end = *starts.last().unwrap();
+        assert_eq!(
+            last(&bytes[end - 100..]),
+            payloads.last().map(Vec::as_slice)
+        );
+        assert_eq!(last(&bytes[end..]), payloads.last().map(Vec::as_slice));
+        assert_eq!(last(&bytes[end + 1..]), None);
+        assert_eq!(last(&bytes[end..bytes.len() - 1]), None);
+        assert_eq!(last(b""), None);
     }
 
     fn journal(payloads: &[Vec<u8>]) -> (Vec<u8>, Vec<usize>) {

@@ -14,6 +14,7 @@ mod event;
 mod fold;
 pub mod journal;
 mod trials;
+mod write;
 
 pub use event::*;
 pub use fold::*;

@@ -11,7 +11,7 @@ pub fn eval_template(template: &Template, ctx: &dyn Context) -> Result<Value, Ev
         [TemplatePart::Text(text)] => Ok(Value::Str(text.clone())),
         [TemplatePart::Expr(expr)] => eval(expr, ctx),
         parts => {
-            let mut text = String::new();
+            let mut text = String::with_capacity(64);
             for part in parts {
                 match part {
                     TemplatePart::Text(part) => text.push_str(part),

@@ -22,6 +22,17 @@ impl Digest {
         Self(*blake3::hash(bytes).as_bytes())
     }
 
+    /// Its 64 hex digits, as ASCII.
+    pub fn hex(&self) -> [u8; 64] {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
+        let mut text = [0; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            pair[0] = DIGITS[usize::from(byte >> 4)];
+            pair[1] = DIGITS[usize::from(byte & 15)];
+        }
+        text
+    }
+
     /// The first 12 hex digits, for people.
     pub fn short(&self) -> String {
         let mut text = self.to_string();
@@ -297,6 +308,7 @@ mod tests {
     fn digests_round_trip_through_text() {
         let digest = Digest::of(b"abc");
         assert_eq!(digest.to_string().parse(), Ok(digest));
+        assert_eq!(digest.to_string().as_bytes(), digest.hex());
         assert_eq!("abc".parse::<Digest>(), Err(ParseDigestError));
         assert_eq!(digest.short().len(), 12);
     }

@@ -253,6 +253,12 @@ impl<'a> CellContext<'a> {
         if input.has_upstream() {
             return Err(self.pending(&format!("inputs.{name}")));
         }
+        if let Some(pattern) = self.plan.asked(ix, self.row) {
+            let pattern = self.core.patterns.get(pattern);
+            if !input.external && !is_glob(pattern) {
+                return Ok(Value::str(pattern));
+            }
+        }
         let resolved = input
             .resolve(self, &|_| false)
             .map_err(|diagnostic| EvalError::new(diagnostic.message))?;

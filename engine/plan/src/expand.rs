@@ -87,14 +87,16 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
         return Err(errors);
     }
     let (cells, groupings, grow_to) = (expander.cells, expander.groupings, expander.grow_to);
-    let jobs = expander
+    let jobs: Vec<JobPlan> = expander
         .jobs
         .into_iter()
         .map(|job| job.expect("every job was expanded, or there are errors"))
         .collect();
+    let starts = order.iter().map(|job| jobs[*job].first_cell as u32);
     let mut core = Core {
         params: Arc::new(params),
         params_value,
+        starts: starts.collect(),
         jobs,
         order,
         cells,
@@ -259,6 +261,7 @@ impl Expander<'_> {
             data: inputs.data.into(),
             condition,
             output_uses,
+            asked: [].into(),
             points,
         });
     }

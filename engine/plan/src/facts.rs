@@ -91,10 +91,18 @@ impl Equivalent<(Box<str>, bool)> for PatternKey<'_> {
 }
 
 impl Patterns {
-    pub(crate) fn add(&mut self, pattern: &str, external: bool, span: Span) {
-        if self.table.insert((pattern.into(), external)) {
+    /// Adds a pattern if it is new, and gives its number.
+    pub(crate) fn add(&mut self, pattern: String, external: bool, span: Span) -> usize {
+        let (ix, new) = self.table.insert_full((pattern.into(), external));
+        if new {
             self.spans.push(span);
         }
+        ix
+    }
+
+    /// The pattern of a number.
+    pub(crate) fn get(&self, ix: usize) -> &str {
+        &self.table[ix].0
     }
 
     pub(crate) fn find(&self, pattern: &str, external: bool) -> Option<usize> {

@@ -10,7 +10,7 @@ use crate::{
     axes::{AxisValues, JobPoints},
     facts::Patterns,
     input::{DataInput, InputPlan},
-    join::Grouping,
+    join::{Grouping, NONE},
     seeds::SeedPlan,
     uses::Uses,
 };
@@ -25,6 +25,8 @@ pub(crate) struct Core {
     pub(crate) jobs: Vec<JobPlan>,
     /// Jobs so that each comes after those that it needs, in file order where that leaves a choice: plan order.
     pub(crate) order: Vec<usize>,
+    /// The first cell of each job, in that order.
+    pub(crate) starts: Vec<u32>,
     pub(crate) cells: usize,
     /// Cells that were selected; without it, all.
     pub(crate) selected: Option<Vec<bool>>,
@@ -55,6 +57,8 @@ pub(crate) struct JobPlan {
     pub(crate) condition: Condition,
     /// What all cells of the job share of their outputs' paths, where those do not vary.
     pub(crate) output_uses: Vec<Uses>,
+    /// For each input and row, the pattern that the input comes to: see [`JobPlan::asked`].
+    pub(crate) asked: Arc<[Vec<u32>]>,
 }
 
 /// When the `if` of a job is decided.
@@ -104,7 +108,15 @@ impl JobPlan {
             data: [].into(),
             condition: Condition::None,
             output_uses: Vec::new(),
+            asked: [].into(),
         }
+    }
+
+    /// The number of the pattern that an input is at a row, where it is one pattern and no list; known once files were asked
+    /// for.
+    pub(crate) fn asked(&self, input: usize, row: usize) -> Option<usize> {
+        let pattern = *self.asked.get(input)?.get(row)?;
+        (pattern != NONE).then_some(pattern as usize)
     }
 }
 
@@ -127,10 +139,7 @@ impl Core {
 
     /// The job and row of a cell.
     pub(crate) fn cell(&self, cell: usize) -> (usize, usize) {
-        let at = self
-            .order
-            .partition_point(|job| self.jobs[*job].first_cell <= cell)
-            - 1;
+        let at = self.starts.partition_point(|start| *start as usize <= cell) - 1;
         // Jobs without points share their first cell with the next one, which comes after them.
         let job = self.order[at];
         (job, cell - self.jobs[job].first_cell)

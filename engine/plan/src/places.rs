@@ -79,7 +79,7 @@ impl RecipeHasher<'_> {
             };
             for item in &resolved.items {
                 if let Item::Pattern(pattern) = item {
-                    let (_, files) = self.found(pattern, false);
+                    let files = self.found(pattern, false);
                     apart(&outputs, files, input.span)?;
                 }
             }
@@ -109,7 +109,7 @@ impl RecipeHasher<'_> {
                 match item {
                     Item::Pattern(pattern) => {
                         let position = resolved.list.then_some(position);
-                        let (_, files) = self.found(pattern, input.external);
+                        let files = self.found(pattern, input.external);
                         for (path, file) in staged_files(input, pattern, position, files) {
                             if path == "in" || path.starts_with("in/") {
                                 add(path, file.path.clone(), input.span)?;
@@ -256,6 +256,12 @@ pub(crate) fn apart(
 ) -> Result<(), Diagnostic> {
     for output in outputs {
         let path = output.path.as_str();
+        // Files are sorted, and one that is at, below or above the output begins like it.
+        let begins = |file: Option<&FoundFile>| file.and_then(|file| file.path.bytes().next());
+        let first = path.bytes().next();
+        if begins(files.first()) > first || begins(files.last()) < first {
+            continue;
+        }
         let at = |path: &str| {
             let ix = files.binary_search_by(|file| file.path.as_str().cmp(path));
             ix.ok().map(|ix| files[ix].path.as_str())

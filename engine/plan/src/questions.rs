@@ -9,6 +9,7 @@ use crate::{
     context::{CellContext, clean, flat},
     facts::{FactIndex, Patterns},
     input::{InputPlan, Item},
+    join::NONE,
     layout::Core,
     memo::Memo,
     phase::TRIAL,
@@ -21,6 +22,7 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
     let mut index = FactIndex::default();
     let mut patterns = Patterns::default();
     let mut errors = Vec::new();
+    let mut asked: Vec<(usize, Vec<Vec<u32>>)> = Vec::new();
     for ix in &core.order {
         let (plan, job) = (&core.jobs[*ix], &core.pipeline.jobs[*ix]);
         let selected = |row: usize| core.is_selected(plan.first_cell + row);
@@ -31,19 +33,28 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
         let trial = plan.points.axis(TRIAL).map_or(0, |axis| 1 << axis);
         let of_trial = |axes: u64| axes & trial != 0;
         let rows = || (0..plan.points.len).filter(|row| selected(*row));
+        let mut by_input = Vec::with_capacity(plan.inputs.len());
         for input in plan.inputs.iter() {
             index.of_trial |= of_trial(input.uses.axes);
             let mut memo = Memo::new(input.uses.axes, &plan.points);
+            let mut by_row = Vec::new();
             for row in rows() {
-                let failed = memo.get(&plan.points, row, || {
+                let made = memo.get(&plan.points, row, || {
                     let ctx = CellContext::new(core, *ix, row, None);
                     ask_input(input, &ctx, &mut patterns, &mut errors)
                 });
-                if failed {
-                    break;
+                match made {
+                    Asked::Failed => break,
+                    Asked::One(pattern) => {
+                        by_row.resize(row, NONE);
+                        by_row.push(pattern);
+                    }
+                    Asked::Others => {}
                 }
             }
+            by_input.push(by_row);
         }
+        asked.push((*ix, by_input));
         let scope = Scope::new(
             job,
             &plan.points,
@@ -69,6 +80,9 @@ pub(crate) fn questions(core: &mut Core) -> Result<FactIndex, Vec<Diagnostic>> {
         }
     }
     core.patterns = Arc::new(patterns);
+    for (ix, by_input) in asked {
+        core.jobs[ix].asked = by_input.into();
+    }
     if errors.is_empty() {
         Ok(index)
     } else {
@@ -98,25 +112,40 @@ impl FactIndex {
     }
 }
 
-/// Asks for the patterns of an input; says whether that failed.
+/// What was asked for an input at a row.
+#[derive(Clone, Copy)]
+enum Asked {
+    /// One pattern that is not in a list.
+    One(u32),
+    /// None, or several.
+    Others,
+    Failed,
+}
+
+/// Asks for the patterns of an input.
 fn ask_input(
     input: &InputPlan,
     ctx: &dyn Context,
     patterns: &mut Patterns,
     errors: &mut Vec<Diagnostic>,
-) -> bool {
+) -> Asked {
     match input.resolve(ctx, &|_| false) {
         Ok(resolved) => {
+            let one = !resolved.list && resolved.items.len() == 1;
+            let mut asked = Asked::Others;
             for item in resolved.items {
                 if let Item::Pattern(pattern) = item {
-                    patterns.add(&pattern, input.external, input.span);
+                    let ix = patterns.add(pattern, input.external, input.span);
+                    if one {
+                        asked = Asked::One(ix as u32);
+                    }
                 }
             }
-            false
+            asked
         }
         Err(error) => {
             errors.push(error);
-            true
+            Asked::Failed
         }
     }
 }
@@ -139,7 +168,7 @@ fn ask_hash(
                 let inside =
                     !pattern.starts_with('/') && !pattern.split('/').any(|name| name == "..");
                 if inside && !pattern.is_empty() {
-                    patterns.add(&pattern, false, span);
+                    patterns.add(pattern, false, span);
                 } else {
                     errors.push(Diagnostic::error(
                         "external-path",

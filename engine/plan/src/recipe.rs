@@ -591,11 +591,15 @@ impl<'p> RecipeHasher<'p> {
         failed.map_or(Ok(()), Err)
     }
 
-    /// The files of a pattern, and its number.
-    pub(crate) fn found(&self, pattern: &str, external: bool) -> (Option<usize>, &'p [FoundFile]) {
-        let ix = self.core.patterns.find(pattern, external);
+    /// The files of a pattern.
+    pub(crate) fn found(&self, pattern: &str, external: bool) -> &'p [FoundFile] {
+        self.found_at(self.core.patterns.find(pattern, external))
+    }
+
+    /// The files of the pattern of a number.
+    fn found_at(&self, ix: Option<usize>) -> &'p [FoundFile] {
         let files = ix.and_then(|ix| self.facts.facts.globs.get(ix));
-        (ix, files.map_or(&[], Vec::as_slice))
+        files.map_or(&[], Vec::as_slice)
     }
 
     /// Files of the project by content and staged path; outputs of other jobs only by their place.
@@ -606,7 +610,16 @@ impl<'p> RecipeHasher<'p> {
         hasher: &mut ContentHasher,
         findings: &mut Findings,
     ) -> Result<(), Diagnostic> {
+        let asked = self.plan.asked(input, ctx.row);
         let input = &self.plan.inputs[input];
+        if let Some(ix) = asked {
+            1u64.content_hash(hasher);
+            if input.list_file {
+                input.name.as_deref().content_hash(hasher);
+            }
+            let pattern = self.core.patterns.get(ix);
+            return self.files(input, pattern, Some(ix), None, hasher, findings);
+        }
         let gathered = |data: usize| self.plan.needs[self.plan.data[data].need].gather;
         let resolved = input.resolve(ctx, &gathered)?;
         (resolved.items.len() as u64).content_hash(hasher);
@@ -626,32 +639,47 @@ impl<'p> RecipeHasher<'p> {
                 hasher.update(b"u");
                 continue;
             };
-            hasher.update(b"f");
-            let (ix, files) = self.found(pattern, input.external);
-            if !input.external {
-                apart(&self.fixed_outputs, files, input.span)?;
-                self.meeting.set(self.meeting.get() || reaches_in(files));
-            }
-            if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
-                match must_exist(pattern) {
-                    true => findings.error(missing_input(pattern, input.span)),
-                    false => findings.warnings.push(
-                        Diagnostic::warning(
-                            "empty-glob",
-                            input.span,
-                            format!("`{pattern}` matches no file"),
-                        )
-                        .help("globs skip dotfiles and `.git`; paths start at the project folder"),
-                    ),
-                }
-            }
+            let ix = self.core.patterns.find(pattern, input.external);
             let position = resolved.list.then_some(position);
-            (files.len() as u64).content_hash(hasher);
-            for (path, file) in staging::staged_files(input, pattern, position, files) {
-                path.content_hash(hasher);
-                file.blob.digest.content_hash(hasher);
-                file.blob.executable.content_hash(hasher);
+            self.files(input, pattern, ix, position, hasher, findings)?;
+        }
+        Ok(())
+    }
+
+    /// The files of a pattern of an input; `ix` is its number.
+    fn files(
+        &self,
+        input: &InputPlan,
+        pattern: &str,
+        ix: Option<usize>,
+        position: Option<usize>,
+        hasher: &mut ContentHasher,
+        findings: &mut Findings,
+    ) -> Result<(), Diagnostic> {
+        hasher.update(b"f");
+        let files = self.found_at(ix);
+        if !input.external {
+            apart(&self.fixed_outputs, files, input.span)?;
+            self.meeting.set(self.meeting.get() || reaches_in(files));
+        }
+        if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
+            match must_exist(pattern) {
+                true => findings.error(missing_input(pattern, input.span)),
+                false => findings.warnings.push(
+                    Diagnostic::warning(
+                        "empty-glob",
+                        input.span,
+                        format!("`{pattern}` matches no file"),
+                    )
+                    .help("globs skip dotfiles and `.git`; paths start at the project folder"),
+                ),
             }
+        }
+        (files.len() as u64).content_hash(hasher);
+        for (path, file) in staging::staged_files(input, pattern, position, files) {
+            path.content_hash(hasher);
+            file.blob.digest.content_hash(hasher);
+            file.blob.executable.content_hash(hasher);
         }
         Ok(())
     }

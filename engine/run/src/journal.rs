@@ -1,4 +1,4 @@
-//! Journals on disk, and the thread that makes results durable.
+//! Journals on disk, and the thread that makes results durable. A run of hits alone has no such thread.
 //!
 //! The thread takes batches, puts those that wait into one write, and syncs once for all of them. Within a batch the store
 //! goes first: a record never speaks of a result that the store does not have. Only then is the driver told.
@@ -113,6 +113,11 @@ impl Batch {
             && !self.sync
     }
 
+    /// Something is to be made durable.
+    fn needs_thread(&self) -> bool {
+        self.sync || !self.commits.is_empty() || !self.study.is_empty()
+    }
+
     fn append(&mut self, mut other: Batch) {
         self.records.append(&mut other.records);
         self.commits.append(&mut other.commits);
@@ -153,16 +158,21 @@ enum Message {
     Close,
 }
 
-/// The driver's end of the journal thread.
-#[derive(Debug)]
-pub(crate) struct JournalHandle {
-    sender: Sender<Message>,
-    thread: Option<JoinHandle<Result<(), String>>>,
+/// The driver's end of the journal and its thread.
+pub(crate) struct JournalHandle(Place);
+
+/// Where the journal is written.
+enum Place {
+    /// Here, by the driver itself: a run of hits alone has nothing to make durable, and needs no thread for its few writes.
+    Here(Box<Writer>),
+    Thread(Sender<Message>, JoinHandle<Result<(), String>>),
+    Failed(String),
 }
 
 impl JournalHandle {
-    /// Makes the journal file of a run and starts its thread.
-    pub(crate) fn start(
+    /// Makes the journal file of a run. Its thread is started when something has to be made durable, or by
+    /// [`JournalHandle::begin_thread`].
+    pub(crate) fn create(
         path: &Path,
         store: Store,
         subscribers: Vec<Subscriber>,
@@ -175,8 +185,7 @@ impl JournalHandle {
             .create_new(true)
             .open(path)
             .map_err(RunError::io("make", path))?;
-        let (sender, receiver) = channel();
-        let writer = Writer {
+        Ok(Self(Place::Here(Box::new(Writer {
             file,
             path: path.to_path_buf(),
             store,
@@ -186,34 +195,76 @@ impl JournalHandle {
             buffer: journal::header().to_vec(),
             linked: false,
             replies,
-        };
-        let thread = std::thread::Builder::new()
-            .name("journal".into())
-            .spawn(move || writer.run(&receiver))
-            .map_err(RunError::io("start the writer of", path))?;
-        Ok(Self {
-            sender,
-            thread: Some(thread),
-        })
+        }))))
     }
 
-    pub(crate) fn send(&self, batch: Batch) {
-        // A writer that failed has said so by a reply, and takes nothing more.
-        let _ = self.sender.send(Message::Batch(Box::new(batch)));
+    /// From now on nobody waits for a write.
+    pub(crate) fn begin_thread(&mut self) {
+        let unfinished = Place::Failed("the journal's writer died".into());
+        self.0 = match std::mem::replace(&mut self.0, unfinished) {
+            Place::Here(writer) => {
+                let (sender, receiver) = channel();
+                let (path, replies) = (writer.path.clone(), writer.replies.clone());
+                let thread = std::thread::Builder::new()
+                    .name("journal".into())
+                    .spawn(move || writer.run(&receiver));
+                match thread {
+                    Ok(thread) => Place::Thread(sender, thread),
+                    Err(error) => {
+                        let path = path.display();
+                        failed(
+                            format!("cannot start the writer of `{path}`: {error}"),
+                            &replies,
+                        )
+                    }
+                }
+            }
+            other => other,
+        };
+    }
+
+    pub(crate) fn send(&mut self, batch: Batch) {
+        if batch.needs_thread() {
+            self.begin_thread();
+        }
+        match &mut self.0 {
+            Place::Here(writer) => {
+                if let Err(error) = writer.write(batch) {
+                    self.0 = failed(error, &writer.replies);
+                }
+            }
+            // A writer that failed has said so by a reply, and takes nothing more.
+            Place::Thread(sender, _) => drop(sender.send(Message::Batch(Box::new(batch)))),
+            Place::Failed(_) => {}
+        }
     }
 
     pub(crate) fn hurry(&self) {
-        let _ = self.sender.send(Message::Hurry);
+        if let Place::Thread(sender, _) = &self.0 {
+            let _ = sender.send(Message::Hurry);
+        }
     }
 
     /// Writes what waits and ends the thread.
-    pub(crate) fn close(mut self) -> Result<(), String> {
-        let _ = self.sender.send(Message::Close);
-        match self.thread.take().map(JoinHandle::join) {
-            Some(Ok(result)) => result,
-            _ => Err("the journal's writer died".into()),
+    pub(crate) fn close(self) -> Result<(), String> {
+        match self.0 {
+            Place::Here(_) => Ok(()),
+            Place::Failed(error) => Err(error),
+            Place::Thread(sender, thread) => {
+                let _ = sender.send(Message::Close);
+                match thread.join() {
+                    Ok(result) => result,
+                    Err(_) => Err("the journal's writer died".into()),
+                }
+            }
         }
     }
+}
+
+/// Tells the driver that nothing more will be written.
+fn failed(error: String, replies: &UnboundedSender<Durable>) -> Place {
+    let _ = replies.send(Durable::Failed(error.clone()));
+    Place::Failed(error)
 }
 
 struct Writer {
@@ -246,21 +297,21 @@ impl Writer {
 
     fn write(&mut self, batch: Batch) -> Result<(), String> {
         for record in &batch.records {
-            let json = record.to_json().map_err(|e| e.to_string())?;
-            journal::encode(&json, &mut self.buffer);
+            journal::encode_with(&mut self.buffer, |out| record.append_json(out))
+                .map_err(|e| e.to_string())?;
         }
-        let failed = |path: &Path| {
+        let cannot = |path: &Path| {
             let path = path.display().to_string();
             move |error: std::io::Error| format!("cannot write `{path}`: {error}")
         };
-        self.write_out().map_err(failed(&self.path))?;
+        self.write_out().map_err(cannot(&self.path))?;
         let mut nodes = Vec::new();
         if batch.sync || !batch.commits.is_empty() {
             let this = &*self;
             // Nobody hears of a result before both are done, so the two need not wait for each other.
             let (synced, committed) = side_by_side(|| this.sync(), || this.commit(batch.commits));
             nodes = committed?;
-            synced.map_err(failed(&self.path))?;
+            synced.map_err(cannot(&self.path))?;
             self.linked = true;
         }
         if let Some(log) = self.study.as_mut().filter(|_| !batch.study.is_empty()) {
@@ -422,8 +473,7 @@ fn collect(messages: &Receiver<Message>) -> (Batch, bool) {
         match message {
             Ok(Message::Batch(batch)) => {
                 all.append(*batch);
-                if until.is_none() && (all.sync || !all.commits.is_empty() || !all.study.is_empty())
-                {
+                if until.is_none() && all.needs_thread() {
                     until = Some(Instant::now() + WINDOW);
                 }
                 if all.commits.len() >= MOST {

@@ -8,8 +8,9 @@
 //!
 //! # The order of durable things
 //! A success is first in the store (blobs, then the entry of the action cache), then in the journal, and only then does the
-//! scheduler hear of it. One thread writes both, and puts what waits into one write and one sync. After one failed sync nothing
-//! more is written: the run ends with exit code 3 and the state of the last good sync.
+//! scheduler hear of it. One thread writes both, and puts what waits into one write and one sync; it begins when something
+//! is to be made durable or run, so that a run of hits alone is written by the driver itself and never synced. After one
+//! failed sync nothing more is written: the run ends with exit code 3 and the state of the last good sync.
 
 #![forbid(unsafe_code)]
 

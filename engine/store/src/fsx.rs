@@ -40,6 +40,18 @@ impl StatId {
         }
     }
 
+    /// The same of what the system itself says of a file.
+    pub(crate) fn of_stat(stat: &rustix::fs::Stat) -> Self {
+        let nanos = |s: i64, n: i64| s.saturating_mul(1_000_000_000).saturating_add(n);
+        Self {
+            dev: stat.st_dev,
+            ino: stat.st_ino,
+            size: u64::try_from(stat.st_size).unwrap_or(0),
+            mtime: nanos(stat.st_mtime, stat.st_mtime_nsec as i64),
+            ctime: nanos(stat.st_ctime, stat.st_ctime_nsec as i64),
+        }
+    }
+
     /// The same file with the same content as far as times tell; links and modes may have changed.
     pub(crate) fn same_content(&self, other: &Self) -> bool {
         (self.dev, self.ino, self.size, self.mtime)

@@ -37,6 +37,8 @@ pub(crate) fn has_wildcard(text: &str) -> bool {
 /// Expands patterns below one root, and remembers which folders really lie in it.
 pub(crate) struct Walk {
     root: PathBuf,
+    /// The root, for looks at files from there: their paths are shorter.
+    folder: Option<std::fs::File>,
     external: bool,
     found: Vec<(String, PathBuf)>,
     /// Whether something really lies in the root, by its path.
@@ -47,8 +49,10 @@ pub(crate) struct Walk {
 
 impl Walk {
     pub(crate) fn new(root: &Path) -> std::io::Result<Self> {
+        let root = root.canonicalize()?;
         Ok(Self {
-            root: root.canonicalize()?,
+            folder: std::fs::File::open(&root).ok(),
+            root,
             external: false,
             found: Vec::new(),
             inside: FxHashMap::default(),
@@ -86,15 +90,32 @@ impl Walk {
         Ok(found.collect())
     }
 
-    /// The common case with one look at the disk: a relative path to a regular file, with no symlink on its way.
-    fn plain_file(&mut self, pattern: &str) -> Option<Found> {
+    /// Whether a pattern is a relative path with no symlink on its way.
+    fn is_plain(&mut self, pattern: &str) -> bool {
         let is_name = |name: &str| !matches!(name, "" | "." | "..");
         if has_wildcard(pattern) || !pattern.split('/').all(is_name) {
+            return false;
+        }
+        match pattern.rsplit_once('/') {
+            Some((folder, _)) => self.is_straight(folder),
+            None => true,
+        }
+    }
+
+    /// How a regular file looks that a plain pattern names; `None` also where that has to be found out another way.
+    pub(crate) fn look(&mut self, pattern: &str) -> Option<rustix::fs::Stat> {
+        if !self.is_plain(pattern) {
             return None;
         }
-        if let Some((folder, _)) = pattern.rsplit_once('/')
-            && !self.is_straight(folder)
-        {
+        let flags = rustix::fs::AtFlags::SYMLINK_NOFOLLOW;
+        let stat = rustix::fs::statat(self.folder.as_ref()?, pattern, flags).ok()?;
+        let kind = rustix::fs::FileType::from_raw_mode(stat.st_mode);
+        (kind == rustix::fs::FileType::RegularFile).then_some(stat)
+    }
+
+    /// The common case with one look at the disk: a relative path to a regular file, with no symlink on its way.
+    fn plain_file(&mut self, pattern: &str) -> Option<Found> {
+        if !self.is_plain(pattern) {
             return None;
         }
         let path = self.root.join(pattern);

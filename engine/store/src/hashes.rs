@@ -136,6 +136,21 @@ const KEEP_DAYS: u32 = 60;
 /// Files, or bytes, from which several threads are worth it.
 const MANY: usize = 32;
 
+impl State {
+    fn remembered(&mut self, stat: &StatId, today: u32) -> Option<Digest> {
+        let known = self.known.get_mut(&(stat.dev, stat.ino))?;
+        if known.stat != *stat {
+            return None;
+        }
+        // Once a week is often enough to keep it.
+        if today.saturating_sub(known.used) > 7 {
+            known.used = today;
+            self.changed = true;
+        }
+        Some(known.digest)
+    }
+}
+
 impl FileHashes {
     /// Reads what was remembered; a missing or damaged file is an empty one.
     pub fn open(path: &Path) -> Self {
@@ -186,6 +201,61 @@ impl FileHashes {
         patterns: &[(&str, bool)],
     ) -> Vec<Result<Vec<(String, BlobRef)>, FileError>> {
         let mut walk = Walk::new(root);
+        let known = match &mut walk {
+            Ok(walk) => self.known(walk, patterns),
+            Err(_) => Vec::new(),
+        };
+        if known.len() == patterns.len() && known.iter().all(Option::is_some) {
+            return known.into_iter().flatten().map(Ok).collect();
+        }
+        let open: Vec<(&str, bool)> = patterns
+            .iter()
+            .enumerate()
+            .filter(|(ix, _)| !matches!(known.get(*ix), Some(Some(_))))
+            .map(|(_, pattern)| *pattern)
+            .collect();
+        let mut found = self.find(root, walk, &open).into_iter();
+        let mut known = known.into_iter();
+        patterns
+            .iter()
+            .map(|_| match known.next().flatten() {
+                Some(file) => Ok(file),
+                None => found.next().expect("one answer for one pattern"),
+            })
+            .collect()
+    }
+
+    /// The files of patterns that are plain paths to files whose digests are remembered: the common case, with one look at
+    /// each file.
+    fn known(
+        &self,
+        walk: &mut Walk,
+        patterns: &[(&str, bool)],
+    ) -> Vec<Option<Vec<(String, BlobRef)>>> {
+        let today = today();
+        let mut state = lock(&self.state);
+        if state.known.is_empty() {
+            return Vec::new();
+        }
+        let mut known = |pattern: &str| {
+            let stat = walk.look(pattern)?;
+            let id = StatId::of_stat(&stat);
+            let blob = BlobRef {
+                digest: state.remembered(&id, today)?,
+                size: id.size,
+                executable: stat.st_mode & 0o111 != 0,
+            };
+            Some(vec![(pattern.to_owned(), blob)])
+        };
+        patterns.iter().map(|(pattern, _)| known(pattern)).collect()
+    }
+
+    fn find(
+        &self,
+        root: &Path,
+        mut walk: std::io::Result<Walk>,
+        patterns: &[(&str, bool)],
+    ) -> Vec<Result<Vec<(String, BlobRef)>, FileError>> {
         let mut files = Vec::new();
         let mut expand = |&(pattern, external): &(&str, bool)| {
             let walk = walk.as_mut().map_err(|error| {
@@ -314,19 +384,7 @@ impl FileHashes {
     }
 
     fn remembered(&self, stat: &StatId) -> Option<Digest> {
-        let today = today();
-        let mut state = lock(&self.state);
-        let known = state.known.get_mut(&(stat.dev, stat.ino))?;
-        if known.stat != *stat {
-            return None;
-        }
-        let digest = known.digest;
-        // Once a week is often enough to keep it.
-        if today.saturating_sub(known.used) > 7 {
-            known.used = today;
-            state.changed = true;
-        }
-        Some(digest)
+        lock(&self.state).remembered(stat, today())
     }
 
     fn remember(&self, stat: StatId, digest: Digest) {

@@ -144,7 +144,7 @@ pub(crate) fn drive<'p>(
     let (replies, durable) = unbounded_channel();
     let dropped = parts.subscribers.iter().map(Subscriber::dropped).collect();
     let (study, study_log) = study.unzip();
-    let journal = JournalHandle::start(
+    let journal = JournalHandle::create(
         &parts.workspace.journal_path(&run),
         parts.store.clone(),
         parts.subscribers,
@@ -527,6 +527,7 @@ impl Driver<'_> {
         loop {
             self.run_study();
             while let Some(event) = self.queue.pop_front() {
+                self.look_for_a_stop();
                 let mut actions = std::mem::take(&mut self.actions);
                 self.sched.handle(self.now(), event, &mut actions);
                 for action in actions.drain(..) {
@@ -552,6 +553,14 @@ impl Driver<'_> {
         }
     }
 
+    /// A run of hits alone never waits, and has to end early all the same.
+    fn look_for_a_stop(&mut self) {
+        let stop = self.stop.as_mut().and_then(|stop| stop.0.try_recv().ok());
+        if let Some(stop) = stop {
+            self.request_stop(stop);
+        }
+    }
+
     fn execute(&mut self, action: Action) {
         match action {
             Action::LookUp(nodes) => self.look_up(nodes),
@@ -574,7 +583,7 @@ impl Driver<'_> {
     }
 
     fn flush_if_large(&mut self) {
-        if self.cached.len() >= 4096 || self.batch.records.len() >= 256 {
+        if self.cached.len() >= 1024 || self.batch.records.len() >= 256 {
             self.flush_batch();
         }
     }
@@ -713,6 +722,7 @@ impl Driver<'_> {
         };
         match factory(&context) {
             Ok(executor) => {
+                self.journal.begin_thread();
                 executor.start(self.executor_sender.clone());
                 self.executor = Some(executor);
             }

@@ -300,6 +300,22 @@ fn a_node_that_waits_for_the_end_runs_after_a_failure() {
 }
 
 /// F33: Ctrl-C ends what runs, and the journal says so.
+/// A run of hits alone never waits for anything.
+#[test]
+fn a_stop_ends_a_run_that_only_looks_up() {
+    let bench = Bench::new();
+    bench.run(&chain());
+    let (handle, receiver) = stop_channel();
+    handle.stop(Stop::Terminate);
+    let summary = bench.go(&chain(), |parts| parts.stop = receiver);
+    assert_eq!(summary.stopped, Some(Stop::Terminate));
+    assert_eq!((summary.exit_code, summary.executed), (130, 0));
+    assert!(summary.counts.cached < 3, "{:?}", summary.counts);
+    let state = bench.fold(&summary);
+    assert!(state.stop.is_some());
+    assert_eq!(state.exit_code, Some(130));
+}
+
 #[test]
 fn a_stop_ends_what_runs_and_is_in_the_journal() {
     let bench = Bench::new();
