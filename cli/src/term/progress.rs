@@ -259,8 +259,9 @@ impl Progress {
     }
 
     fn refresh(&mut self) {
-        let trials = self.study.as_ref().filter(|study| study.is_open);
-        let done = match trials {
+        let study = self.study.as_ref();
+        let trials = study.filter(|study| study.is_open);
+        let done = match study.filter(|study| study.trials > 0) {
             Some(study) => study.told,
             None => self.counts.total().min(self.total),
         };

@@ -57,7 +57,9 @@ pub fn trial_failures<'a>(
         groups[ix].1.push(trial);
     }
     groups.sort_by_key(|(_, trials)| std::cmp::Reverse(trials.len()));
-    groups.iter_mut().for_each(|(_, trials)| trials.sort_unstable());
+    groups
+        .iter_mut()
+        .for_each(|(_, trials)| trials.sort_unstable());
     groups
 }
 

@@ -39,10 +39,10 @@ fn draw(values: &[Option<f64>], maximize: bool) -> Option<String> {
         return None;
     }
     sorted.sort_by(f64::total_cmp);
-    let at = |share: f64| sorted[((sorted.len() - 1) as f64 * share).round() as usize];
+    let last = sorted.len() - 1;
     let (low, high) = match maximize {
-        true => (at(0.1), at(1.0)),
-        false => (at(0.0), at(0.9)),
+        true => (sorted[last.div_ceil(10)], sorted[last]),
+        false => (sorted[0], sorted[last * 9 / 10]),
     };
     // The first best stands on the curve, however bad it is.
     let best = best_so_far(values, maximize);

@@ -26,7 +26,11 @@ pub(super) fn section(out: &mut String, state: &RunState) {
         return;
     };
     let found = figures(state, study);
-    put!(out, "<section id=\"study\"><h2>Study {}</h2>", line(&study.study));
+    put!(
+        out,
+        "<section id=\"study\"><h2>Study {}</h2>",
+        line(&study.study)
+    );
     let mut told = format!("{} of {} told", study.told(), plural(study.trials, "trial"));
     if study.told_before > 0 {
         write!(told, ", {} of them in this run", study.told_now).expect("a string takes all");
@@ -36,7 +40,8 @@ pub(super) fn section(out: &mut String, state: &RunState) {
     }
     if let Some(end) = &study.end {
         let class = if end.succeeded { "good" } else { "bad" };
-        write!(told, "; <b class=\"{class}\">{}</b>", line(&end.reason)).expect("a string takes all");
+        write!(told, "; <b class=\"{class}\">{}</b>", line(&end.reason))
+            .expect("a string takes all");
     }
     put!(out, "<p>{told}</p>");
     if let Some((trial, value)) = study.best {
@@ -50,7 +55,10 @@ pub(super) fn section(out: &mut String, state: &RunState) {
         );
     }
     let pace = found.pace.map(|pace| {
-        format!("{pace:.1} trials a minute in {}", format_seconds(state.wall))
+        format!(
+            "{pace:.1} trials a minute in {}",
+            format_seconds(state.wall)
+        )
     });
     let figures: Vec<String> = [pace, saved(&found)].into_iter().flatten().collect();
     if !figures.is_empty() {

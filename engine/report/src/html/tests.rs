@@ -160,3 +160,83 @@ fn the_page_of_a_long_run_stays_small() {
     let page = html(&fold(events), &BTreeMap::new());
     assert!(page.len() < 3_000_000, "{} bytes", page.len());
 }
+
+/// A study of four trials, one of which failed.
+fn studied(succeeded: bool) -> RunState {
+    let told = |trial: u64, value: Option<f64>, best: f64| RunEvent::TrialEnded {
+        trial,
+        values: value.into_iter().collect(),
+        reason: value
+            .is_none()
+            .then(|| format!("`a[trial={trial}]` says <b>")),
+        seconds: 1.0,
+        replicates: 2,
+        nodes: 7,
+        hits: 1,
+        naive: 12,
+        best: Some((1, best)),
+    };
+    let begun = |trial: u64| RunEvent::TrialStarted {
+        trial,
+        params: serde_json::json!({"x": trial, "s": "<i>"}),
+    };
+    let events = [
+        RunEvent::StudyOpened {
+            study: "s<1>".into(),
+            trials: 4,
+            told: 0,
+            objectives: vec!["lo<ss".into()],
+        },
+        begun(1),
+        begun(2),
+        begun(3),
+        told(1, Some(2.0), 2.0),
+        told(2, None, 2.0),
+        done("a[trial=2]", NodeOutcome::Failed),
+        told(3, Some(1e9), 2.0),
+        RunEvent::StudyEnded {
+            reason: "all <done>".into(),
+            told: 3,
+            failed: 1,
+            succeeded,
+            best: Some((1, 2.0)),
+        },
+    ];
+    fold((0..).map(|i| 1000.0 + f64::from(i)).zip(events))
+}
+
+#[test]
+fn a_study_is_on_the_page_with_its_curve() {
+    let state = studied(true);
+    let page = html(&state, &BTreeMap::new());
+    let all = elements(&page);
+    assert!(all.iter().any(|name| name == "path"), "no curve");
+    for text in [
+        "<h2>Study s&lt;1&gt;</h2>",
+        "3 of 4 trials told, 1 failed; <b class=\"good\">all &lt;done&gt;</b>",
+        "<b>lo&lt;ss = 2.0</b> in trial 1 (s=&lt;i&gt;, x=1)",
+        "21 nodes in trials, 3 of them hits; an engine without deduplication would run 36",
+        "<td>`a` says &lt;b&gt;</td><td>trial 2</td>",
+    ] {
+        assert!(page.contains(text), "no {text} in {page}");
+    }
+    // A trial that failed is a value, and no failure of the run.
+    assert!(!page.contains("<section id=\"failures\">"));
+    assert_eq!(
+        data::report(&state, &BTreeMap::new())["study"]["failed_now"],
+        1
+    );
+}
+
+#[test]
+fn a_failed_study_fails_the_run_and_a_failed_trial_does_not() {
+    for (succeeded, junit_failures, level) in [(true, 0, "::warning"), (false, 2, "::error")] {
+        let state = studied(succeeded);
+        let text = crate::junit(&state);
+        let head = format!("tests=\"2\" failures=\"{junit_failures}\"");
+        assert!(text.contains(&head), "{text}");
+        let lines = crate::annotations(&state);
+        assert!(lines[0].starts_with(level), "{lines:?}");
+        assert_eq!(crate::failure_groups(&state).is_empty(), succeeded);
+    }
+}
