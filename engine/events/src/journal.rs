@@ -100,24 +100,6 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     Decoded { records, end }
 }
 
-/// The payload of the first record of a journal that begins with these bytes; `None` where it is not whole among them.
-pub fn first(head: &[u8]) -> Option<&[u8]> {
-    match header_end(head) {
-        None => record_at(head, HEADER_LEN),
-        Some(_) => None,
-    }
-}
-
-/// The payload of the last record of a journal that ends with these bytes; `None` where it is not whole among them, or torn.
-pub fn last(tail: &[u8]) -> Option<&[u8]> {
-    let starts = (0..tail.len().saturating_sub(RECORD_HEAD)).rev();
-    let ends_here = |at: &usize| {
-        let length = tail[*at..*at + 4].try_into().map(u32::from_le_bytes);
-        length.is_ok_and(|length| length as usize == tail.len() - at - RECORD_HEAD)
-    };
-    starts.filter(ends_here).find_map(|at| record_at(tail, at))
-}
-
 /// All good records, also those behind damage: what a repair keeps.
 pub fn salvage(bytes: &[u8]) -> Vec<(u64, &[u8])> {
     let mut records = Vec::new();
@@ -201,23 +183,6 @@ mod tests {
                 .into_bytes()
             })
             .collect()
-    }
-
-    #[test]
-    fn the_ends_of_a_journal_are_read_without_the_rest() {
-        let payloads = payloads();
-        let (bytes, starts) = journal(&payloads);
-        assert_eq!(first(&bytes[..starts[1]]), Some(&payloads[0][..]));
-        assert_eq!(first(&bytes[..starts[1] - 1]), None);
-        let end = *starts.last().unwrap();
-        assert_eq!(
-            last(&bytes[end - 100..]),
-            payloads.last().map(Vec::as_slice)
-        );
-        assert_eq!(last(&bytes[end..]), payloads.last().map(Vec::as_slice));
-        assert_eq!(last(&bytes[end + 1..]), None);
-        assert_eq!(last(&bytes[end..bytes.len() - 1]), None);
-        assert_eq!(last(b""), None);
     }
 
     fn journal(payloads: &[Vec<u8>]) -> (Vec<u8>, Vec<usize>) {

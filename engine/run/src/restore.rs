@@ -3,11 +3,11 @@
 //! Results need nothing: the action cache has them. Failures that were charged do: else a node that fails could be tried
 //! for ever by a machine that dies.
 
-use std::{collections::BTreeMap, fs::File, os::unix::fs::FileExt, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use dagrun_events::{
     AttemptSummary, Record, RunEvent, RunState,
-    journal::{End, decode, first, last},
+    journal::{End, decode},
 };
 use dagrun_model::{NodeKey, RunId};
 
@@ -66,34 +66,8 @@ enum Last {
     CutOff,
 }
 
-/// Bytes at the beginning and the end of a journal that are looked at first.
-const ENDS: u64 = 16 << 10;
-
-/// What the first and the last record say, which alone are read where they can be: a journal that ended well may be large.
-/// What is damaged between them is of no account to a run that has nothing to take over.
-fn by_the_ends(path: &Path, pipeline: &str) -> std::io::Result<Option<Last>> {
-    let file = File::open(path)?;
-    let length = file.metadata()?.len();
-    let read = |from: u64| {
-        let mut bytes = vec![0; length.min(ENDS) as usize];
-        file.read_exact_at(&mut bytes, from).map(|()| bytes)
-    };
-    let (head, tail) = (read(0)?, read(length - length.min(ENDS))?);
-    let event = |payload: Option<&[u8]>| Some(Record::from_json(payload?).ok()?.event);
-    Ok(match (event(first(&head)), event(last(&tail))) {
-        (Some(RunEvent::RunStarted(started)), _) if started.pipeline != pipeline => {
-            Some(Last::Other)
-        }
-        (Some(RunEvent::RunStarted(_)), Some(RunEvent::RunEnded { .. })) => Some(Last::Ended),
-        _ => None,
-    })
-}
-
-/// What a journal is to a new run of a pipeline.
+/// Looks at the first and the last record alone: a journal that ended well may be large.
 fn last_of(path: &Path, pipeline: &str) -> Result<Last, RunError> {
-    if let Some(last) = by_the_ends(path, pipeline).map_err(RunError::io("read", path))? {
-        return Ok(last);
-    }
     let bytes = std::fs::read(path).map_err(RunError::io("read", path))?;
     let decoded = decode(&bytes);
     let event = |record: Option<&(u64, &[u8])>| {
