@@ -168,6 +168,13 @@ impl<'p> StudyRun<'p> {
                     },
                 }
             }
+            Word::UsedUp { trial } => {
+                self.asked = self.asked.filter(|(asked, _)| *asked != trial);
+                StudyEvent::Answered {
+                    trial,
+                    answer: Answer::UsedUp,
+                }
+            }
             Word::Gone(why) => match self.asked.take() {
                 Some((trial, _)) => StudyEvent::Answered {
                     trial,

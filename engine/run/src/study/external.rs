@@ -6,6 +6,7 @@
 use std::{
     fs::File,
     io::{BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{Sender, channel},
@@ -35,6 +36,11 @@ pub(crate) enum Word {
         trial: u64,
         /// Its parameters, or why there are none.
         params: Result<Map, String>,
+    },
+    /// It has no point for this ask, nor for later ones.
+    UsedUp {
+        /// The trial.
+        trial: u64,
     },
     /// It will say nothing more: why.
     Gone(String),
@@ -132,6 +138,8 @@ impl ExternalSampler {
         let mut child = Command::new(program)
             .args(&command[1..])
             .current_dir(project)
+            // What is typed at the terminal is for the run: trials under way are still told.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(log).map_err(RunError::io("make", log))?)
@@ -304,6 +312,9 @@ fn parse(line: &str) -> Result<Word, String> {
             trial,
             params: Err(error),
         });
+    }
+    if json.get("end").and_then(Json::as_bool) == Some(true) {
+        return Ok(Word::UsedUp { trial });
     }
     let Some(Value::Map(params)) = json.get("params").map(Value::from_json) else {
         return Err("`params` is missing or no map".into());
