@@ -1,0 +1,196 @@
+//! `dagrun plan` of a study: what runs before it, one of its trials, what runs after it.
+
+use std::sync::Arc;
+
+use dagrun_model::{Map, Value};
+use dagrun_plan::{FoundFile, Plan};
+use dagrun_run::Workspace;
+use dagrun_study::Study;
+use serde_json::json;
+
+use super::plan::{Part, counted};
+use crate::{
+    error::CliError,
+    load::{Loaded, Planned, PlannedStudy},
+    put,
+    term::{Ink, Style, escape, plural},
+    trial::{self, ShownTrial},
+};
+
+/// The plans of a study.
+pub(super) struct StudyPlan {
+    /// One trial.
+    pub(super) trial: Arc<Plan>,
+    /// How many trials there are to be.
+    pub(super) trials: u64,
+    shown: ShownTrial,
+    /// What runs after it; none where that cannot be known yet, or nothing does.
+    after: Option<Arc<Plan>>,
+    /// The study has ended: what runs after it is known.
+    over: bool,
+    told: u64,
+    failed: u64,
+    name: String,
+    sampler: String,
+    order: String,
+    parameters: usize,
+}
+
+impl StudyPlan {
+    pub(super) fn new(
+        loaded: &Loaded,
+        planned: &Planned,
+        study: &PlannedStudy,
+    ) -> Result<Self, CliError> {
+        let name = loaded.study_name();
+        let shown = loaded.next_trial(study, &planned.workspace)?;
+        let trial = study.planner.trial(shown.point.clone());
+        let trial = loaded.finish(trial, &planned.workspace)?;
+        let past = match shown.trouble {
+            None => trial::past(&planned.workspace, name)?,
+            Some(_) => None,
+        };
+        let counts = past.as_ref().map(Study::counts).unwrap_or_default();
+        let trials = study.definition.trials;
+        let over = past.as_ref().is_some_and(|past| {
+            past.pending().next().is_none() && past.last_end().is_some() && counts.told >= trials
+        });
+        let context = context(name, past.as_ref(), &shown);
+        let text = study.definition.text();
+        Ok(Self {
+            after: after(loaded, planned, study, context)?.map(Arc::new),
+            trial: Arc::new(trial),
+            trials,
+            shown,
+            over,
+            told: counts.told,
+            failed: counts.failed,
+            name: name.to_owned(),
+            sampler: text.sampler,
+            order: text.order,
+            parameters: text.space.len(),
+        })
+    }
+
+    /// All that is shown, in the order in which it runs.
+    pub(super) fn parts(&self, planned: &Planned) -> Vec<Part> {
+        let mut parts = vec![
+            Part::new(Arc::clone(&planned.plan)),
+            Part {
+                times: self.trials,
+                ..Part::new(Arc::clone(&self.trial))
+            },
+        ];
+        parts.extend(self.after.as_ref().map(|after| Part {
+            later: !self.over,
+            ..Part::new(Arc::clone(after))
+        }));
+        parts
+    }
+
+    pub(super) fn as_json(&self) -> serde_json::Value {
+        json!({
+            "name": self.name,
+            "sampler": self.sampler,
+            "order": self.order,
+            "trials": self.trials,
+            "told": self.told,
+            "failed": self.failed,
+            "trial": {
+                "number": self.shown.point.number,
+                "params": Value::Map(Arc::clone(&self.shown.point.values)).to_json(),
+                "origin": self.shown.origin,
+            },
+            "changed": self.shown.trouble,
+        })
+    }
+
+    pub(super) fn print_head(&self, style: Style) {
+        put!(
+            "study: {} by {} over {}, order {}; {} told",
+            plural(self.trials, "trial"),
+            self.sampler,
+            plural(self.parameters as u64, "parameter"),
+            self.order,
+            self.told
+        );
+        if let Some(trouble) = &self.shown.trouble {
+            put!(
+                "{} {}",
+                style.paint_out(Ink::Warn, "warning:"),
+                escape(trouble)
+            );
+        }
+    }
+
+    pub(super) fn print_trial(&self) {
+        let values = self.shown.point.values.iter();
+        let values: Vec<String> = values
+            .map(|(name, value)| format!("{name}={}", value.to_text()))
+            .collect();
+        put!(
+            "\ntrial {} ({}): {}",
+            self.shown.point.number,
+            self.shown.origin,
+            escape(&values.join(", "))
+        );
+        put!("a trial: {}", counted(&self.trial.counts()));
+    }
+}
+
+/// `study` as jobs after it will see it; where there is nothing yet, with the trial that is shown as its best.
+fn context(name: &str, past: Option<&Study>, shown: &ShownTrial) -> Map {
+    let counts = past.map(Study::counts).unwrap_or_default();
+    let params = Value::Map(Arc::clone(&shown.point.values));
+    let number = Value::Int(shown.point.number.cast_signed());
+    let known = past.filter(|_| counts.told > counts.failed);
+    let mut map = Map::new();
+    map.insert("table".into(), Value::str(Workspace::study_table(name)));
+    let best = known.map(Study::best_value).unwrap_or_else(|| {
+        let mut best = Map::new();
+        best.insert("trial".into(), number.clone());
+        best.insert("value".into(), Value::Float(0.0));
+        best.insert("params".into(), params.clone());
+        Value::map(best)
+    });
+    map.insert("best".into(), best);
+    let front = known.map(Study::front_value).unwrap_or_else(|| {
+        let mut entry = Map::new();
+        entry.insert("trial".into(), number);
+        entry.insert("values".into(), Value::map(Map::new()));
+        entry.insert("params".into(), params);
+        Value::list([Value::map(entry)])
+    });
+    map.insert("front".into(), front);
+    map.insert("trials".into(), Value::Int(counts.told.cast_signed()));
+    map.insert("failed".into(), Value::Int(counts.failed.cast_signed()));
+    map
+}
+
+/// The plan of what runs after the study.
+fn after(
+    loaded: &Loaded,
+    planned: &Planned,
+    study: &PlannedStudy,
+    context: Map,
+) -> Result<Option<Plan>, CliError> {
+    let phases = dagrun_plan::job_phases(&loaded.pipeline);
+    if !phases.contains(&dagrun_plan::JobPhase::After) {
+        return Ok(None);
+    }
+    let expansion = study.planner.after(Arc::new(context));
+    let expansion = expansion.map_err(|errors| loaded.refuse(&errors))?;
+    let request = expansion.facts_needed();
+    let mut facts = loaded.answer(&request, &planned.workspace)?;
+    let table = Workspace::study_table(loaded.study_name());
+    for (glob, found) in request.globs.iter().zip(&mut facts.globs) {
+        if glob.pattern == table && found.is_empty() {
+            found.push(FoundFile {
+                path: table.clone(),
+                blob: trial::no_table(),
+            });
+        }
+    }
+    let plan = expansion.finish(facts);
+    Ok(Some(plan.map_err(|errors| loaded.refuse(&errors))?.0))
+}
