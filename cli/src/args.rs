@@ -574,7 +574,7 @@ pub(crate) enum CacheCommand {
 pub(crate) enum JournalCommand {
     /// Rewrite a damaged journal with all records that can be read; the damaged one is kept beside it
     Repair {
-        /// The run; default: the last one
+        /// The run, or the name of a study; default: the last run
         run: Option<String>,
         #[command(flatten)]
         project: ProjectFlag,

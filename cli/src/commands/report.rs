@@ -453,6 +453,9 @@ fn write_log(bytes: &[u8], raw: bool) -> Result<(), CliError> {
 
 pub(crate) fn repair(run: Option<&str>, file: &Path) -> Done {
     let workspace = workspace(file)?;
+    if let Some(study) = run.filter(|name| workspace.study_path(name).join("log").exists()) {
+        return repair_study(&workspace, study);
+    }
     let run = workspace
         .find_run(run.unwrap_or("latest"))
         .map_err(run_error)?;
@@ -464,6 +467,22 @@ pub(crate) fn repair(run: Option<&str>, file: &Path) -> Done {
     let (copy, kept) = dagrun_run::repair_journal(&path).map_err(run_error)?;
     put!(
         "kept {kept} records that can be read; the damaged journal is now {}",
+        copy.display()
+    );
+    Ok(0)
+}
+
+fn repair_study(workspace: &Workspace, study: &str) -> Done {
+    let command: Vec<String> = std::env::args().collect();
+    let _lock = workspace.lock(&command).map_err(run_error)?;
+    let is_whole = |log: dagrun_run::StudyLog| log.torn_at.is_none();
+    if dagrun_run::load_study(workspace, study).is_ok_and(|log| log.is_some_and(is_whole)) {
+        put!("the log of study {study} is whole");
+        return Ok(0);
+    }
+    let (copy, kept) = dagrun_run::repair_study(workspace, study).map_err(run_error)?;
+    put!(
+        "kept {kept} records that can be read; the damaged log is now {}",
         copy.display()
     );
     Ok(0)

@@ -61,6 +61,10 @@ impl Project {
             .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    pub(crate) fn read_bytes(&self, name: &str) -> Vec<u8> {
+        std::fs::read(self.dir().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+    }
+
     pub(crate) fn exists(&self, name: &str) -> bool {
         self.dir().join(name).exists()
     }

@@ -11,3 +11,4 @@ mod kit;
 mod places;
 mod stopping;
 mod studies;
+mod study_faults;

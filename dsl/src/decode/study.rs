@@ -164,12 +164,13 @@ impl<'a> Decoder<'a, '_> {
 
     fn sampler_options(&mut self, at: At, kind: SamplerKind) -> IndexMap<String, ValueTemplate> {
         let mut options = IndexMap::new();
-        let Some(table) = schema::sampler_options(kind) else {
+        let table = schema::sampler_options(kind);
+        if kind == SamplerKind::Exec && !matches!(self.view(at), View::Map) {
             if let Some(command) = self.sampler_command(at) {
                 options.insert("command".into(), command);
             }
             return options;
-        };
+        }
         if matches!(self.view(at), View::Null) {
             let words = format!("the sampler `{}` has no options here", kind.name());
             let error = self.diagnostic("empty-value", at, words);
@@ -192,6 +193,7 @@ impl<'a> Decoder<'a, '_> {
     fn sampler_option(&mut self, at: At, name: &str) -> Option<ValueTemplate> {
         let what = format!("`{name}`");
         match name {
+            "command" => self.sampler_command(at),
             "seed" => self.whole(at, &what, 0, i64::MAX),
             "startup" => self.whole(at, &what, 0, MAX_TRIALS),
             "levels" if matches!(self.view(at), View::Map) => self.levels(at),

@@ -163,15 +163,19 @@ pub(crate) static SAMPLER: Table = Table {
             "A sampler of Optuna, in a Python process.",
             Shape::Table(&OPTUNA),
         ),
-        key("exec", "A program that speaks JSON lines.", TEXTS),
+        key(
+            "exec",
+            "A program that speaks JSON lines.",
+            Shape::OneOf(&[TEXTS, Shape::Table(&EXEC)]),
+        ),
     ],
     later: &[],
     required: &[],
 };
 
-/// The table of a sampler's options; `exec` takes a command instead.
-pub(crate) fn sampler_options(kind: SamplerKind) -> Option<&'static Table> {
-    Some(match kind {
+/// The table of a sampler's options.
+pub(crate) fn sampler_options(kind: SamplerKind) -> &'static Table {
+    match kind {
         SamplerKind::Grid => &GRID,
         SamplerKind::Random => &RANDOM,
         SamplerKind::Sobol => &SOBOL,
@@ -179,8 +183,8 @@ pub(crate) fn sampler_options(kind: SamplerKind) -> Option<&'static Table> {
         SamplerKind::Tpe => &TPE,
         SamplerKind::Cmaes => &CMAES,
         SamplerKind::Optuna => &OPTUNA,
-        SamplerKind::Exec => return None,
-    })
+        SamplerKind::Exec => &EXEC,
+    }
 }
 
 static GRID: Table = Table {
@@ -291,10 +295,29 @@ static OPTUNA: Table = Table {
             "Keyword arguments of the sampler.",
             Shape::MapOf(&Shape::Any),
         ),
+        TIMEOUT,
     ],
     later: &[],
     required: &[],
 };
+
+static EXEC: Table = Table {
+    what: "the sampler `exec`",
+    name: "exec",
+    doc: "Options of `exec`.",
+    keys: &[
+        key("command", "The program and its arguments.", TEXTS),
+        TIMEOUT,
+    ],
+    later: &[],
+    required: &["command"],
+};
+
+const TIMEOUT: Key = key(
+    "timeout",
+    "How long it may think about a trial; `60s` by default.",
+    Shape::Text,
+);
 
 /// What an ask has seen.
 pub(crate) static ORDER: Table = Table {

@@ -167,6 +167,11 @@ impl GrowingPlan {
         self.inner.borrow_mut().parts.remove(&part.first);
     }
 
+    /// Whether no part of a trial is left.
+    pub(crate) fn only_lasting(&self) -> bool {
+        self.inner.borrow().parts.values().all(|part| part.lasts)
+    }
+
     /// The part of a node, and the plan's index of it.
     fn local(&self, node: NodeIx) -> (Rc<Part>, NodeIx) {
         let inner = self.inner.borrow();

@@ -102,6 +102,8 @@ pub(crate) struct Batch {
     pub(crate) history: Vec<Vec<u8>>,
     /// Encoded records for the log of the study.
     pub(crate) study: Vec<u8>,
+    /// The driver waits to hear that the log of the study is durable.
+    pub(crate) tell_durable: bool,
 }
 
 impl Batch {
@@ -110,6 +112,7 @@ impl Batch {
             && self.commits.is_empty()
             && self.history.is_empty()
             && self.study.is_empty()
+            && !self.tell_durable
             && !self.sync
     }
 
@@ -123,6 +126,7 @@ impl Batch {
         self.commits.append(&mut other.commits);
         self.history.append(&mut other.history);
         self.study.append(&mut other.study);
+        self.tell_durable |= other.tell_durable;
         self.sync |= other.sync;
     }
 }
@@ -147,6 +151,8 @@ pub(crate) enum Durable {
     Committed(Vec<Committed>),
     /// This result could not be made durable, for a reason of its own.
     NotCommitted(NodeIx, FailureCause),
+    /// All that the log of the study was given is durable.
+    StudyLog,
     /// Nothing more will be written.
     Failed(String),
 }
@@ -318,6 +324,9 @@ impl Writer {
             log.append(&batch.study)?;
             log.sync()?;
         }
+        if batch.tell_durable {
+            let _ = self.replies.send(Durable::StudyLog);
+        }
         self.history.append(&batch.history);
         self.tell(batch.records);
         if !nodes.is_empty() {
@@ -473,6 +482,10 @@ fn collect(messages: &Receiver<Message>) -> (Batch, bool) {
         match message {
             Ok(Message::Batch(batch)) => {
                 all.append(*batch);
+                if all.tell_durable {
+                    // The next trial waits for it.
+                    return (all, false);
+                }
                 if until.is_none() && all.needs_thread() {
                     until = Some(Instant::now() + WINDOW);
                 }

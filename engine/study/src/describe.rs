@@ -71,11 +71,7 @@ impl Definition {
             space: self.space.parameters.iter().map(parameter_text).collect(),
             sampler: self.sampler.name().to_owned(),
             options: options_text(&self.options),
-            order: match self.order {
-                Order::Async => "async".to_owned(),
-                Order::Batched(n) => format!("batched: {n}"),
-                Order::Lag(lag) => format!("lag: {lag}"),
-            },
+            order: order_text(self.order),
             objectives: self
                 .objectives
                 .iter()
@@ -152,10 +148,29 @@ impl DefinitionText {
     }
 }
 
-/// Where an interpreter stands is no part of what a study is.
+fn order_text(order: Order) -> String {
+    match order {
+        Order::Async => "async".to_owned(),
+        Order::Batched(n) => format!("batched: {n}"),
+        Order::Lag(lag) => format!("lag: {lag}"),
+    }
+}
+
+/// The order that [`DefinitionText`] has in words.
+pub(crate) fn order_of(text: &str) -> Option<Order> {
+    match text.split_once(": ") {
+        None => (text == "async").then_some(Order::Async),
+        Some(("batched", n)) => n.parse().ok().map(Order::Batched),
+        Some(("lag", n)) => n.parse().ok().map(Order::Lag),
+        Some(_) => None,
+    }
+}
+
+/// Where an interpreter stands and how long it may think are no part of what a study is.
 fn options_text(options: &Map) -> String {
     let mut options = options.clone();
     options.shift_remove("python");
+    options.shift_remove("timeout");
     Value::map(options).to_json().to_string()
 }
 

@@ -35,6 +35,7 @@ pub use event::{
 };
 pub use history::{History, Told};
 pub use replay::{Kept, ReplayError};
+pub use resolve::seconds;
 pub use space::{Distribution, Parameter, Space};
 pub use state::Study;
 pub use table::TrialState;

@@ -2,7 +2,9 @@
 
 use thiserror::Error;
 
-use crate::{Definition, FORMAT, Order, Source, Study, StudyRecord, TrialEnd, TrialState};
+use crate::{
+    Definition, FORMAT, Order, Source, Study, StudyRecord, TrialEnd, TrialState, describe::order_of,
+};
 
 /// How many of the last asks are asked again and compared, where the order makes them repeatable.
 const CHECKED: u64 = 256;
@@ -105,6 +107,32 @@ impl Study {
         }
         study.definition.trials = study.recorded_trials;
         Ok(study)
+    }
+
+    /// What is left of a damaged log: the records that still follow from those before them. What is lost with it is asked
+    /// for, or told, again.
+    ///
+    /// # Errors
+    /// When how the study was opened is not among them, or they are of another version.
+    pub fn salvage(
+        records: impl IntoIterator<Item = StudyRecord>,
+    ) -> Result<Vec<StudyRecord>, ReplayError> {
+        let mut records = records.into_iter().zip(1..);
+        let opened = records.next().map(|(record, _)| record);
+        let mut study = Self::read(opened.clone())?;
+        // Reading looks at no order; what an ask had to see counts here.
+        if let Some(StudyRecord::Opened { text, .. }) = &opened
+            && let Some(order) = order_of(&text.order)
+        {
+            study.definition.order = order;
+        }
+        let mut kept: Vec<StudyRecord> = opened.into_iter().collect();
+        for (record, at) in records {
+            if study.apply(at, record.clone()).is_ok() {
+                kept.push(record);
+            }
+        }
+        Ok(kept)
     }
 
     /// A new study that knows the told trials of a former one whose points fit its space; they count as its first trials.

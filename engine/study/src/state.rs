@@ -45,6 +45,10 @@ pub struct Study {
     pending: BTreeSet<u64>,
     /// Of these, the ones that are not started: after a resume, or where objectives have changed.
     waiting: BTreeSet<u64>,
+    /// Of the pending, the ones that were told under former objectives.
+    retold: BTreeSet<u64>,
+    /// Of the pending, the ones that only a later session starts: they were never told, and this one tells again.
+    held: BTreeSet<u64>,
     /// How many trials may be under way; nothing is started before it is known.
     limit: Option<u32>,
     pub(crate) outside: Outside,
@@ -80,6 +84,8 @@ impl Study {
             progress: Progress::default(),
             pending: BTreeSet::new(),
             waiting: BTreeSet::new(),
+            retold: BTreeSet::new(),
+            held: BTreeSet::new(),
             limit: None,
             outside: Outside::default(),
             stopping: None,
@@ -112,7 +118,7 @@ impl Study {
 
     /// How many trials are started and have not come to their end.
     pub fn live(&self) -> usize {
-        self.pending.len() - self.waiting.len()
+        self.pending.len() - self.waiting.len() - self.held.len()
     }
 
     /// How many trials may be under way at once; none as long as it is not known.
@@ -175,6 +181,8 @@ impl Study {
             StudyEvent::Rescore { objective } => {
                 self.append(StudyRecord::Rescored { objective }, out);
                 self.rescored(objective);
+                self.held = &self.waiting - &self.retold;
+                self.waiting.retain(|trial| self.retold.contains(trial));
             }
         }
         self.go_on(out);
@@ -395,6 +403,7 @@ impl Study {
     pub(crate) fn tell(&mut self, trial: u64, end: &TrialEnd) {
         self.pending.remove(&trial);
         self.waiting.remove(&trial);
+        self.retold.remove(&trial);
         self.last_end = None;
         let scored = self.scored(end);
         let values = match &scored {
@@ -460,6 +469,7 @@ impl Study {
         self.table.untell();
         self.pending.extend(&told);
         self.waiting.extend(&told);
+        self.retold.extend(&told);
         self.base = self.table.counts.asked;
         self.best = None;
         self.progress = Progress::default();
@@ -518,6 +528,8 @@ impl Study {
             Some(reason @ (EndReason::Sampler(_) | EndReason::Stopped)) => reason.clone(),
             _ if failed >= self.definition.stop.failures => EndReason::Failures { failed },
             Some(reason) => reason.clone(),
+            // Trials that were never told are for a later session.
+            None if !self.held.is_empty() => EndReason::Stopped,
             None => EndReason::Trials,
         }
     }

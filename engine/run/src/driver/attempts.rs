@@ -408,6 +408,7 @@ impl Driver<'_> {
                 self.causes.insert(node, cause);
                 self.queue.push_back(Event::CommitFailed(node));
             }
+            Some(Durable::StudyLog) => self.study_is_durable(),
             Some(Durable::Failed(error)) => self.fatal = Some(error),
             None => {
                 self.fatal

@@ -110,6 +110,9 @@ impl Driver<'_> {
         for warning in self.store.take_warnings() {
             self.warn(warning);
         }
+        if self.fatal.is_none() {
+            self.leave_study();
+        }
         let wall = self.clock.elapsed().as_secs_f64();
         let mut exit_code = self.exit_code();
         if self.fatal.is_none() {

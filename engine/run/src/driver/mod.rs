@@ -160,7 +160,8 @@ pub(crate) fn drive<'p>(
     let (executor_sender, executor_events) = unbounded_channel();
     let config = Config {
         seed: parts.options.seed,
-        fail_fast: parts.options.fail_fast,
+        // A trial that fails is a value: the driver knows which nodes are of trials.
+        fail_fast: parts.options.fail_fast && study.is_none(),
         // Nothing here asks for it.
         story: 0,
         first_attempt: unfinished.as_ref().map_or(1, |u| u.next_attempt),

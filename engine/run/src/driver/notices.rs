@@ -31,16 +31,20 @@ impl Driver<'_> {
     /// A node that was done has to run again.
     pub(super) fn rewind(&mut self, node: NodeIx) {
         self.rewound.insert(node);
+        let mut was_hit = false;
         match self.board.end_of(node) {
             Some(UpstreamEnd::Succeeded) if self.ran_nodes.remove(&node) => {
                 self.counts.remove(NodeOutcome::Succeeded);
             }
-            Some(UpstreamEnd::Succeeded) => self.counts.remove(NodeOutcome::Cached),
+            Some(UpstreamEnd::Succeeded) => {
+                was_hit = true;
+                self.counts.remove(NodeOutcome::Cached);
+            }
             _ => {}
         }
         self.board.set_end(node, None);
         if let Some(study) = &mut self.study {
-            study.rewound(node);
+            study.rewound(node, was_hit);
         }
         let node = self.plan.id(node);
         self.record(RunEvent::Rewound { node });

@@ -3,7 +3,12 @@
 //! The state machine of `dagrun-study` decides; here its actions become plans, records of its log and words to a sampler in
 //! another process.
 
-use std::{collections::BTreeMap, path::PathBuf, rc::Rc, sync::Arc, time::Duration, time::Instant};
+mod laying;
+
+use std::{
+    collections::BTreeMap, collections::VecDeque, path::PathBuf, rc::Rc, sync::Arc, time::Duration,
+    time::Instant,
+};
 
 use dagrun_events::{NodeOutcome, RunEvent};
 use dagrun_model::{Digest, FailureCause, Map, NodeIx, SamplerKind, Value};
@@ -26,7 +31,7 @@ use crate::{
     },
 };
 
-/// How long a sampler in another process may think about an ask.
+/// How long a sampler in another process may think about an ask, where its option `timeout` says nothing.
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Reasons of failed trials that the summary holds.
 const MOST_REASONS: usize = 20;
@@ -51,9 +56,17 @@ pub(crate) struct StudyRun<'p> {
     trials: BTreeMap<u32, u64>,
     /// Of trials that are not told: how many nodes an engine without deduplication would run.
     naive: BTreeMap<u64, u64>,
+    /// Told trials whose exports are to be laid out before the study goes on.
+    unlaid: VecDeque<u64>,
+    /// It has begun: what is to be laid out first is.
+    begun: bool,
     /// Parts of trials that grew, which go when their last nodes are done.
     outgrown: Vec<LiveTrial>,
     sampler: Option<ExternalSampler>,
+    /// Why the sampler has ended.
+    gone: Option<String>,
+    /// An ask that waits until what it tells is durable.
+    to_ask: Option<Ask>,
     /// The ask that a sampler in another process thinks about, and until when it may.
     asked: Option<(u64, Instant)>,
     /// Seconds of former runs, and when this one began.
@@ -71,6 +84,17 @@ pub(crate) struct StudyRun<'p> {
     failures: Vec<(u64, String)>,
     /// Nodes of trials that failed: they are the trials' ends, not the run's.
     pub(super) failed_nodes: u64,
+    /// The log has a record: before the first that opens it, nothing else may stand there.
+    logged: bool,
+    /// The run is being stopped: trials go on with the next one.
+    stopping: bool,
+}
+
+/// What an external sampler is to be told and asked.
+struct Ask {
+    trial: u64,
+    new_told: std::ops::Range<usize>,
+    pending: Vec<u64>,
 }
 
 struct LiveTrial {
@@ -89,6 +113,16 @@ struct LiveTrial {
     /// Why its first node failed.
     failed: Option<String>,
     cancelled: bool,
+}
+
+impl LiveTrial {
+    /// Waits once more for a node that it reads.
+    fn await_again(&mut self, node: NodeIx) {
+        let reads = |local: &NodeIx| self.part.global(*local) == node;
+        if !self.over && self.part.plan().objective_nodes().iter().any(reads) {
+            self.awaited.insert(node);
+        }
+    }
 }
 
 impl<'p> StudyRun<'p> {
@@ -116,6 +150,7 @@ impl<'p> StudyRun<'p> {
             name: name.into(),
             growing,
             request,
+            logged: study.counts().asked > 0,
             core: study,
             facts,
             folder,
@@ -125,8 +160,12 @@ impl<'p> StudyRun<'p> {
             live: BTreeMap::new(),
             trials: BTreeMap::new(),
             naive: BTreeMap::new(),
+            unlaid: VecDeque::new(),
+            begun: false,
             outgrown: Vec::new(),
             sampler: None,
+            gone: None,
+            to_ask: None,
             asked: None,
             before,
             began: now,
@@ -140,6 +179,7 @@ impl<'p> StudyRun<'p> {
             told: 0,
             failures: Vec::new(),
             failed_nodes: 0,
+            stopping: false,
         };
         Ok((run, log))
     }
@@ -157,34 +197,34 @@ impl<'p> StudyRun<'p> {
     }
 
     pub(super) fn take_word(&mut self, word: Word) {
-        let event = match word {
-            Word::Answer { trial, params } => {
-                self.asked = self.asked.filter(|(asked, _)| *asked != trial);
-                StudyEvent::Answered {
-                    trial,
-                    answer: match params {
-                        Ok(params) => Answer::Point(params),
-                        Err(error) => Answer::Failed(error),
-                    },
-                }
+        let (trial, answer) = match (word, self.asked) {
+            (Word::Answer { trial, params }, Some((asked, _))) if trial == asked => {
+                let answer = match params {
+                    Ok(params) => Answer::Point(params),
+                    Err(error) => Answer::Failed(error),
+                };
+                (trial, answer)
             }
-            Word::UsedUp { trial } => {
-                self.asked = self.asked.filter(|(asked, _)| *asked != trial);
-                StudyEvent::Answered {
-                    trial,
-                    answer: Answer::UsedUp,
-                }
+            (Word::UsedUp { trial }, Some((asked, _))) if trial == asked => (trial, Answer::UsedUp),
+            (Word::Answer { trial, .. } | Word::UsedUp { trial }, Some((asked, _))) => {
+                let name = self.sampler_name();
+                let wrong = format!("`{name}` answered for trial {trial}, asked for trial {asked}");
+                (asked, Answer::Failed(wrong))
             }
-            Word::Gone(why) => match self.asked.take() {
-                Some((trial, _)) => StudyEvent::Answered {
-                    trial,
-                    answer: Answer::Failed(why),
-                },
-                // It is missed when it is asked again.
-                None => return,
-            },
+            // What it says when nobody asked it changes nothing.
+            (Word::Answer { .. } | Word::UsedUp { .. }, None) => return,
+            (Word::Gone(why), Some((asked, _))) => (asked, Answer::Failed(why)),
+            (Word::Gone(why), None) => {
+                self.gone = Some(why);
+                return;
+            }
         };
-        self.events.push(event);
+        self.asked = None;
+        self.events.push(StudyEvent::Answered { trial, answer });
+    }
+
+    fn sampler_name(&self) -> &str {
+        self.sampler.as_ref().map_or("", ExternalSampler::name)
     }
 
     /// Queues what time brings.
@@ -198,16 +238,19 @@ impl<'p> StudyRun<'p> {
             && until <= now
         {
             self.asked = None;
-            let name = self.sampler.as_ref().map_or("", ExternalSampler::name);
             let answer = Answer::Failed(format!(
-                "`{name}` did not answer within {} s",
-                ASK_TIMEOUT.as_secs()
+                "`{}` did not answer within {}; its option `timeout` gives it more time",
+                self.sampler_name(),
+                dagrun_model::format_seconds(self.ask_timeout().as_secs_f64())
             ));
             self.events.push(StudyEvent::Answered { trial, answer });
         }
     }
 
     fn say_slots(&mut self) {
+        if !self.begun {
+            return;
+        }
         // Before a trial was planned nobody knows how wide one is: two are enough to begin with.
         let (slots, nodes_per_trial) = match self.width {
             0 => (1, u32::MAX),
@@ -227,7 +270,15 @@ impl<'p> StudyRun<'p> {
     }
 
     pub(super) fn stop(&mut self) {
+        self.stopping = true;
+        self.to_ask = None;
         self.events.push(StudyEvent::Stop);
+    }
+
+    fn ask_timeout(&self) -> Duration {
+        let timeout = self.core.definition().options.get("timeout");
+        let seconds = timeout.and_then(dagrun_study::seconds);
+        seconds.map_or(ASK_TIMEOUT, Duration::from_secs_f64)
     }
 
     fn trial_of(&mut self, node: NodeIx) -> Option<&mut LiveTrial> {
@@ -253,10 +304,16 @@ impl<'p> StudyRun<'p> {
         })
     }
 
-    /// A node that was done has to run again.
-    pub(super) fn rewound(&mut self, node: NodeIx) {
+    /// A node that was done has to run again: what reads it waits for it anew.
+    pub(super) fn rewound(&mut self, node: NodeIx, was_hit: bool) {
         if let Some(trial) = self.trial_of(node) {
             trial.open += 1;
+            trial.hits -= u32::from(was_hit);
+            trial.await_again(node);
+            return;
+        }
+        for trial in self.live.values_mut() {
+            trial.await_again(node);
         }
     }
 
@@ -296,10 +353,22 @@ impl<'p> StudyRun<'p> {
         )
     }
 
-    /// Tells the sampler what it has missed, and asks.
-    fn ask(&mut self, trial: u64, new_told: std::ops::Range<usize>, pending: &[u64]) {
+    /// Tells the sampler what it has missed, and asks. All that it is told is durable.
+    fn ask(&mut self) {
+        let Some(Ask {
+            trial,
+            new_told,
+            pending,
+        }) = self.to_ask.take()
+        else {
+            return;
+        };
         let fresh = self.sampler.is_none();
-        if let Err(why) = self.sampler() {
+        let ready = match self.gone.take() {
+            Some(why) => Err(why),
+            None => self.sampler().map(|_| ()),
+        };
+        if let Err(why) = ready {
             let answer = Answer::Failed(why);
             self.events.push(StudyEvent::Answered { trial, answer });
             return;
@@ -327,13 +396,13 @@ impl<'p> StudyRun<'p> {
         }
         if fresh {
             for number in pending {
-                if let Some(values) = self.core.values(*number) {
-                    sampler.pending(*number, &values);
+                if let Some(values) = self.core.values(number) {
+                    sampler.pending(number, &values);
                 }
             }
         }
         sampler.ask(trial);
-        self.asked = Some((trial, Instant::now() + ASK_TIMEOUT));
+        self.asked = Some((trial, Instant::now() + self.ask_timeout()));
     }
 
     /// `study` as jobs after it see it.
@@ -415,16 +484,25 @@ impl Driver<'_> {
                 .map(|goal| goal.name.to_string())
                 .collect(),
         });
-        study.say_slots();
         if let StudyMode::Rescore(_) = study.request.mode {
             let asked = study.core.counts().asked;
             match self.objective_of(&mut study, asked) {
-                Ok(objective) => study.events.insert(0, StudyEvent::Rescore { objective }),
+                Ok(objective) => study.events.push(StudyEvent::Rescore { objective }),
                 Err(why) => self.fatal = Some(why),
             }
         }
+        self.find_unlaid(&mut study);
+        self.go_on_laying(&mut study);
         self.study = Some(study);
         self.run_study();
+    }
+
+    /// Begins the study itself once the exports of its told trials are laid out.
+    fn go_on_laying(&mut self, study: &mut StudyRun<'_>) {
+        if !study.begun && self.lay_told(study) {
+            study.begun = true;
+            study.say_slots();
+        }
     }
 
     /// What identifies the objectives now: by the plan of the first trial.
@@ -477,7 +555,14 @@ impl Driver<'_> {
                 trial,
                 new_told,
                 pending,
-            } => study.ask(trial, new_told, &pending),
+            } => {
+                study.to_ask = Some(Ask {
+                    trial,
+                    new_told,
+                    pending,
+                });
+                self.batch.tell_durable = true;
+            }
             StudyAction::Start { trial, values } => self.start_trial(study, trial, values),
             StudyAction::Drain => {}
             StudyAction::Finish(end) => self.end_study(study, end),
@@ -486,6 +571,7 @@ impl Driver<'_> {
 
     fn append(&mut self, study: &mut StudyRun<'_>, record: &StudyRecord) {
         encode(record, &mut self.batch.study);
+        study.logged = true;
         if let StudyRecord::Told { trial, end } = record {
             study.told += 1;
             let (values, reason) = match &end.result {
@@ -516,6 +602,9 @@ impl Driver<'_> {
 
     fn tell_time(&mut self, study: &mut StudyRun<'_>) {
         study.time_told = Instant::now();
+        if !study.logged {
+            return;
+        }
         let wall = study.used();
         encode(&StudyRecord::Used { wall }, &mut self.batch.study);
     }
@@ -575,6 +664,7 @@ impl Driver<'_> {
             false => self.board.end_of(*node).is_none(),
         };
         let awaited = part.plan().objective_nodes().into_iter();
+        let nodes = part.nodes();
         let live = LiveTrial {
             number,
             values,
@@ -604,6 +694,10 @@ impl Driver<'_> {
         if is_known {
             self.tell_trial(study, number);
         }
+        if nodes.is_empty() {
+            // No node of its own will ever end.
+            study.live.remove(&number);
+        }
     }
 
     /// A node of the run is done: what that means for its trial.
@@ -615,6 +709,11 @@ impl Driver<'_> {
             NodeOutcome::Failed => Some(self.reason_of(node)),
             _ => None,
         };
+        let mut failed_outside = false;
+        let root = match outcome {
+            NodeOutcome::Skipped => self.blame.get(&node).copied(),
+            _ => None,
+        };
         match study.trial_of(node) {
             Some(trial) => {
                 trial.open -= 1;
@@ -622,18 +721,27 @@ impl Driver<'_> {
                 trial.hits += u32::from(outcome == NodeOutcome::Cached);
                 trial.cancelled |= outcome == NodeOutcome::Cancelled;
                 let number = trial.number;
+                // What failed outside of trials says nothing of this one: it goes on once that is mended.
+                let is_outside = root.is_some_and(|root| !trial.part.nodes().contains(&root.0));
+                trial.cancelled |= is_outside;
                 if reason.is_some() {
                     if trial.failed.is_none() {
                         trial.failed = reason;
                     }
                     study.failed_nodes += 1;
                 }
+                if is_outside && !study.stopping {
+                    study.stop();
+                    self.queue.push_back(Event::PlanComplete);
+                }
                 self.after_node(&mut study, number);
             }
             None => {
+                failed_outside = reason.is_some();
                 let mut waiting = Vec::new();
                 for trial in study.live.values_mut() {
                     if trial.awaited.remove(&node) {
+                        trial.cancelled |= outcome == NodeOutcome::Cancelled;
                         waiting.push(trial.number);
                     }
                 }
@@ -641,6 +749,13 @@ impl Driver<'_> {
                     self.after_node(&mut study, number);
                 }
             }
+        }
+        if failed_outside && self.options.fail_fast {
+            // Trials go on with the next run; what runs may end.
+            study.stop();
+            self.queue.push_back(Event::PlanComplete);
+            self.queue
+                .push_back(Event::StopRequested(dagrun_sched::Stop::Drain));
         }
         self.study = Some(study);
     }
@@ -686,6 +801,10 @@ impl Driver<'_> {
             context.insert("best".into(), study.core.best_value());
             match part.plan().grow(&upstream, &Value::map(context)) {
                 Ok(false) => {}
+                Ok(true) if study.stopping => {
+                    // Its further replicates would not run any more.
+                    return;
+                }
                 Ok(true) => {
                     let trial = study.live.remove(&number).expect("it was just there");
                     let (values, began) = (Arc::clone(&trial.values), trial.began);
@@ -743,6 +862,7 @@ impl Driver<'_> {
         // What is queued about these nodes is handled first.
         self.to_retire.push(Rc::clone(&trial.part));
         study.trials.remove(&nodes.start);
+        self.go_on_laying(study);
     }
 
     /// Forgets the nodes of trials that are over, once the scheduler has nothing more to say about them.
@@ -789,6 +909,33 @@ impl Driver<'_> {
             Some(failure) => format!("`{id}` {}", failure.describe()),
             None => format!("`{id}` failed"),
         }
+    }
+
+    /// A sampler in another process may be told what the log has.
+    pub(super) fn study_is_durable(&mut self) {
+        if let Some(study) = &mut self.study {
+            study.ask();
+        }
+    }
+
+    /// The run ends, and the study goes on with the next one.
+    pub(super) fn leave_study(&mut self) {
+        let Some(mut study) = self.study.take() else {
+            return;
+        };
+        if study.end.is_none() && study.logged {
+            self.tell_time(&mut study);
+            if let Err(error) = write_table(&study.core, &study.folder) {
+                self.warn(error.to_string());
+            }
+        }
+        let went_on = self.interrupted() || study.stopping;
+        debug_assert!(
+            went_on || study.live.is_empty() && study.growing.only_lasting(),
+            "a trial that is over leaves nothing"
+        );
+        study.sampler = None;
+        self.study = Some(study);
     }
 
     fn end_study(&mut self, study: &mut StudyRun<'_>, end: StudyEnd) {

@@ -143,6 +143,8 @@ impl ExternalSampler {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(File::create(log).map_err(RunError::io("make", log))?)
+            // Ctrl-C at the terminal is for the run: a sampler that it ended would end the study.
+            .process_group(0)
             .spawn()
             .map_err(failed)?;
         let mut stdin = child.stdin.take().expect("the pipe was asked for");

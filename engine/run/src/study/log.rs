@@ -9,9 +9,9 @@ use std::{
 };
 
 use dagrun_events::journal::{self, End};
-use dagrun_study::StudyRecord;
+use dagrun_study::{Study, StudyRecord};
 
-use crate::{RunError, Workspace};
+use crate::{RunError, Workspace, workspace::write_whole};
 
 /// A study's log as it was read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -59,6 +59,31 @@ pub fn load_study_at(folder: &Path) -> Result<Option<StudyLog>, RunError> {
         .map(|(at, payload)| serde_json::from_slice(payload).map_err(|_| corrupt(*at, None)))
         .collect::<Result<_, _>>()?;
     Ok(Some(StudyLog { records, torn_at }))
+}
+
+/// Rewrites the damaged log of a study with the records that can be read and still follow from those before them, and keeps
+/// a copy. Returns the copy's path and how many records were kept. Trials that are lost with the rest are asked for again.
+///
+/// # Errors
+/// When a file cannot be read or written, or not even how the study was opened can be read.
+pub fn repair_study(workspace: &Workspace, name: &str) -> Result<(PathBuf, usize), RunError> {
+    let path = workspace.study_path(name).join("log");
+    let bytes = fs::read(&path).map_err(RunError::io("read", &path))?;
+    let records = journal::salvage(&bytes)
+        .into_iter()
+        .filter_map(|(_, payload)| serde_json::from_slice(payload).ok());
+    let kept = Study::salvage(records).map_err(|why| {
+        RunError::Study(format!(
+            "nothing of `{}` can be kept: {why}; `dagrun run --study new` puts it aside and begins anew",
+            path.display()
+        ))
+    })?;
+    let copy = path.with_extension("damaged");
+    write_whole(&copy, &bytes)?;
+    let mut out = journal::header().to_vec();
+    kept.iter().for_each(|record| encode(record, &mut out));
+    write_whole(&path, &out)?;
+    Ok((copy, kept.len()))
 }
 
 /// The log of a study, open to be written.

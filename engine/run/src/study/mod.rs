@@ -6,11 +6,11 @@ mod log;
 mod open;
 mod table;
 
-pub use log::{StudyLog, load_study, load_study_at};
+pub use log::{StudyLog, load_study, load_study_at, repair_study};
 pub use open::{RescoreOptions, StudyMode, StudyRequest, StudySummary};
 pub use table::{COLUMNS, state_name, write_csv};
 
 pub(crate) use external::{ExternalSampler, Word, hello, optuna_command};
 pub(crate) use facts::FactCache;
 pub(crate) use log::{LogWriter, encode};
-pub(crate) use open::{Opened, plan_trial, widest, write_table};
+pub(crate) use open::{Opened, plan_again, plan_trial, widest, write_table};

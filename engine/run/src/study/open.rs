@@ -97,10 +97,19 @@ impl Opened {
     ) -> Result<Self, RunError> {
         let folder = workspace.study_path(name);
         let mut facts = FactCache::new(workspace);
-        let former = load_study(workspace, name)?;
+        let mut aside = None;
+        let former = match (load_study(workspace, name), request.mode) {
+            // What cannot be read can be put aside all the same.
+            (Err(RunError::CorruptJournal { .. }), StudyMode::New) => {
+                let kept = workspace.put_study_aside(name)?;
+                aside = Some(format!("the damaged study was put aside as `{kept}`"));
+                None
+            }
+            (former, _) => former?,
+        };
         let torn_at = former.as_ref().and_then(|log| log.torn_at);
         let records = former.map(|log| log.records).unwrap_or_default();
-        let mut warnings = Vec::new();
+        let mut warnings: Vec<String> = aside.into_iter().collect();
         if let Some(at) = torn_at {
             warnings.push(format!(
                 "the log of study `{name}` ends within a record at byte {at}: that record is dropped"
@@ -223,7 +232,11 @@ fn check_results(
     })
 }
 
-fn plan_again(
+/// The plan of a told trial, with as many replicates as it had.
+///
+/// # Errors
+/// As [`plan_trial`].
+pub(crate) fn plan_again(
     study: &Study,
     row: &TrialRow<'_>,
     planner: &StudyPlanner,
@@ -236,8 +249,9 @@ fn plan_again(
     };
     let plan = plan_trial(planner, point.clone(), facts, None)?;
     // One that grew has the replicates that it grew to.
+    // `min` may have let some of them fail, so the key says whether it grew.
     match plan.grow_to() {
-        Some(to) if to == row.replicates => {
+        Some(to) if plan.objective_key() != *row.key => {
             point.replicates = Some(to);
             plan_trial(planner, point, facts, None)
         }

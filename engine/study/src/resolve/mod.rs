@@ -72,6 +72,15 @@ impl<'a> Resolver<'a> {
     }
 }
 
+/// The seconds that an option says: a number, or text such as `5m`.
+pub fn seconds(value: &Value) -> Option<f64> {
+    let time = match value.as_str() {
+        Some(text) => dagrun_model::parse_duration(text).ok()?.as_secs_f64(),
+        None => value.as_f64()?,
+    };
+    time.is_finite().then_some(time)
+}
+
 /// Puts values in place of `params`, so that an expression needs nothing but `trial` later.
 fn without_params(expr: &Expr, ctx: &dyn Context) -> Result<Expr, dagrun_expr::EvalError> {
     if expr

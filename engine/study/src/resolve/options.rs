@@ -15,6 +15,8 @@ enum Takes {
     Positive,
     /// Text.
     Text,
+    /// A time above 0.
+    Time,
     /// A map.
     Map,
     /// A list of at least one text.
@@ -23,6 +25,7 @@ enum Takes {
     Levels,
 }
 
+const TIMEOUT: (&str, Takes) = ("timeout", Takes::Time);
 const SEED: (&str, Takes) = ("seed", Takes::Whole(0));
 
 fn options(kind: SamplerKind) -> &'static [(&'static str, Takes)] {
@@ -45,8 +48,9 @@ fn options(kind: SamplerKind) -> &'static [(&'static str, Takes)] {
             ("storage", Takes::Text),
             ("python", Takes::Text),
             ("options", Takes::Map),
+            TIMEOUT,
         ],
-        SamplerKind::Exec => &[("command", Takes::Words)],
+        SamplerKind::Exec => &[("command", Takes::Words), TIMEOUT],
     }
 }
 
@@ -56,6 +60,7 @@ impl Takes {
             Self::Whole(least) => format!("a whole number of at least {least}"),
             Self::Positive => "a number above 0".to_owned(),
             Self::Text => "text".to_owned(),
+            Self::Time => "a time above 0, such as `90s` or `5m`".to_owned(),
             Self::Map => "a map".to_owned(),
             Self::Words => "a list: a program and its arguments".to_owned(),
             Self::Levels => {
@@ -70,6 +75,7 @@ impl Takes {
             Self::Whole(least) => value.as_i64().is_some_and(|it| it >= least),
             Self::Positive => value.as_f64().is_some_and(|it| it > 0.0 && it.is_finite()),
             Self::Text => value.as_str().is_some_and(|it| !it.is_empty()),
+            Self::Time => super::seconds(value).is_some_and(|it| it > 0.0),
             Self::Map => value.as_map().is_some(),
             Self::Words => value.as_list().is_some_and(|items| {
                 !items.is_empty()
