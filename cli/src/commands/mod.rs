@@ -71,10 +71,14 @@ pub(crate) fn project_of(path: &Path) -> PathBuf {
 
 /// A trouble of the run crate as a command's error.
 pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
-    let dagrun_run::RunError::StudyChanged { rescore, .. } = &error else {
-        return CliError::environment(error);
+    use dagrun_run::RunError;
+    let rescore = match &error {
+        RunError::StudyChanged { rescore, .. } => *rescore,
+        RunError::UnknownRun(_) | RunError::AmbiguousRun(_) | RunError::UnknownNode { .. } => {
+            return CliError::invalid(error);
+        }
+        _ => return CliError::environment(error),
     };
-    let rescore = *rescore;
     let mut told = CliError::invalid(error);
     if rescore {
         told = told.hint(
