@@ -1,6 +1,7 @@
 //! One function for each command.
 
 mod cache;
+mod end;
 mod explain;
 mod graph;
 mod later;
