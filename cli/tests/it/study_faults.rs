@@ -653,16 +653,16 @@ fn a_changed_objective_is_told_again_without_a_simulation() {
 #[test]
 fn a_rescore_leaves_what_was_never_told() {
     let project = Project::new(&simple(
-        "  trials: 8\n  in_flight: 2\n  order: {lag: 3}",
+        "  trials: 8\n  in_flight: 2\n  order: {lag: 3}\n  enqueue: [{x: 1}, {x: 2}]",
         "",
-        "[ -e GO ] || [ $X -lt 70000 ] || sleep 30\necho $X > loss.json",
+        "[ -e GO ] || [ $X -lt 3 ] || { touch GO.waits; sleep 30; }\necho $X > loss.json",
         "  score:\n    needs: sim\n    inputs: {s: \"${{ needs.sim.outputs.loss }}\"}\n    outputs: {n: {json: n.json}}\n    run: |\n      cp ${{ inputs.s }} n.json",
     ).replace("minimize: ${{ jobs.sim.outputs.loss }}", "minimize: ${{ jobs.score.outputs.n }}"));
     let go = project.dir().join("go").display().to_string();
     let text = project.read("pipeline.yaml").replace("GO", &go);
     project.write("pipeline.yaml", &text);
     let child = project.start(&["run", "-j", "2"]);
-    std::thread::sleep(Duration::from_millis(1200));
+    project.wait_for("go.waits");
     signal(&child, "INT");
     let stopped = said(child.wait_with_output().unwrap());
     assert_eq!(stopped.code, 130, "{stopped:?}");
