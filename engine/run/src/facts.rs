@@ -359,7 +359,10 @@ mod tests {
             output.is_ok_and(|output| output.status.success())
         };
         if !run(&["init", "--quiet"]) {
-            println!("SKIPPED: there is no git here");
+            dagrun_testkit::report_skipped(
+                "new_files_that_are_not_ignored_make_a_repository_dirty",
+                "there is no git here",
+            );
             return;
         }
         let write = |name: &str, text: &str| fs::write(project.join(name), text).unwrap();
