@@ -119,7 +119,7 @@ pub(crate) fn median(values: &[f64]) -> f64 {
 }
 
 /// CPU seconds of all children that ended and were waited for: fields 16 and 17 of `/proc/self/stat`.
-fn children_cpu() -> Result<f64, String> {
+pub(super) fn children_cpu() -> Result<f64, String> {
     let stat = std::fs::read_to_string("/proc/self/stat")
         .map_err(|error| format!("cannot read /proc/self/stat: {error}"))?;
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);

@@ -8,6 +8,7 @@ mod graphs;
 mod measure;
 mod peers;
 mod report;
+mod samplers;
 mod study;
 
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ use crate::tools::{root, run};
 
 /// The figures of studies, which have a page of their own.
 const STUDY: &str = "study";
+/// Own samplers beside Optuna's, on a page of their own.
+const SAMPLERS: &str = "samplers";
 
 /// What a bench measured: rows beside dagrun's own.
 pub(crate) struct Table {
@@ -66,14 +69,16 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     for name in &names {
-        if !cases::NAMES.contains(name) && *name != STUDY {
+        if !cases::NAMES.contains(name) && ![STUDY, SAMPLERS].contains(name) {
             return Err(format!(
-                "unknown bench `{name}`; there are {}, {STUDY}",
+                "unknown bench `{name}`; there are {}, {STUDY}, {SAMPLERS}",
                 cases::NAMES.join(", ")
             ));
         }
     }
-    run("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
+    if names != [SAMPLERS] {
+        run("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
+    }
     if with_peers {
         peers::install();
     }
@@ -95,6 +100,9 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
     }
     if names.is_empty() || names.contains(&STUDY) {
         study::run(&bench)?;
+    }
+    if names.is_empty() || names.contains(&SAMPLERS) {
+        samplers::bench(&bench)?;
     }
     match tables.is_empty() {
         true => Ok(()),

@@ -5,7 +5,16 @@ use std::path::PathBuf;
 use crate::tools::{has, output, root, run};
 
 /// The PyPI packages that are compared with.
-const PYPI: &[&str] = &["snakemake", "dvc", "redun", "hyperqueue"];
+const PYPI: &[&str] = &[
+    "snakemake",
+    "dvc",
+    "redun",
+    "hyperqueue",
+    // With what its CMA-ES and its Sobol sequences need.
+    "optuna",
+    "cmaes",
+    "scipy",
+];
 
 fn environment() -> PathBuf {
     root().join("target/bench-peers")

@@ -116,12 +116,12 @@ mod tests {
                 }
             }
             let (values, vectors) = matrix.eigen();
-            for column in 0..dims {
+            for (column, value) in values.iter().enumerate() {
                 let vector: Vec<f64> = (0..dims).map(|row| vectors.get(row, column)).collect();
                 let length: f64 = vector.iter().map(|x| x * x).sum();
                 assert!((length - 1.0).abs() < 1e-12);
                 for (a, b) in matrix.times(&vector).iter().zip(&vector) {
-                    assert!((a - values[column] * b).abs() < 1e-9, "{dims}");
+                    assert!((a - value * b).abs() < 1e-9, "{dims}");
                 }
                 assert_eq!(vectors.transposed_times(&vector).len(), dims);
             }
