@@ -371,7 +371,8 @@ impl Driver<'_> {
 
     /// What identifies the objectives now: by the plan of the first trial.
     fn objective_of(&mut self, study: &mut StudyRun<'_>, asked: u64) -> Result<Digest, String> {
-        if asked == 0 {
+        // A rescore that was cut off before it told anything goes on.
+        if asked == 0 || study.core.counts().told == 0 && study.core.objective().is_none() {
             return Err(format!(
                 "study `{}` has no trials to tell again; run it first",
                 study.name
