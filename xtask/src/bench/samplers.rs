@@ -152,7 +152,8 @@ fn write(rows: &str, optuna: &str, trials: u64, seeds: u64) -> Result<(), String
         "# Benchmarks of samplers\n\nWritten by `cargo xtask bench samplers --peers`. The best value of {trials} trials minus the optimum, told one \
          by one: lower quartile, **median** and upper quartile over {seeds} seeds. CPU milliseconds are those of a trial. The last column \
          says whether the own median is at most Optuna's upper quartile. `mixed` has a uniform, a log-uniform, an int, a log-int and a \
-         choice of four; the others have the dimensions in their names, Branin two.\n\nLast written at commit {}, beside Optuna {optuna}.\n\n{rows}",
+         choice of four; the others have the dimensions in their names, Branin two. `sobol` and `random` do not learn: \
+         what differs between the sides there is chance.\n\nLast written at commit {}, beside Optuna {optuna}.\n\n{rows}",
         commit.trim()
     );
     let path = root().join("docs/benchmarks/samplers.md");
