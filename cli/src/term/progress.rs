@@ -306,7 +306,9 @@ impl Progress {
         count(self.counts.cached, "cached");
         count(self.counts.failed, "failed");
         count(self.counts.skipped, "skipped");
-        count(self.running.len() as u64, "running");
+        // Short nodes are handed over ahead: of those that were, no more run than there are slots.
+        let running = (self.running.len() as u64).min(self.slots.ceil() as u64);
+        count(running, "running");
         if let Some(eta) = self.eta() {
             parts.push(format!("ETA {}", format_seconds(eta)));
         }
