@@ -487,7 +487,7 @@ fn json_outputs_are_values() {
     assert!(matches!(&outputs["out/m.json"], Artifact::File(_)));
     assert!(matches!(&outputs["out"], Artifact::Tree { files: 1, .. }));
     for (number, text, part) in [
-        (2, r#"{"loss": NaN, "name": "a"}"#, "`NaN`"),
+        (2, r#"{"loss": nan, "name": "a"}"#, "`nan`"),
         (3, r#"{"loss": "1", "name": "a"}"#, "expected a number"),
     ] {
         match failure(&running.run(writes(number, text))) {
