@@ -36,7 +36,7 @@ pub(crate) fn ci(quick: bool) -> Result<(), String> {
     )?;
     tidy::run()?;
     dependencies()?;
-    run_step("cargo", &["test", "--workspace"])?;
+    run_step("cargo", &["test", "--workspace", "--no-fail-fast"])?;
     if !quick {
         run_step("cargo", &["doc", "--workspace", "--no-deps", "--quiet"])?;
         simulate()?;
