@@ -287,10 +287,11 @@ impl Scheduler {
             .into_iter()
             .filter(|p| {
                 let state = self.state(*p);
-                matches!(
+                let is_good = matches!(
                     state,
                     Some(NodeState::Done(NodeEnd::Succeeded | NodeEnd::Cached))
-                )
+                );
+                is_good && self.graph.is_live(*p)
             })
             .collect();
         let worn_out = rewindable
@@ -318,7 +319,8 @@ impl Scheduler {
 
     /// Makes a node that succeeded pending again.
     fn rewind(&mut self, node: NodeIx) {
-        if !matches!(self.graph.node(node).state, NodeState::Done(_)) {
+        let is_done = |state| matches!(state, NodeState::Done(_));
+        if !self.graph.is_live(node) || !is_done(self.graph.node(node).state) {
             return;
         }
         self.set_state(node, NodeState::Waiting);
@@ -393,7 +395,7 @@ impl Scheduler {
     pub(crate) fn timer_fired(&mut self, id: TimerId) {
         match self.timers.remove(&id.0) {
             Some(Timer::Retry(node)) => {
-                if let NodeState::BackingOff { timer, .. } = self.graph.node(node).state
+                if let Some(NodeState::BackingOff { timer, .. }) = self.state(node)
                     && timer == id
                 {
                     self.queue_again(node);

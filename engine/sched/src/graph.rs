@@ -267,6 +267,12 @@ impl Graph {
         }
     }
 
+    /// Whether a node is there and was not retired.
+    pub(crate) fn is_live(&self, node: NodeIx) -> bool {
+        let delta = self.deltas.range(..=node.0).next_back();
+        delta.is_some_and(|(_, extent)| extent.nodes.contains(&node.0))
+    }
+
     /// All nodes that were not retired.
     pub(crate) fn live_nodes(&self) -> impl Iterator<Item = usize> {
         let extents = self.deltas.values();
@@ -289,6 +295,16 @@ impl Graph {
         let Some(extent) = self.deltas.remove(&first.0) else {
             return;
         };
+        // Members that live on had one of these sets as their smallest gather, perhaps.
+        for set in extent.sets.clone() {
+            let members = self.set_members.slice(self.sets[set as usize].members);
+            for member in members.iter().filter(|it| !extent.nodes.contains(&it.0)) {
+                let kin = &mut self.nodes[member.index()].kin;
+                if extent.sets.contains(kin) {
+                    *kin = NONE;
+                }
+            }
+        }
         let wide = |range: &Range<u32>| range.start as usize..range.end as usize;
         self.nodes.retire(wide(&extent.nodes));
         self.sets.retire(wide(&extent.sets));

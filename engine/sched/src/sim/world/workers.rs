@@ -176,7 +176,9 @@ impl World {
 
     pub(super) fn check_charges(&mut self, nodes: &[NodeIx]) {
         for node in nodes {
-            if node.index() < self.model.known {
+            // Of nodes that were retired the core knows nothing.
+            let is_known = self.core.state(*node).is_some();
+            if node.index() < self.model.known && is_known {
                 let (told, counted) = (self.core.charged(*node), self.model.charges(*node));
                 if told != counted && self.model.violation.is_none() {
                     self.model.fail(
