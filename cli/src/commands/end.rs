@@ -39,10 +39,10 @@ impl End<'_> {
         // A trial that failed is a value of its study; where the study has failed, its trials say why.
         let study = summary.study.as_ref();
         let values = study.is_some_and(|study| study.succeeded);
-        let (in_trials, others): (Vec<&Failure>, Vec<&Failure>) = summary
-            .failures
-            .iter()
-            .partition(|failure| study.is_some() && self.is_of_trial(&failure.id));
+        let (in_trials, others): (Vec<&Failure>, Vec<&Failure>) =
+            summary.failures.iter().partition(|failure| {
+                study.is_some() && self.is_of_trial(&failure.id) && !failure.input_changed()
+            });
         let mut listed = others;
         if !values {
             listed.extend(&in_trials);

@@ -75,6 +75,11 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
     use dagrun_run::RunError;
     let rescore = match &error {
         RunError::StudyChanged { rescore, .. } => *rescore,
+        RunError::StudySimulations { .. } => {
+            return CliError::invalid(error)
+                .hint("`dagrun rescore FILE --run-missing` runs them and tells all trials again")
+                .hint("`--study new` begins anew; the former study is kept aside");
+        }
         RunError::UnknownRun(_) | RunError::AmbiguousRun(_) | RunError::UnknownNode { .. } => {
             return CliError::invalid(error);
         }
@@ -86,7 +91,8 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
             "`dagrun rescore FILE` tells the same trials again where only objectives or scoring changed",
         );
     }
-    told.hint("`--study keep` begins anew and knows the told trials as they are")
+    told.hint("`dagrun rescore FILE --run-missing` tells the same trials again and runs what they need, also simulations")
+        .hint("`--study keep` begins anew and knows the told trials as they are")
         .hint("`--study new` begins anew; equal simulations come from the cache. The former study is kept aside")
 }
 

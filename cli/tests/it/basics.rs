@@ -251,3 +251,17 @@ fn every_template_runs() {
         project.fails(2, &["init", template, "new"]).has("already");
     }
 }
+
+/// `cache: {env: [NAME]}` keys by the value that the node gets.
+#[test]
+fn variables_in_keys_reach_the_node() {
+    let project = Project::new(
+        "dagrun: 1\nname: k\njobs:\n  a:\n    cache: {env: [COLOUR]}\n    outputs: {o: o.txt}\n    run: echo \"${COLOUR-none}\" > ${{ outputs.o }}\nexport: {out.txt: \"${{ jobs.a.outputs.o }}\"}\n",
+    );
+    for (colour, expected) in [("red", "red\n"), ("blue", "blue\n")] {
+        let mut command = project.command(&["run"]);
+        let output = command.env("COLOUR", colour).output().unwrap();
+        assert!(output.status.success());
+        assert_eq!(project.read("out.txt"), expected);
+    }
+}

@@ -638,13 +638,15 @@ fn a_changed_objective_is_told_again_without_a_simulation() {
     assert_eq!(project.executed(), points.len() as u64);
     assert_eq!(states(&project, "fit"), [12, 0, 0]);
 
-    // Simulations that are gone fail their trials, unless they may run.
+    // Where simulations are gone nothing is told, unless they may run.
     fs::remove_dir_all(project.cache()).unwrap();
     project.write("pipeline.yaml", &text.replace("[1, 2]", "[4, 5]"));
-    let said = project.say(&["rescore"]);
-    said.has("--run-missing");
-    assert_eq!(states(&project, "fit"), [0, 12, 0]);
-    assert_eq!(said.code, 1);
+    let told = table(&project, "fit");
+    project
+        .fails(2, &["rescore"])
+        .has("12 of 12 scored trials are not in the cache")
+        .has("--run-missing");
+    assert_eq!(table(&project, "fit"), told);
     project.ok(&["rescore", "--run-missing"]);
     assert_eq!(states(&project, "fit"), [12, 0, 0]);
 }
@@ -937,4 +939,72 @@ fn memory_does_not_grow_with_the_trials_that_are_over() {
         bytes < allowed,
         "{small} KiB with {few} trials, {large} KiB with {many}"
     );
+}
+
+/// The model was wrong and is mended: what failed by it is out of date, and what it gives is not mixed with that.
+#[test]
+fn trials_that_failed_by_other_code_are_out_of_date() {
+    let job = "    inputs: [model.sh]";
+    let project = Project::new(&counted(
+        3,
+        "  trials: 3",
+        job,
+        "sh model.sh $X > loss.json",
+        "",
+    ));
+    project.write("model.sh", "exit 3");
+    project.fails(1, &["run"]);
+    assert_eq!(states(&project, "s"), [0, 3, 0]);
+    project.write("model.sh", "echo $1");
+    project
+        .fails(2, &["run"])
+        .has("has changed since its trials were told")
+        .has("--study new")
+        .has("rescore FILE --run-missing");
+    project.ok(&["rescore", "--run-missing"]);
+    assert_eq!(states(&project, "s"), [3, 0, 0]);
+    project.ok(&["run"]);
+    assert_eq!(project.executed(), 0);
+}
+
+/// Known trials count as they are: the study goes on though they are of other code.
+#[test]
+fn a_study_that_keeps_trials_of_other_code_goes_on() {
+    let job = "    inputs: [model.sh]";
+    let study = "  trials: ${{ params.n }}";
+    let text = simple(study, job, "sh model.sh $X > loss.json", "")
+        .replace("study:", "params: {n: {type: int, default: 3}}\nstudy:");
+    let project = Project::new(&text);
+    project.write("model.sh", "echo $1");
+    project.ok(&["run"]);
+    project.write("model.sh", "echo $(($1 + 1))");
+    project
+        .fails(2, &["run", "-p", "n=5"])
+        .has_not("`dagrun rescore FILE` tells");
+    project.ok(&["run", "-p", "n=5", "--study", "keep"]);
+    assert_eq!(project.executed(), 2);
+    project.ok(&["run", "-p", "n=6"]);
+    assert_eq!((project.executed(), states(&project, "s")), (1, [6, 0, 0]));
+}
+
+/// A file that is saved while a study runs ends it: no trial fails for good by that.
+#[test]
+fn an_input_that_changes_while_a_study_runs_fails_no_trial() {
+    let job = "    inputs: [model.sh]";
+    let script = "echo $X > loss.json; if [ -f $FLAG ]; then exit 0; fi; touch $FLAG; echo '# saved' >> $MODEL";
+    let project = Project::new(&counted(4, "  trials: 4\n  in_flight: 1", job, script, ""));
+    project.write("model.sh", "true");
+    let text = project
+        .read("pipeline.yaml")
+        .replace("$FLAG", &project.dir().join("flag").display().to_string())
+        .replace(
+            "$MODEL",
+            &project.dir().join("model.sh").display().to_string(),
+        );
+    project.write("pipeline.yaml", &text);
+    project
+        .fails(1, &["run", "-j", "1"])
+        .has("changed while the node ran");
+    project.ok(&["run", "-j", "1"]);
+    assert_eq!(states(&project, "s"), [4, 0, 0]);
 }

@@ -6,9 +6,9 @@ use dagrun_expr::{
     EvalError, VALUE_LIMIT, VALUES_LIMIT, eval, eval_text, eval_words, render_script,
 };
 use dagrun_model::{
-    Action, ActionCommand, ActionDigest, Artifact, Command, ContentHash, ContentHasher,
-    FailureCause, InputSource, Limits, NodeIx, OutputSpec, Recipe, RelPath, Shell, StagedInput,
-    Step, Template, Value,
+    Action, ActionCommand, ActionDigest, Artifact, CachePolicy, Command, ContentHash,
+    ContentHasher, FailureCause, InputSource, Job, Limits, NodeIx, OutputSpec, Recipe, RelPath,
+    Shell, StagedInput, Step, Template, Value,
 };
 use indexmap::IndexMap;
 
@@ -165,7 +165,7 @@ impl Plan {
             digest: self.digest_of(&live)?,
             commands: commands(&job.recipe, &ctx)?,
             env,
-            pass_env: job.pass_env.iter().map(|name| name.value.clone()).collect(),
+            pass_env: passed_env(job),
             secrets: job.secrets.iter().map(|name| name.value.clone()).collect(),
             inputs: staged_inputs(files)?,
             outputs: outputs(&ctx)?,
@@ -543,4 +543,19 @@ fn check_size(action: &Action, job: &dagrun_model::Job) -> Result<(), FailureCau
         }
     }
     Ok(())
+}
+
+/// The variables that a node gets from the caller's environment: those of `pass_env`, and those of `cache: {env}`, whose values
+/// are in the key.
+fn passed_env(job: &Job) -> Vec<String> {
+    let mut names: Vec<String> = job.pass_env.iter().map(|name| name.value.clone()).collect();
+    if let CachePolicy::Env(keyed) = &job.cache {
+        let new: Vec<String> = keyed
+            .iter()
+            .filter(|name| !names.contains(name))
+            .cloned()
+            .collect();
+        names.extend(new);
+    }
+    names
 }

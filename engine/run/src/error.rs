@@ -71,6 +71,16 @@ pub enum RunError {
         /// Telling the trials again under the new objectives may be what is wanted.
         rescore: bool,
     },
+    /// Trials cannot be told again without simulations.
+    #[error(
+        "the simulations of {missing} of {scored} scored trials are not in the cache: what they depend on has changed, or they were collected; nothing was told again"
+    )]
+    StudySimulations {
+        /// Trials with a score.
+        scored: u64,
+        /// Of these, the ones without simulations.
+        missing: u64,
+    },
     /// Something that the plan needs cannot be found out.
     #[error("{0}")]
     Facts(String),

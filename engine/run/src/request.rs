@@ -187,6 +187,15 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// Whether an input was changed while the node ran: then no trial is to blame.
+    pub fn input_changed(&self) -> bool {
+        let last = self.attempt.as_ref().and_then(|it| it.cause.as_ref());
+        matches!(
+            last.or(self.cause.as_ref()),
+            Some(FailureCause::InputChanged { .. })
+        )
+    }
+
     /// The reason in one lowercase fragment.
     pub fn describe(&self) -> String {
         match (&self.attempt, &self.cause) {

@@ -103,6 +103,11 @@ impl Study {
         Some(self.definition.space.values(row.point))
     }
 
+    /// How many trials, the first ones, are of a former definition: they count as they are.
+    pub fn known(&self) -> u64 {
+        self.known
+    }
+
     /// What there is of what.
     pub fn counts(&self) -> Counts {
         self.table.counts

@@ -93,7 +93,14 @@ pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
             let growing = GrowingPlan::new(plan.pipeline_arc());
             let (_, delta) = growing.add(Arc::clone(&plan), true);
             let slots = parts.options.slots;
-            let study = StudyRun::open(study, &growing, &about.pipeline, &workspace, slots)?;
+            let study = StudyRun::open(
+                study,
+                &growing,
+                &about.pipeline,
+                &workspace,
+                &parts.store,
+                slots,
+            )?;
             drive(&growing, delta, Some(study), about, run, parts)
         }
     };

@@ -4,11 +4,12 @@ use std::{fs, path::PathBuf, sync::Arc};
 
 use dagrun_model::{Diagnostic, Map, NodeIx, Sources};
 use dagrun_plan::{Plan, StudyPlanner, TrialPoint};
+use dagrun_store::Store;
 use dagrun_study::{
     Best, Counts, Definition, EndReason, ReplayError, Study, StudyRecord, TrialRow, TrialState,
 };
 
-use crate::{RunError, Workspace};
+use crate::{Force, History, PreviewState, RunError, Workspace, preview};
 
 use super::{FactCache, LogWriter, encode, load_study};
 
@@ -94,6 +95,7 @@ impl Opened {
         request: &StudyRequest,
         name: &str,
         workspace: &Workspace,
+        store: &Store,
     ) -> Result<Self, RunError> {
         let folder = workspace.study_path(name);
         let mut facts = FactCache::new(workspace);
@@ -148,8 +150,12 @@ impl Opened {
             }
             StudyMode::Continue | StudyMode::Rescore(_) => {
                 let study = replay(definition, records, name)?;
-                if request.mode == StudyMode::Continue {
-                    check_results(&study, &request.planner, &mut facts, name)?;
+                match request.mode {
+                    StudyMode::Rescore(options) if !options.run_missing => {
+                        check_simulations(&study, &request.planner, &mut facts, store)?;
+                    }
+                    StudyMode::Rescore(_) => {}
+                    _ => check_results(&study, &request.planner, &mut facts, store, name)?,
                 }
                 (study, LogWriter::open(&path, torn_at)?)
             }
@@ -198,21 +204,30 @@ fn check_results(
     study: &Study,
     planner: &StudyPlanner,
     facts: &mut FactCache,
+    store: &Store,
     name: &str,
 ) -> Result<(), RunError> {
     let asked = study.counts().asked;
     let looked_at = (1..=asked).filter(|trial| *trial <= CHECKED || *trial + CHECKED > asked);
     let mut changed = Vec::new();
+    let mut scoring_only = false;
     let mut checked = 0;
     for row in looked_at.filter_map(|trial| study.row(trial)) {
-        // A trial that failed has no result that could be out of date; one that is not told has none yet.
-        if row.state == TrialState::Asked || row.values.is_none() {
+        // One that is not told has no result that could be out of date; a known one counts as it is.
+        if row.state == TrialState::Asked || row.trial <= study.known() {
             continue;
         }
         checked += 1;
-        let plan = plan_again(study, &row, planner, facts);
-        if !plan.is_ok_and(|plan| plan.objective_key() == *row.key) {
-            changed.push(row.trial);
+        match plan_again(study, &row, planner, facts) {
+            Ok(plan) if plan.objective_key() == *row.key => {}
+            // It could not be planned then, and cannot be now.
+            Err(_) if row.values.is_none() => {}
+            Ok(plan) => {
+                // Where simulations are in the cache, only what comes after them is another.
+                scoring_only |= simulations_are_there(&plan, store) == Some(true);
+                changed.push(row.trial);
+            }
+            Err(_) => changed.push(row.trial),
         }
     }
     let Some(first) = changed.first() else {
@@ -228,8 +243,41 @@ fn check_results(
         changes: vec![format!(
             "what {which} depend on is not what it was: code, data, parameters or objectives of the trial's jobs"
         )],
-        rescore: true,
+        rescore: scoring_only,
     })
+}
+
+/// Whether scored trials can be told again without a simulation; nothing is told where they cannot.
+fn check_simulations(
+    study: &Study,
+    planner: &StudyPlanner,
+    facts: &mut FactCache,
+    store: &Store,
+) -> Result<(), RunError> {
+    let (mut scored, mut missing) = (0u64, 0u64);
+    for row in study.rows().filter(|row| row.values.is_some()) {
+        scored += 1;
+        let plan = plan_again(study, &row, planner, facts);
+        let gone = |plan: Plan| simulations_are_there(&plan, store) == Some(false);
+        missing += u64::from(plan.map_or(true, gone));
+    }
+    if missing == 0 {
+        return Ok(());
+    }
+    Err(RunError::StudySimulations { scored, missing })
+}
+
+/// Whether the cache has the simulations of a trial; nothing where its objectives read what they make themselves.
+fn simulations_are_there(plan: &Plan, store: &Store) -> Option<bool> {
+    let scores = plan.objective_nodes();
+    let mut simulations = plan.simulation_nodes();
+    simulations.retain(|node| !scores.contains(node));
+    if simulations.is_empty() {
+        return None;
+    }
+    let rows = preview(plan, store, &History::default(), &Force::None).ok()?;
+    let is_hit = |node: &NodeIx| rows[node.index()].state == PreviewState::Hit;
+    Some(simulations.iter().all(is_hit))
 }
 
 /// The plan of a told trial, with as many replicates as it had.

@@ -129,6 +129,7 @@ impl<'p> StudyRun<'p> {
         growing: &'p GrowingPlan,
         name: &str,
         workspace: &Workspace,
+        store: &dagrun_store::Store,
         slots: u32,
     ) -> Result<(Self, LogWriter), RunError> {
         let Opened {
@@ -137,7 +138,7 @@ impl<'p> StudyRun<'p> {
             warnings,
             facts,
             folder,
-        } = Opened::open(&request, name, workspace)?;
+        } = Opened::open(&request, name, workspace, store)?;
         let now = Instant::now();
         let before = study.wall();
         let wall = study.definition().stop.wall.map(|wall| {

@@ -11,7 +11,7 @@ use rustc_hash::FxHashMap;
 
 use super::super::Driver;
 use super::{LiveTrial, StudyRun};
-use crate::growing::Part;
+use crate::{Failure, growing::Part};
 
 impl Driver<'_> {
     /// A node of the run is done: what that means for its trial.
@@ -23,6 +23,8 @@ impl Driver<'_> {
             NodeOutcome::Failed => Some(self.reason_of(node)),
             _ => None,
         };
+        // A file that was saved while the study ran: no trial after it could be told, and this one goes on with the next run.
+        let is_moved = outcome == NodeOutcome::Failed && self.input_changed(node);
         let mut failed_outside = false;
         let root = match outcome {
             NodeOutcome::Skipped => self.blame.get(&node).copied(),
@@ -36,9 +38,10 @@ impl Driver<'_> {
                 trial.cancelled |= outcome == NodeOutcome::Cancelled;
                 let number = trial.number;
                 // What failed outside of trials says nothing of this one: it goes on once that is mended.
-                let is_outside = root.is_some_and(|root| !trial.part.nodes().contains(&root.0));
+                let is_outside =
+                    is_moved || root.is_some_and(|root| !trial.part.nodes().contains(&root.0));
                 trial.cancelled |= is_outside;
-                if reason.is_some() {
+                if reason.is_some() && !is_moved {
                     if trial.failed.is_none() {
                         trial.failed = reason;
                     }
@@ -159,6 +162,12 @@ impl Driver<'_> {
             key: plan.objective_key(),
         };
         study.events.push(StudyEvent::Ended { trial: number, end });
+    }
+
+    /// Whether a node failed because an input was changed under it.
+    fn input_changed(&self, node: NodeIx) -> bool {
+        let failure = self.failures.iter().rev().find(|it| it.node == node);
+        failure.is_some_and(Failure::input_changed)
     }
 
     /// Why a node failed, in one line.
