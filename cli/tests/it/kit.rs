@@ -61,6 +61,18 @@ impl Project {
             .unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 
+    /// All files of a folder by name, with their text.
+    pub(crate) fn read_any(&self, folder: &str) -> std::collections::BTreeMap<String, String> {
+        let entries = std::fs::read_dir(self.dir().join(folder)).unwrap();
+        let names = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names
+            .map(|name| {
+                let text = self.read(&format!("{folder}/{name}"));
+                (name, text)
+            })
+            .collect()
+    }
+
     pub(crate) fn read_bytes(&self, name: &str) -> Vec<u8> {
         std::fs::read(self.dir().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }

@@ -1008,3 +1008,18 @@ fn an_input_that_changes_while_a_study_runs_fails_no_trial() {
     project.ok(&["run", "-j", "1"]);
     assert_eq!(states(&project, "s"), [4, 0, 0]);
 }
+
+/// Jobs of a trial that no objective needs run again in a rescore too: what they export is not left behind.
+#[test]
+fn a_rescore_runs_what_reads_the_scores() {
+    let rest = "  tail:\n    needs: sim\n    outputs: {o: o.txt}\n    run: echo ${{ needs.sim.outputs.loss }} > ${{ outputs.o }}\nexport: {out/: \"${{ jobs.tail.outputs.o }}\"}";
+    let job = "    inputs: [model.sh]";
+    let text = counted(2, "  trials: 2", job, "sh model.sh $X > loss.json", rest);
+    let project = Project::new(&text);
+    project.write("model.sh", "echo $1");
+    project.ok(&["run"]);
+    let before = project.read_any("out");
+    project.write("model.sh", "echo $(($1 + 10))");
+    project.ok(&["rescore"]);
+    assert_ne!(project.read_any("out"), before);
+}

@@ -10,7 +10,7 @@ use dagrun_model::{
     Outputs, Pipeline, PlanDelta, SetIx, SetSpec,
 };
 use dagrun_plan::{Plan, PlannedExport, Upstream, UpstreamEnd};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{
     KeyRow,
@@ -67,6 +67,19 @@ impl Part {
     /// The run's index of one of the plan's nodes.
     pub(crate) fn global(&self, node: NodeIx) -> NodeIx {
         self.global[node.index()]
+    }
+
+    /// Whether the nodes that objectives read need this node, and it is none of them.
+    pub(crate) fn is_before_scores(&self, node: NodeIx) -> bool {
+        let scores = self.plan.objective_nodes();
+        let mut waiting = scores.clone();
+        let mut before = FxHashSet::default();
+        while let Some(next) = waiting.pop() {
+            waiting.extend(self.plan.upstream(next).filter(|it| before.insert(*it)));
+        }
+        let is_score = |it: &NodeIx| scores.contains(it);
+        let mut before = before.into_iter().filter(|it| !is_score(it));
+        before.any(|it| self.global(it) == node)
     }
 
     /// What the plan may ask of the nodes so far.

@@ -13,7 +13,7 @@ pub struct History {
     points: Vec<f64>,
     values: Vec<f64>,
     /// By how much constraints are broken; 0: feasible; NaN: the trial failed, or was not told.
-    violations: Vec<f32>,
+    violations: Vec<f64>,
 }
 
 /// One told trial.
@@ -100,7 +100,7 @@ impl History {
         self.points.extend_from_slice(point);
         self.values
             .extend(std::iter::repeat_n(f64::NAN, self.objectives));
-        self.violations.push(f32::NAN);
+        self.violations.push(f64::NAN);
     }
 
     /// Notes what a trial came to, without showing it.
@@ -110,11 +110,12 @@ impl History {
         match values {
             Some(values) => {
                 row.copy_from_slice(values);
-                self.violations[at] = narrow(violation);
+                // Infinite ones rank like the greatest.
+                self.violations[at] = violation.min(f64::MAX);
             }
             None => {
                 row.fill(f64::NAN);
-                self.violations[at] = f32::NAN;
+                self.violations[at] = f64::NAN;
             }
         }
     }
@@ -139,11 +140,7 @@ impl History {
             trial,
             point: self.point(trial),
             values: (!failed).then(|| &self.values[at * self.objectives..][..self.objectives]),
-            violation: if failed {
-                0.0
-            } else {
-                f64::from(self.violations[at])
-            },
+            violation: if failed { 0.0 } else { self.violations[at] },
         }
     }
 
@@ -155,19 +152,12 @@ impl History {
     /// Bytes of memory that it holds.
     pub(crate) fn bytes(&self) -> usize {
         8 * (self.points.capacity() + self.values.capacity())
-            + 4 * (self.order.capacity() + self.violations.capacity())
+            + 4 * self.order.capacity()
+            + 8 * self.violations.capacity()
     }
 
     fn at(&self, trial: u64) -> usize {
         usize::try_from(trial - 1).expect("trials are counted from 1")
-    }
-}
-
-/// A violation in single precision that stays above 0 and finite.
-fn narrow(violation: f64) -> f32 {
-    match violation as f32 {
-        0.0 if violation > 0.0 => f32::MIN_POSITIVE,
-        it => it.min(f32::MAX),
     }
 }
 

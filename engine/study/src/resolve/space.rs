@@ -247,6 +247,10 @@ fn numeric(
             Ok(Distribution::LogInt { low, high })
         }
         Kind::Normal if b <= 0.0 => Err(format!("the standard deviation {b} is not above 0")),
+        // No draw is farther out than this.
+        Kind::Normal if !(a.abs() + 40.0 * b).is_finite() => {
+            Err("the distribution is too wide for a float".to_owned())
+        }
         Kind::Normal => Ok(Distribution::Normal { mean: a, sd: b }),
         Kind::Beta if a <= 0.0 || b <= 0.0 => Err("both shapes have to be above 0".to_owned()),
         Kind::Beta => Ok(Distribution::Beta { alpha: a, beta: b }),

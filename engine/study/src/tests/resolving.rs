@@ -280,6 +280,10 @@ fn mistakes_of_a_space() {
             "`x` is no `uniform`: the interval is too wide for a float",
         ),
         (
+            json!({"normal": [0, 1e308]}),
+            "`x` is no `normal`: the distribution is too wide for a float",
+        ),
+        (
             json!({"log_uniform": [0, 1]}),
             "`x` is no `log_uniform`: the low end 0 has no logarithm",
         ),

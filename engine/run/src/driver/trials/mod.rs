@@ -251,10 +251,8 @@ impl<'p> StudyRun<'p> {
         if options.run_missing || self.after {
             return false;
         }
-        self.trial_of(node).is_some_and(|trial| {
-            let scores = trial.part.plan().objective_nodes();
-            !scores.iter().any(|score| trial.part.global(*score) == node)
-        })
+        self.trial_of(node)
+            .is_some_and(|trial| trial.part.is_before_scores(node))
     }
 
     /// A node that was done has to run again: what reads it waits for it anew.
