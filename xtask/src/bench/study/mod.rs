@@ -1,11 +1,10 @@
 //! `cargo xtask bench study`: the figures that studies have to reproduce.
 //!
-//! Exact ones on a simulated clock, memory and CPU time of the core, and bounds with real processes beside peers.
+//! Exact ones on a simulated clock, and memory and CPU time of the core.
 
 mod exact;
 mod long;
 mod plans;
-mod real;
 mod report;
 mod world;
 
@@ -60,7 +59,6 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     };
     let mut groups = exact::groups(size)?;
     groups.push(long::group(bench)?);
-    groups.extend(real::groups(bench)?);
     print!("{}", report::markdown(&groups));
     match bench.quick {
         true => Ok(()),
