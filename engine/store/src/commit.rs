@@ -11,7 +11,7 @@ use std::{
     },
 };
 
-use dagrun_model::{ActionDigest, Artifact, Digest};
+use dagrun_model::{ActionDigest, Artifact, Digest, LogRef, Outputs};
 
 use crate::{
     Store,
@@ -85,9 +85,29 @@ impl Store {
         &self,
         entries: Vec<(ActionDigest, ActionEntry)>,
     ) -> Result<CommitReport, StoreError> {
+        self.commit_elsewhere(entries, &|_| false)
+    }
+
+    /// Like [`Store::commit`], for entries whose blobs may be on another host or in a bucket: where `elsewhere` says that a
+    /// blob is durable there, it is neither asked for nor synced here.
+    ///
+    /// For the digest of a tree, `elsewhere` answers for the manifest and for every file that it names: where it says no,
+    /// all of them have to be here. Blobs that are elsewhere are fetched by whoever reads them, and missing until then.
+    ///
+    /// # Errors
+    /// As there; [`StoreError::Missing`] where a blob is neither here nor elsewhere.
+    pub fn commit_elsewhere(
+        &self,
+        entries: Vec<(ActionDigest, ActionEntry)>,
+        elsewhere: &dyn Fn(&Digest) -> bool,
+    ) -> Result<CommitReport, StoreError> {
         self.inner.poison.check()?;
         let _one_at_a_time = lock(&self.inner.committing);
-        self.sync_blobs(&entries)?;
+        let mut named = Vec::new();
+        for (_, entry) in &entries {
+            self.blobs_of(&entry.outputs, &logs_of(entry), elsewhere, &mut named)?;
+        }
+        self.sync_blobs(named)?;
         let notes: Vec<_> = entries.iter().map(|(a, _)| (Use::Entry, *a)).collect();
         self.note(&notes)?;
 
@@ -107,7 +127,8 @@ impl Store {
                 None => Kind::Normal,
                 Some(before) if same_outputs(&before, &entry) => continue,
                 Some(before) => {
-                    let replaced = !new.contains_key(&action) && self.lost_outputs(&before);
+                    let replaced =
+                        !new.contains_key(&action) && self.lost_outputs(&before, elsewhere);
                     let (kept, other) = if replaced {
                         (entry.clone(), before)
                     } else {
@@ -137,12 +158,20 @@ impl Store {
         }
     }
 
-    /// Syncs the blobs that entries name, and their folders, unless this process did so before.
-    fn sync_blobs(&self, entries: &[(ActionDigest, ActionEntry)]) -> Result<(), StoreError> {
+    /// Makes the blobs of outputs and logs durable without an entry that names them: what a worker does before it reports
+    /// a result that somebody else commits.
+    ///
+    /// # Errors
+    /// As [`Store::commit`].
+    pub fn sync_outputs(&self, outputs: &Outputs, logs: &[&LogRef]) -> Result<(), StoreError> {
+        self.inner.poison.check()?;
         let mut named = Vec::new();
-        for (_, entry) in entries {
-            self.blobs_of(entry, &mut named)?;
-        }
+        self.blobs_of(outputs, logs, &|_| false, &mut named)?;
+        self.sync_blobs(named)
+    }
+
+    /// Syncs blobs and their folders, unless this process did so before.
+    fn sync_blobs(&self, mut named: Vec<Digest>) -> Result<(), StoreError> {
         named.sort_unstable();
         named.dedup();
         for digest in &named {
@@ -178,39 +207,48 @@ impl Store {
         })
     }
 
-    /// All blobs of an entry: outputs with what trees hold, and logs.
-    pub(crate) fn blobs_of(
+    /// All blobs of a result that are not elsewhere: outputs with what trees hold, and logs.
+    fn blobs_of(
         &self,
-        entry: &ActionEntry,
+        outputs: &Outputs,
+        logs: &[&LogRef],
+        elsewhere: &dyn Fn(&Digest) -> bool,
         blobs: &mut Vec<Digest>,
     ) -> Result<(), StoreError> {
-        for artifact in entry.outputs.values() {
-            blobs.extend(artifact.blob_digest());
-            if let Artifact::Tree { digest, .. } = artifact
-                && !lock(&self.inner.durable).contains(digest)
+        for artifact in outputs.values() {
+            let Some(digest) = artifact.blob_digest().filter(|d| !elsewhere(d)) else {
+                continue;
+            };
+            blobs.push(digest);
+            if matches!(artifact, Artifact::Tree { .. })
+                && !lock(&self.inner.durable).contains(&digest)
             {
-                for entry in self.read_tree(digest)? {
+                for entry in self.read_tree(&digest)? {
                     if let TreeKind::File(blob) = entry.kind {
                         blobs.push(blob.digest);
                     }
                 }
             }
         }
-        let logs = [&entry.stdout, &entry.stderr];
-        blobs.extend(logs.into_iter().flatten().map(|log| log.blob.digest));
+        let logs = logs.iter().map(|log| log.blob.digest);
+        blobs.extend(logs.filter(|digest| !elsewhere(digest)));
         Ok(())
     }
 
-    /// Whether an output of an entry cannot be had any more.
-    fn lost_outputs(&self, entry: &ActionEntry) -> bool {
-        let bare = ActionEntry {
-            stdout: None,
-            stderr: None,
-            ..entry.clone()
-        };
+    /// Whether an output of an entry cannot be had any more, here or elsewhere.
+    fn lost_outputs(&self, entry: &ActionEntry, elsewhere: &dyn Fn(&Digest) -> bool) -> bool {
         let mut blobs = Vec::new();
-        self.blobs_of(&bare, &mut blobs).is_err() || blobs.iter().any(|d| !self.contains(d))
+        self.blobs_of(&entry.outputs, &[], elsewhere, &mut blobs)
+            .is_err()
+            || blobs.iter().any(|d| !self.contains(d))
     }
+}
+
+fn logs_of(entry: &ActionEntry) -> Vec<&LogRef> {
+    [&entry.stdout, &entry.stderr]
+        .into_iter()
+        .flatten()
+        .collect()
 }
 
 fn record(kind: Kind, action: ActionDigest, entry: &ActionEntry) -> Result<Append, StoreError> {

@@ -422,3 +422,104 @@ fn other_folders_are_not_taken_for_stores() {
     let error = open().unwrap_err().to_string();
     assert!(error.contains("store 99"), "{error}");
 }
+
+#[test]
+fn entries_may_name_blobs_that_are_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let blob = |text: &[u8]| BlobRef {
+        digest: Digest::of(text),
+        size: text.len() as u64,
+        executable: false,
+    };
+    let (far, gone) = (blob(b"on another host"), blob(b"nowhere"));
+    let tree = Artifact::Tree {
+        digest: Digest::of(b"a manifest on another host"),
+        size: 7,
+        files: 1,
+    };
+    let here = store.put_bytes(b"here").unwrap();
+    let elsewhere = |digest: &Digest| *digest == far.digest || tree.blob_digest() == Some(*digest);
+    let good = entry(
+        "good",
+        &[
+            ("far", Artifact::File(far)),
+            ("here", Artifact::File(here)),
+            ("tree", tree.clone()),
+        ],
+    );
+    let bad = entry("bad", &[("gone", Artifact::File(gone))]);
+
+    let both = vec![(action(1), good.clone()), (action(2), bad)];
+    let error = store.commit_elsewhere(both, &elsewhere).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { digest } if digest == gone.digest));
+    assert_eq!(store.lookup(&[action(1), action(2)]).unwrap(), [None, None]);
+
+    let one = vec![(action(1), good.clone())];
+    assert!(
+        store.commit(one.clone()).is_err(),
+        "a plain commit wants all of them here"
+    );
+    store.commit_elsewhere(one, &elsewhere).unwrap();
+    assert_eq!(store.lookup(&[action(1)]).unwrap(), [Some(good.clone())]);
+    assert!(store.read(&far.digest).unwrap_err().is_lost_blob());
+
+    // What is elsewhere is not lost, so another result does not take its place.
+    let other = entry("other", &[("here", Artifact::File(here))]);
+    let report = store
+        .commit_elsewhere(vec![(action(1), other.clone())], &elsewhere)
+        .unwrap();
+    assert!(!report.differing[0].replaced);
+    // Who knows of no other place may replace it.
+    let third = entry("third", &[]);
+    let report = store.commit(vec![(action(1), third.clone())]).unwrap();
+    assert!(report.differing[0].replaced);
+    assert_eq!(store.lookup(&[action(1)]).unwrap(), [Some(third)]);
+}
+
+#[test]
+fn a_tree_that_is_here_in_part_is_not_durable() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let path = folder.path().join("tree");
+    fs::create_dir(&path).unwrap();
+    fs::write(path.join("file"), "in the tree").unwrap();
+    let tree = store.put_tree(&path, PutMode::Copy).unwrap();
+    fs::remove_file(store.blob_path(&Digest::of(b"in the tree"))).unwrap();
+    let outputs = entry("n", &[("out", tree.clone())]).outputs;
+    assert!(
+        store
+            .sync_outputs(&outputs, &[])
+            .unwrap_err()
+            .is_lost_blob()
+    );
+    let named = vec![(action(1), entry("n", &[("out", tree)]))];
+    assert!(store.commit_elsewhere(named.clone(), &|_| false).is_err());
+    store.put_bytes(b"in the tree").unwrap();
+    store.sync_outputs(&outputs, &[]).unwrap();
+    store.commit(named).unwrap();
+}
+
+#[test]
+fn outputs_and_logs_become_durable_without_an_entry() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let out = store.put_bytes(b"out").unwrap();
+    let log = |text: &[u8]| dagrun_model::LogRef {
+        blob: BlobRef {
+            digest: Digest::of(text),
+            size: text.len() as u64,
+            executable: false,
+        },
+        total: text.len() as u64,
+        tail: String::new(),
+    };
+    store.put_bytes(b"said").unwrap();
+    let outputs = entry("n", &[("out", Artifact::File(out))]).outputs;
+    store.sync_outputs(&outputs, &[&log(b"said")]).unwrap();
+    let error = store
+        .sync_outputs(&outputs, &[&log(b"never said")])
+        .unwrap_err();
+    assert!(error.is_lost_blob(), "{error}");
+    assert_eq!(store.stat().unwrap().entries, 0);
+}
