@@ -39,6 +39,7 @@ pub(crate) fn ci(quick: bool) -> Result<(), String> {
     run_step("cargo", &["test", "--workspace", "--no-fail-fast"])?;
     if !quick {
         run_step("cargo", &["doc", "--workspace", "--no-deps", "--quiet"])?;
+        run_step("cargo", &["xtask", "codegen", "--check"])?;
         simulate()?;
         examples()?;
     }

@@ -11,6 +11,8 @@
 
 mod bench;
 mod ci;
+#[cfg(feature = "codegen")]
+mod codegen;
 mod docs;
 mod generated;
 mod tidy;
@@ -25,6 +27,8 @@ usage: cargo xtask COMMAND
                    (--quick: without the 100,000-seed simulation and the release build)
   tidy             crate directions, generated files, purity of the core, no machine paths
   docs             writes what is generated: docs/reference/cli.md and schema.json
+  codegen [--check]
+                   turns the protobuf files of executors/proto into Rust (--check: compares only)
   bench [NAME ...] [--peers] [--quick]
                    dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first)
 ";
@@ -37,6 +41,8 @@ fn main() -> ExitCode {
         ["ci", "--quick"] => ci::ci(true),
         ["tidy"] => tidy::run(),
         ["docs"] => generated::write(),
+        ["codegen"] => codegen(&[]),
+        ["codegen", "--check"] => codegen(&["--check"]),
         ["bench", names @ ..] => bench::bench(names),
         ["bench-study", n] => bench::bare_study(n),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
@@ -53,4 +59,25 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The compiler of protobuf is heavy, so only this command builds it.
+#[cfg(not(feature = "codegen"))]
+fn codegen(flags: &[&str]) -> Result<(), String> {
+    let run = [
+        "run",
+        "--quiet",
+        "--package",
+        "xtask",
+        "--features",
+        "codegen",
+        "--",
+        "codegen",
+    ];
+    tools::run("cargo", &[&run, flags].concat())
+}
+
+#[cfg(feature = "codegen")]
+fn codegen(flags: &[&str]) -> Result<(), String> {
+    codegen::codegen(!flags.is_empty())
 }

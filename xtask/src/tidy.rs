@@ -55,6 +55,16 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "dagrun-worker",
         ],
     ),
+    ("dagrun-proto", &[]),
+    (
+        "dagrun-cluster",
+        &[
+            "dagrun-model",
+            "dagrun-executor-api",
+            "dagrun-proto",
+            "dagrun-store",
+        ],
+    ),
     ("dagrun-testkit", &["dagrun-model"]),
 ];
 
@@ -142,7 +152,8 @@ fn sources(breaches: &mut Vec<String>) -> Result<(), String> {
             continue;
         };
         machine_paths(&path, &text, breaches);
-        if path.extension().is_some_and(|extension| extension == "rs") {
+        let generated = path.iter().any(|name| name == "generated");
+        if path.extension().is_some_and(|extension| extension == "rs") && !generated {
             rust_source(&path, &text, breaches);
         }
     }

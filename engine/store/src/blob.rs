@@ -134,14 +134,16 @@ impl Store {
     /// [`StoreError::Missing`] or [`StoreError::Corrupt`] where they cannot be had.
     pub fn read(&self, digest: &Digest) -> Result<Vec<u8>, StoreError> {
         self.note(&[(Use::Blob, *digest)])?;
-        let (mut file, path) = self.open_raw(digest)?;
-        let mut bytes = Vec::new();
-        file.read_to_end(&mut bytes).at("read", &path)?;
-        if Digest::of(&bytes) == *digest {
-            Ok(bytes)
-        } else {
-            Err(self.quarantine(digest))
-        }
+        self.or_bring(digest, || {
+            let (mut file, path) = self.open_raw(digest)?;
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes).at("read", &path)?;
+            if Digest::of(&bytes) == *digest {
+                Ok(bytes)
+            } else {
+                Err(self.quarantine(digest))
+            }
+        })
     }
 
     /// A blob opened for reading, verified if it was not since boot.
@@ -150,7 +152,7 @@ impl Store {
     /// [`StoreError::Missing`] or [`StoreError::Corrupt`] where it cannot be had.
     pub fn open_blob(&self, digest: &Digest) -> Result<File, StoreError> {
         self.note(&[(Use::Blob, *digest)])?;
-        let (file, _) = self.verified(digest)?;
+        let (file, _) = self.or_bring(digest, || self.verified(digest))?;
         Ok(file)
     }
 

@@ -30,6 +30,7 @@ mod glob;
 mod hashes;
 mod lease;
 mod log;
+mod source;
 mod stage;
 mod table;
 mod tree;
@@ -62,6 +63,7 @@ pub use crate::{
     gc::{GcOptions, GcReport, GcRow},
     hashes::{FileError, FileHashes},
     lease::Lease,
+    source::BlobSource,
     stage::{Altered, Staged, Staging},
     tree::{TreeEntry, TreeKind},
     verify::{MissingBlob, StoreStat, VerifyReport},
@@ -103,6 +105,8 @@ struct Inner {
     gc_lock: Mutex<Option<File>>,
     no_reflink: AtomicBool,
     warnings: Mutex<Vec<String>>,
+    /// Where blobs that are not here may be had.
+    sources: Mutex<Vec<Arc<dyn BlobSource>>>,
 }
 
 impl std::fmt::Debug for Store {
@@ -148,6 +152,7 @@ impl Store {
                 gc_lock: Mutex::default(),
                 no_reflink: AtomicBool::new(false),
                 warnings: Mutex::default(),
+                sources: Mutex::default(),
             }),
         })
     }

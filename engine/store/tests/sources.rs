@@ -1,0 +1,105 @@
+//! Blobs that are not in the store come from its sources, for whoever reads, stages or exports.
+
+use std::{
+    fs,
+    path::Path,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use dagrun_model::{Artifact, Digest};
+use dagrun_store::{BlobSource, PutMode, Staging, Store, StoreError, StoreOptions};
+
+/// Another store, as a host of a cluster has one.
+struct Other {
+    store: Store,
+    asked: AtomicUsize,
+}
+
+impl BlobSource for Other {
+    fn fetch(&self, store: &Store, blobs: &[Digest]) {
+        self.asked.fetch_add(1, Ordering::Relaxed);
+        for digest in blobs {
+            if let Ok(bytes) = self.store.read(digest) {
+                store.put_bytes(&bytes).unwrap();
+            }
+        }
+    }
+}
+
+fn open(folder: &Path, name: &str) -> Store {
+    Store::open(&folder.join(name), StoreOptions::default()).unwrap()
+}
+
+/// A store, and another one that it asks.
+fn pair(folder: &Path) -> (Store, Arc<Other>) {
+    let other = Arc::new(Other {
+        store: open(folder, "other"),
+        asked: AtomicUsize::new(0),
+    });
+    let store = open(folder, "here");
+    store.add_source(other.clone());
+    (store, other)
+}
+
+#[test]
+fn what_is_not_here_is_fetched_to_be_read_staged_and_exported() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = pair(folder.path());
+    let read = other.store.put_bytes(b"read").unwrap();
+    let staged = other.store.put_bytes(b"staged").unwrap();
+    let exported = other.store.put_bytes(b"exported").unwrap();
+
+    assert_eq!(store.read(&read.digest).unwrap(), b"read");
+    let dest = folder.path().join("staged");
+    store.stage_blob(&staged, &dest, Staging::Auto).unwrap();
+    assert_eq!(fs::read(dest).unwrap(), b"staged");
+    let dest = folder.path().join("exported");
+    store.export(&Artifact::File(exported), &dest).unwrap();
+    assert_eq!(fs::read(dest).unwrap(), b"exported");
+
+    // What came stays.
+    assert_eq!(other.asked.load(Ordering::Relaxed), 3);
+    assert_eq!(store.read(&read.digest).unwrap(), b"read");
+    assert_eq!(other.asked.load(Ordering::Relaxed), 3);
+}
+
+#[test]
+fn folders_come_with_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = pair(folder.path());
+    let made = folder.path().join("made");
+    fs::create_dir_all(made.join("deep")).unwrap();
+    fs::write(made.join("a"), "one").unwrap();
+    fs::write(made.join("deep/b"), "two").unwrap();
+    let tree = other.store.put_tree(&made, PutMode::Copy).unwrap();
+
+    let dest = folder.path().join("staged");
+    store.stage(&tree, &dest, Staging::Auto).unwrap();
+    assert_eq!(fs::read(dest.join("deep/b")).unwrap(), b"two");
+    // The manifest, and all files at once.
+    assert_eq!(other.asked.load(Ordering::Relaxed), 2);
+}
+
+#[test]
+fn a_damaged_blob_is_fetched_again() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = pair(folder.path());
+    let blob = other.store.put_bytes(b"bytes that are right").unwrap();
+    let path = store.blob_path(&blob.digest);
+    fs::write(&path, b"bytes that are wrong").unwrap();
+    assert_eq!(store.read(&blob.digest).unwrap(), b"bytes that are right");
+}
+
+#[test]
+fn what_nobody_has_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
+    let (store, other) = pair(folder.path());
+    let nowhere = Digest::of(b"nowhere");
+    let error = store.read(&nowhere).unwrap_err();
+    assert!(matches!(error, StoreError::Missing { digest } if digest == nowhere));
+    assert_eq!(store.bring(&[nowhere, nowhere]), [nowhere]);
+    assert_eq!(other.asked.load(Ordering::Relaxed), 2);
+}

@@ -1,0 +1,2 @@
+//! The gRPC cluster.
+#![forbid(unsafe_code)]
