@@ -229,7 +229,7 @@ impl Store {
         }
     }
 
-    fn blob_folder(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
+    pub(crate) fn blob_folder(&self, digest: &Digest) -> Result<PathBuf, StoreError> {
         let folder = self.inner.blobs.join(&digest.to_string()[..2]);
         if !folder.is_dir() {
             // All were made with the store; one that a person removed comes back, and is durable before it is used.
@@ -242,7 +242,7 @@ impl Store {
     }
 
     /// Gives a finished temporary file its final name.
-    fn seal(&self, temp: Temp, digest: &Digest) -> Result<(), StoreError> {
+    pub(crate) fn seal(&self, temp: Temp, digest: &Digest) -> Result<(), StoreError> {
         let readonly = Permissions::from_mode(0o444);
         temp.file
             .set_permissions(readonly)

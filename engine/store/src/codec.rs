@@ -34,6 +34,26 @@ pub struct MadeBy {
     pub time_ms: u64,
 }
 
+impl ActionEntry {
+    /// The entry as bytes, for caches elsewhere. Equal entries have equal bytes.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        encode(self, &mut bytes);
+        bytes
+    }
+
+    /// Reads what [`ActionEntry::to_bytes`] wrote; `None` where the bytes are something else, or of a version that is not
+    /// known.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        decode(bytes)
+    }
+
+    /// Whether another entry has the same outputs, name by name: whether the action gave the same result.
+    pub fn same_outputs(&self, other: &Self) -> bool {
+        crate::compact::same_outputs(self, other)
+    }
+}
+
 /// Bytes of a log's tail that an entry keeps.
 const TAIL: usize = 512;
 const VERSION: u8 = 1;

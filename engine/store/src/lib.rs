@@ -30,9 +30,11 @@ mod glob;
 mod hashes;
 mod lease;
 mod log;
+mod receive;
 mod source;
 mod stage;
 mod table;
+mod tier;
 mod tree;
 mod verified;
 mod verify;
@@ -63,8 +65,10 @@ pub use crate::{
     gc::{GcOptions, GcReport, GcRow},
     hashes::{FileError, FileHashes},
     lease::Lease,
+    receive::{Incoming, Received},
     source::BlobSource,
     stage::{Altered, Staged, Staging},
+    tier::{Done, Tier},
     tree::{TreeEntry, TreeKind},
     verify::{MissingBlob, StoreStat, VerifyReport},
 };

@@ -14,7 +14,7 @@ use std::{
 use dagrun_model::{ActionDigest, Digest};
 
 use crate::{
-    Store,
+    ActionEntry, Store,
     actions::{SEGMENT, damaged, is},
     blob::hash_reader,
     compact::Extent,
@@ -162,6 +162,21 @@ impl Store {
             .unwrap_or_default()
             .len() as u64;
         Ok(stat)
+    }
+
+    /// Gives every entry that holds, sorted by action.
+    ///
+    /// # Errors
+    /// When the action cache cannot be read, or with the error of `each`.
+    pub fn each_entry(
+        &self,
+        each: &mut dyn FnMut(ActionDigest, ActionEntry) -> Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        let rows = self.inner.actions.each(|row| match row.holds {
+            true => each(row.action, row.entry),
+            false => Ok(()),
+        });
+        rows.map(|_| ())
     }
 
     fn verify_blobs(&self, fix: bool, report: &mut VerifyReport) -> Result<(), StoreError> {

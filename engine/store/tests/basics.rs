@@ -7,7 +7,9 @@ use std::{
 };
 
 use dagrun_model::{ActionDigest, Artifact, BlobRef, Digest, RelPath};
-use dagrun_store::{ActionEntry, MadeBy, PutMode, Staging, Store, StoreError, StoreOptions};
+use dagrun_store::{
+    ActionEntry, MadeBy, PutMode, Received, Staging, Store, StoreError, StoreOptions,
+};
 
 fn store(folder: &Path) -> Store {
     Store::open(&folder.join("store"), StoreOptions::default()).unwrap()
@@ -522,4 +524,54 @@ fn outputs_and_logs_become_durable_without_an_entry() {
         .unwrap_err();
     assert!(error.is_lost_blob(), "{error}");
     assert_eq!(store.stat().unwrap().entries, 0);
+}
+
+#[test]
+fn received_blobs_are_visible_only_when_their_digest_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let good = Digest::of(b"one and two");
+    let mut incoming = store.receive().unwrap();
+    incoming.write(b"one").unwrap();
+    incoming.write(b" and two").unwrap();
+    assert_eq!(incoming.size(), 11);
+    assert!(!store.contains(&good));
+    assert_eq!(incoming.finish(&good).unwrap(), Received::Stored);
+    assert_eq!(store.read(&good).unwrap(), b"one and two");
+
+    let claimed = Digest::of(b"something else");
+    let mut incoming = store.receive().unwrap();
+    incoming.write(b"poison").unwrap();
+    let found = incoming.finish(&claimed).unwrap();
+    assert_eq!(found, Received::Wrong(Digest::of(b"poison")));
+    assert!(!store.contains(&claimed));
+    assert_eq!(
+        store.stat().unwrap().quarantined,
+        1,
+        "it is kept as evidence"
+    );
+
+    let mut dropped = store.receive().unwrap();
+    dropped.write(b"half").unwrap();
+    drop(dropped);
+    assert_sound(&store);
+}
+
+#[test]
+fn entries_are_bytes_for_caches_elsewhere() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let blob = store.put_bytes(b"x").unwrap();
+    let one = entry("one", &[("out", Artifact::File(blob))]);
+    assert_eq!(ActionEntry::from_bytes(&one.to_bytes()), Some(one.clone()));
+    assert_eq!(ActionEntry::from_bytes(b"something else"), None);
+    store.commit(vec![(action(1), one.clone())]).unwrap();
+    let mut all = Vec::new();
+    store
+        .each_entry(&mut |action, entry| {
+            all.push((action, entry));
+            Ok(())
+        })
+        .unwrap();
+    assert_eq!(all, [(action(1), one)]);
 }
