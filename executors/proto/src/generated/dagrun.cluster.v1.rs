@@ -384,6 +384,9 @@ pub struct Submission {
     /// Who it is, for people; the coordinator puts the name that it authenticated.
     #[prost(string, tag = "8")]
     pub user: ::prost::alloc::string::String,
+    /// What the client found out of its own surroundings for the plan: output of toolchain commands, variables, git. As JSON.
+    #[prost(bytes = "bytes", tag = "9")]
+    pub given: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProjectFile {
@@ -426,12 +429,29 @@ pub struct RunRecords {
 pub struct RunEnd {
     #[prost(int32, tag = "1")]
     pub exit_code: i32,
-    /// What was exported, to be read as blobs: path and blob.
+    /// What is exported, to be had as blobs.
     #[prost(message, repeated, tag = "2")]
-    pub exports: ::prost::alloc::vec::Vec<ProjectFile>,
+    pub exports: ::prost::alloc::vec::Vec<Export>,
     /// What `dagrun run` would have said at the end, for the terminal.
     #[prost(string, tag = "3")]
     pub summary: ::prost::alloc::string::String,
+    /// Files of `.dagrun` that belong to the project, such as the log of its study; to be had as blobs.
+    #[prost(message, repeated, tag = "4")]
+    pub records: ::prost::alloc::vec::Vec<ProjectFile>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Export {
+    /// Where it goes in the project.
+    #[prost(string, tag = "1")]
+    pub target: ::prost::alloc::string::String,
+    /// The node and its output.
+    #[prost(string, tag = "2")]
+    pub node: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub output: ::prost::alloc::string::String,
+    /// An `Artifact` as JSON.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub artifact: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct CancelRun {
