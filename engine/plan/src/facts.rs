@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use dagrun_model::{BlobRef, ContentHasher, Digest, Span};
 use indexmap::{Equivalent, IndexSet};
 use rustc_hash::{FxBuildHasher, FxHashMap};
+use serde::{Deserialize, Serialize};
 
 /// What a plan needs to know before it can make keys.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -57,7 +58,7 @@ pub struct FoundFile {
 }
 
 /// The state of a git repository.
-#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct GitFacts {
     /// The commit that is checked out, in hex.
     pub commit: String,

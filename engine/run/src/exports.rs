@@ -16,14 +16,17 @@ use crate::{
     workspace::{ExportRecord, ExportedFile},
 };
 
-/// An output and where it goes.
-#[derive(Debug)]
-pub(crate) struct Export {
+/// An output and where it goes. `N` says which node made it: by its place in a plan or, where there is no plan, by its logical id.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Export<N = String> {
     /// Relative to the project folder.
-    pub(crate) target: String,
-    pub(crate) node: NodeIx,
-    pub(crate) output: String,
-    pub(crate) artifact: Artifact,
+    pub target: String,
+    /// The node.
+    pub node: N,
+    /// The name of its output.
+    pub output: String,
+    /// The output.
+    pub artifact: Artifact,
 }
 
 /// What became of an export.
@@ -39,7 +42,7 @@ pub(crate) enum Laid {
 }
 
 /// The exports of nodes that have outputs.
-pub(crate) fn resolve(board: &Board, planned: Vec<PlannedExport>) -> Vec<Export> {
+pub(crate) fn resolve(board: &Board, planned: Vec<PlannedExport>) -> Vec<Export<NodeIx>> {
     planned
         .into_iter()
         .filter_map(|export| {
@@ -58,11 +61,11 @@ pub(crate) fn resolve(board: &Board, planned: Vec<PlannedExport>) -> Vec<Export>
 }
 
 /// Lays one output where it belongs.
-pub(crate) fn lay(
+pub(crate) fn lay<N>(
     store: &Store,
     project: &Path,
     record: &mut ExportRecord,
-    export: &Export,
+    export: &Export<N>,
     overwrite: bool,
 ) -> Laid {
     let dest = project.join(&export.target);
@@ -120,11 +123,11 @@ impl From<io::Error> for Trouble {
     }
 }
 
-fn lay_file(
+fn lay_file<N>(
     store: &Store,
     dest: &Path,
     record: &mut ExportRecord,
-    export: &Export,
+    export: &Export<N>,
     digest: Digest,
     overwrite: bool,
 ) -> Result<Laid, Trouble> {
@@ -212,12 +215,12 @@ fn remember(
     Ok(())
 }
 
-fn lay_tree(
+fn lay_tree<N>(
     store: &Store,
     dest: &Path,
     project: &Path,
     record: &mut ExportRecord,
-    export: &Export,
+    export: &Export<N>,
     digest: Digest,
     overwrite: bool,
 ) -> Result<Laid, Trouble> {

@@ -14,7 +14,7 @@ use dagrun_plan::{FactRequest, Facts, FoundFile, GitFacts, GlobRequest};
 use dagrun_store::{FileError, FileHashes};
 use serde::{Deserialize, Serialize};
 
-use crate::{RunError, Workspace, workspace::write_whole};
+use crate::{GivenFacts, RunError, Workspace, workspace::write_whole};
 
 /// How long a command of `toolchain` may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -23,6 +23,8 @@ const COMMAND_OUTPUT: u64 = 1 << 20;
 
 /// Answers a request. Commands of `toolchain` are run, without a shell and at most 10 s each, and remembered by the stat of
 /// their program; nothing else is run, but for `git` where the pipeline asks for `git`.
+///
+/// What a client found out of its own surroundings ([`GivenFacts`]) comes before what is found here.
 ///
 /// # Errors
 /// When a file cannot be read or lies outside the project folder unasked; the message names it. A path that is missing
@@ -33,9 +35,10 @@ pub fn answer(
     workspace: &Workspace,
 ) -> Result<Facts, RunError> {
     let project = workspace.project();
+    let given = GivenFacts::load(workspace)?;
     Ok(Facts {
         globs: find(hashes, project, &request.globs)?,
-        commands: commands(&request.commands, workspace),
+        commands: given.or_commands(&request.commands, |asked| commands(asked, workspace)),
         files: hashes
             .hash(project, &request.files)
             .into_iter()
@@ -44,12 +47,10 @@ pub fn answer(
                 Err(error) => Err(error.to_string()),
             })
             .collect(),
-        env: request
-            .env
-            .iter()
-            .map(|name| std::env::var_os(name).map(|v| v.to_string_lossy().into_owned()))
-            .collect(),
-        git: request.git.then(|| git(project)).flatten(),
+        env: given.or_env(&request.env, |name| {
+            std::env::var_os(name).map(|v| v.to_string_lossy().into_owned())
+        }),
+        git: request.git.then(|| given.or_git(|| git(project))).flatten(),
     })
 }
 

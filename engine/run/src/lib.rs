@@ -17,9 +17,11 @@
 mod board;
 mod check;
 mod driver;
+mod elsewhere;
 mod error;
 mod exports;
 pub mod facts;
+mod given;
 mod growing;
 mod history;
 mod journal;
@@ -33,7 +35,10 @@ mod view;
 mod workspace;
 
 pub use check::{CheckReport, CheckRequest, CheckRow, check};
+pub use elsewhere::{LaidOut, import_journal, lay_exports};
 pub use error::RunError;
+pub use exports::Export;
+pub use given::GivenFacts;
 pub use history::{History, KeyRow, PastEnd, PastRun};
 pub use journal::{Loaded, load as load_journal, repair as repair_journal};
 pub use lock::{Holder, WorkspaceLock};

@@ -11,7 +11,8 @@ use dagrun_store::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
-    Progress, RunError, StudyRequest, StudySummary, Subscriber, Workspace, WorkspaceLock, driver,
+    Export, Progress, RunError, StudyRequest, StudySummary, Subscriber, Workspace, WorkspaceLock,
+    driver,
 };
 
 /// Everything that a run needs.
@@ -153,6 +154,8 @@ pub struct RunSummary {
     pub failures: Vec<Failure>,
     /// Exports that were done: path and node.
     pub exported: Vec<(String, String)>,
+    /// All exports that are in place now, also those that were there already.
+    pub laid: Vec<Export>,
     /// Exports that were not done: path, and why with the remedy.
     pub kept_back: Vec<(String, String)>,
     /// Warnings that are worth a line at the end.

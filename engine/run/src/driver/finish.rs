@@ -9,7 +9,7 @@ use dagrun_plan::PlannedExport;
 use super::{Driver, trials::StudyRun};
 use crate::{
     RunSummary,
-    exports::{self, Laid},
+    exports::{self, Export, Laid},
 };
 
 impl Driver<'_> {
@@ -31,8 +31,11 @@ impl Driver<'_> {
                 &export,
                 self.options.overwrite_exports,
             ) {
-                Laid::Unchanged => {}
-                Laid::Done => self.tell_exported(&export),
+                Laid::Unchanged => self.keep_laid(export),
+                Laid::Done => {
+                    self.tell_exported(&export);
+                    self.keep_laid(export);
+                }
                 Laid::KeptBack(reason) => self.keep_back(export.target, reason),
                 Laid::Gone(reason) if last => self.keep_back(export.target, reason),
                 Laid::Gone(reason) => {
@@ -77,7 +80,17 @@ impl Driver<'_> {
         }
     }
 
-    fn tell_exported(&mut self, export: &exports::Export) {
+    /// For whoever has no plan to find them by: a client of a coordinator.
+    fn keep_laid(&mut self, export: Export<NodeIx>) {
+        self.laid.push(Export {
+            node: self.plan.id(export.node),
+            target: export.target,
+            output: export.output,
+            artifact: export.artifact,
+        });
+    }
+
+    fn tell_exported(&mut self, export: &Export<NodeIx>) {
         let node = self.plan.id(export.node);
         self.exported.push((export.target.clone(), node.clone()));
         self.record(RunEvent::Exported {
@@ -141,6 +154,7 @@ impl Driver<'_> {
             wall,
             failures: self.failures,
             exported: self.exported,
+            laid: self.laid,
             kept_back: self.kept_back,
             warnings: self.warnings,
             fatal: self.fatal,

@@ -34,6 +34,7 @@ use crate::{
     ExecutorContext, ExecutorFactory, Failure, Force, Progress, RunError, RunRequest, RunSummary,
     StopReceiver, Subscriber, Workspace,
     board::Board,
+    exports::Export,
     growing::{GrowingPlan, Part},
     history::HistoryWriter,
     journal::{Batch, Durable, JournalHandle},
@@ -219,6 +220,7 @@ pub(crate) fn drive<'p>(
         executed: 0,
         warnings: Vec::new(),
         exported: Vec::new(),
+        laid: Vec::new(),
         kept_back: Vec::new(),
         finished: false,
         stopped: None,
@@ -330,6 +332,7 @@ struct Driver<'p> {
     executed: u64,
     warnings: Vec<String>,
     exported: Vec<(String, String)>,
+    laid: Vec<Export>,
     kept_back: Vec<(String, String)>,
 
     finished: bool,

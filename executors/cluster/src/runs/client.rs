@@ -1,0 +1,188 @@
+//! The client's side: one object for all that a person asks of a coordinator.
+
+use std::time::Duration;
+
+use dagrun_model::Digest;
+use dagrun_proto::v1::{
+    BlobChunk, CancelRun, ClusterStatus, DrainWorker, FindBlobs, FollowRun, ListRuns, RunRecords,
+    RunRow, StatusRequest, Submission, blobs_client::BlobsClient, cluster_client::ClusterClient,
+    runs_client,
+};
+use futures_util::Stream;
+use tonic::{Code, Status, Streaming, transport::Channel};
+
+/// Digests that are asked about in one request.
+const ASKED: usize = 10_000;
+/// The largest message that is taken: records of many nodes.
+const MESSAGE: usize = 64 << 20;
+/// How long an answer that needs no work may take.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// Why a call failed.
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    /// The coordinator refused it, in its own words.
+    #[error("{0}")]
+    Refused(String),
+    /// The caller may not do this.
+    #[error("{0}")]
+    Forbidden(String),
+    /// The coordinator cannot be reached, or went away meanwhile: trying again may help.
+    #[error("the coordinator does not answer: {0}")]
+    Away(String),
+}
+
+impl From<Status> for CallError {
+    fn from(status: Status) -> Self {
+        let why = status.message().to_owned();
+        match status.code() {
+            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
+                Self::Away(if why.is_empty() {
+                    status.code().to_string()
+                } else {
+                    why
+                })
+            }
+            Code::PermissionDenied | Code::Unauthenticated => Self::Forbidden(why),
+            _ => Self::Refused(why),
+        }
+    }
+}
+
+/// A connection to a coordinator.
+#[derive(Clone, Debug)]
+pub struct RunsClient {
+    runs: runs_client::RunsClient<Channel>,
+    cluster: ClusterClient<Channel>,
+    blobs: BlobsClient<Channel>,
+}
+
+impl RunsClient {
+    /// A client over a channel.
+    pub fn new(channel: Channel) -> Self {
+        Self {
+            runs: runs_client::RunsClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
+            cluster: ClusterClient::new(channel.clone()).max_decoding_message_size(MESSAGE),
+            blobs: BlobsClient::new(channel),
+        }
+    }
+
+    /// Which of these blobs the coordinator lacks.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn lacking(&mut self, blobs: &[Digest]) -> Result<Vec<Digest>, CallError> {
+        let mut lacking = Vec::new();
+        for asked in blobs.chunks(ASKED) {
+            let digests = asked
+                .iter()
+                .map(|digest| digest.0.to_vec().into())
+                .collect();
+            let found = self.blobs.find(timely(FindBlobs { digests })).await?;
+            let found: std::collections::BTreeSet<Vec<u8>> = found
+                .into_inner()
+                .digests
+                .iter()
+                .map(|it| it.to_vec())
+                .collect();
+            lacking.extend(asked.iter().filter(|it| !found.contains(it.0.as_slice())));
+        }
+        Ok(lacking)
+    }
+
+    /// Sends blobs. The coordinator verifies each.
+    ///
+    /// # Errors
+    /// When the call fails, or a blob is not what its digest says.
+    pub async fn upload(
+        &mut self,
+        chunks: impl Stream<Item = BlobChunk> + Send + 'static,
+    ) -> Result<u64, CallError> {
+        Ok(self.blobs.write(chunks).await?.into_inner().bytes)
+    }
+
+    /// Submits a run and gives its id.
+    ///
+    /// # Errors
+    /// When the call fails or the run is refused.
+    pub async fn submit(&mut self, submission: Submission) -> Result<String, CallError> {
+        Ok(self.runs.submit(submission).await?.into_inner().run)
+    }
+
+    /// Follows a run from a position on.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn follow(
+        &mut self,
+        run: &str,
+        from: u64,
+    ) -> Result<Streaming<RunRecords>, CallError> {
+        let run = run.to_owned();
+        Ok(self
+            .runs
+            .follow(FollowRun { run, from })
+            .await?
+            .into_inner())
+    }
+
+    /// Stops a run, and says what it was before.
+    ///
+    /// # Errors
+    /// When the call fails or there is no such run.
+    pub async fn cancel(&mut self, run: &str, kill: bool) -> Result<String, CallError> {
+        let run = run.to_owned();
+        Ok(self
+            .runs
+            .cancel(timely(CancelRun { run, kill }))
+            .await?
+            .into_inner()
+            .was)
+    }
+
+    /// The runs of the coordinator.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn list(&mut self, all: bool) -> Result<Vec<RunRow>, CallError> {
+        Ok(self
+            .runs
+            .list(timely(ListRuns { all }))
+            .await?
+            .into_inner()
+            .runs)
+    }
+
+    /// How the cluster is.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn status(&mut self) -> Result<ClusterStatus, CallError> {
+        Ok(self
+            .cluster
+            .status(timely(StatusRequest {}))
+            .await?
+            .into_inner())
+    }
+
+    /// Lets a worker go, and says how many attempts it still has.
+    ///
+    /// # Errors
+    /// When the call fails or there is no such worker.
+    pub async fn drain(&mut self, worker: &str) -> Result<u32, CallError> {
+        let worker = worker.to_owned();
+        Ok(self
+            .cluster
+            .drain(timely(DrainWorker { worker }))
+            .await?
+            .into_inner()
+            .attempts)
+    }
+}
+
+/// A request that is not waited for without end.
+fn timely<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.set_timeout(ANSWER);
+    request
+}
