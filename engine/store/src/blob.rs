@@ -156,6 +156,16 @@ impl Store {
         Ok(file)
     }
 
+    /// A blob that is here opened for those elsewhere who ask for it, and its size: verified like others, but nobody else is
+    /// asked for it, and that it was sent is no use of it here.
+    ///
+    /// # Errors
+    /// As [`Store::open_blob`].
+    pub fn open_here(&self, digest: &Digest) -> Result<(File, u64), StoreError> {
+        let (file, stat) = self.verified(digest)?;
+        Ok((file, stat.size))
+    }
+
     /// Where a blob is kept, for messages and for programs that read the store.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
         let hex = digest.to_string();
@@ -219,7 +229,7 @@ impl Store {
     /// Notes the use of a blob that is about to be put; `true` where a good one is there already.
     ///
     /// A blob that is there is verified like one that is read: putting the right bytes must heal a damaged one.
-    fn claim(&self, digest: &Digest) -> Result<bool, StoreError> {
+    pub(crate) fn claim(&self, digest: &Digest) -> Result<bool, StoreError> {
         self.inner.poison.check()?;
         self.note(&[(Use::Blob, *digest)])?;
         match self.verified(digest) {

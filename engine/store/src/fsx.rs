@@ -143,6 +143,45 @@ impl Temp {
         }
     }
 
+    /// Takes one over that has this name, or creates it. `None` where somebody else has it.
+    pub(crate) fn named(path: &Path) -> Result<Option<Self>, StoreError> {
+        loop {
+            let open = || {
+                OpenOptions::new()
+                    .read(true)
+                    .write(true)
+                    .create(true)
+                    .truncate(false)
+                    .mode(0o600)
+                    .open(path)
+            };
+            let file = patiently(open).at("create", path)?;
+            match file.try_lock() {
+                Ok(()) => {}
+                Err(std::fs::TryLockError::WouldBlock) => return Ok(None),
+                // A file system without locks: nobody can tell whose it is.
+                Err(std::fs::TryLockError::Error(_)) => {
+                    let folder = path.parent().unwrap_or(Path::new("."));
+                    return Self::new(folder).map(Some);
+                }
+            }
+            // Whoever had it until now may have given it its final name, or removed it.
+            let ours = file.metadata().at("read", path)?;
+            match std::fs::symlink_metadata(path) {
+                Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
+                    return Ok(Some(Self {
+                        file,
+                        path: path.to_path_buf(),
+                        kept: false,
+                    }));
+                }
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(StoreError::io("read", path, error)),
+            }
+        }
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

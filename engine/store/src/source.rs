@@ -13,8 +13,24 @@ use crate::{Store, StoreError, fsx::lock, tree::TreeKind};
 pub trait BlobSource: Send + Sync {
     /// Puts as many of these blobs into the store as can be had, each verified by its digest. Blocks, within a bound of its own.
     ///
-    /// What cannot be had is not an error: the caller looks at what is there afterwards.
-    fn fetch(&self, store: &Store, blobs: &[Digest]);
+    /// # Errors
+    /// When the store cannot take them: its disk is full. What cannot be had is no error: the caller looks at what is there
+    /// afterwards.
+    fn fetch(&self, store: &Store, blobs: &[Digest]) -> Result<(), StoreError>;
+
+    /// The same for files of a tree: whoever has its manifest mostly has all of them.
+    ///
+    /// # Errors
+    /// As [`BlobSource::fetch`].
+    fn fetch_files(
+        &self,
+        store: &Store,
+        tree: &Digest,
+        files: &[Digest],
+    ) -> Result<(), StoreError> {
+        let _ = tree;
+        self.fetch(store, files)
+    }
 }
 
 impl Store {
@@ -24,7 +40,18 @@ impl Store {
     }
 
     /// Fetches those of these blobs that are not here; gives those that could not be had.
-    pub fn bring(&self, blobs: &[Digest]) -> Vec<Digest> {
+    ///
+    /// # Errors
+    /// When the store cannot take them.
+    pub fn bring(&self, blobs: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        self.ask_sources(blobs, |source, lacking| source.fetch(self, lacking))
+    }
+
+    fn ask_sources(
+        &self,
+        blobs: &[Digest],
+        ask: impl Fn(&dyn BlobSource, &[Digest]) -> Result<(), StoreError>,
+    ) -> Result<Vec<Digest>, StoreError> {
         let mut lacking: Vec<Digest> = blobs.to_vec();
         lacking.retain(|digest| !self.contains(digest));
         lacking.sort_unstable();
@@ -35,19 +62,22 @@ impl Store {
             if lacking.is_empty() {
                 break;
             }
-            source.fetch(self, &lacking);
+            ask(&*source, &lacking)?;
             lacking.retain(|digest| !self.contains(digest));
         }
-        lacking
+        Ok(lacking)
     }
 
     /// Fetches what of some artifacts is not here, with the files of folders; gives the blobs that could not be had.
+    ///
+    /// # Errors
+    /// When the store cannot take them.
     pub fn bring_artifacts<'a>(
         &self,
         artifacts: impl IntoIterator<Item = &'a Artifact>,
-    ) -> Vec<Digest> {
+    ) -> Result<Vec<Digest>, StoreError> {
         if !self.has_sources() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut blobs = Vec::new();
         let mut trees = Vec::new();
@@ -57,18 +87,26 @@ impl Store {
                 trees.push(*digest);
             }
         }
-        let mut lost = self.bring(&blobs);
-        let mut files = Vec::new();
-        for tree in trees.iter().filter(|tree| !lost.contains(tree)) {
-            // A manifest that cannot be read is noticed by whoever stages it.
-            for entry in self.read_tree(tree).unwrap_or_default() {
-                if let TreeKind::File(blob) = entry.kind {
-                    files.push(blob.digest);
-                }
+        let mut lost = self.bring(&blobs)?;
+        for tree in &trees {
+            if lost.contains(tree) {
+                continue;
             }
+            // A manifest that cannot be read is noticed by whoever stages it.
+            let entries = self.read_tree(tree).unwrap_or_default();
+            let files: Vec<Digest> = entries
+                .into_iter()
+                .filter_map(|entry| match entry.kind {
+                    TreeKind::File(blob) => Some(blob.digest),
+                    TreeKind::Folder | TreeKind::Symlink(_) => None,
+                })
+                .collect();
+            let ask = |source: &dyn BlobSource, lacking: &[Digest]| {
+                source.fetch_files(self, tree, lacking)
+            };
+            lost.extend(self.ask_sources(&files, ask)?);
         }
-        lost.extend(self.bring(&files));
-        lost
+        Ok(lost)
     }
 
     /// Reads a blob, and once more after asking the sources where it was lost.
@@ -79,7 +117,7 @@ impl Store {
     ) -> Result<T, StoreError> {
         match read() {
             Err(error) if error.is_lost_blob() && self.has_sources() => {
-                if self.bring(&[*digest]).is_empty() {
+                if self.bring(&[*digest])?.is_empty() {
                     read()
                 } else {
                     Err(error)

@@ -79,7 +79,7 @@ impl Store {
         dest: &Path,
         staging: Staging,
     ) -> Result<Staged, StoreError> {
-        self.bring_artifacts([artifact]);
+        self.bring_artifacts([artifact])?;
         let mut staged = Staged {
             store: Some(self.clone()),
             ..Staged::default()
@@ -127,7 +127,7 @@ impl Store {
             _ => Path::new("."),
         };
         std::fs::create_dir_all(parent).at("create", parent)?;
-        self.bring_artifacts([artifact]);
+        self.bring_artifacts([artifact])?;
         let temp = parent.join(temp_name());
         let result = self.export_to(artifact, &temp, dest);
         if result.is_err() {

@@ -557,6 +557,80 @@ fn received_blobs_are_visible_only_when_their_digest_is_right() {
     assert_sound(&store);
 }
 
+/// Names in the folder where temporary files of a blob are.
+fn partials(store: &Store, digest: &Digest) -> Vec<String> {
+    let folder = store.blob_path(digest).parent().unwrap().to_owned();
+    let names = fs::read_dir(folder).unwrap();
+    let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| name.starts_with(".tmp-")).collect()
+}
+
+/// Many workers of a host may want the same blob at once, and each may die half-way.
+#[test]
+fn one_receives_a_blob_for_all_and_goes_on_where_a_dead_one_left_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let (one, two) = (store(folder.path()), store(folder.path()));
+    let bytes = [vec![7; 3 << 20], vec![0; 1 << 20]].concat();
+    let digest = Digest::of(&bytes);
+    let mut incoming = one.receive_alone(&digest).unwrap().unwrap();
+    incoming.write(&bytes[..1 << 20]).unwrap();
+    assert!(two.receive_alone(&digest).unwrap().is_none());
+    assert!(one.receive_alone(&digest).unwrap().is_none());
+    drop(incoming);
+    assert!(
+        partials(&one, &digest).is_empty(),
+        "an error leaves nothing"
+    );
+
+    // What a process that was killed leaves.
+    let hex = digest.to_string();
+    let left = one
+        .blob_path(&digest)
+        .with_file_name(format!(".tmp-in-{}", &hex[2..]));
+    fs::write(&left, &bytes[..2 << 20]).unwrap();
+    let mut incoming = two.receive_alone(&digest).unwrap().unwrap();
+    assert_eq!(incoming.size(), 2 << 20);
+    incoming.expect(bytes.len() as u64).unwrap();
+    for piece in bytes[2 << 20..].chunks(1 << 20) {
+        incoming.write(piece).unwrap();
+    }
+    assert_eq!(incoming.finish(&digest).unwrap(), Received::Stored);
+    assert_eq!(
+        one.read(&digest).unwrap(),
+        bytes,
+        "with the hole at its end"
+    );
+    assert!(partials(&one, &digest).is_empty());
+
+    // What it left may be wrong: then it is had again from the start.
+    fs::remove_file(one.blob_path(&digest)).unwrap();
+    fs::write(&left, b"something else").unwrap();
+    let mut incoming = two.receive_alone(&digest).unwrap().unwrap();
+    incoming.restart().unwrap();
+    bytes
+        .chunks(1 << 20)
+        .for_each(|piece| incoming.write(piece).unwrap());
+    assert_eq!(incoming.finish(&digest).unwrap(), Received::Stored);
+    assert_sound(&one);
+}
+
+#[test]
+fn received_bytes_heal_a_damaged_blob() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store(folder.path());
+    let blob = store.put_bytes(b"as it should be").unwrap();
+    let path = store.blob_path(&blob.digest);
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, b"as it is not").unwrap();
+    let received = store
+        .receive_whole(&blob.digest, b"as it should be")
+        .unwrap();
+    assert_eq!(received, Received::Stored);
+    assert_eq!(store.read(&blob.digest).unwrap(), b"as it should be");
+    let wrong = store.receive_whole(&Digest::of(b"x"), b"y").unwrap();
+    assert_eq!(wrong, Received::Wrong(Digest::of(b"y")));
+}
+
 #[test]
 fn entries_are_bytes_for_caches_elsewhere() {
     let folder = tempfile::tempdir().unwrap();

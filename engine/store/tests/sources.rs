@@ -19,13 +19,14 @@ struct Other {
 }
 
 impl BlobSource for Other {
-    fn fetch(&self, store: &Store, blobs: &[Digest]) {
+    fn fetch(&self, store: &Store, blobs: &[Digest]) -> Result<(), StoreError> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         for digest in blobs {
             if let Ok(bytes) = self.store.read(digest) {
-                store.put_bytes(&bytes).unwrap();
+                store.put_bytes(&bytes)?;
             }
         }
+        Ok(())
     }
 }
 
@@ -100,6 +101,27 @@ fn what_nobody_has_is_missing() {
     let nowhere = Digest::of(b"nowhere");
     let error = store.read(&nowhere).unwrap_err();
     assert!(matches!(error, StoreError::Missing { digest } if digest == nowhere));
-    assert_eq!(store.bring(&[nowhere, nowhere]), [nowhere]);
+    assert_eq!(store.bring(&[nowhere, nowhere]).unwrap(), [nowhere]);
     assert_eq!(other.asked.load(Ordering::Relaxed), 2);
+}
+
+/// A source whose store has no room.
+struct Full;
+
+impl BlobSource for Full {
+    fn fetch(&self, store: &Store, blobs: &[Digest]) -> Result<(), StoreError> {
+        let incoming = store.receive_alone(&blobs[0])?;
+        incoming.expect("nobody else receives it").expect(1 << 60)
+    }
+}
+
+/// A full disk is no lost blob: running the producer again would not help.
+#[test]
+fn a_store_that_cannot_take_a_blob_says_so_instead_of_losing_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "here");
+    store.add_source(Arc::new(Full));
+    let error = store.read(&Digest::of(b"large")).unwrap_err();
+    assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
+    assert!(!error.is_lost_blob());
 }
