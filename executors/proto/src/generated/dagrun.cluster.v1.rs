@@ -348,8 +348,30 @@ pub struct FindBlobs {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub digests: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct FoundBlobs {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub digests: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// Of a coordinator: where the others may be had, as far as it knows. Sources name positions in `peers`.
+    #[prost(message, repeated, tag = "2")]
+    pub sources: ::prost::alloc::vec::Vec<BlobSource>,
+    #[prost(string, repeated, tag = "3")]
+    pub peers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SpareBlobs {
+    /// The host whose store it is, as in Hello.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    /// Those that were not used for longest first.
+    #[prost(bytes = "bytes", repeated, tag = "2")]
+    pub digests: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    /// The disk is really full: what can be made again may go too.
+    #[prost(bool, tag = "3")]
+    pub full: bool,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct SparedBlobs {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub digests: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
@@ -1032,6 +1054,28 @@ pub mod blobs_client {
                 .insert(GrpcMethod::new("dagrun.cluster.v1.Blobs", "Write"));
             self.inner.client_streaming(req, path, codec).await
         }
+        /// Asks the coordinator which blobs a host may remove from its store. Those that it names count as gone from there at once.
+        pub async fn spare(
+            &mut self,
+            request: impl tonic::IntoRequest<super::SpareBlobs>,
+        ) -> std::result::Result<tonic::Response<super::SparedBlobs>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dagrun.cluster.v1.Blobs/Spare",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dagrun.cluster.v1.Blobs", "Spare"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1068,6 +1112,11 @@ pub mod blobs_server {
             &self,
             request: tonic::Request<tonic::Streaming<super::BlobChunk>>,
         ) -> std::result::Result<tonic::Response<super::WrittenBlobs>, tonic::Status>;
+        /// Asks the coordinator which blobs a host may remove from its store. Those that it names count as gone from there at once.
+        async fn spare(
+            &self,
+            request: tonic::Request<super::SpareBlobs>,
+        ) -> std::result::Result<tonic::Response<super::SparedBlobs>, tonic::Status>;
     }
     /// Blobs by digest. The coordinator and every worker serve them; whoever reads verifies.
     #[derive(Debug)]
@@ -1276,6 +1325,49 @@ pub mod blobs_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.client_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dagrun.cluster.v1.Blobs/Spare" => {
+                    #[allow(non_camel_case_types)]
+                    struct SpareSvc<T: Blobs>(pub Arc<T>);
+                    impl<T: Blobs> tonic::server::UnaryService<super::SpareBlobs>
+                    for SpareSvc<T> {
+                        type Response = super::SparedBlobs;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::SpareBlobs>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Blobs>::spare(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = SpareSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)
