@@ -111,6 +111,8 @@ fn measure(shape: &'static str, delta: PlanDelta, hosts: u32) -> Measured {
             capacity,
             profile: None,
             ahead: 0,
+            speed: 1000,
+            held: Vec::new(),
         };
         scheduler.handle(Time(0), join, &mut actions);
     }

@@ -17,6 +17,8 @@ pub(crate) struct Attempt {
     pub(crate) shape: u32,
     /// When its process started, or when it was submitted.
     pub(crate) since: Time,
+    /// How long it had run before that, in microseconds, where it was adopted.
+    pub(crate) before: u64,
     pub(crate) started: bool,
     /// The strongest cancellation that was asked for.
     pub(crate) cancelled: Option<bool>,
@@ -44,6 +46,7 @@ impl Scheduler {
         self.recalled -= u32::from(attempt.recalled);
         if let AttemptEnd::Succeeded { .. } = end {
             self.learn_length(attempt.node, ran);
+            self.learn_time(&attempt);
         }
         let leak = end == AttemptEnd::Lost && self.mutant(Mutant::LeakSlot);
         if attempt.queued {
@@ -83,7 +86,10 @@ impl Scheduler {
         }
     }
 
-    fn after_attempt(&mut self, id: AttemptId, attempt: Attempt, end: AttemptEnd) {
+    pub(crate) fn after_attempt(&mut self, id: AttemptId, attempt: Attempt, end: AttemptEnd) {
+        if self.ended_early(id, &attempt, &end) {
+            return;
+        }
         let node = attempt.node;
         let stale = self.mutant(Mutant::StaleAccepted) || self.mutant(Mutant::DupCommit);
         let other = match self.graph.node(node).state {
@@ -137,7 +143,6 @@ impl Scheduler {
 
     fn succeeded(&mut self, id: AttemptId, attempt: Attempt, bytes: u64, other: Option<AttemptId>) {
         let node = attempt.node;
-        self.learn_time(&attempt);
         let host = self.hosts.host_of(attempt.worker);
         let n = &mut self.graph.nodes[node.index()];
         n.bytes = bytes;

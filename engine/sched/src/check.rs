@@ -30,6 +30,11 @@ impl Scheduler {
     fn check_sets(&self) -> Result<(), String> {
         for ix in self.graph.live_sets() {
             let set = &self.graph.sets[ix];
+            let mut members = self.graph.members(SetIx::from_index(ix)).iter();
+            // What a set gathers may go before it, while an attempt at one of its readers still ends.
+            if members.any(|member| !self.graph.is_live(*member)) {
+                continue;
+            }
             let (mut pending, mut good, mut dropped, mut bad, mut bytes) = (0, 0, 0, 0, 0);
             for member in self.graph.members(SetIx::from_index(ix)) {
                 let member = self.graph.node(*member);
@@ -114,6 +119,7 @@ impl Scheduler {
                     "{node:?} is queued as {attempt}, which is not"
                 );
             }
+            self.check_adopted(node)?;
             if n.state == NodeState::Sharing {
                 let leader = self.leader(node);
                 ensure!(
@@ -126,6 +132,23 @@ impl Scheduler {
             counts == self.counts,
             "counts are {counts:?}, not {:?}",
             self.counts
+        );
+        Ok(())
+    }
+
+    fn check_adopted(&self, node: NodeIx) -> Result<(), String> {
+        let Some(adopted) = self.adopted.get(&node) else {
+            return Ok(());
+        };
+        let state = self.graph.node(node).state;
+        ensure!(
+            matches!(state, NodeState::Waiting | NodeState::LookingUp),
+            "{node:?} is {state:?} and has an attempt that it does not use"
+        );
+        let live = self.attempts.contains_key(&adopted.attempt.0);
+        ensure!(
+            live != adopted.end.is_some(),
+            "{node:?} keeps {adopted:?}, live: {live}"
         );
         Ok(())
     }
@@ -156,6 +179,7 @@ impl Scheduler {
                 let movable = lane
                     .queue
                     .iter()
+                    .filter(counted)
                     .any(|(_, n)| self.bound_host(*n) == lane.host);
                 ensure!(!movable, "{worker:?} could take a node of lane {ix}");
             }

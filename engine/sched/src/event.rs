@@ -34,6 +34,10 @@ pub enum Event {
         profile: Option<String>,
         /// How many attempts it may be given beyond what it has room for, to begin them by itself in their order.
         ahead: u32,
+        /// How fast it is, in thousandths of a common reference.
+        speed: u32,
+        /// What it has begun for an earlier coordinator of this run, or before it was taken for lost.
+        held: Vec<Held>,
     },
     /// A worker takes nothing new and finishes what it has.
     WorkerDraining(WorkerIx),
@@ -86,6 +90,31 @@ pub enum Event {
     TimerFired(TimerId),
     /// The run is to end early.
     StopRequested(Stop),
+}
+
+/// An attempt that a worker has when it joins: it is adopted where its node can still use it, and cancelled otherwise.
+///
+/// An adopted attempt takes its resources from the worker at once, and ends like any other. Its node is looked up like any
+/// other too: a hit ends it and cancels the attempt, a miss of the same action runs as this attempt, whether it still
+/// runs by then or has ended, and a miss of another action cancels it.
+///
+/// A node that the cache has answered may start elsewhere at any time. So a driver that knows from its journal that an attempt
+/// may still run keeps the answer about its node back until the attempt's worker has joined, or its lease has ended.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Held {
+    /// The attempt. Attempts that are still known are not adopted again.
+    pub attempt: AttemptId,
+    /// Its node in this plan.
+    pub node: NodeIx,
+    /// The number of this attempt at the node, from 1.
+    pub number: u32,
+    /// The action that it does; `None` where that is not shared (`cache: never`): then it is not adopted, for what it read may have
+    /// been made anew.
+    pub action: Option<ActionDigest>,
+    /// What it takes of the worker.
+    pub resources: Resources,
+    /// For how long it has run, in microseconds.
+    pub ran: u64,
 }
 
 /// How a run ends early.
@@ -215,6 +244,13 @@ pub enum Notice {
     Speculated {
         /// The node.
         node: NodeIx,
+    },
+    /// A node runs as an attempt that its worker had when it joined.
+    Adopted {
+        /// The node.
+        node: NodeIx,
+        /// The attempt.
+        attempt: AttemptId,
     },
     /// A node that had succeeded must run again because its outputs are gone.
     Rewound {

@@ -48,10 +48,10 @@ impl Scheduler {
         }
         let Some(digest) = action.filter(|_| !self.mutant(Mutant::SingleFlightLost)) else {
             self.actions[node.index()] = 0;
-            self.enqueue(node);
+            self.begin(node, 0);
             return;
         };
-        let full = u128::from_le_bytes(digest[..16].try_into().expect("a digest has 32 bytes"));
+        let full = short(digest);
         let flight = self.flights.get(&(full as u64)).copied();
         match flight {
             None => {
@@ -63,7 +63,7 @@ impl Scheduler {
                         tail: node,
                     },
                 );
-                self.enqueue(node);
+                self.begin(node, full);
             }
             Some(flight) if self.actions[flight.leader.index()] == full => {
                 self.actions[node.index()] = full;
@@ -76,13 +76,36 @@ impl Scheduler {
                     },
                 );
                 self.set_state(node, NodeState::Sharing);
+                self.share_adopted(node, flight.leader);
             }
             // Two actions share 64 bits of their digests: this one runs for itself.
             Some(_) => {
                 self.actions[node.index()] = 0;
-                self.enqueue(node);
+                self.begin(node, full);
             }
         }
+    }
+
+    /// Runs a node that was a miss as the attempt that it has already, or makes it ready.
+    fn begin(&mut self, node: NodeIx, action: u128) {
+        if !self.run_adopted(node, action) {
+            self.enqueue(node);
+        }
+    }
+
+    /// Puts a waiter before its leader, which has not begun: now that one waits.
+    pub(crate) fn take_over(&mut self, node: NodeIx, leader: NodeIx) {
+        if let NodeState::BackingOff { until, .. } = self.graph.node(leader).state {
+            self.resting.insert(leader, until);
+        }
+        self.leave_waiters(node);
+        let full = self.actions[leader.index()];
+        self.actions[node.index()] = full;
+        self.graph.nodes[node.index()].next_waiter = leader.0;
+        if let Some(flight) = self.flights.get_mut(&(full as u64)) {
+            flight.leader = node;
+        }
+        self.set_state(leader, NodeState::Sharing);
     }
 
     fn flight_led_by(&self, node: NodeIx) -> Option<Flight> {
@@ -183,4 +206,9 @@ impl Scheduler {
         let timer = self.set_timer(until, Timer::Retry(node));
         self.set_state(node, NodeState::BackingOff { timer, until });
     }
+}
+
+/// What the table of actions keeps of a digest.
+pub(crate) fn short(digest: [u8; 32]) -> u128 {
+    u128::from_le_bytes(digest[..16].try_into().expect("a digest has 32 bytes"))
 }

@@ -299,9 +299,11 @@ impl Graph {
         for set in extent.sets.clone() {
             let members = self.set_members.slice(self.sets[set as usize].members);
             for member in members.iter().filter(|it| !extent.nodes.contains(&it.0)) {
-                let kin = &mut self.nodes[member.index()].kin;
-                if extent.sets.contains(kin) {
-                    *kin = NONE;
+                // It may have gone before, when attempts of this delta were still to end.
+                if let Some(node) = self.nodes.get_mut(member.index())
+                    && extent.sets.contains(&node.kin)
+                {
+                    node.kin = NONE;
                 }
             }
         }

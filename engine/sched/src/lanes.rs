@@ -58,7 +58,7 @@ impl Lanes {
         }
     }
 
-    fn shape(&mut self, demand: Resources, profile: Option<String>) -> u32 {
+    pub(crate) fn shape(&mut self, demand: Resources, profile: Option<String>) -> u32 {
         let known = self
             .shapes
             .iter()

@@ -17,6 +17,7 @@
 
 #![forbid(unsafe_code)]
 
+mod adopt;
 mod ahead;
 mod attempts;
 mod check;
@@ -47,13 +48,14 @@ pub use event::*;
 pub use mutant::*;
 pub use view::*;
 
+use adopt::Adopted;
 use ahead::Recent;
 use attempts::{Attempt, Timer};
 use flights::Flight;
 use graph::Graph;
 use lanes::Lanes;
 use straggle::JobTimes;
-use workers::Hosts;
+use workers::{Hosts, Worker};
 
 /// The scheduler of one run.
 #[derive(Debug)]
@@ -77,6 +79,10 @@ pub struct Scheduler {
     /// Live attempts. Only looked up, never walked.
     attempts: FxHashMap<u64, Attempt>,
     next_attempt: u64,
+    /// Nodes that are not looked up yet and have attempts already. Only looked up, never walked.
+    adopted: FxHashMap<NodeIx, Adopted>,
+    /// Ends that were kept until their nodes were looked up, and that are due now.
+    late_ends: VecDeque<(AttemptId, Attempt, AttemptEnd)>,
     /// Nodes that must not start before a time. Only looked up, never walked.
     resting: FxHashMap<NodeIx, Time>,
     timers: FxHashMap<u64, Timer>,
@@ -126,6 +132,8 @@ impl Scheduler {
             actions: Paged::default(),
             flights: FxHashMap::default(),
             attempts: FxHashMap::default(),
+            adopted: FxHashMap::default(),
+            late_ends: VecDeque::new(),
             resting: FxHashMap::default(),
             timers: FxHashMap::default(),
             next_timer: 0,
@@ -157,6 +165,7 @@ impl Scheduler {
         std::mem::swap(&mut self.out, actions);
         self.apply(event);
         self.settle();
+        self.act_on_late_ends();
         if std::mem::take(&mut self.fail_fast_tripped) {
             self.request_stop(Stop::Drain);
             self.settle();
@@ -179,10 +188,16 @@ impl Scheduler {
                 capacity,
                 profile,
                 ahead,
+                speed,
+                held,
             } => {
                 self.stuck_told = false;
-                self.hosts
-                    .join(worker, host, capacity, profile, ahead, &self.graph);
+                let joined = Worker::new(host, capacity, profile, ahead, speed);
+                if self.hosts.join(worker, joined, &self.graph) {
+                    for held in held {
+                        self.adopt(worker, held);
+                    }
+                }
             }
             Event::WorkerDraining(worker) => self.worker_draining(worker),
             Event::WorkerLost(worker) => self.worker_lost(worker),
@@ -305,12 +320,25 @@ impl Scheduler {
     }
 
     fn flush_look_ups(&mut self) {
-        let nodes = std::mem::take(&mut self.to_look_up);
-        let still = |node: &NodeIx| self.graph.node(*node).state == NodeState::LookingUp;
-        let nodes: Vec<NodeIx> = nodes.into_iter().filter(still).collect();
+        let mut nodes = std::mem::take(&mut self.to_look_up);
+        nodes.retain(|node| self.may_be_asked(*node));
         if !nodes.is_empty() {
             self.out.push(Action::LookUp(nodes));
         }
+    }
+
+    /// Whether a node that is about to be looked up still may: one event may rewind needs of what another of its parts made ready.
+    fn may_be_asked(&mut self, node: NodeIx) -> bool {
+        if self.graph.node(node).state != NodeState::LookingUp {
+            return false;
+        }
+        let n = &mut self.graph.nodes[node.index()];
+        let asks = n.open == 0;
+        n.ask_again = false;
+        if !asks {
+            self.set_state(node, NodeState::Waiting);
+        }
+        asks
     }
 
     fn finish(&mut self) {

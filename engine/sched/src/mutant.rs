@@ -73,11 +73,17 @@ pub enum Mutant {
     AheadIgnoresStop,
     /// What was given ahead and lost before it began is charged to its node.
     AheadLossCounts,
+    /// What a worker has when it joins is not looked at.
+    AdoptForgotten,
+    /// An attempt that does another action than its node has to do is adopted.
+    AdoptAnyAction,
+    /// What ended before its node was looked up is run again.
+    EarlyEndForgotten,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 34] = [
+    pub const ALL: [Mutant; 37] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -112,5 +118,8 @@ impl Mutant {
         Self::AheadUnbounded,
         Self::AheadIgnoresStop,
         Self::AheadLossCounts,
+        Self::AdoptForgotten,
+        Self::AdoptAnyAction,
+        Self::EarlyEndForgotten,
     ];
 }

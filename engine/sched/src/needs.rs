@@ -123,6 +123,7 @@ impl Scheduler {
         self.graph.nodes[node.index()].fate = fate;
         self.ended.push_back(node);
         self.emit(Notice::NodeDone { node, end });
+        self.forsake(node);
         self.land(node, end);
         if end == NodeEnd::Failed && fate == Fate::Bad && self.config.fail_fast {
             self.fail_fast_tripped = true;

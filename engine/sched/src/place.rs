@@ -476,6 +476,7 @@ impl Scheduler {
                 worker,
                 shape,
                 since,
+                before: 0,
                 started: false,
                 cancelled: None,
                 queued: ahead.is_some(),
@@ -497,7 +498,7 @@ impl Scheduler {
         id
     }
 
-    fn bind(&mut self, group: Option<GroupIx>, kin: u32, host: HostIx) {
+    pub(crate) fn bind(&mut self, group: Option<GroupIx>, kin: u32, host: HostIx) {
         if let Some(group) = group
             && self.graph.groups[group.index()].host.is_none()
             && (!self.hosts.many()

@@ -54,12 +54,17 @@ impl Scheduler {
         attempt.since = now;
         let attempt = *attempt;
         self.runs_now(attempt.node, id);
+        self.watch(id, &attempt);
+    }
+
+    /// Sees to it that an attempt which runs is looked at when it takes too long.
+    pub(crate) fn watch(&mut self, id: AttemptId, attempt: &Attempt) {
         if !self.speculates(attempt.node) {
             return;
         }
-        match self.straggling_at(&attempt) {
+        match self.straggling_at(attempt) {
             Some(at) => {
-                self.set_timer(at, Timer::Straggler(id));
+                self.set_timer(at.max(self.now), Timer::Straggler(id));
             }
             None => {
                 let job = self.graph.node(attempt.node).job;
@@ -77,7 +82,8 @@ impl Scheduler {
         let percent = u64::from(self.config.straggler_percent);
         let floor = u64::try_from(self.config.straggler_floor.as_micros()).unwrap_or(u64::MAX);
         let limit = (times.median()?.saturating_mul(percent) / 100).max(floor);
-        Some(Time(attempt.since.0.saturating_add(limit)))
+        let left = limit.saturating_sub(attempt.before);
+        Some(Time(attempt.since.0.saturating_add(left)))
     }
 
     /// Takes a success into its job's median, and watches those that started before there was one.
@@ -86,7 +92,7 @@ impl Scheduler {
             return;
         }
         let job = self.graph.node(attempt.node).job.index();
-        self.times[job].add(self.now.0 - attempt.since.0);
+        self.times[job].add(self.now.0 - attempt.since.0 + attempt.before);
         if self.straggling_at(attempt).is_none() {
             return;
         }

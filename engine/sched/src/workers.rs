@@ -14,6 +14,8 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     pub(crate) host: HostIx,
+    /// In thousandths of the reference, at least 1.
+    pub(crate) speed: u64,
     pub(crate) capacity: Resources,
     pub(crate) free: Resources,
     pub(crate) profile: Option<String>,
@@ -32,6 +34,30 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    pub(crate) fn new(
+        host: HostIx,
+        capacity: Resources,
+        profile: Option<String>,
+        ahead: u32,
+        speed: u32,
+    ) -> Self {
+        Self {
+            host,
+            speed: u64::from(speed.max(1)),
+            free: capacity.clone(),
+            capacity,
+            profile,
+            alive: true,
+            draining: false,
+            attempts: Vec::new(),
+            ahead,
+            queue: VecDeque::new(),
+            queue_micros: 0,
+            reserved: None,
+            dirty: false,
+        }
+    }
+
     /// Whether it may get nodes of this profile at all.
     pub(crate) fn serves(&self, profile: Option<&str>) -> bool {
         self.alive && !self.draining && (profile.is_none() || self.profile.as_deref() == profile)
@@ -57,42 +83,23 @@ pub(crate) struct Hosts {
 }
 
 impl Hosts {
-    pub(crate) fn join(
-        &mut self,
-        worker: WorkerIx,
-        host: HostIx,
-        capacity: Resources,
-        profile: Option<String>,
-        ahead: u32,
-        graph: &Graph,
-    ) {
+    /// Takes a worker in; whether it is new.
+    pub(crate) fn join(&mut self, worker: WorkerIx, joined: Worker, graph: &Graph) -> bool {
         if self.workers.len() <= worker.index() {
             self.workers.resize(worker.index() + 1, None);
         }
         if self.workers[worker.index()].is_some() {
-            return;
+            return false;
         }
-        self.workers[worker.index()] = Some(Worker {
-            host,
-            free: capacity.clone(),
-            capacity,
-            profile,
-            alive: true,
-            draining: false,
-            attempts: Vec::new(),
-            ahead,
-            queue: VecDeque::new(),
-            queue_micros: 0,
-            reserved: None,
-            dirty: false,
-        });
+        self.hold_ahead |= joined.ahead > 0;
+        self.count = self.count.max(joined.host.index() + 1);
+        self.workers[worker.index()] = Some(joined);
         let at = self.alive.partition_point(|other| *other < worker);
         self.alive.insert(at, worker);
         self.joined += 1;
-        self.hold_ahead |= ahead > 0;
-        self.count = self.count.max(host.index() + 1);
         self.mark(worker);
         self.resize(graph);
+        true
     }
 
     /// Whether it matters where nodes run.

@@ -6,7 +6,7 @@ use dagrun_model::{
     AttemptId, Digest, GroupIx, HostIx, NodeClass, NodeIx, Resources, RetryCause, WorkerIx,
 };
 use dagrun_sched::{
-    Action, AttemptEnd, CacheAnswer, Config, Event, NodeEnd, NodeState, Notice, Obstacle,
+    Action, AttemptEnd, CacheAnswer, Config, Event, Held, NodeEnd, NodeState, Notice, Obstacle,
     Scheduler, Stop, Time, TimerId, WhyWaiting, sim::PlanBuilder,
 };
 
@@ -47,17 +47,23 @@ impl Story {
     }
 
     fn join(&mut self, worker: u32, host: u32, slots: u64, memory: u64) -> Vec<Action> {
-        self.tell(Event::WorkerJoined {
-            worker: WorkerIx(worker),
-            host: HostIx(host),
-            capacity: Resources {
-                cpu_milli: slots * 1000,
-                memory,
-                ..Resources::none()
-            },
-            profile: None,
-            ahead: 0,
-        })
+        self.tell(joined(worker, host, slots, memory))
+    }
+
+    /// A worker joins a host of the same number, with an attempt at a node.
+    fn join_with(&mut self, worker: u32, slots: u64, attempt: u64, node: NodeIx) -> Vec<Action> {
+        let mut join = joined(worker, worker, slots, 0);
+        if let Event::WorkerJoined { held, .. } = &mut join {
+            held.push(Held {
+                attempt: AttemptId(attempt),
+                node,
+                number: 2,
+                action: Some(digest(&node.0.to_string())),
+                resources: Resources::default(),
+                ran: 5_000_000,
+            });
+        }
+        self.tell(join)
     }
 
     fn miss(&mut self, nodes: &[NodeIx]) -> Vec<Action> {
@@ -81,6 +87,27 @@ impl Story {
 
 fn digest(text: &str) -> Digest {
     Digest::of(text.as_bytes())
+}
+
+fn joined(worker: u32, host: u32, slots: u64, memory: u64) -> Event {
+    Event::WorkerJoined {
+        worker: WorkerIx(worker),
+        host: HostIx(host),
+        capacity: Resources {
+            cpu_milli: slots * 1000,
+            memory,
+            ..Resources::none()
+        },
+        profile: None,
+        ahead: 0,
+        speed: 1000,
+        held: Vec::new(),
+    }
+}
+
+fn adopted(node: NodeIx, attempt: u64) -> Action {
+    let attempt = AttemptId(attempt);
+    Action::Emit(Notice::Adopted { node, attempt })
 }
 
 fn misses(nodes: &[NodeIx]) -> Event {
@@ -776,6 +803,8 @@ fn nodes_go_only_where_their_profile_is_served() {
         capacity: Resources::default(),
         profile: Some("gpu".into()),
         ahead: 0,
+        speed: 1000,
+        held: Vec::new(),
     };
     story.expect(gpu, &[start(1, a, 1, 1)]);
 }
@@ -998,6 +1027,8 @@ fn busy(hosts: u32, count: usize, micros: u64) -> (Story, Vec<NodeIx>, Vec<Actio
             },
             profile: None,
             ahead: 3,
+            speed: 1000,
+            held: Vec::new(),
         });
     }
     story.tell(Event::PlanExtended(plan.delta()));
@@ -1097,6 +1128,8 @@ fn what_was_lost_before_it_began_is_not_charged_and_not_given_ahead_again() {
         },
         profile: None,
         ahead: 3,
+        speed: 1000,
+        held: Vec::new(),
     });
     assert_eq!(starts(&actions).len(), 1);
     assert_eq!(story.scheduler.counts().queued, 0);
@@ -1112,4 +1145,116 @@ fn a_worker_without_work_gets_what_others_have_not_begun() {
     let actions = story.tell(ended(5, AttemptEnd::Cancelled));
     assert_eq!(starts(&actions), [(nodes[4], 1)]);
     assert_eq!(story.scheduler.charged(nodes[4]), (0, 0));
+}
+
+// --- adoption ---------------------------------------------------------------------------------
+
+#[test]
+fn an_attempt_that_still_runs_is_adopted_and_its_node_does_not_start_again() {
+    let mut plan = PlanBuilder::new();
+    let (a, b) = (plan.node(&[]), plan.node(&[]));
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    story.tell(Event::PlanComplete);
+    // Its slot is taken from the beginning: the other node does not get it.
+    assert_eq!(story.join_with(0, 1, 7, a), []);
+    assert_eq!(story.miss(&[b]), []);
+    assert_eq!(story.miss(&[a]), [adopted(a, 7)]);
+    assert_eq!(
+        story.tell(ended(7, AttemptEnd::Succeeded { bytes: 1 })),
+        [commit(a, 7), start(8, b, 1, 0)]
+    );
+    assert_eq!(
+        story.tell(Event::Committed(a)),
+        [done(a, NodeEnd::Succeeded)]
+    );
+}
+
+#[test]
+fn an_attempt_that_ended_before_its_node_was_looked_up_counts_then() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    story.join_with(0, 1, 7, a);
+    assert_eq!(story.tell(ended(7, AttemptEnd::Succeeded { bytes: 1 })), []);
+    assert!(story.scheduler.keeps(a, AttemptId(7)));
+    assert_eq!(story.miss(&[a]), [adopted(a, 7), commit(a, 7)]);
+    assert!(!story.scheduler.keeps(a, AttemptId(7)));
+}
+
+#[test]
+fn an_adopted_attempt_that_failed_is_charged_and_tried_again_under_the_next_number() {
+    let mut plan = PlanBuilder::new();
+    let class = plan.class(NodeClass {
+        max_retries: 1,
+        backoff: Duration::ZERO,
+        ..NodeClass::default()
+    });
+    let a = plan.node_of(class, 0, &[]);
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    story.join_with(0, 1, 7, a);
+    story.miss(&[a]);
+    assert_eq!(story.tell(failed(7)).last(), Some(&start(8, a, 3, 0)));
+    assert_eq!(story.scheduler.charged(a), (1, 0));
+    assert_eq!(story.tell(failed(8)), [done(a, NodeEnd::Failed)]);
+}
+
+#[test]
+fn an_attempt_of_no_use_is_cancelled_and_holds_its_slot_until_it_is_gone() {
+    let mut plan = PlanBuilder::new();
+    let (hit, other, unknown) = (plan.node(&[]), plan.node(&[]), NodeIx(9));
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    story.tell(Event::PlanComplete);
+    story.join_with(0, 1, 7, hit);
+    assert_eq!(story.join_with(1, 1, 5, unknown), [cancel(5, true)]);
+    assert_eq!(story.join_with(2, 1, 6, other), []);
+    assert_eq!(
+        story.tell(answer(hit, CacheAnswer::Hit { bytes: 1 })),
+        [done(hit, NodeEnd::Cached), cancel(7, true)]
+    );
+    let action = Some(digest("made of other inputs"));
+    assert_eq!(
+        story.tell(answer(other, CacheAnswer::Miss { action })),
+        [cancel(6, true), start(8, other, 3, 1)]
+    );
+    assert_eq!(story.tell(ended(7, AttemptEnd::Cancelled)), []);
+    assert_eq!(story.tell(ended(6, AttemptEnd::Cancelled)), []);
+    assert_eq!(story.scheduler.charged(other), (0, 0));
+}
+
+#[test]
+fn a_worker_that_was_taken_for_lost_brings_back_what_it_runs() {
+    let mut plan = PlanBuilder::new();
+    let (a, b) = (plan.node(&[]), plan.node(&[]));
+    let mut story = Story::of(Config::default(), &mut plan, 1, 1);
+    story.miss(&[a, b]);
+    story.tell(Event::AttemptStarted(AttemptId(1)));
+    story.tell(Event::WorkerLost(WorkerIx(0)));
+    // What it says of attempts that were given up changes nothing.
+    assert_eq!(story.tell(ended(1, AttemptEnd::Succeeded { bytes: 1 })), []);
+    assert_eq!(
+        story.join_with(1, 2, 1, a),
+        [adopted(a, 1), start(2, b, 1, 1)]
+    );
+    // Where its node has started elsewhere by then, the old attempt goes.
+    story.tell(Event::WorkerLost(WorkerIx(1)));
+    story.join(2, 2, 2, 0);
+    assert_eq!(story.join_with(3, 1, 1, a), [cancel(1, true)]);
+}
+
+#[test]
+fn a_waiter_with_an_attempt_goes_before_an_equal_node_that_has_not_begun() {
+    let mut plan = PlanBuilder::new();
+    let (a, b) = (plan.node(&[]), plan.node(&[]));
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    let miss = |node: NodeIx| CacheAnswer::Miss {
+        action: Some(digest(&node.0.to_string())),
+    };
+    story.join_with(0, 1, 7, b);
+    story.tell(Event::CacheAnswered(vec![(a, miss(b))]));
+    assert_eq!(story.tell(answer(b, miss(b))), [adopted(b, 7)]);
+    assert_eq!(story.state(a), NodeState::Sharing);
+    assert_eq!(
+        story.succeed(7, b, 1),
+        [done(b, NodeEnd::Succeeded), done(a, NodeEnd::Cached)]
+    );
 }

@@ -63,4 +63,6 @@ pub struct WorkerInfo {
     pub profile: Option<String>,
     /// How many attempts it may be given beyond what it has room for. It begins them in their order, each when there is room.
     pub ahead: u32,
+    /// How fast it is, in thousandths of a common reference: what a node takes there is weighed by it.
+    pub speed: u32,
 }

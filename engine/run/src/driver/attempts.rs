@@ -30,6 +30,7 @@ pub(super) struct Live {
 
 /// An attempt that succeeded.
 pub(super) struct Finished {
+    pub(super) node: NodeIx,
     digest: ActionDigest,
     outputs: Arc<Outputs>,
     result: AttemptResult,
@@ -166,6 +167,8 @@ impl Driver<'_> {
                     capacity: info.capacity,
                     profile: info.profile,
                     ahead: info.ahead,
+                    speed: info.speed,
+                    held: Vec::new(),
                 };
                 self.workers.push(joined.clone());
                 self.queue.push_back(joined);
@@ -240,6 +243,7 @@ impl Driver<'_> {
         if let Outcome::Succeeded(outputs) = outcome {
             let bytes = bytes_of(&outputs);
             let finished = Finished {
+                node: live.node,
                 digest: self.commit_digest(live),
                 outputs: Arc::new(outputs),
                 result,

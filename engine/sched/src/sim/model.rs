@@ -9,7 +9,7 @@ use super::{
     rng::hash2,
     scene::{Condition, Scene},
 };
-use crate::{AttemptEnd, Config, NodeEnd, Stop};
+use crate::{AttemptEnd, Config, Held, NodeEnd, Stop};
 
 mod judge;
 
@@ -80,6 +80,17 @@ struct NodeFacts {
     action: Option<u64>,
     attempts: u32,
     value: u64,
+    /// An attempt that its worker had when it joined.
+    adopted: Option<Adopted>,
+}
+
+/// An attempt that a node had before it was looked up.
+#[derive(Clone, Debug)]
+struct Adopted {
+    attempt: AttemptId,
+    action: u64,
+    /// How it ended, where it has.
+    end: Option<(Live, AttemptEnd)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,12 +115,16 @@ pub(crate) struct Model {
     host_count: usize,
     /// Actions whose results are durable, with whether their blobs are there.
     pub(crate) results: FxHashMap<u64, bool>,
+    /// Those of them that attempts made.
+    committed: FxHashSet<u64>,
     /// Actions that run or are being committed, and for which node.
     flights: FxHashMap<u64, NodeIx>,
     pub(crate) stop: Option<Stop>,
     pub(crate) plan_complete: bool,
     pub(crate) finished: bool,
     last_attempt: u64,
+    /// Held attempts that no node can use.
+    strangers: FxHashSet<u64>,
     pub(crate) now: u64,
     pub(crate) rewound: bool,
     seen: FxHashSet<u64>,
@@ -130,11 +145,13 @@ impl Model {
             groups,
             host_count: 0,
             results: FxHashMap::default(),
+            committed: FxHashSet::default(),
             flights: FxHashMap::default(),
             stop: None,
             plan_complete: false,
             finished: false,
             last_attempt: 0,
+            strangers: FxHashSet::default(),
             now: 0,
             rewound: false,
             seen: FxHashSet::default(),
@@ -310,6 +327,10 @@ impl Model {
         missing
     }
 
+    pub(crate) fn never_cached(&self, node: NodeIx) -> bool {
+        self.class(node).never_cache
+    }
+
     pub(crate) fn value(&self, node: NodeIx) -> u64 {
         self.nodes[node.index()].value
     }
@@ -322,6 +343,51 @@ impl Model {
         }
         self.host_count = self.host_count.max(known.host.index() + 1);
         self.workers[worker.index()] = Some(known);
+    }
+
+    /// A worker that joins has an attempt.
+    pub(crate) fn told_held(&mut self, worker: WorkerIx, held: &Held, action: u64, retired: bool) {
+        let id = held.attempt;
+        if self.attempts.contains_key(&id.0) {
+            return;
+        }
+        self.last_attempt = self.last_attempt.max(id.0);
+        let known = self.workers[worker.index()].as_mut();
+        let free = &mut known.expect("it was told of just now").free;
+        if retired || held.node.index() >= self.known || !held.resources.fits(free) {
+            self.strangers.insert(id.0);
+            return;
+        }
+        free.take(&held.resources);
+        let facts = &mut self.nodes[held.node.index()];
+        facts.attempts = facts.attempts.max(held.number);
+        let other = facts.running.iter().any(|other| {
+            let live = self.attempts.get(&other.0);
+            live.is_some_and(|live| !live.moot)
+        });
+        let useless = facts.end.is_some()
+            || facts.committing.is_some()
+            || other
+            || facts.adopted.as_ref().is_some_and(|it| it.attempt != id)
+            || held.action.is_none();
+        if !useless {
+            facts.adopted = Some(Adopted {
+                attempt: id,
+                action,
+                end: None,
+            });
+        }
+        let live = Live {
+            node: held.node,
+            worker,
+            resources: held.resources.clone(),
+            moot: useless,
+            queued: false,
+            started: true,
+            recalled: false,
+            cancelled: false,
+        };
+        self.attempts.insert(id.0, live);
     }
 
     pub(crate) fn told_draining(&mut self, worker: WorkerIx) {
@@ -384,7 +450,6 @@ impl Model {
             worker.free.give(&live.resources);
         }
         self.begin_what_fits(live.worker);
-        let never_began = !live.started && (live.queued || live.recalled && !live.cancelled);
         let node = live.node;
         self.nodes[node.index()]
             .running
@@ -392,6 +457,19 @@ impl Model {
         if live.moot {
             return;
         }
+        let adopted = self.nodes[node.index()].adopted.as_mut();
+        if let Some(adopted) = adopted.filter(|adopted| adopted.attempt == id) {
+            // What follows is decided when the node is known to run.
+            adopted.end = Some((live, end.clone()));
+            return;
+        }
+        self.follow(id, &live, end);
+    }
+
+    /// What follows from the end of an attempt that its node ran as.
+    fn follow(&mut self, id: AttemptId, live: &Live, end: &AttemptEnd) {
+        let node = live.node;
+        let never_began = !live.started && (live.queued || live.recalled && !live.cancelled);
         let stopped = self.stop.is_some();
         match end {
             AttemptEnd::Succeeded { .. } => self.expect_commit(node, id),
@@ -476,6 +554,17 @@ impl Model {
         {
             self.flights.remove(&action);
         }
+    }
+
+    /// A result goes to disk: none goes there again while it is there.
+    pub(crate) fn kept(&mut self, node: NodeIx, blobs: bool) {
+        let value = self.value(node);
+        let before = self.results.insert(value, blobs);
+        let new = self.committed.insert(value);
+        let again = !new && before == Some(true) && !self.never_cached(node);
+        self.check(!again, "I11", || {
+            format!("the result of {node:?} is committed again")
+        });
     }
 
     /// The result of an attempt is durable; the scheduler is about to be told.

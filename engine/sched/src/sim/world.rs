@@ -14,7 +14,7 @@ use super::{
     rng::{Rng, hash2},
     scene::{Fault, Scene, scene},
 };
-use crate::{Action, AttemptEnd, Config, Event, NodeState, Scheduler, Stop, TimerId};
+use crate::{Action, AttemptEnd, Config, Event, Held, NodeState, Scheduler, Stop, TimerId};
 
 mod driver;
 mod workers;
@@ -56,6 +56,8 @@ enum What {
     Die,
     /// The coordinator notices.
     Lost(WorkerIx),
+    /// A worker that was cut off joins again, with what it has.
+    Return(WorkerIx),
     Evict,
     Replica,
     Stop(Stop),
@@ -119,6 +121,10 @@ struct RealWorker {
     capacity: Resources,
     profile: Option<String>,
     alive: bool,
+    /// Nothing that it says arrives until it joins again.
+    detached: bool,
+    /// In thousandths of the reference.
+    speed: u32,
     /// How many attempts it holds beyond its room.
     ahead: u32,
     free: Resources,
@@ -131,10 +137,16 @@ struct RealWorker {
 struct RealAttempt {
     node: NodeIx,
     worker: WorkerIx,
+    number: u32,
+    /// The action that it does.
+    action: u64,
     resources: Resources,
-    began: bool,
+    /// When it began, if it has.
+    began: Option<u64>,
     /// Nothing of it runs any more.
     over: bool,
+    /// How it ended, until that was heard.
+    unheard: Option<AttemptEnd>,
     /// How long it ran.
     ran: u64,
 }
@@ -369,6 +381,7 @@ impl World {
             What::Drain => self.drain(),
             What::Die => self.die(),
             What::Lost(worker) => self.tell_lost(worker),
+            What::Return(worker) => self.come_back(worker),
             What::Evict => self.evict(),
             What::Replica => self.replica(),
             What::Stop(stop) => {
@@ -448,20 +461,23 @@ impl World {
             capacity,
             profile,
             alive: true,
+            detached: false,
+            speed: self.rng.pick(&[500, 1000, 1000, 2000]) as u32,
             ahead: self.rng.pick(&[0, 1, 3, 20]) as u32,
             waiting: VecDeque::new(),
         };
         self.workers.push(worker.clone());
-        self.tell_joined(worker);
+        self.tell_joined(worker, Vec::new());
     }
 
-    fn tell_joined(&mut self, worker: RealWorker) {
+    fn tell_joined(&mut self, worker: RealWorker, held: Vec<Held>) {
         let RealWorker {
             ix,
             host,
             capacity,
             profile,
             ahead,
+            speed,
             ..
         } = worker;
         self.model.told_worker(
@@ -475,13 +491,27 @@ impl World {
                 ahead,
             },
         );
+        for held in &held {
+            let action = self.real[&held.attempt.0].action;
+            let retired = self.is_retired(held.node);
+            self.model.told_held(ix, held, action, retired);
+        }
         self.tell(Event::WorkerJoined {
             worker: ix,
             host,
             capacity,
             profile,
             ahead,
+            speed,
+            held,
         });
+    }
+
+    fn is_retired(&self, node: NodeIx) -> bool {
+        self.retired.iter().any(|at| {
+            let delta = &self.scene.deltas[*at];
+            (delta.first_node..delta.first_node + delta.nodes.len() as u32).contains(&node.0)
+        })
     }
 
     fn some_worker(&mut self) -> Option<usize> {
@@ -515,7 +545,10 @@ impl World {
         let lease = self.rng.below(200_000);
         self.at(lease, What::Lost(worker));
         let (host, profile) = (self.workers[at].host.0, self.workers[at].profile.is_some());
-        if self.rng.percent(60) {
+        if zombie && self.rng.percent(50) {
+            let delay = lease + self.rng.below(300_000);
+            self.at(delay, What::Return(worker));
+        } else if self.rng.percent(60) {
             let delay = lease + self.rng.below(500_000);
             self.at(
                 delay,
@@ -591,26 +624,30 @@ impl World {
         self.retired.clear();
         self.model.crash();
         self.tell_plan();
-        // Workers come back under new names; what they ran is over, or goes on unheard.
-        let adopt_none = self.rng.percent(50);
+        // Workers come back under new names, with what they run; or it is over, and others come.
+        let workers_die = self.rng.percent(30);
         for at in 0..self.workers.len() {
             if !self.workers[at].alive {
                 continue;
             }
+            self.workers[at].detached = true;
             let old = self.workers[at].clone();
-            if adopt_none {
-                self.workers[at].alive = false;
-            }
             let delay = self.rng.below(50_000);
-            let profile = old.profile.is_some();
-            self.at(
-                delay,
-                What::Join {
-                    host: old.host.0,
-                    profile,
-                    large: false,
-                },
-            );
+            if workers_die {
+                self.workers[at].alive = false;
+                let (host, profile) = (old.host.0, old.profile.is_some());
+                let large = false;
+                self.at(
+                    delay,
+                    What::Join {
+                        host,
+                        profile,
+                        large,
+                    },
+                );
+            } else {
+                self.at(delay, What::Return(old.ix));
+            }
         }
     }
 }

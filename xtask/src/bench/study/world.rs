@@ -231,6 +231,8 @@ impl World<'_> {
                 },
                 profile: None,
                 ahead: 0,
+                speed: 1000,
+                held: Vec::new(),
             });
         }
         self.say_slots();

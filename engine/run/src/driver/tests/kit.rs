@@ -320,6 +320,7 @@ impl Executor for FakeExecutor {
             },
             profile: None,
             ahead: 0,
+            speed: 1000,
         }));
     }
 

@@ -2,7 +2,7 @@
 
 use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, Resources, Trigger, WorkerIx};
 
-use super::{Answered, Fate, Live, Model};
+use super::{Adopted, Answered, Fate, Live, Model};
 use crate::{Action, NodeEnd, Notice, Stop};
 
 impl Model {
@@ -28,12 +28,18 @@ impl Model {
             }
             Action::Cancel { attempt, .. } => {
                 let live = self.attempts.get(&attempt.0);
-                let why = live.is_some_and(|live| live.moot) || self.stop.is_some();
+                let why = live.is_some_and(|live| live.moot || self.useless(live.node, *attempt))
+                    || self.stop.is_some()
+                    || self.strangers.remove(&attempt.0);
                 self.check(why, "cancel", || {
                     format!("{attempt} is cancelled without a reason")
                 });
                 if let Some(live) = self.attempts.get_mut(&attempt.0) {
                     live.cancelled = true;
+                    let facts = &mut self.nodes[live.node.index()];
+                    if facts.adopted.take_if(|it| it.attempt == *attempt).is_some() {
+                        live.moot = true;
+                    }
                 }
             }
             Action::Recall { attempt } => {
@@ -62,6 +68,69 @@ impl Model {
             Action::Emit(notice) => self.judge_notice(notice),
             Action::Finish => self.judge_finish(),
         }
+    }
+
+    /// Whether a node has an attempt that it cannot use: it does something else, or an equal action is under way.
+    fn useless(&self, node: NodeIx, id: AttemptId) -> bool {
+        let facts = &self.nodes[node.index()];
+        let adopted = facts.adopted.as_ref().filter(|it| it.attempt == id);
+        adopted.is_some_and(|adopted| {
+            let flies = |leader: &NodeIx| *leader != node && !self.leads_idly(*leader);
+            adopted.action != facts.asked_action
+                || self.flights.get(&adopted.action).is_some_and(flies)
+        })
+    }
+
+    /// An attempt that ended before its node was looked up is forgotten where it was of no use then.
+    pub(crate) fn drop_useless(&mut self, node: NodeIx) {
+        let adopted = self.nodes[node.index()].adopted.as_ref();
+        let ended = adopted.filter(|it| it.end.is_some()).map(|it| it.attempt);
+        if ended.is_some_and(|id| self.useless(node, id)) {
+            self.nodes[node.index()].adopted = None;
+        }
+    }
+
+    /// Whether a node that leads an action has no attempt at it.
+    fn leads_idly(&self, node: NodeIx) -> bool {
+        let facts = &self.nodes[node.index()];
+        facts.running.is_empty() && facts.committing.is_none()
+    }
+
+    /// A node that was a miss runs as the attempt that it had.
+    fn judge_adopted(&mut self, node: NodeIx, id: AttemptId) {
+        let facts = &mut self.nodes[node.index()];
+        let adopted = facts.adopted.take_if(|it| it.attempt == id);
+        let Some(Adopted { action, end, .. }) = adopted else {
+            return self.fail("adopt", format!("{node:?} runs as {id}, which it has not"));
+        };
+        let alone = facts.running.is_empty() && facts.committing.is_none();
+        let pending = facts.end.is_none() && facts.answered == Some(Answered::Miss);
+        facts.value = action;
+        facts.action = Some(action);
+        facts.not_before = 0;
+        if end.is_none() {
+            facts.running.push(id);
+        }
+        let same = facts.asked_action == action;
+        self.check(alone && pending && same, "adopt", || {
+            format!("{node:?} runs as {id}, which it cannot use")
+        });
+        let met = self.needs_met(node);
+        self.check(met, "I2", || {
+            format!("{node:?} is adopted before its needs are met")
+        });
+        self.judge_flight(node, action);
+        if let Some((live, end)) = end {
+            self.follow(id, &live, &end);
+        }
+    }
+
+    fn judge_flight(&mut self, node: NodeIx, action: u64) {
+        let flying = self.flights.insert(action, node);
+        let alone = flying.is_none_or(|other| other == node);
+        self.check(alone, "I11", || {
+            format!("{node:?} starts beside {flying:?}, an equal action")
+        });
     }
 
     fn judge_look_up(&mut self, node: NodeIx) {
@@ -94,15 +163,16 @@ impl Model {
         self.judge_readiness(node, resources);
         self.judge_pair(node, worker, number);
         self.judge_group(node, worker, resources, group);
-        let action = (!self.class(node).never_cache).then(|| self.action(node));
-        if let Some(action) = action {
-            let flying = self.flights.insert(action, node);
-            let alone = flying.is_none_or(|other| other == node);
-            self.check(alone, "I11", || {
-                format!("{node:?} starts beside {flying:?}, an equal action")
-            });
-        }
+        self.drop_useless(node);
         let value = self.action(node);
+        let action = (!self.class(node).never_cache).then_some(value);
+        if let Some(action) = action {
+            self.judge_flight(node, action);
+        }
+        let waits = self.nodes[node.index()].adopted.is_none();
+        self.check(waits, "I11", || {
+            format!("{node:?} starts beside an attempt that it has already")
+        });
         let asked = self.nodes[node.index()].asked_action == value;
         self.check(asked, "look-up", || {
             format!("{node:?} starts as another action than it was looked up as")
@@ -334,6 +404,7 @@ impl Model {
                 });
                 self.nodes[node.index()].speculated = true;
             }
+            Notice::Adopted { node, attempt } => self.judge_adopted(*node, *attempt),
             Notice::Rewound { node } => self.judge_rewind(*node),
             Notice::Stuck { nodes } => {
                 let idle = self.attempts.is_empty() && self.stop.is_none() && !nodes.is_empty();
@@ -365,7 +436,12 @@ impl Model {
         let once = self.nodes[node.index()].end.is_none();
         self.check(once, "I1", || format!("{node:?} ends twice"));
         let fate = self.judge_fate(node, end);
-        for id in std::mem::take(&mut self.nodes[node.index()].running) {
+        let facts = &mut self.nodes[node.index()];
+        let adopted = facts.adopted.as_ref().map(|it| it.attempt);
+        for id in std::mem::take(&mut facts.running)
+            .into_iter()
+            .chain(adopted)
+        {
             if let Some(live) = self.attempts.get_mut(&id.0) {
                 live.moot = true;
             }
@@ -375,6 +451,7 @@ impl Model {
         }
         self.land(node);
         let facts = &mut self.nodes[node.index()];
+        facts.adopted = None;
         facts.end = Some(end);
         facts.fate = Some(fate);
         facts.committing = None;

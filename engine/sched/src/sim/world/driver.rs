@@ -4,7 +4,7 @@ use dagrun_model::{Digest, NodeIx};
 
 use super::{RealAttempt, What, World};
 use crate::{
-    Action, CacheAnswer, Event, NodeEnd, Notice, Time,
+    Action, CacheAnswer, Event, NodeEnd, NodeState, Notice, Time,
     sim::{model::Answered, rng::hash2, scene::Fault},
 };
 
@@ -12,6 +12,10 @@ impl World {
     pub(super) fn answer(&mut self, nodes: Vec<NodeIx>) {
         let mut answers = Vec::new();
         for node in nodes {
+            if self.waits_for_its_worker(node) {
+                self.at(10_000, What::Answer(vec![node]));
+                continue;
+            }
             let (answered, action) = self.model.answer(node);
             let bytes = self.scene.nodes[node.index()].bytes;
             answers.push((
@@ -26,17 +30,37 @@ impl World {
                 },
             ));
         }
+        let asked: Vec<NodeIx> = answers.iter().map(|(node, _)| *node).collect();
         self.tell(Event::CacheAnswered(answers));
+        for node in asked {
+            // An answer that is out of date decides nothing.
+            if self.core.state(node) == Some(NodeState::Sharing) {
+                self.model.drop_useless(node);
+            }
+        }
+    }
+
+    /// Whether an attempt at a node may still run on a worker that is about to join again: the answer is kept back then, mostly.
+    fn waits_for_its_worker(&mut self, node: NodeIx) -> bool {
+        let mut attempts = self.real.values().filter(|real| real.node == node);
+        let runs = attempts.any(|real| {
+            real.began.is_some()
+                && (!real.over || real.unheard.is_some())
+                && self
+                    .workers
+                    .iter()
+                    .any(|worker| worker.ix == real.worker && worker.alive && worker.detached)
+        });
+        runs && self.rng.percent(80)
     }
 
     pub(super) fn become_durable(&mut self, node: NodeIx) {
-        let value = self.model.value(node);
         if self.fault(Fault::CommitFails, 3) {
             self.model.commit_failed(node);
             return self.tell(Event::CommitFailed(node));
         }
         let cursed = self.scene.nodes[node.index()].cursed;
-        self.model.results.insert(value, !cursed);
+        self.model.kept(node, !cursed);
         let delay = self.rng.below(5_000);
         self.at(delay, What::Committed(node));
     }
@@ -110,6 +134,7 @@ impl World {
             Action::Start {
                 attempt,
                 node,
+                number,
                 worker,
                 resources,
                 ..
@@ -119,9 +144,12 @@ impl World {
                     RealAttempt {
                         node,
                         worker,
+                        number,
+                        action: self.model.value(node),
                         resources,
-                        began: false,
+                        began: None,
                         over: false,
+                        unheard: None,
                         ran: 0,
                     },
                 );
@@ -163,7 +191,7 @@ impl World {
     }
 }
 
-fn digest(action: u64) -> Digest {
+pub(super) fn digest(action: u64) -> Digest {
     let mut bytes = [0; 32];
     for (chunk, salt) in bytes.chunks_mut(8).zip(0..) {
         chunk.copy_from_slice(&hash2(action, salt).to_le_bytes());
@@ -226,6 +254,7 @@ fn action_number(action: &Action) -> u64 {
             hash2(26 << 40 | u64::from(node.0), at.0)
         }
         Action::Emit(Notice::Speculated { node }) => 27 << 40 | u64::from(node.0),
+        Action::Emit(Notice::Adopted { attempt, .. }) => 32 << 40 | attempt.0,
         Action::Emit(Notice::Rewound { node }) => 28 << 40 | u64::from(node.0),
         Action::Emit(Notice::Stuck { nodes }) => 29 << 40 | nodes.len() as u64,
         Action::Finish => 30 << 40,

@@ -2,8 +2,8 @@
 
 use dagrun_model::{AttemptId, NodeIx, RetryCause, WorkerIx};
 
-use super::{Message, RealAttempt, RealWorker, What, World};
-use crate::{AttemptEnd, Event, sim::scene::Fault};
+use super::{Message, RealAttempt, RealWorker, What, World, driver::digest};
+use crate::{AttemptEnd, Event, Held, sim::scene::Fault};
 
 impl World {
     /// An attempt reaches its worker, which begins what it has in order, as far as there is room.
@@ -38,7 +38,7 @@ impl World {
     }
 
     fn begin(&mut self, id: AttemptId) {
-        self.real.get_mut(&id.0).expect("it was submitted").began = true;
+        self.real.get_mut(&id.0).expect("it was submitted").began = Some(self.now);
         let attempt = self.real[&id.0].clone();
         let delay = self.soon();
         self.at(
@@ -50,6 +50,7 @@ impl World {
         );
         let mut takes = self.scene.nodes[attempt.node.index()].micros;
         takes = takes * self.rng.range(80, 120) / 100;
+        takes = takes * 1000 / u64::from(self.worker(attempt.worker).speed);
         if self.fault(Fault::Straggle, 5) {
             takes *= self.rng.range(10, 40);
         }
@@ -66,9 +67,11 @@ impl World {
         if attempt.over || !self.is_alive(attempt.worker) {
             return;
         }
-        self.real.get_mut(&id.0).expect("it was submitted").over = true;
+        let known = self.real.get_mut(&id.0).expect("it was submitted");
+        known.over = true;
+        known.unheard = attempt.began.and(Some(end.clone()));
         let real = self.worker(attempt.worker);
-        if attempt.began {
+        if attempt.began.is_some() {
             real.free.give(&attempt.resources);
         } else {
             real.waiting.retain(|other| *other != id);
@@ -82,6 +85,56 @@ impl World {
                 message: Message::Ended(end),
             },
         );
+    }
+
+    /// A worker that was cut off joins under a new name. What it had not begun it has dropped; what it runs, and ends that were not
+    /// heard, it says.
+    pub(super) fn come_back(&mut self, old: WorkerIx) {
+        if !self.is_alive(old) {
+            return;
+        }
+        let ix = WorkerIx(self.next_worker);
+        self.next_worker += 1;
+        let now = self.now;
+        let worker = self.worker(old);
+        worker.ix = ix;
+        worker.detached = false;
+        worker.waiting.clear();
+        let worker = worker.clone();
+        let mut ids: Vec<u64> = self.real.keys().copied().collect();
+        ids.sort_unstable();
+        let (mut held, mut unheard) = (Vec::new(), Vec::new());
+        for id in ids {
+            let never = |node: NodeIx| self.model.never_cached(node);
+            let real = self.real.get_mut(&id).expect("it is one of them");
+            if real.worker != old {
+                continue;
+            }
+            real.worker = ix;
+            let Some(began) = real.began else {
+                real.over = true;
+                continue;
+            };
+            if real.over && real.unheard.is_none() {
+                continue;
+            }
+            let attempt = AttemptId(id);
+            unheard.extend(real.unheard.clone().map(|end| (attempt, end)));
+            held.push(Held {
+                attempt,
+                node: real.node,
+                number: real.number,
+                action: (!never(real.node)).then(|| digest(real.action)),
+                resources: real.resources.clone(),
+                ran: now - began,
+            });
+        }
+        self.tell_joined(worker, held);
+        for (attempt, end) in unheard {
+            let delay = self.soon();
+            let message = Message::Ended(end);
+            self.at(delay, What::Message { attempt, message });
+        }
     }
 
     fn is_alive(&self, worker: WorkerIx) -> bool {
@@ -120,7 +173,7 @@ impl World {
         if attempt.over {
             return;
         }
-        let delay = match (attempt.began, kill) {
+        let delay = match (attempt.began.is_some(), kill) {
             (false, _) => 0,
             (true, true) => 1_000,
             (true, false) => self.rng.below(100_000),
@@ -131,14 +184,14 @@ impl World {
 
     /// What has not begun goes back; the rest is left alone.
     pub(super) fn recall_arrives(&mut self, id: AttemptId) {
-        if !self.real[&id.0].began {
+        if self.real[&id.0].began.is_none() {
             self.over(id, AttemptEnd::Cancelled);
         }
     }
 
     pub(super) fn message(&mut self, id: AttemptId, message: Message) {
         let attempt = self.real[&id.0].clone();
-        if !self.is_alive(attempt.worker) {
+        if !self.is_alive(attempt.worker) || self.worker(attempt.worker).detached {
             return;
         }
         let again = self.fault(Fault::Duplicate, 15);
@@ -160,6 +213,7 @@ impl World {
             }
             Message::Ended(end) => end,
         };
+        self.real.get_mut(&id.0).expect("it was submitted").unheard = None;
         let stale = !self.model.attempts.contains_key(&id.0);
         self.model.told_end(id, &end);
         let ran = attempt.ran;
