@@ -11,7 +11,7 @@ use crate::{
 /// How many durations of a job are remembered.
 const KEPT: usize = 31;
 
-/// How long attempts of a job took, the last ones.
+/// How long attempts of a job took, the last ones, as if on a worker of the reference's speed.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct JobTimes {
     last: Vec<u64>,
@@ -81,7 +81,9 @@ impl Scheduler {
         }
         let percent = u64::from(self.config.straggler_percent);
         let floor = u64::try_from(self.config.straggler_floor.as_micros()).unwrap_or(u64::MAX);
-        let limit = (times.median()?.saturating_mul(percent) / 100).max(floor);
+        let speed = self.hosts.known(attempt.worker).speed;
+        let there = times.median()?.saturating_mul(1000) / speed;
+        let limit = (there.saturating_mul(percent) / 100).max(floor);
         let left = limit.saturating_sub(attempt.before);
         Some(Time(attempt.since.0.saturating_add(left)))
     }
@@ -92,7 +94,9 @@ impl Scheduler {
             return;
         }
         let job = self.graph.node(attempt.node).job.index();
-        self.times[job].add(self.now.0 - attempt.since.0 + attempt.before);
+        let took = self.now.0 - attempt.since.0 + attempt.before;
+        let speed = self.hosts.known(attempt.worker).speed;
+        self.times[job].add(took.saturating_mul(speed) / 1000);
         if self.straggling_at(attempt).is_none() {
             return;
         }
