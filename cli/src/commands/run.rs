@@ -1,7 +1,7 @@
 //! `dagrun run`: wires plan, store, executor, signals and the terminal, and says how it went.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
     sync::Arc,
@@ -13,8 +13,9 @@ use dagrun_local::{LocalExecutor, LocalOptions};
 use dagrun_model::NodeIx;
 use dagrun_plan::Plan;
 use dagrun_run::{
-    Force, Notification, RescoreOptions, RunOptions, RunRequest, StopHandle, StudyMode,
-    StudyRequest, Subscriber, Subscription, stop_channel, subscribe,
+    ExecutorFactory, Force, Notification, RescoreOptions, RunOptions, RunRequest, RunSummary,
+    StopHandle, StopReceiver, StudyMode, StudyRequest, Subscriber, Subscription, WorkspaceLock,
+    stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
 use dagrun_study::TrialState;
@@ -60,45 +61,15 @@ pub(crate) fn rescore(args: &RescoreArgs, global: &Global, style: Style) -> Done
 }
 
 fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
-    not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
-    let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
-    let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
-    if planned.study.is_none() && mode != StudyMode::Continue {
-        let file = args.work.pipeline.file.display();
-        return Err(CliError::invalid(match loaded.pipeline.study {
-            None => format!("{file} has no study"),
-            Some(_) => "the study is no part of what is selected".to_owned(),
-        }));
-    }
-    let force = force(args.work.force.as_deref(), &loaded, &planned)?;
-    let command: Vec<String> = std::env::args().collect();
-    let lock = planned.workspace.lock(&command).map_err(run_error)?;
-    enough_files()?;
-    let mut warnings = planned.warnings.clone();
-    warnings.extend(leftovers::clear(&planned.workspace, &planned.store, style));
-    let slots = args.jobs.unwrap_or(loaded.settings.jobs.value);
-    if slots == 0 {
-        return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in")
-            .hint("write a number above 0"));
-    }
-    if slots > MAX_SLOTS {
-        return Err(CliError::invalid(format!(
-            "{slots} slots are too many: the most is {MAX_SLOTS}"
-        ))
-        .hint("each slot may be a process with its folder and open files, and the machine's limits would fail nodes; `-j`, `jobs` in dagrun.toml and DAGRUN_JOBS say how many, mostly the number of CPUs"));
-    }
-    announce(&planned, slots, style);
+    let mut ready = Ready::new(mode, args, global, style)?;
+    announce(&ready.planned, ready.slots, style);
 
     let (stop, stop_receiver) = stop_channel();
     handle_signals(stop, style)?;
     let mut followers = Followers::default();
-    let rerun = rerun_command(&args.work.pipeline);
-    let jobs_of_trials = planned
-        .study
-        .as_ref()
-        .map(|_| trial::jobs_of_trials(&loaded.pipeline));
-    let at_once = style.live || style.verbose > 0 || planned.study.is_some();
-    let of_plan = planned.plan.clone();
+    let jobs_of_trials = ready.jobs_of_trials();
+    let at_once = style.live || style.verbose > 0 || ready.planned.study.is_some();
+    let of_plan = ready.planned.plan.clone();
     let (subscriber, progress) = Later::new(QUEUE, move || {
         Progress::new(style, nodes_by_job(&of_plan), jobs_of_trials)
     });
@@ -109,62 +80,163 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
     if let Some(path) = &args.events {
         followers.ndjson(path)?;
     }
-    let plan = planned.plan.clone();
-    let study = planned.study.map(|study| StudyRequest {
-        planner: study.planner,
-        definition: study.definition,
-        mode,
-    });
-    let summary = dagrun_run::run(RunRequest {
-        study,
-        plan: plan.clone(),
-        warnings,
-        store: planned.store.clone(),
-        workspace: planned.workspace.clone(),
-        lock,
-        options: RunOptions {
-            force,
-            fail_fast: args.fail_fast,
-            keep_failed: args.keep_failed,
-            // A part of one trial would take the place of what all of them export.
-            export: planned.trial.is_none(),
-            overwrite_exports: args.overwrite,
-            command,
-            version: env!("CARGO_PKG_VERSION").into(),
-            pipeline_path: args.work.pipeline.file.display().to_string(),
-            settings: setting_rows(&loaded.settings, args.jobs),
-            slots: u32::try_from(slots).unwrap_or(u32::MAX),
-            seed: 0,
-            grace: loaded.settings.grace.value,
-            log_cap: loaded.settings.log_cap.value,
-        },
-        executor: progress.begin_with(executor(&loaded.settings, planned.store, slots)),
-        subscribers: std::mem::take(&mut followers.subscribers),
-        progress: Arc::default(),
-        stop: stop_receiver,
-    })
+    let executor = executor(
+        &ready.loaded.settings,
+        ready.planned.store.clone(),
+        ready.slots,
+    );
+    let summary = dagrun_run::run(ready.request(
+        args,
+        progress.begin_with(executor),
+        std::mem::take(&mut followers.subscribers),
+        stop_receiver,
+    )?)
     .map_err(run_error)?;
     progress.join()?;
     followers.join()?;
+    ready.conclude(&summary, args)
+}
 
-    let end = End {
-        summary: &summary,
-        pipeline: &loaded.pipeline,
-        project: &loaded.project,
-        rerun: &rerun,
-        style,
-    };
-    end.conclude();
-    let reported = report::after_run(&planned.workspace, &summary, &plan, args, style);
-    if let Some(fatal) = &summary.fatal {
-        return Err(CliError {
-            kind: Kind::Environment,
-            message: fatal.clone(),
-            hints: Vec::new(),
-        });
+/// A run that may begin: its pipeline is planned, and its workspace is locked.
+pub(crate) struct Ready {
+    pub(crate) loaded: Loaded,
+    pub(crate) planned: Planned,
+    mode: StudyMode,
+    force: Force,
+    warnings: Vec<String>,
+    slots: usize,
+    lock: Option<WorkspaceLock>,
+    rerun: String,
+    style: Style,
+}
+
+impl Ready {
+    pub(crate) fn new(
+        mode: StudyMode,
+        args: &RunArgs,
+        global: &Global,
+        style: Style,
+    ) -> Result<Self, CliError> {
+        not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
+        let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
+        let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
+        if planned.study.is_none() && mode != StudyMode::Continue {
+            let file = args.work.pipeline.file.display();
+            return Err(CliError::invalid(match loaded.pipeline.study {
+                None => format!("{file} has no study"),
+                Some(_) => "the study is no part of what is selected".to_owned(),
+            }));
+        }
+        let force = force(args.work.force.as_deref(), &loaded, &planned)?;
+        let command: Vec<String> = std::env::args().collect();
+        let lock = planned.workspace.lock(&command).map_err(run_error)?;
+        enough_files()?;
+        let mut warnings = planned.warnings.clone();
+        warnings.extend(leftovers::clear(&planned.workspace, &planned.store, style));
+        let slots = slots(args.jobs.unwrap_or(loaded.settings.jobs.value))?;
+        Ok(Self {
+            rerun: rerun_command(&args.work.pipeline),
+            loaded,
+            planned,
+            mode,
+            force,
+            warnings,
+            slots,
+            lock: Some(lock),
+            style,
+        })
     }
-    reported?;
-    Ok(u8::try_from(summary.exit_code).unwrap_or(1))
+
+    fn jobs_of_trials(&self) -> Option<BTreeSet<String>> {
+        let study = self.planned.study.as_ref();
+        study.map(|_| trial::jobs_of_trials(&self.loaded.pipeline))
+    }
+
+    /// What the engine needs. The lock goes with it.
+    pub(crate) fn request(
+        &mut self,
+        args: &RunArgs,
+        executor: ExecutorFactory,
+        subscribers: Vec<Subscriber>,
+        stop: StopReceiver,
+    ) -> Result<RunRequest, CliError> {
+        let lock = self.lock.take();
+        let lock = lock.ok_or_else(|| CliError::environment("a run begins once"))?;
+        let study = self.planned.study.take().map(|study| StudyRequest {
+            planner: study.planner,
+            definition: study.definition,
+            mode: self.mode,
+        });
+        let settings = &self.loaded.settings;
+        Ok(RunRequest {
+            study,
+            plan: self.planned.plan.clone(),
+            warnings: std::mem::take(&mut self.warnings),
+            store: self.planned.store.clone(),
+            workspace: self.planned.workspace.clone(),
+            lock,
+            options: RunOptions {
+                force: std::mem::take(&mut self.force),
+                fail_fast: args.fail_fast,
+                keep_failed: args.keep_failed,
+                // A part of one trial would take the place of what all of them export.
+                export: self.planned.trial.is_none(),
+                overwrite_exports: args.overwrite,
+                command: std::env::args().collect(),
+                version: env!("CARGO_PKG_VERSION").into(),
+                pipeline_path: args.work.pipeline.file.display().to_string(),
+                settings: setting_rows(settings, args.jobs),
+                slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
+                seed: 0,
+                grace: settings.grace.value,
+                log_cap: settings.log_cap.value,
+            },
+            executor,
+            subscribers,
+            progress: Arc::default(),
+            stop,
+        })
+    }
+
+    /// Says how it went, and writes the reports that were asked for.
+    pub(crate) fn conclude(&self, summary: &RunSummary, args: &RunArgs) -> Done {
+        let end = End {
+            summary,
+            pipeline: &self.loaded.pipeline,
+            project: &self.loaded.project,
+            rerun: &self.rerun,
+            style: self.style,
+        };
+        end.conclude();
+        let Planned {
+            workspace, plan, ..
+        } = &self.planned;
+        let reported = report::after_run(workspace, summary, plan, args, self.style);
+        if let Some(fatal) = &summary.fatal {
+            return Err(CliError {
+                kind: Kind::Environment,
+                message: fatal.clone(),
+                hints: Vec::new(),
+            });
+        }
+        reported?;
+        Ok(u8::try_from(summary.exit_code).unwrap_or(1))
+    }
+}
+
+/// The number of slots that was asked for, where it is one that a machine can have.
+fn slots(asked: usize) -> Result<usize, CliError> {
+    if asked == 0 {
+        return Err(CliError::invalid("`-j 0` leaves no slot to run nodes in")
+            .hint("write a number above 0"));
+    }
+    if asked > MAX_SLOTS {
+        return Err(CliError::invalid(format!(
+            "{asked} slots are too many: the most is {MAX_SLOTS}"
+        ))
+        .hint("each slot may be a process with its folder and open files, and the machine's limits would fail nodes; `-j`, `jobs` in dagrun.toml and DAGRUN_JOBS say how many, mostly the number of CPUs"));
+    }
+    Ok(asked)
 }
 
 /// Open files without which a run cannot even write its journal.
