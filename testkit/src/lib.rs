@@ -1,4 +1,4 @@
-//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind, servers that fail.
+//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind.
 //!
 //! Development only; no crate of the product depends on it. Each tool says by [`Unavailable`] what the machine lacks, and
 //! [`skip!`] makes a test that cannot run say so loudly, instead of passing in silence.
@@ -8,8 +8,6 @@
 mod disk;
 mod power;
 mod proc;
-mod proxy;
-mod s3;
 mod skip;
 mod syscall;
 
@@ -17,8 +15,6 @@ pub use crate::{
     disk::SmallDisk,
     power::{Fs, Loss, PowerCut},
     proc::ProcWatch,
-    proxy::{Asked, FaultProxy, Mishap},
-    s3::{BUCKET, MotoServer},
     skip::{Unavailable, report_skipped, require_program, require_root, skipped},
     syscall::{Fault, Traced},
 };

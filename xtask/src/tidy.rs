@@ -21,7 +21,6 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("dagrun-study", &["dagrun-model", "dagrun-expr"]),
     ("dagrun-events", &["dagrun-model"]),
     ("dagrun-store", &["dagrun-model"]),
-    ("dagrun-tier", &["dagrun-model", "dagrun-store"]),
     (
         "dagrun-run",
         &[
