@@ -1,4 +1,4 @@
-//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind.
+//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind, servers that fail.
 //!
 //! Development only; no crate of the product depends on it. Each tool says by [`Unavailable`] what the machine lacks, and
 //! [`skip!`] makes a test that cannot run say so loudly, instead of passing in silence.
@@ -8,6 +8,8 @@
 mod disk;
 mod power;
 mod proc;
+mod proxy;
+mod s3;
 mod skip;
 mod syscall;
 
@@ -15,6 +17,8 @@ pub use crate::{
     disk::SmallDisk,
     power::{Fs, Loss, PowerCut},
     proc::ProcWatch,
+    proxy::{Asked, FaultProxy, Mishap},
+    s3::{BUCKET, MotoServer},
     skip::{Unavailable, report_skipped, require_program, require_root, skipped},
     syscall::{Fault, Traced},
 };

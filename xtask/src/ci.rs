@@ -120,6 +120,29 @@ fn install() {
             println!("SKIPPED installing cargo-nextest: {error}");
         }
     }
+    install_python();
+}
+
+/// Servers from PyPI that tests talk to, in a virtual environment of their own below `target`.
+const PYPI: &str = "moto[server,s3]==5.2.5";
+
+/// Makes the environment in which the test kit looks for servers.
+fn install_python() {
+    let environment = root().join("target/test-peers");
+    if environment.join("bin/moto_server").exists() {
+        return;
+    }
+    let python = environment.join("bin/python").display().to_string();
+    let installed = run(
+        "python3",
+        &["-m", "venv", &environment.display().to_string()],
+    )
+    .and_then(|()| run(&python, &["-m", "pip", "install", "--quiet", PYPI]));
+    if let Err(error) = installed {
+        println!(
+            "SKIPPED installing {PYPI}: {error}; tests against S3 are skipped unless moto_server is in PATH"
+        );
+    }
 }
 
 fn is_root() -> bool {

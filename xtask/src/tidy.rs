@@ -21,6 +21,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
     ("dagrun-study", &["dagrun-model", "dagrun-expr"]),
     ("dagrun-events", &["dagrun-model"]),
     ("dagrun-store", &["dagrun-model"]),
+    ("dagrun-tier", &["dagrun-model", "dagrun-store"]),
     (
         "dagrun-run",
         &[

@@ -240,7 +240,9 @@ impl Store {
         let mut blobs = Vec::new();
         self.blobs_of(&entry.outputs, &[], elsewhere, &mut blobs)
             .is_err()
-            || blobs.iter().any(|d| !self.contains(d))
+            || self
+                .bring(&blobs)
+                .map_or(true, |lacking| !lacking.is_empty())
     }
 }
 
