@@ -10,11 +10,14 @@ use std::{
     io::Write,
     os::unix::fs::FileExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, OnceLock},
+    sync::{
+        Arc, Mutex, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
-use dagrun_model::ActionDigest;
+use dagrun_model::{ActionDigest, Digest};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -32,14 +35,20 @@ pub(crate) const TABLE: (&str, &str) = ("tbl-", ".tbl");
 const REFRESH: Duration = Duration::from_millis(20);
 /// From this many look-ups, small tables are read whole.
 const MANY: usize = 256;
+/// Room that a segment is given at once. A frame that is written into it changes no length and no map of blocks, so that its
+/// sync need not wait for the journal of the file system.
+const ROOM: u64 = 64 << 10;
 /// Segments up to this size are kept in memory when they are read first.
 const HEAD: usize = 16 << 20;
 
 /// The action cache of one store.
 pub(crate) struct Actions {
     pub(crate) folder: PathBuf,
+    pub(crate) blobs: PathBuf,
     pub(crate) quarantine: PathBuf,
     pub(crate) state: Mutex<State>,
+    /// A writer died before the files of all its blobs were on disk.
+    pub(crate) unsettled: AtomicBool,
 }
 
 /// What this process has seen of the files.
@@ -95,6 +104,8 @@ struct Segment {
     scanned: u64,
     /// Nothing more will come of it.
     ended: bool,
+    /// It has bytes of blobs whose files may not be on disk.
+    unsettled: bool,
 }
 
 /// The segment of this process.
@@ -102,6 +113,8 @@ struct Writer {
     name: String,
     file: Arc<Body>,
     len: u64,
+    /// The length of the file: behind `len` stand zeros.
+    room: u64,
 }
 
 /// What is known of an action from segments, or while tables are merged.
@@ -163,10 +176,41 @@ pub(crate) struct Append {
     pub(crate) entry: Vec<u8>,
 }
 
+/// What a frame holds beside results.
+#[derive(Default)]
+pub(crate) struct With<'a> {
+    /// Bytes of blobs whose files may not be on disk.
+    pub(crate) blobs: &'a [(Digest, Vec<u8>)],
+    /// The files of all blobs in earlier frames are on disk.
+    pub(crate) settled: bool,
+}
+
+impl With<'_> {
+    fn write(&self, state: &mut State, body: &mut Vec<u8>) {
+        let settled = (Kind::Settled, Digest([0; 32]), &[][..]);
+        let blobs = self
+            .blobs
+            .iter()
+            .map(|(digest, bytes)| (Kind::Blob, *digest, &bytes[..]));
+        for (kind, action, entry) in self.settled.then_some(settled).into_iter().chain(blobs) {
+            let time = state.next_time(None);
+            Record {
+                kind,
+                time,
+                action,
+                entry,
+            }
+            .write(body);
+        }
+    }
+}
+
 impl Actions {
     pub(crate) fn new(root: &Path) -> Self {
         Self {
             folder: root.join("actions"),
+            blobs: root.join("blobs"),
+            unsettled: AtomicBool::new(false),
             quarantine: root.join("quarantine"),
             state: Mutex::default(),
         }
@@ -237,6 +281,7 @@ impl Actions {
                             file: Body::new(file),
                             scanned: 0,
                             ended: false,
+                            unsettled: false,
                         };
                         state.segments.insert(name.clone(), segment);
                     }
@@ -304,6 +349,10 @@ impl Actions {
         let Some(segment) = state.segments.get_mut(name) else {
             return Ok(false);
         };
+        // What this process writes it knows.
+        if state.writer.as_ref().is_some_and(|w| w.name == name) && segment.scanned > 0 {
+            return Ok(false);
+        }
         let len = segment.file.file.metadata().at("read", &path)?.len();
         if segment.ended || len <= segment.scanned {
             return Ok(false);
@@ -311,27 +360,25 @@ impl Actions {
         // Before the bytes are read: a writer that is dead now has nothing more to add to them.
         let dead = is_dead(&segment.file.file);
         let start = segment.scanned.max(SEGMENT_MAGIC.len() as u64);
-        let mut bytes = vec![0; len.saturating_sub(start) as usize];
-        segment
-            .file
-            .file
-            .read_exact_at(&mut bytes, start)
-            .at("read", &path)?;
         let file = segment.file.clone();
-        let mut records = Vec::new();
-        let (good, end) = log::scan(&bytes, |offset, record| {
-            let place = Place {
-                at: start + offset as u64,
-                len: record.entry.len() + log::RECORD_HEAD + 41,
-            };
-            records.push((record.action, record.kind, record.time, place));
-        });
+        let Scanned {
+            mut bytes,
+            good,
+            end,
+            records,
+            unsettled,
+        } = scan_file(&file.file, start, len).at("read", &path)?;
         segment.scanned = start + good as u64;
         segment.ended = dead;
+        segment.unsettled = unsettled.unwrap_or(segment.unsettled);
+        if dead && segment.unsettled {
+            self.unsettled.store(true, Ordering::Release);
+        }
         match end {
             End::Clean => {}
             End::Torn if dead => {
-                let torn = len - segment.scanned;
+                let room = bytes.iter().rev().take_while(|b| **b == 0).count();
+                let torn = bytes.len() - good - room;
                 state.warnings.push(format!(
                     "dropped the last {torn} bytes of {}: a commit that was never acknowledged",
                     path.display()
@@ -361,21 +408,19 @@ impl Actions {
         Ok(any)
     }
 
-    /// Appends records as one frame and syncs it. All hold afterwards, or none.
+    /// Appends results and what comes with them as one frame and syncs it. All hold afterwards, or none.
     pub(crate) fn append(
         &self,
         state: &mut State,
         records: &[Append],
+        with: &With<'_>,
         durable: bool,
     ) -> Result<Result<(), StoreError>, StoreError> {
         let mut body = Vec::new();
         let mut places = Vec::with_capacity(records.len());
         for record in records {
             let evicted = state.index.get(&record.action).and_then(|k| k.evicted);
-            let time = now_ms()
-                .max(state.last_time + 1)
-                .max(evicted.map_or(0, |t| t + 1));
-            state.last_time = time;
+            let time = state.next_time(evicted);
             let at = body.len() as u64;
             Record {
                 kind: record.kind,
@@ -386,6 +431,7 @@ impl Actions {
             .write(&mut body);
             places.push((at, body.len() as u64 - at, time));
         }
+        with.write(state, &mut body);
         let Some(frame) = log::frame(&body).filter(|_| !body.is_empty()) else {
             return Ok(Ok(()));
         };
@@ -395,7 +441,7 @@ impl Actions {
         }
         let writer = state.writer.as_mut().expect("it was just made");
         let path = self.folder.join(&writer.name);
-        if let Err(error) = (&writer.file.file).write_all(&frame) {
+        if let Err(error) = writer.write(&frame) {
             // The next frame must not follow half a one.
             if let Err(error) = writer.reset() {
                 return Ok(Err(StoreError::io("truncate", &path, error)));
@@ -445,10 +491,12 @@ impl Actions {
                 .and_then(|f| f.sync_all())
                 .at("sync", &self.folder)?;
         }
+        let len = SEGMENT_MAGIC.len() as u64;
         Ok(Writer {
             name,
             file,
-            len: SEGMENT_MAGIC.len() as u64,
+            len,
+            room: len,
         })
     }
 
@@ -458,6 +506,8 @@ impl Actions {
         let Some(writer) = state.writer.take() else {
             return false;
         };
+        // Zeros left behind would only be passed over.
+        let _ = writer.file.file.set_len(writer.len);
         // Look-ups may still hold the file, so its end does not come by itself.
         let _ = writer.file.file.unlock();
         true
@@ -476,16 +526,44 @@ fn writer_len(state: &State) -> u64 {
 }
 
 impl Writer {
+    /// Writes a frame after the last one, and room for more behind it where there is none left.
+    fn write(&mut self, frame: &[u8]) -> std::io::Result<()> {
+        let file = &self.file.file;
+        let end = self.len + frame.len() as u64;
+        if end <= self.room {
+            return file.write_all_at(frame, self.len);
+        }
+        let room = end.next_multiple_of(ROOM);
+        let mut whole = frame.to_vec();
+        whole.resize((room - self.len) as usize, 0);
+        if file.write_all_at(&whole, self.len).is_ok() {
+            self.room = room;
+            return Ok(());
+        }
+        // A disk that has no room for more may have enough for this.
+        file.set_len(self.len)?;
+        self.room = self.len;
+        file.write_all_at(frame, self.len)?;
+        self.room = end;
+        Ok(())
+    }
+
+    /// Takes back what was written of a frame.
     fn reset(&mut self) -> std::io::Result<()> {
-        use std::io::{Seek, SeekFrom};
-        self.file.file.set_len(self.len)?;
-        (&self.file.file)
-            .seek(SeekFrom::Start(self.len))
-            .map(|_| ())
+        self.room = self.len;
+        self.file.file.set_len(self.len)
     }
 }
 
 impl State {
+    /// A time later than that of any earlier record of this process, and than an eviction.
+    fn next_time(&mut self, evicted: Option<u64>) -> u64 {
+        self.last_time = now_ms()
+            .max(self.last_time + 1)
+            .max(evicted.map_or(0, |t| t + 1));
+        self.last_time
+    }
+
     fn learn(&mut self, action: ActionDigest, kind: Kind, time: u64, place: (Arc<Body>, Place)) {
         self.index
             .entry(action)
@@ -560,10 +638,72 @@ impl State {
             if let Some(segment) = self.segments.get_mut(&name) {
                 segment.scanned = 0;
                 segment.ended = false;
+                segment.unsettled = false;
             }
             actions.scan(self, &name)?;
         }
         Ok(())
+    }
+}
+
+/// The bytes of a segment in a range; fewer where its writer has just ended it and taken the room back.
+pub(crate) fn read_range(file: &File, start: u64, end: u64) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; end.saturating_sub(start) as usize];
+    let mut filled = 0;
+    while filled < bytes.len() {
+        match file.read_at(&mut bytes[filled..], start + filled as u64) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
+/// What a segment holds from some byte on.
+pub(crate) struct Scanned {
+    pub(crate) bytes: Vec<u8>,
+    /// Where what is no frame begins in them.
+    pub(crate) good: usize,
+    pub(crate) end: End,
+    pub(crate) records: Vec<(ActionDigest, Kind, u64, Place)>,
+    /// Whether blobs wait to be settled after these bytes, where they speak of that.
+    pub(crate) unsettled: Option<bool>,
+}
+
+/// Reads a segment from a byte between frames up to its length.
+///
+/// A writer fills room that it made before, so a frame may come to be between the reading of its place and of what follows it.
+/// That looks like damage, but the next look finds it whole: it was written before what follows it was begun.
+pub(crate) fn scan_file(file: &File, start: u64, len: u64) -> std::io::Result<Scanned> {
+    let mut damage = None;
+    loop {
+        let bytes = read_range(file, start, len)?;
+        let (mut records, mut unsettled) = (Vec::new(), None);
+        let (good, end) = log::scan(&bytes, |offset, record| {
+            let place = Place {
+                at: start + offset as u64,
+                len: record.entry.len() + log::RECORD_HEAD + 41,
+            };
+            match record.kind {
+                Kind::Blob => unsettled = Some(true),
+                Kind::Settled => unsettled = Some(false),
+                kind => records.push((record.action, kind, record.time, place)),
+            }
+        });
+        if matches!(end, End::Damaged { .. }) && damage != Some(good) {
+            damage = Some(good);
+            continue;
+        }
+        return Ok(Scanned {
+            bytes,
+            good,
+            end,
+            records,
+            unsettled,
+        });
     }
 }
 

@@ -168,10 +168,7 @@ impl Store {
 
     /// Where a blob is kept, for messages and for programs that read the store.
     pub fn blob_path(&self, digest: &Digest) -> PathBuf {
-        let hex = digest.to_string();
-        let mut path = self.inner.blobs.join(&hex[..2]);
-        path.push(&hex[2..]);
-        path
+        blob_file(&self.inner.blobs, digest)
     }
 
     /// Opens a blob and makes sure that its bytes are right: hashes it unless that was done since boot.
@@ -352,6 +349,14 @@ impl Store {
             executable,
         })
     }
+}
+
+/// Where a blob lies in the folder of blobs.
+pub(crate) fn blob_file(blobs: &Path, digest: &Digest) -> PathBuf {
+    let hex = digest.to_string();
+    let mut path = blobs.join(&hex[..2]);
+    path.push(&hex[2..]);
+    path
 }
 
 fn is_executable(meta: &std::fs::Metadata) -> bool {

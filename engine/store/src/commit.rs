@@ -1,7 +1,7 @@
 //! Committing: the one order in which results become durable.
 //!
 //! New blobs and their folders are synced, then the entries are appended and synced; only then does the caller hear of
-//! it. After one failed sync nothing is promised any more, because the kernel may have dropped what it could not write.
+//! it. The bytes of a few small blobs go with the entries instead, and their files are synced later: `unsettled.rs`. After one failed sync nothing is promised any more, because the kernel may have dropped what it could not write.
 
 use std::{
     path::PathBuf,
@@ -15,7 +15,7 @@ use dagrun_model::{ActionDigest, Artifact, Digest, LogRef, Outputs};
 
 use crate::{
     Store,
-    actions::Append,
+    actions::{Append, With},
     codec::{self, ActionEntry},
     compact::same_outputs,
     error::StoreError,
@@ -107,13 +107,21 @@ impl Store {
         for (_, entry) in &entries {
             self.blobs_of(&entry.outputs, &logs_of(entry), elsewhere, &mut named)?;
         }
+        self.keep_new(&mut named)?;
+        let small = self.take_small(&mut named);
         self.sync_blobs(named)?;
+        let settled = self.settle_if_many()?;
         let notes: Vec<_> = entries.iter().map(|(a, _)| (Use::Entry, *a)).collect();
         self.note(&notes)?;
 
         let actions = &self.inner.actions;
         let mut state = lock(&actions.state);
         actions.refresh(&mut state)?;
+        if actions.unsettled.load(Ordering::Acquire) {
+            drop(state);
+            self.settle_dead();
+            state = lock(&actions.state);
+        }
         let mut report = CommitReport::default();
         let mut records: Vec<Append> = Vec::with_capacity(entries.len());
         let mut new: rustc_hash::FxHashMap<ActionDigest, ActionEntry> =
@@ -152,10 +160,18 @@ impl Store {
                 new.insert(action, entry);
             }
         }
-        match actions.append(&mut state, &records, self.inner.options.durable)? {
-            Ok(()) => Ok(report),
-            Err(error) => Err(self.inner.poison.set(&error)),
-        }
+        let with = With {
+            blobs: &small,
+            settled,
+        };
+        actions
+            .append(&mut state, &records, &with, self.inner.options.durable)?
+            .map_err(|error| self.inner.poison.set(&error))?;
+        let small = small.into_iter().map(|(digest, _)| digest);
+        let small: Vec<Digest> = small.collect();
+        lock(&self.inner.durable).extend(&small);
+        lock(&self.inner.unsettled).extend(small);
+        Ok(report)
     }
 
     /// Makes the blobs of outputs and logs durable without an entry that names them: what a worker does before it reports
@@ -167,22 +183,26 @@ impl Store {
         self.inner.poison.check()?;
         let mut named = Vec::new();
         self.blobs_of(outputs, logs, &|_| false, &mut named)?;
+        self.keep_new(&mut named)?;
         self.sync_blobs(named)
     }
 
-    /// Syncs blobs and their folders, unless this process did so before.
-    fn sync_blobs(&self, mut named: Vec<Digest>) -> Result<(), StoreError> {
+    /// Keeps of the blobs of results, which must all be here, those that this process has not made durable.
+    fn keep_new(&self, named: &mut Vec<Digest>) -> Result<(), StoreError> {
         named.sort_unstable();
         named.dedup();
-        for digest in &named {
+        for digest in &*named {
             if !self.contains(digest) {
                 return Err(StoreError::Missing { digest: *digest });
             }
         }
-        {
-            let durable = lock(&self.inner.durable);
-            named.retain(|digest| !durable.contains(digest));
-        }
+        let durable = lock(&self.inner.durable);
+        named.retain(|digest| !durable.contains(digest));
+        Ok(())
+    }
+
+    /// Syncs blobs and their folders.
+    fn sync_blobs(&self, named: Vec<Digest>) -> Result<(), StoreError> {
         if self.inner.options.durable {
             let files: Vec<PathBuf> = named.iter().map(|d| self.blob_path(d)).collect();
             self.sync(&files)?;

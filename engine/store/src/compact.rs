@@ -14,12 +14,15 @@ use dagrun_model::{ActionDigest, Digest};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    actions::{Actions, Known, SEGMENT, TABLE, damaged, is, is_dead, number_of},
+    actions::{
+        Actions, Known, SEGMENT, Scanned, TABLE, damaged, is, is_dead, number_of, read_range,
+        scan_file,
+    },
     codec::{self, ActionEntry},
     error::{At, StoreError},
     fsx::{lock, names, open_plain},
     lease::open_lock,
-    log::{self, End, Kind, RECORD_HEAD, Record, SEGMENT_MAGIC},
+    log::{End, Kind, Record, SEGMENT_MAGIC},
     table::{Place, Table, TableWriter},
 };
 
@@ -32,6 +35,8 @@ const BYTES: u64 = 1 << 20;
 pub(crate) enum Extent {
     /// Only where it is worth it.
     Worthwhile,
+    /// As before, because a dead writer left blobs unsettled; waits for the lock.
+    Unsettled,
     /// All dead segments and all tables; waits for the lock.
     Everything,
 }
@@ -67,6 +72,20 @@ struct Inputs {
     next_seq: u64,
 }
 
+impl Inputs {
+    /// Makes files of the blobs that only segments hold for certain, before these go.
+    fn restore(&self, actions: &Actions) -> Result<(), StoreError> {
+        for (source, path) in self.sources.iter().zip(&self.paths) {
+            if let Source::Segment(file) = source {
+                let end = file.metadata().at("read", path)?.len();
+                let frames = read_range(file, SEGMENT_MAGIC.len() as u64, end);
+                actions.restore(&frames.at("read", path)?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
 type Spot = (usize, Place);
 
 impl Actions {
@@ -78,7 +97,7 @@ impl Actions {
     ) -> Result<u64, StoreError> {
         let path = self.folder.join("compact.lock");
         let guard = open_lock(&path)?;
-        if extent == Extent::Everything {
+        if extent != Extent::Worthwhile {
             guard.lock().at("lock", &path)?;
         } else if guard.try_lock().is_err() {
             return Ok(0);
@@ -86,6 +105,7 @@ impl Actions {
         let Some(inputs) = self.inputs(extent)? else {
             return Ok(0);
         };
+        inputs.restore(self)?;
         let dropped = self.merge(&inputs, extent, keep)?;
         for path in &inputs.paths {
             let _ = std::fs::remove_file(path);
@@ -257,22 +277,14 @@ fn gather(
         Source::Segment(file) => {
             let len = file.metadata().at("read", path)?.len();
             let start = SEGMENT_MAGIC.len() as u64;
-            let mut bytes = vec![0; len.saturating_sub(start) as usize];
-            file.read_exact_at(&mut bytes, start.min(len))
-                .at("read", path)?;
-            let mut records = Vec::new();
-            let (good, end) = log::scan(&bytes, |offset, record| {
-                let place = Place {
-                    at: start + offset as u64,
-                    len: RECORD_HEAD + 41 + record.entry.len(),
-                };
-                records.push((record.kind, record.time, record.action, place));
-            });
+            let Scanned {
+                good, end, records, ..
+            } = scan_file(file, start, len).at("read", path)?;
             if matches!(end, End::Damaged { .. }) {
                 // Nothing of it is trusted until a person has asked for what is left.
                 return Ok(Some(start + good as u64));
             }
-            for (kind, time, action, place) in records {
+            for (action, kind, time, place) in records {
                 merged.insert(action, kind, time, (ix, place));
             }
             Ok(None)

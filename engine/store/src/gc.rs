@@ -126,6 +126,9 @@ impl Store {
     /// # Errors
     /// When the store cannot be read or changed. What was removed by then is consistent.
     pub fn gc(&self, options: &GcOptions) -> Result<GcReport, StoreError> {
+        if !options.dry_run {
+            self.refresh()?;
+        }
         let root = &self.inner.root;
         let mut guarded = Guarded::default();
         let uses = {
@@ -360,7 +363,11 @@ impl Store {
         &self,
         distrusted: &dyn Fn(&ActionDigest, &ActionEntry) -> bool,
     ) -> Result<Vec<(ActionDigest, crate::MadeBy)>, StoreError> {
-        use crate::{actions::Append, fsx::lock, log::Kind};
+        use crate::{
+            actions::{Append, With},
+            fsx::lock,
+            log::Kind,
+        };
         self.inner.poison.check()?;
         let mut evicted = Vec::new();
         self.inner.actions.each(|row| {
@@ -381,7 +388,12 @@ impl Store {
         let mut state = lock(&actions.state);
         actions.refresh(&mut state)?;
         actions
-            .append(&mut state, &records, self.inner.options.durable)?
+            .append(
+                &mut state,
+                &records,
+                &With::default(),
+                self.inner.options.durable,
+            )?
             .map_err(|error| self.inner.poison.set(&error))?;
         Ok(evicted)
     }

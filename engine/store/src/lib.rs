@@ -4,7 +4,7 @@
 //! ```text
 //! VERSION            the version of the layout
 //! blobs/ab/REST      blobs, read-only
-//! actions/           segments and tables of the action cache
+//! actions/           segments and tables of the action cache; segments also hold small blobs until their files are synced
 //! leases/, gc.lock   what live runs may use
 //! uses.log           when things were last used
 //! verified/BOOT      which blobs were hashed since boot
@@ -36,6 +36,7 @@ mod stage;
 mod table;
 mod tier;
 mod tree;
+mod unsettled;
 mod verified;
 mod verify;
 
@@ -102,8 +103,10 @@ struct Inner {
     verified: Verified,
     actions: Actions,
     poison: Poison,
-    /// Blobs that this process has synced.
+    /// Blobs that this process has made durable.
     durable: Mutex<FxHashSet<Digest>>,
+    /// Of these, those whose bytes are in the log and whose files are not synced yet.
+    unsettled: Mutex<Vec<Digest>>,
     committing: Mutex<()>,
     leases: Mutex<Vec<Arc<LeaseState>>>,
     gc_lock: Mutex<Option<File>>,
@@ -151,6 +154,7 @@ impl Store {
                 options,
                 poison: Poison::default(),
                 durable: Mutex::default(),
+                unsettled: Mutex::default(),
                 committing: Mutex::default(),
                 leases: Mutex::default(),
                 gc_lock: Mutex::default(),
@@ -174,6 +178,7 @@ impl Store {
     /// When the files of the action cache cannot be read. Damaged entries are misses with a warning.
     pub fn lookup(&self, actions: &[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, StoreError> {
         let found = self.inner.actions.lookup(actions, codec::decode)?;
+        self.settle_dead();
         let digest = |log: &Option<LogRef>| log.as_ref().map(|log| log.blob.digest);
         self.note_hits(actions.iter().zip(&found).filter_map(|(action, entry)| {
             let entry = entry.as_ref()?;
@@ -192,6 +197,7 @@ impl Store {
         actions: &[ActionDigest],
     ) -> Result<Vec<Option<Outputs>>, StoreError> {
         let found = self.inner.actions.lookup(actions, codec::decode_hit)?;
+        self.settle_dead();
         self.note_hits(actions.iter().zip(&found).filter_map(|(action, hit)| {
             let hit = hit.as_ref()?;
             Some((*action, &hit.outputs, hit.logs))
@@ -207,8 +213,10 @@ impl Store {
     /// # Errors
     /// When the files of the action cache cannot be read.
     pub fn refresh(&self) -> Result<(), StoreError> {
-        let mut state = lock(&self.inner.actions.state);
-        self.inner.actions.refresh(&mut state).map(|_| ())
+        let actions = &self.inner.actions;
+        actions.refresh(&mut lock(&actions.state))?;
+        self.settle_dead();
+        Ok(())
     }
 
     /// Makes sure that results can be put into the store, by files that are gone again at once.
@@ -263,6 +271,7 @@ impl Store {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.settle_at_end();
         self.verified.flush();
         if self.actions.close() {
             // Only saves work for others; it is tried again by the next writer.

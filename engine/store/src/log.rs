@@ -3,6 +3,10 @@
 //! A frame is what one commit appends: `FRM1`, length, CRC-32 of the body, body. The next frame is only written once the
 //! last is on disk, so that a crash can tear the last frame and no other: a bad frame with a good one after it is damage.
 //! A record inside is length, CRC-32, payload, so that one can be read alone. Pure: knows nothing of files.
+//!
+//! Results come first in a frame. Behind them stand the bytes of small blobs whose files are not on disk yet, and the word that
+//! those of earlier frames are (`unsettled.rs`). Kinds that an older version does not know end its reading of a frame, not of the file.
+//! Zeros after the last frame are room for the next one.
 
 use dagrun_model::Digest;
 
@@ -28,13 +32,24 @@ pub(crate) enum Kind {
     Evict,
     /// Another result of the same action, kept as evidence only.
     Alternate,
+    /// The bytes of a blob, under its digest, whose file may not be on disk yet.
+    Blob,
+    /// The files of all blobs before this are on disk.
+    Settled,
 }
 
 impl Kind {
     fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Normal, Self::Replace, Self::Evict, Self::Alternate]
-            .into_iter()
-            .find(|k| k.byte() == byte)
+        [
+            Self::Normal,
+            Self::Replace,
+            Self::Evict,
+            Self::Alternate,
+            Self::Blob,
+            Self::Settled,
+        ]
+        .into_iter()
+        .find(|k| k.byte() == byte)
     }
 
     fn byte(self) -> u8 {
@@ -43,6 +58,8 @@ impl Kind {
             Self::Replace => 2,
             Self::Evict => 3,
             Self::Alternate => 4,
+            Self::Blob => 5,
+            Self::Settled => 6,
         }
     }
 }
@@ -103,7 +120,7 @@ pub(crate) fn frame(body: &[u8]) -> Option<Vec<u8>> {
 /// How a scan ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum End {
-    /// At the end of the bytes.
+    /// At the end of the bytes, or where nothing but zeros follows.
     Clean,
     /// At an unfinished frame with nothing good after it: being written, or torn by a crash.
     Torn,
@@ -119,6 +136,9 @@ pub(crate) fn scan(bytes: &[u8], mut each: impl FnMut(usize, Record<'_>)) -> (us
     let mut at = 0;
     while at < bytes.len() {
         let Some(len) = good_frame(&bytes[at..]) else {
+            if bytes[at..].iter().all(|b| *b == 0) {
+                return (at, End::Clean);
+            }
             let next = (at + 1..bytes.len().saturating_sub(FRAME_HEAD))
                 .find(|p| good_frame(&bytes[*p..]).is_some());
             return match next {
@@ -135,6 +155,20 @@ pub(crate) fn scan(bytes: &[u8], mut each: impl FnMut(usize, Record<'_>)) -> (us
         at = end;
     }
     (at, End::Clean)
+}
+
+/// The blobs that come after the last word that all are settled, each with where its bytes are.
+pub(crate) fn unsettled(bytes: &[u8]) -> Vec<(Digest, std::ops::Range<usize>)> {
+    let mut found = Vec::new();
+    scan(bytes, |at, record| match record.kind {
+        Kind::Blob => {
+            let start = at + RECORD_HEAD + PAYLOAD_HEAD;
+            found.push((record.action, start..start + record.entry.len()));
+        }
+        Kind::Settled => found.clear(),
+        _ => {}
+    });
+    found
 }
 
 /// The length of the frame at the start of `bytes`, if it is whole. Zeros are not a frame.
@@ -204,9 +238,45 @@ mod tests {
             let (found, at, end) = read(&bytes[..len]);
             assert_eq!((found.len(), at, end), (2, first, End::Torn), "{len}");
         }
-        let mut zeros = log(&[&["a", "b"]]);
-        zeros.resize(zeros.len() + 4096, 0);
-        assert_eq!(read(&zeros).2, End::Torn);
+    }
+
+    /// Room for more is no frame and no damage; what was begun in it is a torn tail.
+    #[test]
+    fn zeros_after_the_last_frame_are_room() {
+        let mut bytes = log(&[&["a", "b"]]);
+        let len = bytes.len();
+        bytes.resize(len + 4096, 0);
+        assert_eq!(
+            read(&bytes),
+            (vec!["a".into(), "b".into()], len, End::Clean)
+        );
+        bytes[len + 100] = 1;
+        assert_eq!(read(&bytes).2, End::Torn);
+    }
+
+    #[test]
+    fn blobs_are_unsettled_until_it_is_said() {
+        let frame_of = |kinds: &[Kind]| {
+            let mut body = Vec::new();
+            for kind in kinds {
+                Record {
+                    kind: *kind,
+                    time: 1,
+                    action: Digest::of(b"x"),
+                    entry: b"bytes",
+                }
+                .write(&mut body);
+            }
+            frame(&body).unwrap()
+        };
+        let mut bytes = frame_of(&[Kind::Normal, Kind::Blob, Kind::Blob]);
+        assert_eq!(unsettled(&bytes).len(), 2);
+        bytes.extend(frame_of(&[Kind::Normal, Kind::Settled, Kind::Blob]));
+        let found = unsettled(&bytes);
+        assert_eq!(found.len(), 1);
+        assert_eq!(&bytes[found[0].1.clone()], b"bytes");
+        bytes.extend(frame_of(&[Kind::Settled]));
+        assert!(unsettled(&bytes).is_empty());
     }
 
     /// F05: any bit that flips in the first frame is seen, and told apart from a torn tail.

@@ -20,7 +20,7 @@ use crate::{
     compact::Extent,
     error::{At, StoreError},
     fsx::{Temp, lock, names, now_ms, open_plain},
-    log::{self, End, SEGMENT_MAGIC},
+    log::{self, End, Kind, SEGMENT_MAGIC},
 };
 
 /// What a check found.
@@ -93,6 +93,7 @@ impl Store {
             fixed: fix,
             ..VerifyReport::default()
         };
+        self.refresh()?;
         self.verify_blobs(fix, &mut report)?;
         if fix {
             self.save_records(&mut report)?;
@@ -267,19 +268,28 @@ impl Store {
     }
 }
 
-/// All records of whole frames, how many they are, and where the first damage is.
+/// All records of whole frames, with how many results are among them, and where the first damage is.
 fn sound_records(segment: &[u8]) -> (Vec<u8>, u64, usize) {
     let (mut body, mut count, mut first_bad) = (Vec::new(), 0, None);
+    let mut blobs = Vec::new();
     let mut at = SEGMENT_MAGIC.len().min(segment.len());
     loop {
-        let (good, end) = log::scan(&segment[at..], |_, record| {
-            record.write(&mut body);
-            count += 1;
+        // What follows damage may not settle what stood there, so blobs count as unsettled.
+        let (good, end) = log::scan(&segment[at..], |_, record| match record.kind {
+            Kind::Blob => record.write(&mut blobs),
+            Kind::Settled => {}
+            _ => {
+                record.write(&mut body);
+                count += 1;
+            }
         });
         first_bad = first_bad.or(Some(at + good));
         match end {
             End::Damaged { next_good } => at += next_good,
-            End::Clean | End::Torn => return (body, count, first_bad.unwrap_or(0)),
+            End::Clean | End::Torn => {
+                body.append(&mut blobs);
+                return (body, count, first_bad.unwrap_or(0));
+            }
         }
     }
 }
