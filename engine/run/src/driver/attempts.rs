@@ -30,7 +30,7 @@ pub(super) struct Live {
 
 /// An attempt that succeeded.
 pub(super) struct Finished {
-    pub(super) node: NodeIx,
+    node: NodeIx,
     digest: ActionDigest,
     outputs: Arc<Outputs>,
     result: AttemptResult,
@@ -363,13 +363,22 @@ impl Driver<'_> {
 
     /// Equal actions should give equal bytes: tells where they did not, and takes the result that holds.
     fn differs(&mut self, node: NodeIx, differing: Differing) {
-        let id = self.plan.id(node);
-        let (now, former) = if differing.replaced {
-            (differing.kept.outputs, differing.other.outputs)
+        let (now, former, held) = if differing.replaced {
+            let held = "that of an equal action before; the new one is used from now on";
+            (differing.kept.outputs, differing.other.outputs, held)
         } else {
-            (differing.other.outputs, differing.kept.outputs)
+            let held = "that of an equal action before; the old one is used";
+            (differing.other.outputs, differing.kept.outputs, held)
         };
-        for (name, artifact) in &now {
+        self.tell_differences(node, &former, &now, held);
+        if !differing.replaced {
+            self.board.set_outputs(node, Arc::new(former));
+        }
+    }
+
+    fn tell_differences(&mut self, node: NodeIx, former: &Outputs, now: &Outputs, held: &str) {
+        let id = self.plan.id(node);
+        for (name, artifact) in now {
             let before = former.get(name);
             if before.map(Artifact::content_digest) == Some(artifact.content_digest()) {
                 continue;
@@ -380,17 +389,24 @@ impl Driver<'_> {
                 former: before.and_then(Artifact::blob_digest),
                 now: artifact.blob_digest(),
             });
-            let held = if differing.replaced {
-                "the new one is used from now on"
-            } else {
-                "the old one is used"
-            };
             self.warnings.push(format!(
-                "output `{name}` of `{id}` differs from that of an equal action before; {held}: the node is not deterministic, or depends on something that it does not declare"
+                "output `{name}` of `{id}` differs from {held}: the node is not deterministic, or depends on something that it does not declare"
             ));
         }
-        if !differing.replaced {
-            self.board.set_outputs(node, Arc::new(former));
+    }
+
+    /// The scheduler asks for a commit at once or never, unless it has yet to hear that the node must run: what is left lost a
+    /// race with the other attempt at its node, and should have made the same.
+    pub(super) fn look_at_losers(&mut self) {
+        let sched = &self.sched;
+        let losers = self
+            .succeeded
+            .extract_if(|attempt, finished| !sched.keeps(finished.node, *attempt));
+        for (_, loser) in losers.collect::<Vec<_>>() {
+            if let Some(won) = self.board.outputs_of(loser.node).cloned() {
+                let held = "that of another attempt at it; the one that ended first is used";
+                self.tell_differences(loser.node, &won, &loser.outputs, held);
+            }
         }
     }
 

@@ -551,11 +551,7 @@ impl Driver<'_> {
                 self.run_study();
                 self.flush_if_large();
             }
-            // The scheduler asks for a commit at once or never, unless it has yet to hear that the node must run: what is left
-            // lost a race.
-            let sched = &self.sched;
-            self.succeeded
-                .retain(|attempt, finished| sched.keeps(finished.node, *attempt));
+            self.look_at_losers();
             self.flush();
             if self.fatal.is_some() {
                 return;

@@ -1,6 +1,7 @@
 //! The driver with plans made by hand and an executor that only pretends.
 
 pub(crate) mod kit;
+mod races;
 
 use std::fs;
 
@@ -299,7 +300,6 @@ fn a_node_that_waits_for_the_end_runs_after_a_failure() {
     assert_eq!(summary.counts, counts(2, 0, 1, 0));
 }
 
-/// F33: Ctrl-C ends what runs, and the journal says so.
 /// A run of hits alone never waits for anything.
 #[test]
 fn a_stop_ends_a_run_that_only_looks_up() {
@@ -316,6 +316,7 @@ fn a_stop_ends_a_run_that_only_looks_up() {
     assert_eq!(state.exit_code, Some(130));
 }
 
+/// F33: Ctrl-C ends what runs, and the journal says so.
 #[test]
 fn a_stop_ends_what_runs_and_is_in_the_journal() {
     let bench = Bench::new();
