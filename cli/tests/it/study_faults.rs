@@ -175,6 +175,65 @@ fn a_study_that_dies_at_any_system_call_goes_on() {
     assert!(injected > 4, "only {injected} faults hit");
 }
 
+/// Dies exactly where an ask is thought about, a node runs, or a result was just told: the sampler or the node kills dagrun.
+#[test]
+fn a_kill_in_the_middle_of_ask_run_and_tell_loses_nothing() {
+    skip!(
+        "a_kill_in_the_middle_of_ask_run_and_tell_loses_nothing",
+        require_program("python3")
+    );
+    // Kills dagrun once, when a file is not there yet.
+    let once = "def die():\n    if not os.path.exists('died'):\n        open('died', 'w').close()\n        os.kill(os.getppid(), 9)\n        time.sleep(60)\n";
+    let answer = "say(trial=n, params={\"x\": n * 7})";
+    let at_ask = format!("if n == 5:\n    die()\n{answer}");
+    let node =
+        "[ $X -ne 28 ] || [ -e DIED ] || { touch DIED; kill -9 $(cat PID); sleep 60; }; echo";
+    for order in ["{lag: 2}", "async"] {
+        let whole = exec(answer, 8, order);
+        whole.ok(&["run"]);
+        // What an async ask saw is a matter of time.
+        let rows = |project: &Project| {
+            let mut rows = table(project, "s");
+            rows.iter_mut().for_each(|row| {
+                row.retain(|name, _| order != "async" || name != "seen");
+            });
+            rows
+        };
+        let whole = rows(&whole);
+        for place in ["ask", "run", "tell"] {
+            let body = if place == "ask" { &at_ask } else { answer };
+            let project = exec(body, 8, order);
+            let mut sampler = project.read("sampler.py");
+            sampler = sampler.replacen("told, pending", &format!("{once}told, pending"), 1);
+            if place == "tell" {
+                sampler = sampler.replacen(
+                    "told[line",
+                    "if line[\"tell\"][\"trial\"] == 3:\n            die()\n        told[line",
+                    1,
+                );
+            }
+            project.write("sampler.py", &sampler);
+            if place == "run" {
+                let path = |name: &str| project.dir().join(name).display().to_string();
+                let node = node
+                    .replace("DIED", &path("died"))
+                    .replace("PID", &path("pid"));
+                let text = project.read("pipeline.yaml").replacen("echo", &node, 1);
+                project.write("pipeline.yaml", &text);
+            }
+            let mut child = project.start(&["run"]);
+            project.write("pid", &child.id().to_string());
+            let status = child.wait().unwrap();
+            assert!(!status.success() && project.exists("died"), "{place}");
+            project.ok(&["run"]);
+            // A sampler that draws by the number of the trial gives the same whatever it was told.
+            assert_eq!(rows(&project), whole, "{order}: killed in {place}");
+            project.ok(&["run"]);
+            assert_eq!(project.executed(), 0);
+        }
+    }
+}
+
 #[test]
 fn a_stopped_study_goes_on_and_a_finished_one_is_raised() {
     let project = fit("{lag: 3}");
@@ -522,6 +581,11 @@ fn bad_samplers_end_the_study_with_what_is_wrong() {
         ),
         ("error", "say(trial=n, error='I am lost')", "I am lost"),
         (
+            "colours",
+            "say(trial=n, error='\x1b[31mI am\x1b[0m red')",
+            "I am",
+        ),
+        (
             "endless",
             "sys.stdout.write('x' * 3000000)",
             "a line of more than",
@@ -530,7 +594,7 @@ fn bad_samplers_end_the_study_with_what_is_wrong() {
         let body = format!("if n == 3:\n    {bad}\nelse:\n    {good}");
         let project = exec(&body, 5, "async");
         let said = project.fails(1, &["run"]);
-        said.has("the sampler failed").has(why);
+        said.has("the sampler failed").has(why).has_not("\u{1b}");
         assert_eq!(states(&project, "s"), [2, 0, 0], "{what}: {said:?}");
         // Once it is mended, the study goes on.
         project.write("sampler.py", &SAMPLER.replace("BODY", good));
@@ -649,6 +713,52 @@ fn a_changed_objective_is_told_again_without_a_simulation() {
     assert_eq!(table(&project, "fit"), told);
     project.ok(&["rescore", "--run-missing"]);
     assert_eq!(states(&project, "fit"), [12, 0, 0]);
+}
+
+/// A rescore that is stopped keeps what it told, and whichever command comes next tells the rest, without a simulation.
+#[test]
+fn a_stopped_rescore_goes_on() {
+    // The eighth score and those after it wait for a file.
+    let slow = "echo >> MARK; [ -e GO ] || [ $(wc -l < MARK) -lt 8 ] || { touch WAITS; sleep 60; }\n      awk";
+    let rescored = |gate: bool| {
+        let project = fit("{lag: 3}");
+        project.ok(&["run", "-j", "3"]);
+        let mut text = project.read("pipeline.yaml").replacen("awk", slow, 1);
+        for name in ["MARK", "GO", "WAITS"] {
+            let path = project.dir().join(name.to_lowercase());
+            text = text.replace(name, &path.display().to_string());
+        }
+        project.write("pipeline.yaml", &text.replace("[1, 2]}", "[1, 3]}"));
+        if !gate {
+            project.write("go", "");
+        }
+        project
+    };
+    let whole = rescored(false);
+    whole.ok(&["rescore", "-j", "3"]);
+    let whole = table(&whole, "fit");
+    for (name, code, next) in [("INT", 130, "rescore"), ("TERM", 130, "run")] {
+        let project = rescored(true);
+        let child = project.start(&["rescore", "-j", "3"]);
+        project.wait_for("waits");
+        signal(&child, name);
+        let stopped = said(child.wait_with_output().unwrap());
+        assert_eq!(stopped.code, code, "{name}: {stopped:?}");
+        let [told, failed, running] = states(&project, "fit");
+        assert!(failed == 0 && told > 0 && running > 0, "{told} {running}");
+        assert_eq!(told + running, 12);
+        project.write("go", "");
+        project.ok(&[next, "-j", "3"]);
+        assert_eq!(table(&project, "fit"), whole, "{name}, then {next}");
+        let shown = project.last_run();
+        let nodes = shown["nodes"].as_array().unwrap().iter();
+        let mut ran = nodes
+            .filter(|it| it["attempts"] != 0)
+            .map(|it| it["id"].as_str().unwrap());
+        assert!(ran.all(|id| id.starts_with("score[")), "a simulation ran");
+        project.ok(&["run"]);
+        assert_eq!(project.executed(), 0);
+    }
 }
 
 /// Trials that never ended are none of a rescore's.
