@@ -607,6 +607,8 @@ pub(crate) enum Template {
     Hello,
     /// A parameter sweep with replicates and a table
     Sweep,
+    /// A study: a model is fitted to data by trials
+    Study,
     /// Continuous integration
     Ci,
 }

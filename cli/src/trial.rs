@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use dagrun_model::{Digest, Map, Pipeline};
 use dagrun_plan::{Expansion, JobPhase, Plan, StudyPlanner, TrialPoint, job_phases};
 use dagrun_run::{Workspace, load_study};
-use dagrun_study::{ReplayError, Study, StudyAction, StudyEvent, StudyRecord};
+use dagrun_study::{Study, StudyAction, StudyEvent, StudyRecord};
 
 use crate::{
     args::Selection,
@@ -188,15 +188,10 @@ impl Loaded {
         let records = log.map(|log| log.records).unwrap_or_default();
         let (mut core, trouble) = match Study::replay(study.definition.clone(), records) {
             Ok(core) => (core, None),
-            Err(error) => {
-                let why = match error {
-                    ReplayError::Changed(_) => format!(
-                        "{error}; `dagrun run` wants `--study new` or `--study keep`, or the former file"
-                    ),
-                    error => error.to_string(),
-                };
-                (Study::new(study.definition.clone()), Some(why))
-            }
+            Err(error) => (
+                Study::new(study.definition.clone()),
+                Some(error.to_string()),
+            ),
         };
         let shown = |number, values: Arc<Map>, origin| ShownTrial {
             point: TrialPoint {

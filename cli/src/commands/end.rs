@@ -7,7 +7,7 @@ use dagrun_run::{Failure, RunSummary, StudySummary};
 
 use crate::{
     say,
-    term::{Ink, Style, escape, job_of, plural, shell_word},
+    term::{Ink, Style, escape, job_of, plural, shell_word, short_text},
     trial,
 };
 
@@ -137,16 +137,16 @@ fn study_lines(study: &StudySummary, again: Option<&str>, rerun: &str, style: St
         text.push_str(&format!(", {} in this run", study.told_now));
     }
     if let Some(reason) = &study.ended {
-        text.push_str(&format!("; {reason}"));
+        text.push_str(&format!("; {}", escape(&reason.to_string())));
     }
     if let Some((best, params)) = &study.best {
         let params: Vec<String> = params
             .iter()
-            .map(|(name, value)| format!("{name}={}", value.to_text()))
+            .map(|(name, value)| format!("{name}={}", short_text(value)))
             .collect();
         text.push_str(&format!(
             "\n  best: {} in trial {} ({})",
-            style.paint(Ink::Good, &dagrun_model::float_text(best.value)),
+            style.paint(Ink::Good, &dagrun_model::short_float_text(best.value)),
             best.trial,
             escape(&params.join(", "))
         ));
@@ -200,6 +200,9 @@ fn totals(summary: &RunSummary, style: Style) -> String {
         130 => ("interrupted", Ink::Warn),
         _ => ("failed", Ink::Bad),
     };
+    if parts.is_empty() {
+        parts.push("nothing had to run".into());
+    }
     format!(
         "{} in {}: {}",
         style.paint(ink, word),

@@ -83,7 +83,7 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
         None => None,
     };
     let mut parts = match &study {
-        Some(study) => study.parts(&planned),
+        Some(study) => study.parts(&planned, study.left),
         None => vec![Part::new(Arc::clone(&planned.plan))],
     };
     let mut counts = counts_json(&total(&parts));
@@ -108,7 +108,7 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
                     trial.naive,
                     trial.nodes,
                     trial.units,
-                    plural(study.trials, "trial")
+                    plural(study.left, "trial")
                 );
             }
         }
@@ -250,9 +250,9 @@ fn job_rows(part: &Part, with_times: bool) -> Vec<Vec<String>> {
         };
         jobs.entry(plan.job(row.node).0).or_default()[column] += 1;
     }
-    let times = match part.times {
-        1 => String::new(),
-        n => format!("x {}", plural(n, "trial")),
+    let times = match &part.plan.trial() {
+        None => String::new(),
+        Some(_) => format!("x {}", plural(part.times, "trial")),
     };
     jobs.iter()
         .map(|(job, counts)| {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use dagrun_model::{Map, Value};
 use dagrun_plan::{FoundFile, Plan};
-use dagrun_run::Workspace;
+use dagrun_run::{Workspace, check_study};
 use dagrun_study::Study;
 use serde_json::json;
 
@@ -23,6 +23,10 @@ pub(super) struct StudyPlan {
     pub(super) trial: Arc<Plan>,
     /// How many trials there are to be.
     pub(super) trials: u64,
+    /// How many of them are not told.
+    pub(super) left: u64,
+    /// Why a run would not go on with the study that is there.
+    trouble: Option<String>,
     shown: ShownTrial,
     /// What runs after it; none where that cannot be known yet, or nothing does.
     after: Option<Arc<Plan>>,
@@ -50,6 +54,11 @@ impl StudyPlan {
             None => trial::past(&planned.workspace, name)?,
             Some(_) => None,
         };
+        let trouble = shown.trouble.clone().or_else(|| {
+            let (workspace, store) = (&planned.workspace, &planned.store);
+            let go_on = check_study(&study.planner, &study.definition, name, workspace, store);
+            go_on.err().map(|error| error.to_string())
+        });
         let counts = past.as_ref().map(Study::counts).unwrap_or_default();
         let trials = study.definition.trials;
         let over = past.as_ref().is_some_and(|past| {
@@ -61,6 +70,12 @@ impl StudyPlan {
             after: after(loaded, planned, study, context)?.map(Arc::new),
             trial: Arc::new(trial),
             trials,
+            // A study that is begun anew has all of them before it.
+            left: match trouble {
+                None => trials.saturating_sub(counts.told),
+                Some(_) => trials,
+            },
+            trouble,
             shown,
             over,
             told: counts.told,
@@ -72,12 +87,12 @@ impl StudyPlan {
         })
     }
 
-    /// All that is shown, in the order in which it runs.
-    pub(super) fn parts(&self, planned: &Planned) -> Vec<Part> {
+    /// All that is shown, in the order in which it runs, with so many trials.
+    pub(super) fn parts(&self, planned: &Planned, trials: u64) -> Vec<Part> {
         let mut parts = vec![
             Part::new(Arc::clone(&planned.plan)),
             Part {
-                times: self.trials,
+                times: trials,
                 ..Part::new(Arc::clone(&self.trial))
             },
         ];
@@ -101,7 +116,8 @@ impl StudyPlan {
                 "params": Value::Map(Arc::clone(&self.shown.point.values)).to_json(),
                 "origin": self.shown.origin,
             },
-            "changed": self.shown.trouble,
+            "left": self.left,
+            "changed": self.trouble,
         })
     }
 
@@ -114,9 +130,9 @@ impl StudyPlan {
             self.order,
             self.told
         );
-        if let Some(trouble) = &self.shown.trouble {
+        if let Some(trouble) = &self.trouble {
             put!(
-                "{} {}",
+                "{} `dagrun run` will refuse: {}; say what is to become of its trials by `dagrun rescore`, `--study keep` or `--study new`",
                 style.paint_out(Ink::Warn, "warning:"),
                 escape(trouble)
             );

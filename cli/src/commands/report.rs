@@ -114,7 +114,9 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
     let figures = dagrun_report::statistics(state);
     let most = shown.unwrap_or(usize::MAX);
     let jobs = figures.jobs_by_concern();
-    if !jobs.is_empty() {
+    if state.nodes.is_empty() && state.exit_code == Some(0) {
+        put!("nothing had to run");
+    } else if !jobs.is_empty() {
         let some = &jobs[..jobs.len().min(most)];
         put!("\n{}", dagrun_report::job_table(some).trim_end());
         and_more(jobs.len(), most, "job");

@@ -66,6 +66,15 @@ pub(crate) fn init(args: &InitArgs) -> Done {
             ("model.py", include_str!("../../templates/model.py")),
             ("summarise.py", include_str!("../../templates/summarise.py")),
         ],
+        Template::Study => &[
+            ("pipeline.yaml", include_str!("../../templates/study.yaml")),
+            ("model.py", include_str!("../../templates/study-model.py")),
+            ("score.py", include_str!("../../templates/study-score.py")),
+            (
+                "observed.json",
+                include_str!("../../templates/study-observed.json"),
+            ),
+        ],
         Template::Ci => &[("pipeline.yaml", include_str!("../../templates/ci.yaml"))],
     };
     std::fs::create_dir_all(&args.dir).doing(|| format!("make {}", args.dir.display()))?;

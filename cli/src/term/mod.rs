@@ -5,6 +5,7 @@ mod study;
 
 use std::{borrow::Cow, io::IsTerminal};
 
+use dagrun_model::Value;
 pub(crate) use dagrun_report::{
     escape_text as escape, job_of, plural, plural_of, shell_word, table,
 };
@@ -53,6 +54,14 @@ impl Style {
 
     pub(crate) fn paint_out(self, ink: Ink, text: &str) -> Cow<'_, str> {
         paint(self.out_color, ink, text)
+    }
+}
+
+/// A value for people: floats have six digits.
+pub(crate) fn short_text(value: &Value) -> String {
+    match value.typed() {
+        Value::Float(x) => dagrun_model::short_float_text(*x),
+        _ => value.to_text(),
     }
 }
 

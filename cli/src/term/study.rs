@@ -6,7 +6,7 @@ use std::{
 };
 
 use dagrun_events::RunEvent;
-use dagrun_model::{float_text, format_seconds};
+use dagrun_model::{format_seconds, short_float_text};
 
 use super::{escape, plural};
 
@@ -132,7 +132,7 @@ impl StudyProgress {
             news.push(News::Better(format!(
                 "trial {number}: {} = {} is the best so far ({} of {} told)",
                 escape(&self.objective),
-                float_text(value),
+                short_float_text(value),
                 self.told,
                 self.trials
             )));
@@ -152,7 +152,7 @@ impl StudyProgress {
     pub(super) fn status(&self) -> String {
         let mut parts = Vec::new();
         if let Some((trial, value)) = self.best {
-            parts.push(format!("best {} (trial {trial})", float_text(value)));
+            parts.push(format!("best {} (trial {trial})", short_float_text(value)));
         }
         let seconds = self.opened.elapsed().as_secs_f64();
         let told = self.told - self.told_before;

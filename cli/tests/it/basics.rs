@@ -243,10 +243,13 @@ fn get_log_explain_and_the_small_commands() {
 
 #[test]
 fn every_template_runs() {
-    for template in ["hello", "sweep"] {
+    for template in ["hello", "sweep", "study"] {
         let project = Project::new("");
         project.ok(&["init", template, "new"]);
-        project.ok(&["new/pipeline.yaml"]);
+        match template {
+            "study" => project.ok(&["new/pipeline.yaml", "-p", "trials=4"]),
+            _ => project.ok(&["new/pipeline.yaml"]),
+        };
         project.ok(&["fmt", "--check", "new/pipeline.yaml"]);
         project.fails(2, &["init", template, "new"]).has("already");
     }

@@ -93,11 +93,14 @@ fn the_plan_counts_a_trial_and_all_of_them() {
         .ok(&["plan", "--counts"])
         .has("naive 122 nodes 72 units 62")
         .has("a trial: naive 12 nodes 7 units 6, x 10 trials");
-    // A study goes on where it was: the next trial is shown.
+    // A study goes on where it was: the next trial is shown, and those to come are counted.
     project.ok(&["run", "-p", "trials=2"]);
     let plan = project.json(&["plan", "--json"]);
     assert_eq!(plan["study"]["trial"]["number"], 3);
     assert_eq!(plan["study"]["told"], 2);
+    assert_eq!(plan["study"]["left"], 8);
+    assert_eq!(plan["counts"]["nodes"], 2 + 8 * 7);
+    project.ok(&["plan"]).has("x 8 trials");
     let over = project.json(&["plan", "-p", "trials=2", "--json"]);
     let states: Vec<&Value> = over["nodes"]
         .as_array()
@@ -115,6 +118,34 @@ fn the_plan_counts_a_trial_and_all_of_them() {
         .ok(&["plan"])
         .has("`k` was int [0, 9], is int [0, 8]")
         .has("--study new");
+}
+
+/// A plan says that the run would refuse, and both name what has changed.
+#[test]
+fn a_changed_score_is_named_before_and_by_the_run() {
+    let project = Project::new(&CALIBRATION.replace("{sims:", "{code: factor.txt, sims:"));
+    project.write("factor.txt", "1\n");
+    project.ok(&["run"]);
+    assert_eq!(
+        project.json(&["plan", "--json"])["study"]["changed"],
+        Value::Null
+    );
+    project.write("factor.txt", "2\n");
+    let changed = project.json(&["plan", "--json"])["study"]["changed"].to_string();
+    assert!(
+        changed.contains("factor.txt") && changed.contains("score"),
+        "{changed}"
+    );
+    project
+        .ok(&["plan"])
+        .has("`dagrun run` will refuse")
+        .has("factor.txt")
+        .has("x 10 trials");
+    project
+        .fails(2, &["run"])
+        .has("factor.txt")
+        .has("dagrun rescore");
+    project.ok(&["rescore"]);
 }
 
 #[test]
@@ -430,7 +461,7 @@ fn tables_have_a_row_a_trial() {
     let project = calibration();
     project.ok(&["run"]);
     let csv = project.ok(&["study", "export"]).stdout;
-    let header = "trial,state,params.x,params.k,values.loss,violation,replicates,seconds,nodes,hits,seen,reason";
+    let header = "trial,state,params.x,params.k,values.loss,targets.score[target=a].loss,targets.score[target=b].loss,violation,replicates,seconds,nodes,hits,seen,reason";
     assert_eq!(csv.lines().next(), Some(header));
     assert_eq!(csv.lines().count(), 11);
     assert_eq!(csv, project.read(".dagrun/studies/cal/trials.csv"));
@@ -448,6 +479,50 @@ fn tables_have_a_row_a_trial() {
     let parquet = std::fs::read(project.dir().join("trials.parquet")).unwrap();
     assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
     assert!(!project.exists("trials.parquet.tmp"));
+    // The objective is the sum of what the targets came to.
+    for row in rows.as_array().unwrap() {
+        let targets = row["targets"].as_object().unwrap();
+        if row["state"] == "failed" {
+            continue;
+        }
+        let sum: f64 = targets.values().map(|it| it.as_f64().unwrap()).sum();
+        assert_eq!(targets.len(), 2);
+        assert!(
+            (sum - row["values"]["loss"].as_f64().unwrap()).abs() < 1e-9,
+            "{row}"
+        );
+    }
+    project
+        .fails(2, &["study", "export", "-o", "trials.xlsx"])
+        .has("`.xlsx`")
+        .has("`.parquet`");
+    assert!(!project.exists("trials.xlsx"));
+    project.ok(&["study", "export", "-o", "trials.xlsx", "--format", "csv"]);
+
+    assert_eq!(
+        project.last_run()["plan"],
+        json!({"naive": 122, "nodes": 72, "units": 62})
+    );
+}
+
+#[test]
+fn a_run_of_a_study_with_nothing_to_do_says_so() {
+    let project = Project::new(
+        "name: s\nstudy:\n  space: {x: {int: [1, 3]}}\n  sampler: grid\n  minimize: ${{ jobs.sim.outputs.loss }}\n\
+         jobs:\n  sim:\n    outputs: {loss: {json: loss.json}}\n    run: echo ${{ trial.x }}.123456789 > loss.json\n",
+    );
+    project.ok(&["run"]).has("best: 1.12346 in trial 1");
+    assert_eq!(project.last_run()["plan"]["nodes"], 3);
+    project.ok(&["run"]).has("nothing had to run");
+    project
+        .ok(&["show"])
+        .has("nothing had to run")
+        .has("3 of 3 trials told, 0 in this run");
+    // What is an objective by itself is no target besides.
+    project
+        .ok(&["study", "export"])
+        .has("1.123456789")
+        .has_not("targets.");
 }
 
 #[test]

@@ -258,6 +258,9 @@ pub enum RunEvent {
         exit_code: i32,
         /// How its nodes ended.
         counts: NodeCounts,
+        /// What the plan has come to, where trials made it grow.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        plan: Option<PlanCounts>,
         /// Wall seconds.
         wall: f64,
     },

@@ -239,9 +239,13 @@ impl RunState {
             RunEvent::Warning { message } => self.warnings.push(message.clone()),
             RunEvent::StopRequested { stop } => self.stop = Some(*stop),
             RunEvent::RunEnded {
-                exit_code, wall, ..
+                exit_code,
+                plan,
+                wall,
+                ..
             } => {
                 self.exit_code = Some(*exit_code);
+                self.plan = plan.unwrap_or(self.plan);
                 self.wall = *wall;
             }
             event @ (RunEvent::StudyOpened { .. }

@@ -248,6 +248,12 @@ pub fn float_text(f: f64) -> String {
     }
 }
 
+/// The text of a float for people: six significant digits.
+pub fn short_float_text(f: f64) -> String {
+    // Rounding by way of text is exact; what is not finite stays as it is.
+    float_text(format!("{f:.5e}").parse().unwrap_or(f))
+}
+
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
         match (self.typed(), other.typed()) {
@@ -310,6 +316,20 @@ impl ContentHash for Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn floats_for_people_have_six_digits() {
+        for (x, text) in [
+            (0.010_626_356_764_054_1, "0.0106264"),
+            (1.5, "1.5"),
+            (-1_234_567.8, "-1234570.0"),
+            (1.234_567_891e-9, "1.23457e-9"),
+            (f64::NAN, "NaN"),
+            (f64::INFINITY, "Infinity"),
+        ] {
+            assert_eq!(short_float_text(x), text);
+        }
+    }
 
     #[test]
     fn spelling_is_kept_but_does_not_decide_equality() {

@@ -1,6 +1,6 @@
 //! What a trial came to: its objectives and constraints from the outputs of its nodes, and whether it gets more replicates.
 
-use std::cell::RefCell;
+use std::{cell::RefCell, sync::Arc};
 
 use dagrun_expr::{Context, EvalError, eval};
 use dagrun_model::{
@@ -147,6 +147,38 @@ impl Plan {
         Ok(TrialValues { values, violation })
     }
 
+    /// The numbers that the objectives read, by name: `score[target=age].loss`, and whatever there is of them where others are
+    /// missing. What is an objective all by itself is not among them, nor what single replicates gave.
+    pub fn trial_targets(&self, upstream: &dyn Upstream) -> Vec<(Arc<str>, f64)> {
+        let pipeline = &self.core.pipeline;
+        let mut targets: Vec<(Arc<str>, f64)> = Vec::new();
+        let mut seen = FxHashSet::default();
+        let objectives = pipeline.study.iter().flat_map(|study| &study.objectives);
+        let parts = objectives.filter(|objective| objective.value.as_path().is_none());
+        for (job, output) in parts.flat_map(|it| read_outputs(pipeline, &it.value)) {
+            let is_replicate = self.core.jobs[job].points.axis(REPLICATE).is_some();
+            let outputs = &pipeline.jobs[job].outputs;
+            let Some((name, output)) = outputs.get_index(output) else {
+                continue;
+            };
+            let Some(json) = output.json.as_ref().filter(|_| !is_replicate) else {
+                continue;
+            };
+            for (cell, node) in self.job_cells(job) {
+                let made = node.and_then(|node| upstream.outputs(node)?.get(name.as_str()));
+                let value = match made {
+                    Some(Artifact::Value { value, .. }) => json.value(value).as_f64(),
+                    _ => None,
+                };
+                if let Some(value) = value.filter(|_| seen.insert((cell, name))) {
+                    let id = without_trial(&self.core.logical_id(cell));
+                    targets.push((format!("{id}.{name}").into(), value));
+                }
+            }
+        }
+        targets
+    }
+
     /// Whether this trial gets more replicates, and has not got them yet. `study` is a map of `value` (the trial's
     /// objective so far) and `best`.
     ///
@@ -192,6 +224,17 @@ impl Plan {
     /// The part of the pipeline that a job belongs to.
     pub fn job_phase(&self, job: dagrun_model::JobIx) -> JobPhase {
         self.core.phases[job.index()]
+    }
+}
+
+/// The id of a node of a trial as one of any trial: the axis `trial` stands first.
+fn without_trial(id: &str) -> String {
+    let Some((job, axes)) = id.split_once("[trial=") else {
+        return id.to_owned();
+    };
+    match axes.split_once(',') {
+        Some((_, axes)) => format!("{job}[{axes}"),
+        None => job.to_owned(),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use dagrun_events::{RunState, StudyRow};
-use dagrun_model::{float_text, format_seconds};
+use dagrun_model::{format_seconds, short_float_text};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
@@ -41,17 +41,17 @@ pub(crate) fn figures(state: &RunState, study: &StudyRow) -> StudyFigures {
     }
 }
 
-/// Why trials failed: reasons that are the same but for the nodes they name, each with its trials in their order, the most
-/// frequent first.
+/// Why trials failed: reasons that are the same but for the nodes and the values in them, each with its trials in their order,
+/// the most frequent first. The words are those of the first of a kind.
 pub fn trial_failures<'a>(
     failed: impl IntoIterator<Item = (u64, &'a str)>,
 ) -> Vec<(String, Vec<u64>)> {
     let mut groups: Vec<(String, Vec<u64>)> = Vec::new();
     let mut at: FxHashMap<String, usize> = FxHashMap::default();
     for (trial, reason) in failed {
-        let kind = without_trials(reason);
-        let ix = *at.entry(kind).or_insert_with_key(|kind| {
-            groups.push((kind.clone(), Vec::new()));
+        let words = without_trials(reason);
+        let ix = *at.entry(without_values(&words)).or_insert_with(|| {
+            groups.push((words, Vec::new()));
             groups.len() - 1
         });
         groups[ix].1.push(trial);
@@ -71,6 +71,32 @@ fn without_trials(reason: &str) -> String {
         false => part,
     });
     parts.collect::<Vec<_>>().join("`")
+}
+
+/// A reason without the numbers that differ from trial to trial: those with a point or an exponent. Exit codes, signals and sizes
+/// of lists stay, for they are of the kind.
+fn without_values(reason: &str) -> String {
+    let is_of_number = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+    let mut out = String::with_capacity(reason.len());
+    let mut rest = reason;
+    while let Some(start) = rest.find(is_of_number) {
+        let (before, from) = rest.split_at(start);
+        let end = from.find(|c| !is_of_number(c)).unwrap_or(from.len());
+        let (word, after) = from.split_at(end);
+        out.push_str(before);
+        let number = word.trim_end_matches('.');
+        let is_value =
+            number.parse::<f64>().is_ok_and(f64::is_finite) && number.contains(['.', 'e', 'E']);
+        match is_value {
+            true => {
+                out.push('#');
+                out.push_str(&word[number.len()..]);
+            }
+            false => out.push_str(word),
+        }
+        rest = after;
+    }
+    out + rest
 }
 
 /// The study of a run as JSON; null where it has none.
@@ -134,7 +160,7 @@ pub fn study_text(state: &RunState) -> String {
             out,
             "  best: {} = {} in trial {trial}{}",
             escape_line(name),
-            float_text(value),
+            short_float_text(value),
             params(study.best_params.as_ref())
         );
     }
@@ -215,12 +241,17 @@ mod tests {
             (3, "`a[trial=3,x=1]` exit code 1"),
             (2, "objective `loss` is NaN"),
             (1, "`a[trial=1,x=2]` exit code 1"),
+            (4, "x = -0.25 is below 0."),
+            (5, "x = -1e-7 is below 0."),
+            (6, "`a[trial=6,x=1]` exit code 2"),
         ];
         assert_eq!(
             trial_failures(failed),
             [
                 ("`a` exit code 1".to_owned(), vec![1, 3]),
-                ("objective `loss` is NaN".to_owned(), vec![2])
+                ("x = -0.25 is below 0.".to_owned(), vec![4, 5]),
+                ("objective `loss` is NaN".to_owned(), vec![2]),
+                ("`a` exit code 2".to_owned(), vec![6]),
             ]
         );
     }

@@ -284,6 +284,7 @@ mod tests {
         let over = RunEvent::RunEnded {
             exit_code: 1,
             counts: NodeCounts::default(),
+            plan: None,
             wall: 10.0,
         };
         let stopped = AttemptResult::bare(Outcome::Cancelled);

@@ -5,6 +5,7 @@
 
 use std::{cell::RefCell, collections::BTreeMap, ops::Range, rc::Rc, sync::Arc};
 
+use dagrun_events::PlanCounts;
 use dagrun_model::{
     Action, ActionDigest, FailureCause, GroupIx, GroupSpec, NodeClass, NodeIx, NodeKey, NodeSpec,
     Outputs, Pipeline, PlanDelta, SetIx, SetSpec,
@@ -35,6 +36,8 @@ struct Inner {
     nodes: u32,
     sets: u32,
     groups: u32,
+    /// Of all parts that ever were.
+    counts: PlanCounts,
     classes: Vec<NodeClass>,
     class_table: Arc<[NodeClass]>,
     /// Nodes of parts that last, by key.
@@ -140,6 +143,10 @@ impl GrowingPlan {
     /// serve all that come after it.
     pub(crate) fn add(&self, plan: Arc<Plan>, lasts: bool) -> (Rc<Part>, PlanDelta) {
         let inner = &mut *self.inner.borrow_mut();
+        let counts = plan.counts();
+        inner.counts.naive += counts.naive;
+        inner.counts.nodes += counts.nodes;
+        inner.counts.units += counts.units;
         let mut part = Part {
             first: inner.nodes,
             lasts,
@@ -348,6 +355,10 @@ impl View for GrowingPlan {
             .upstream(node)
             .map(|node| part.global(node))
             .collect()
+    }
+
+    fn grown(&self) -> Option<PlanCounts> {
+        Some(self.inner.borrow().counts)
     }
 
     /// Of the parts that last: a trial's are laid out when it is over.

@@ -48,8 +48,8 @@ pub use request::{
     StopHandle, StopReceiver, run, stop_channel,
 };
 pub use study::{
-    COLUMNS, RescoreOptions, StudyLog, StudyMode, StudyRequest, StudySummary, load_study,
-    load_study_at, repair_study, state_name, write_csv,
+    COLUMNS, RescoreOptions, StudyLog, StudyMode, StudyRequest, StudySummary, check_study,
+    load_study, load_study_at, repair_study, state_name, write_csv,
 };
 pub use subscribe::{Notification, Progress, Subscriber, Subscription, subscribe};
 pub use workspace::{ExportRecord, ExportedFile, Workspace};

@@ -156,6 +156,7 @@ mod tests {
         let ended = RunEvent::RunEnded {
             exit_code: 1,
             counts: Default::default(),
+            plan: None,
             wall: 1.0,
         };
         write(&workspace, &first, vec![started("p"), failed(), ended]);

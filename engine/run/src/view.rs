@@ -1,5 +1,6 @@
 //! What the driver asks of a plan: the border at which tests put plans made by hand.
 
+use dagrun_events::PlanCounts;
 use dagrun_model::{Action, ActionDigest, FailureCause, NodeIx, NodeKey, PlanDelta};
 use dagrun_plan::{Plan, PlannedExport};
 
@@ -9,6 +10,10 @@ use crate::{KeyRow, board::Board};
 pub(crate) trait View {
     /// The whole plan once more, for a further round; nothing where parts of it are gone.
     fn again(&self) -> Option<PlanDelta> {
+        None
+    }
+    /// What a plan that grows has come to.
+    fn grown(&self) -> Option<PlanCounts> {
         None
     }
     fn len(&self) -> usize;

@@ -74,6 +74,9 @@ pub struct TrialEnd {
     pub nodes: u32,
     /// What the result depends on.
     pub key: Digest,
+    /// What the objectives were made of, by name: at most [`TARGETS`](crate::TARGETS) of them are in tables.
+    #[serde(default, with = "exact::named")]
+    pub targets: Vec<(Arc<str>, f64)>,
 }
 
 /// The objectives of a trial.

@@ -40,6 +40,31 @@ pub(crate) mod one {
     }
 }
 
+/// For floats with names, in their order: `#[serde(with = "exact::named")]`.
+pub(crate) mod named {
+    use std::sync::Arc;
+
+    use super::*;
+
+    type Named = Vec<(Arc<str>, f64)>;
+
+    pub(crate) fn serialize<S: Serializer>(
+        items: &Named,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        let items = items.iter().map(|(name, x)| (&**name, Exact(*x)));
+        serializer.collect_seq(items)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<Named, D::Error> {
+        let items = Vec::<(String, Exact)>::deserialize(d)?;
+        Ok(items
+            .into_iter()
+            .map(|(name, x)| (name.into(), x.0))
+            .collect())
+    }
+}
+
 /// For a list of floats: `#[serde(with = "exact::list")]`.
 pub(crate) mod list {
     use super::*;

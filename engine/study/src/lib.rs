@@ -38,5 +38,5 @@ pub use replay::{Kept, ReplayError};
 pub use resolve::seconds;
 pub use space::{Distribution, Parameter, Space};
 pub use state::Study;
-pub use table::TrialState;
+pub use table::{TARGETS, TrialState};
 pub use view::{Best, Counts, TrialRow};

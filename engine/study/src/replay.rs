@@ -184,6 +184,11 @@ impl Study {
                 hits: row.hits,
                 nodes: row.nodes,
                 key: *row.key,
+                targets: former
+                    .targets()
+                    .zip(&row.targets)
+                    .filter_map(|(name, value)| Some((name.clone(), (*value)?)))
+                    .collect(),
             };
             let trial = study.know(row.source, &point, &end);
             records.push(StudyRecord::Known {

@@ -21,6 +21,12 @@ pub enum TrialState {
 /// Reasons of failures are kept once each; beyond this many different ones a table says so and the log has them.
 const REASONS: usize = 4096;
 
+/// So many targets have a column; what a study reads beyond that stands in its log.
+pub const TARGETS: usize = 64;
+
+/// What stands in a column of targets where a trial has none of that name. No calculation gives these bits.
+const NONE: f64 = f64::from_bits(u64::MAX);
+
 /// A reason in a table is no longer than this many bytes; the log has all of it.
 const REASON_LEN: usize = 300;
 
@@ -38,6 +44,8 @@ pub(crate) struct Table {
     nodes: Vec<u32>,
     keys: Vec<Digest>,
     reasons: Vec<u32>,
+    /// By name, in the order in which trials brought them; each as long as the last trial that has it.
+    targets: Vec<(Arc<str>, Vec<f64>)>,
     texts: Vec<Arc<str>>,
     text_ix: FxHashMap<Arc<str>, u32>,
 }
@@ -70,6 +78,7 @@ impl Table {
             nodes: Vec::new(),
             keys: Vec::new(),
             reasons: Vec::new(),
+            targets: Vec::new(),
             texts: Vec::new(),
             text_ix: FxHashMap::default(),
         }
@@ -98,6 +107,9 @@ impl Table {
         self.hits[at] = end.hits;
         self.nodes[at] = end.nodes;
         self.keys[at] = end.key;
+        for (name, value) in &end.targets {
+            self.set_target(name, at, *value);
+        }
         let counts = &mut self.counts;
         counts.told += 1;
         counts.replicates += u64::from(end.replicates);
@@ -127,10 +139,45 @@ impl Table {
         }
         self.states.fill(TrialState::Asked);
         self.reasons.fill(u32::MAX);
+        self.targets.clear();
         self.counts = Counts {
             asked: self.counts.asked,
             ..Counts::default()
         };
+    }
+
+    fn set_target(&mut self, name: &Arc<str>, at: usize, value: f64) {
+        let known = self.targets.iter().position(|(known, _)| known == name);
+        let column = match known {
+            Some(column) => column,
+            None if self.targets.len() == TARGETS => return,
+            None => {
+                self.targets.push((name.clone(), Vec::new()));
+                self.targets.len() - 1
+            }
+        };
+        let column = &mut self.targets[column].1;
+        if column.len() <= at {
+            grow(column, at + 1 - column.len());
+            column.resize(at + 1, NONE);
+        }
+        // Whatever bits a NaN had, it is a value.
+        column[at] = if value.is_nan() { f64::NAN } else { value };
+    }
+
+    /// The names of all targets.
+    pub(crate) fn targets(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.targets.iter().map(|(name, _)| name)
+    }
+
+    /// The targets of a trial, in the order of [`Table::targets`].
+    pub(crate) fn targets_of(&self, trial: u64) -> Vec<Option<f64>> {
+        let is_told = self.state(trial) != TrialState::Asked;
+        let cell = |column: &Vec<f64>| column.get(index(trial)).copied();
+        let cells = self.targets.iter().map(|(_, column)| cell(column));
+        cells
+            .map(|cell| cell.filter(|x| is_told && x.to_bits() != NONE.to_bits()))
+            .collect()
     }
 
     pub(crate) fn state(&self, trial: u64) -> TrialState {
@@ -162,12 +209,14 @@ impl Table {
             + self.nodes.capacity()
             + self.reasons.capacity();
         // A text stands in the list and, with its hash, in the index.
+        let targets: usize = self.targets.iter().map(|(_, it)| 8 * it.capacity()).sum();
         let texts: usize = self.texts.iter().map(|text| text.len() + 64).sum();
         self.history.bytes()
             + 4 * words
             + self.states.capacity()
             + self.sources.capacity()
             + 32 * self.keys.capacity()
+            + targets
             + texts
     }
 

@@ -1,6 +1,6 @@
 //! What a study shows of itself: rows, counts, the best trial and the Pareto front.
 
-use std::cmp::Ordering;
+use std::{cmp::Ordering, sync::Arc};
 
 use dagrun_model::{Digest, Map, Value};
 
@@ -65,6 +65,8 @@ pub struct TrialRow<'a> {
     pub key: &'a Digest,
     /// How many told trials its ask saw.
     pub seen: u32,
+    /// What its objectives were made of, in the order of [`Study::targets`].
+    pub targets: Vec<Option<f64>>,
 }
 
 impl Study {
@@ -89,7 +91,14 @@ impl Study {
             nodes: cells.nodes,
             key: cells.key,
             seen: cells.seen,
+            targets: self.table.targets_of(trial),
         })
+    }
+
+    /// The names of what objectives were made of, in the order in which told trials brought them; at most
+    /// [`TARGETS`](crate::TARGETS).
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.table.targets()
     }
 
     /// All trials that were asked for, by number.

@@ -18,14 +18,16 @@ use crate::{
     args::TableFormat,
     commands::report::make_parent,
     error::{CliError, Context, Done},
-    term::stdout_failed,
+    term::{escape, stdout_failed},
 };
 
 pub(super) fn export(subject: &Subject, format: Option<TableFormat>, to: Option<&Path>) -> Done {
     let to = to.filter(|path| path.as_os_str() != "-");
-    let format = format
-        .or_else(|| to.and_then(by_ending))
-        .unwrap_or(TableFormat::Csv);
+    let format = match (format, to) {
+        (Some(format), _) => format,
+        (None, Some(path)) => by_ending(path)?,
+        (None, None) => TableFormat::Csv,
+    };
     let Some(path) = to else {
         let out = std::io::stdout();
         if format == TableFormat::Parquet && out.is_terminal() {
@@ -55,14 +57,24 @@ pub(super) fn export(subject: &Subject, format: Option<TableFormat>, to: Option<
     Ok(0)
 }
 
-fn by_ending(path: &Path) -> Option<TableFormat> {
-    Some(match path.extension()?.to_str()? {
-        "csv" => TableFormat::Csv,
-        "json" => TableFormat::Json,
-        "jsonl" | "ndjson" => TableFormat::Jsonl,
-        "parquet" => TableFormat::Parquet,
-        _ => return None,
-    })
+/// The format that a file's name asks for; CSV where it has no ending.
+fn by_ending(path: &Path) -> Result<TableFormat, CliError> {
+    let Some(ending) = path.extension() else {
+        return Ok(TableFormat::Csv);
+    };
+    let ending = ending.to_string_lossy();
+    match ending.to_ascii_lowercase().as_str() {
+        "csv" => Ok(TableFormat::Csv),
+        "json" => Ok(TableFormat::Json),
+        "jsonl" | "ndjson" => Ok(TableFormat::Jsonl),
+        "parquet" => Ok(TableFormat::Parquet),
+        _ => Err(CliError::invalid(format!(
+            "`{}` ends in `.{}`, which is no format of tables",
+            escape(&path.display().to_string()),
+            escape(&ending)
+        ))
+        .hint("there are `.csv`, `.json`, `.jsonl` and `.parquet`; `--format` chooses one for any name, and spreadsheets open CSV")),
+    }
 }
 
 fn put(study: &Study, format: TableFormat, out: &mut dyn Write) -> std::io::Result<()> {
@@ -133,6 +145,13 @@ fn columns(study: &Study) -> Vec<Column> {
         let cells = rows.iter().map(|row| row.values.as_ref().map(|it| it[ix]));
         let name = format!("values.{}", goal.name);
         columns.push(Column::new(&name, Data::Float(cells.collect())));
+    }
+    for (ix, name) in study.targets().enumerate() {
+        let cells = rows.iter().map(|row| row.targets[ix]);
+        columns.push(Column::new(
+            &format!("targets.{name}"),
+            Data::Float(cells.collect()),
+        ));
     }
     let violation = rows
         .iter()

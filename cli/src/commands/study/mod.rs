@@ -72,7 +72,7 @@ fn list(path: &std::path::Path, json: bool) -> Done {
         .map(|subject| {
             let (study, counts) = (&subject.study, subject.study.counts());
             let best = match study.best() {
-                Some(best) => dagrun_model::float_text(best.value),
+                Some(best) => dagrun_model::short_float_text(best.value),
                 None if study.definition().objectives.len() > 1 => {
                     format!("front of {}", plural(study.front().len() as u64, "trial"))
                 }

@@ -1,6 +1,6 @@
 //! `dagrun study trials`, and trials as rows for all who list them.
 
-use dagrun_model::{Direction, Map, Value, float_text, format_seconds};
+use dagrun_model::{Direction, Map, Value, format_seconds, short_float_text};
 use dagrun_run::state_name;
 use dagrun_study::{Source, Study, TrialRow, TrialState};
 use serde_json::json;
@@ -10,7 +10,7 @@ use crate::{
     commands::report::{and_more, most_rows},
     error::{CliError, Done},
     put,
-    term::{escape, table},
+    term::{escape, short_text, table},
 };
 
 /// Characters of a cell.
@@ -51,6 +51,10 @@ pub(super) fn row_json(study: &Study, row: &TrialRow<'_>) -> serde_json::Value {
         let named = named.map(|(name, value)| (name.to_owned(), json!(value)));
         named.collect::<serde_json::Map<_, _>>()
     });
+    let targets = study.targets().zip(&row.targets);
+    let targets: serde_json::Map<_, _> = targets
+        .filter_map(|(name, value)| Some((name.to_string(), json!((*value)?))))
+        .collect();
     let told = row.state != TrialState::Asked;
     json!({
         "trial": row.trial,
@@ -61,6 +65,7 @@ pub(super) fn row_json(study: &Study, row: &TrialRow<'_>) -> serde_json::Value {
         },
         "params": params,
         "values": values,
+        "targets": targets,
         "violation": row.values.as_ref().map(|_| row.violation),
         "replicates": told.then_some(row.replicates),
         "seconds": told.then_some(row.seconds),
@@ -184,17 +189,17 @@ fn line(study: &Study, row: &TrialRow<'_>) -> Vec<String> {
     let told = row.state != TrialState::Asked;
     let mut cells = vec![row.trial.to_string(), state_name(row.state).to_owned()];
     match &row.values {
-        Some(values) => cells.extend(values.iter().map(|value| float_text(*value))),
+        Some(values) => cells.extend(values.iter().map(|value| short_float_text(*value))),
         None => cells.extend(definition.objectives.iter().map(|_| String::new())),
     }
     let params = definition.space.values(row.point);
     cells.extend(params.values().map(|value| match value {
         Value::Null => String::new(),
-        value => short(&value.to_text(), CELL),
+        value => short(&short_text(value), CELL),
     }));
     let if_some = |n: u32| if n > 0 { n.to_string() } else { String::new() };
     cells.push(match row.violation > 0.0 {
-        true => float_text(row.violation),
+        true => short_float_text(row.violation),
         false => String::new(),
     });
     cells.push(if told {

@@ -205,7 +205,7 @@ fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
     let values = match &row.values {
         Some(values) => named_values(study, values)
             .into_iter()
-            .map(|(name, value)| format!("{name} = {}", dagrun_model::float_text(value)))
+            .map(|(name, value)| format!("{name} = {}", dagrun_model::short_float_text(value)))
             .collect::<Vec<_>>()
             .join(", "),
         None => dagrun_run::state_name(row.state).to_owned(),
@@ -223,10 +223,16 @@ fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
         };
         put!("  {name:width$} = {text}");
     }
+    for (name, value) in study.targets().zip(&row.targets) {
+        if let Some(value) = value {
+            let name = escape(name);
+            put!("  {name}: {}", dagrun_model::short_float_text(*value));
+        }
+    }
     if row.violation > 0.0 {
         put!(
             "  infeasible by {}",
-            dagrun_model::float_text(row.violation)
+            dagrun_model::short_float_text(row.violation)
         );
     }
     if let Some(reason) = row.reason {

@@ -49,6 +49,7 @@ fn state(stderr: &str) -> RunState {
         RunEvent::RunEnded {
             exit_code: 1,
             counts: NodeCounts::default(),
+            plan: None,
             wall: 10.0,
         },
     ];

@@ -132,6 +132,7 @@ impl Driver<'_> {
             self.record(RunEvent::RunEnded {
                 exit_code,
                 counts: self.counts,
+                plan: self.plan.grown(),
                 wall,
             });
         }

@@ -9,7 +9,7 @@ use dagrun_study::{
     Best, Counts, Definition, EndReason, ReplayError, Study, StudyRecord, TrialRow, TrialState,
 };
 
-use crate::{Force, History, PreviewState, RunError, Workspace, preview};
+use crate::{Cause, Force, History, PreviewState, RunError, Workspace, preview};
 
 use super::{FactCache, LogWriter, encode, load_study};
 
@@ -98,6 +98,7 @@ impl Opened {
         store: &Store,
     ) -> Result<Self, RunError> {
         let folder = workspace.study_path(name);
+        let place = (name, workspace, store);
         let mut facts = FactCache::new(workspace);
         let mut aside = None;
         let former = match (load_study(workspace, name), request.mode) {
@@ -155,7 +156,7 @@ impl Opened {
                         check_simulations(&study, &request.planner, &mut facts, store)?;
                     }
                     StudyMode::Rescore(_) => {}
-                    _ => check_results(&study, &request.planner, &mut facts, store, name)?,
+                    _ => check_results(&study, &request.planner, &mut facts, place)?,
                 }
                 (study, LogWriter::open(&path, torn_at)?)
             }
@@ -167,6 +168,28 @@ impl Opened {
             facts,
             folder,
         })
+    }
+}
+
+/// Whether a run could go on with the study that is there; all right where there is none. Changes nothing.
+///
+/// # Errors
+/// With what the run would end with: the study was another one, or its results are out of date, or its log cannot be read.
+pub fn check_study(
+    planner: &StudyPlanner,
+    definition: &Definition,
+    name: &str,
+    workspace: &Workspace,
+    store: &Store,
+) -> Result<(), RunError> {
+    let records = load_study(workspace, name)?.map(|log| log.records);
+    match records.filter(|records| !records.is_empty()) {
+        None => Ok(()),
+        Some(records) => {
+            let study = replay(definition.clone(), records, name)?;
+            let mut facts = FactCache::new(workspace);
+            check_results(&study, planner, &mut facts, (name, workspace, store))
+        }
     }
 }
 
@@ -199,17 +222,20 @@ fn replay(
     })
 }
 
+/// The name of a study, where its log is, and where its results are.
+type Place<'a> = (&'a str, &'a Workspace, &'a Store);
+
 /// Whether what told trials depend on is still what it was.
 fn check_results(
     study: &Study,
     planner: &StudyPlanner,
     facts: &mut FactCache,
-    store: &Store,
-    name: &str,
+    (name, workspace, store): Place<'_>,
 ) -> Result<(), RunError> {
     let asked = study.counts().asked;
     let looked_at = (1..=asked).filter(|trial| *trial <= CHECKED || *trial + CHECKED > asked);
     let mut changed = Vec::new();
+    let mut first_plan = None;
     let mut scoring_only = false;
     let mut checked = 0;
     for row in looked_at.filter_map(|trial| study.row(trial)) {
@@ -226,6 +252,10 @@ fn check_results(
                 // Where simulations are in the cache, only what comes after them is another.
                 scoring_only |= simulations_are_there(&plan, store) == Some(true);
                 changed.push(row.trial);
+                // Of one that failed, not all nodes have run: history may say nothing of them.
+                if row.values.is_some() {
+                    first_plan.get_or_insert(plan);
+                }
             }
             Err(_) => changed.push(row.trial),
         }
@@ -238,13 +268,30 @@ fn check_results(
         1 => format!("trial {first}"),
         n => format!("{n} told trials, from trial {first} on,"),
     };
+    let what = first_plan.and_then(|plan| what_changed(&plan, workspace, store));
+    let what = what
+        .unwrap_or_else(|| "code, data, parameters or objectives of the trial's jobs".to_owned());
     Err(RunError::StudyChanged {
         name: name.into(),
-        changes: vec![format!(
-            "what {which} depend on is not what it was: code, data, parameters or objectives of the trial's jobs"
-        )],
+        changes: vec![format!("what {which} depend on is not what it was: {what}")],
         rescore: scoring_only,
     })
+}
+
+/// The part of a trial that is not what it was when its nodes ran last, by name; nothing where history does not say.
+fn what_changed(plan: &Plan, workspace: &Workspace, store: &Store) -> Option<String> {
+    let history = History::load(workspace);
+    let rows = preview(plan, store, &history, &Force::None).ok()?;
+    let changed = rows.iter().find_map(|row| match &row.cause {
+        Some(cause @ Cause::Changed { .. }) => Some((row.node, cause.describe())),
+        _ => None,
+    });
+    if let Some((node, what)) = changed {
+        let job = &plan.pipeline().job(plan.job(node)).name.value;
+        return Some(format!("{what} (job `{job}`)"));
+    }
+    let all_hits = rows.iter().all(|row| row.state == PreviewState::Hit);
+    all_hits.then(|| "the objectives or constraints".to_owned())
 }
 
 /// Whether scored trials can be told again without a simulation; nothing is told where they cannot.

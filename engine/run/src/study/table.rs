@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use dagrun_study::{Study, TrialState};
 
-/// The columns that every table has; parameters and objectives stand between the second and the third.
+/// The columns that every table has; parameters, objectives and targets stand between the second and the third.
 pub const COLUMNS: [&str; 9] = [
     "trial",
     "state",
@@ -17,8 +17,8 @@ pub const COLUMNS: [&str; 9] = [
     "reason",
 ];
 
-/// Writes the table as CSV (RFC 4180): `trial`, `state`, `params.NAME` for each parameter, `values.NAME` for each objective, and
-/// the rest of [`COLUMNS`]. Cells that do not apply are empty.
+/// Writes the table as CSV (RFC 4180): `trial`, `state`, `params.NAME` for each parameter, `values.NAME` for each objective,
+/// `targets.NAME` for what objectives are made of, and the rest of [`COLUMNS`]. Cells that do not apply are empty.
 ///
 /// # Errors
 /// When `out` cannot be written.
@@ -29,6 +29,7 @@ pub fn write_csv(study: &Study, out: &mut dyn Write) -> io::Result<()> {
     let mut header = vec![COLUMNS[0].to_owned(), COLUMNS[1].to_owned()];
     header.extend(params.map(|param| format!("params.{}", param.name)));
     header.extend(goals.map(|goal| format!("values.{}", goal.name)));
+    header.extend(study.targets().map(|name| format!("targets.{name}")));
     header.extend(COLUMNS[2..].iter().map(ToString::to_string));
     write_row(out, &header)?;
     for row in study.rows() {
@@ -42,6 +43,10 @@ pub fn write_csv(study: &Study, out: &mut dyn Write) -> io::Result<()> {
             Some(values) => cells.extend(values.iter().map(|v| dagrun_model::float_text(*v))),
             None => cells.extend(definition.objectives.iter().map(|_| String::new())),
         }
+        cells.extend(row.targets.iter().map(|value| match value {
+            Some(value) => dagrun_model::float_text(*value),
+            None => String::new(),
+        }));
         let told = row.state != TrialState::Asked;
         let if_told = |text: String| if told { text } else { String::new() };
         cells.push(match row.values {

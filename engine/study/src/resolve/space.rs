@@ -14,6 +14,8 @@ const CODE: &str = "study-space";
 
 /// Beyond this not every whole number is a float.
 const WHOLE: f64 = 9_007_199_254_740_992.0;
+/// Shapes of beta distributions: beyond these the quantile loses its digits, and the distribution is next to one value or two.
+const SHAPES: std::ops::RangeInclusive<f64> = 1e-3..=1e6;
 
 impl Space {
     /// The space of a study, with `params` from `ctx`.
@@ -223,6 +225,19 @@ fn numeric(
         ));
     }
     let (a, b) = (numbers[0], numbers[1]);
+    if matches!(kind, Kind::Int | Kind::LogInt) {
+        // Before anything is compared: beyond it, numbers that differ are equal as floats.
+        let far = |item: &&Value| match item.as_i64() {
+            Some(whole) => whole.unsigned_abs() > WHOLE as u64,
+            None => item.as_f64().is_some_and(|x| x.abs() > WHOLE),
+        };
+        if let Some(item) = items.iter().find(far) {
+            return Err(format!(
+                "{} is beyond 2^53, where not every whole number is a float",
+                item.to_text()
+            ));
+        }
+    }
     let bounded = !matches!(kind, Kind::Normal | Kind::Beta);
     if bounded && a >= b {
         return Err(format!(
@@ -253,6 +268,11 @@ fn numeric(
         }
         Kind::Normal => Ok(Distribution::Normal { mean: a, sd: b }),
         Kind::Beta if a <= 0.0 || b <= 0.0 => Err("both shapes have to be above 0".to_owned()),
+        Kind::Beta if ![a, b].iter().all(|it| SHAPES.contains(it)) => Err(format!(
+            "its shapes have to lie between {} and {}: beyond that it is as good as a fixed value, which belongs into `params`",
+            SHAPES.start(),
+            SHAPES.end()
+        )),
         Kind::Beta => Ok(Distribution::Beta { alpha: a, beta: b }),
         Kind::Steps => steps(
             a,
@@ -268,9 +288,6 @@ fn whole(low: f64, high: f64) -> Result<(i64, i64), String> {
     for x in [low, high] {
         if x.fract() != 0.0 {
             return Err(format!("{x} is not a whole number"));
-        }
-        if x.abs() > WHOLE {
-            return Err(format!("{x} is beyond 2^53"));
         }
     }
     Ok((low as i64, high as i64))

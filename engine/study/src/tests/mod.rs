@@ -132,6 +132,7 @@ pub(crate) fn end(result: Result<(f64, f64), &str>) -> TrialEnd {
         hits: 2,
         nodes: 7,
         key: Digest::of(b"key"),
+        targets: vec![("a.loss".into(), 0.25), ("b.loss".into(), f64::INFINITY)],
     }
 }
 

@@ -368,3 +368,46 @@ fn a_finished_trial_takes_at_most_200_bytes() {
     assert!(machine.is_finished());
     assert!((100..=200).contains(&most), "{most} bytes a trial");
 }
+
+/// Targets have a column each, keep their values over a log and a new study, and go with the objectives they belong to.
+#[test]
+fn targets_are_kept_by_name() {
+    let study = definition(Order::Lag(2), 6);
+    let log = finished(&study).log;
+    let mut again = replay(study.clone(), log).expect("it is the same study");
+    let names: Vec<_> = again.targets().map(ToString::to_string).collect();
+    assert_eq!(names, ["a.loss", "b.loss"]);
+    let expected = vec![Some(0.25), Some(f64::INFINITY)];
+    assert!(again.rows().all(|row| row.targets == expected));
+
+    let kept = Study::keep(study, &again).expect("the objectives are the same");
+    assert!(kept.study.rows().all(|row| row.targets == expected));
+
+    again.handle(
+        StudyEvent::Rescore {
+            objective: Digest::of(b"other"),
+        },
+        &mut Vec::new(),
+    );
+    assert_eq!(again.targets().count(), 0);
+    let mut one = end(Ok((1.0, 0.0)));
+    one.targets = vec![("c.loss".into(), f64::NAN)];
+    let event = StudyEvent::Ended { trial: 5, end: one };
+    again.handle(event, &mut Vec::new());
+    let row = again.row(5).expect("it was told");
+    assert!(row.targets[0].is_some_and(f64::is_nan), "{row:?}");
+    assert_eq!(again.row(4).expect("it waits").targets, [None]);
+}
+
+#[test]
+fn more_targets_than_a_table_holds_are_left_out() {
+    let study = definition(Order::Async, 1);
+    let mut log = finished(&study).log;
+    for record in &mut log {
+        if let StudyRecord::Told { end, .. } = record {
+            end.targets = (0..100).map(|at| (format!("t{at}").into(), 1.0)).collect();
+        }
+    }
+    let again = replay(study, log).expect("it is the same study");
+    assert_eq!(again.targets().count(), crate::TARGETS);
+}

@@ -297,7 +297,11 @@ fn mistakes_of_a_space() {
         ),
         (
             json!({"int": [0, 1e17]}),
-            "`x` is no `int`: 100000000000000000 is beyond 2^53",
+            "`x` is no `int`: 1e17 is beyond 2^53, where not every whole number is a float",
+        ),
+        (
+            json!({"int": [9007199254740992i64, 9007199254740993i64]}),
+            "`x` is no `int`: 9007199254740993 is beyond 2^53, where not every whole number is a float",
         ),
         (
             json!({"choice": []}),
@@ -314,6 +318,10 @@ fn mistakes_of_a_space() {
         (
             json!({"normal": [0, 0]}),
             "`x` is no `normal`: the standard deviation 0 is not above 0",
+        ),
+        (
+            json!({"beta": [1e300, 1e300]}),
+            "`x` is no `beta`: its shapes have to lie between 0.001 and 1000000: beyond that it is as good as a fixed value, which belongs into `params`",
         ),
         (
             json!({"beta": [0, 1]}),

@@ -497,6 +497,9 @@ impl World<'_> {
             hits: 0,
             nodes: trial.shape.delta.nodes.len() as u32,
             key: Digest::empty(),
+            targets: (0..trial.shape.scores.len())
+                .map(|at| (format!("score[target={at}].loss").into(), value))
+                .collect(),
         };
         let (number, nodes) = (trial.number, trial.shape.delta.nodes.len() as u32);
         let split = trial.score_hosts.count_ones() > 1;

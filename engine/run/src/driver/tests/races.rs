@@ -161,8 +161,10 @@ fn a_trial_of_which_two_attempts_finish_is_told_once() {
     assert_eq!((summary.exit_code, summary.executed), (0, 9));
     assert!(summary.warnings.is_empty(), "{:?}", summary.warnings);
     let of_slow = |name: &str| name == SLOW;
-    let speculated =
-        count(&records, |it| matches!(it, RunEvent::Speculated { node } if of_slow(node)));
+    let speculated = count(
+        &records,
+        |it| matches!(it, RunEvent::Speculated { node } if of_slow(node)),
+    );
     assert_eq!(speculated, 1);
     // The cost of both is in the journal; the node is done once, and its trial told once.
     let ends = count(
@@ -170,13 +172,13 @@ fn a_trial_of_which_two_attempts_finish_is_told_once() {
         |it| matches!(it, RunEvent::AttemptEnded { node, .. } if of_slow(node)),
     );
     assert_eq!(ends, 2);
-    let done = |it: &RunEvent| {
-        matches!(it, RunEvent::NodeDone { node, end: NodeOutcome::Succeeded, .. } if of_slow(node))
-    };
+    let done = |it: &RunEvent| matches!(it, RunEvent::NodeDone { node, end: NodeOutcome::Succeeded, .. } if of_slow(node));
     assert_eq!(count(&records, done), 1);
     for trial in 1..=8 {
-        let told =
-            count(&records, |it| matches!(it, RunEvent::TrialEnded { trial: of, .. } if *of == trial));
+        let told = count(
+            &records,
+            |it| matches!(it, RunEvent::TrialEnded { trial: of, .. } if *of == trial),
+        );
         assert_eq!(told, 1, "trial {trial}");
     }
 }

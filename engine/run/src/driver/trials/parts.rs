@@ -51,6 +51,7 @@ impl Driver<'_> {
                     hits: 0,
                     nodes: 0,
                     key: Digest::empty(),
+                    targets: Vec::new(),
                 };
                 study.events.push(StudyEvent::Ended { trial: number, end });
                 return;

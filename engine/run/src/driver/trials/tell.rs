@@ -160,6 +160,7 @@ impl Driver<'_> {
             hits: trial.hits,
             nodes: trial.part.nodes().len() as u32,
             key: plan.objective_key(),
+            targets: plan.trial_targets(&trial.part.upstream(&self.board)),
         };
         study.events.push(StudyEvent::Ended { trial: number, end });
     }
