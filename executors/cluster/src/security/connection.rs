@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
     time::Duration,
 };
 
@@ -24,6 +24,7 @@ use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::{
+    gate::Limits,
     identity::{Facts, Identity},
     tokens::Token,
 };
@@ -242,12 +243,16 @@ pub(super) enum Socket {
 /// An accepted connection, as tonic's server takes it.
 ///
 /// Ends by itself when it is cut, and when no call was let in on it within its time: who holds connections open without a word, or
-/// with an unfinished one, loses them.
+/// with an unfinished one, loses them. Ends too when the other side takes nothing for a while: HTTP/2's keepalive does notice that,
+/// but its goodbye then waits behind what is not taken.
 #[derive(Debug)]
 pub struct Io {
     socket: Socket,
     connection: Connection,
     patience: Option<Pin<Box<Sleep>>>,
+    /// While a write waits.
+    stalled: Option<Pin<Box<Sleep>>>,
+    stall: Duration,
     _place: Place,
 }
 
@@ -256,13 +261,15 @@ impl Io {
         socket: Socket,
         connection: Connection,
         mut place: Place,
-        patience: Duration,
+        limits: &Limits,
     ) -> Self {
         place.finish(&connection);
         Self {
             socket,
             connection,
-            patience: Some(Box::pin(tokio::time::sleep(patience))),
+            patience: Some(Box::pin(tokio::time::sleep(limits.patience))),
+            stalled: None,
+            stall: limits.stall,
             _place: place,
         }
     }
@@ -282,6 +289,25 @@ impl Io {
             return Err(io::Error::new(io::ErrorKind::TimedOut, why));
         }
         Ok(())
+    }
+
+    /// Passes on how a write went; one that waits too long fails.
+    fn watch<T>(
+        &mut self,
+        cx: &mut Context<'_>,
+        written: Poll<io::Result<T>>,
+    ) -> Poll<io::Result<T>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let stall = self.stall;
+        let stalled = self
+            .stalled
+            .get_or_insert_with(|| Box::pin(tokio::time::sleep(stall)));
+        ready!(stalled.as_mut().poll(cx));
+        let why = "the other side takes nothing";
+        Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, why)))
     }
 }
 
@@ -336,7 +362,8 @@ impl AsyncWrite for Io {
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        on_socket!(self, socket => socket.poll_write(cx, buf))
+        let written = on_socket!(self, socket => socket.poll_write(cx, buf));
+        self.watch(cx, written)
     }
 
     fn poll_write_vectored(
@@ -345,7 +372,8 @@ impl AsyncWrite for Io {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         self.check(cx)?;
-        on_socket!(self, socket => socket.poll_write_vectored(cx, bufs))
+        let written = on_socket!(self, socket => socket.poll_write_vectored(cx, bufs));
+        self.watch(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -357,7 +385,8 @@ impl AsyncWrite for Io {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        on_socket!(self, socket => socket.poll_flush(cx))
+        let flushed = on_socket!(self, socket => socket.poll_flush(cx));
+        self.watch(cx, flushed)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

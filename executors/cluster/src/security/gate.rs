@@ -23,6 +23,7 @@ use super::{
     files::{LOOK, Watched, read_public},
     identity::{Facts, Identity, Proof, date},
     rate::{Buckets, Rate},
+    service::KEEPALIVE,
     tls::ServerTls,
     tokens::{Token, Tokens},
 };
@@ -32,8 +33,8 @@ pub(super) const TOKENS: &str = "tokens";
 /// The list of revoked certificates in a server's folder.
 pub(super) const REVOKED: &str = "revoked";
 
-/// Bytes of the largest message that is taken; what `max_decoding_message_size` of a service is to be, where its messages are large.
-pub const MESSAGE: usize = 16 << 20;
+/// Bytes of the largest message that is taken (an action may name many files); what `max_decoding_message_size` of a service is to be, where its messages are large.
+pub const MESSAGE: usize = 64 << 20;
 
 /// What a client may ask of this side.
 #[derive(Clone, Debug)]
@@ -50,6 +51,10 @@ pub struct Limits {
     pub handshake: Duration,
     /// How long a connection may be without a call that was let in.
     pub patience: Duration,
+    /// How long a client may take nothing of what is sent to it.
+    pub stall: Duration,
+    /// How often a client is asked whether it is there, and how long its answer may take.
+    pub keepalive: (Duration, Duration),
     /// Bytes of a message.
     pub message: usize,
     /// How long a request may say nothing in its middle.
@@ -73,6 +78,8 @@ impl Default for Limits {
             handshakes_from_one: 128,
             handshake: Duration::from_secs(5),
             patience: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+            keepalive: KEEPALIVE,
             message: MESSAGE,
             silence: Duration::from_secs(60),
             streams: 256,

@@ -264,7 +264,7 @@ impl Gate {
             }
         };
         let connection = Connection::new(peer, address);
-        Ok(Io::new(socket, connection, place, self.limits.patience))
+        Ok(Io::new(socket, connection, place, &self.limits))
     }
 }
 

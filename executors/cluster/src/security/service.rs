@@ -40,7 +40,7 @@ const RESETS: usize = 32;
 impl Gate {
     /// A server behind the gate, with all limits set; services are added to it, and it serves what [`Gate::listen`] gives.
     pub fn server(self: &Arc<Self>) -> Server<Stack<GateLayer, Plain>> {
-        let (every, wait) = KEEPALIVE;
+        let (every, wait) = self.limits.keepalive;
         Server::builder()
             .http2_keepalive_interval(Some(every))
             .http2_keepalive_timeout(Some(wait))

@@ -19,7 +19,8 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::{Request, Response, Status, Streaming};
 
 use super::{
-    Address, Channel, Connector, Error, Expect, Gate, Limits, Role, Roles, Secret, Token, Tokens,
+    Address, Channel, Connector, Error, Expect, Gate, Limits, MESSAGE, Role, Roles, Secret, Token,
+    Tokens,
     authority::{Authority, COORDINATOR, Wanted, random, roles_of_coordinator},
     caller,
 };
@@ -157,6 +158,7 @@ impl Lab {
 pub(super) struct Served {
     pub(super) at: Address,
     pub(super) stub: Stub,
+    pub(super) gate: Arc<Gate>,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -168,12 +170,17 @@ impl Served {
         let server = gate
             .server()
             .add_service(WorkersServer::new(stub.clone()))
-            .add_service(BlobsServer::new(stub.clone()))
+            .add_service(BlobsServer::new(stub.clone()).max_decoding_message_size(2 * MESSAGE))
             .add_service(RunsServer::new(stub.clone()))
             .add_service(ClusterServer::new(stub.clone()))
             .serve_with_incoming(incoming);
         let server = tokio::spawn(async move { server.await.unwrap() });
-        Self { at, stub, server }
+        Self {
+            at,
+            stub,
+            gate: Arc::clone(gate),
+            server,
+        }
     }
 
     /// The same server by another name of this machine.

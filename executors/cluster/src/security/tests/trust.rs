@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    os::unix::fs::MetadataExt,
+    os::unix::{fs::MetadataExt, process::CommandExt},
     path::Path,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
@@ -537,4 +537,29 @@ fn a_folder_of_a_ca_is_for_its_owner_and_never_written_over() {
     let error = lab.authority.issue(&wanted, false).unwrap_err();
     assert!(error.to_string().contains("already"), "{error}");
     assert!(!lab.authority.facts("w1").unwrap().roles.allow(Role::Admin));
+}
+
+/// Other users of a machine reach its loopback; they are told nothing.
+#[tokio::test]
+async fn other_users_of_the_machine_are_not_let_in() {
+    const NOBODY: u32 = 65_534;
+    let name = "other_users_of_the_machine_are_not_let_in";
+    dagrun_testkit::skip!(name, dagrun_testkit::require_root());
+    let bash = dagrun_testkit::skip!(name, dagrun_testkit::require_program("bash"));
+    let gate = Gate::open(None, Limits::default()).unwrap();
+    let served = Served::new(&gate, "127.0.0.1:0").await;
+    let answered = async |uid: u32| {
+        // Whatever the server sends first, until it closes or a second has passed.
+        let script = format!(
+            "exec 3<>/dev/tcp/127.0.0.1/{}; timeout 1 head -c 1 <&3 | wc -c",
+            served.port()
+        );
+        let mut command = std::process::Command::new(&bash);
+        command.args(["-c", &script]).uid(uid);
+        let ran = tokio::task::spawn_blocking(move || command.output());
+        let ran = ran.await.unwrap().unwrap();
+        String::from_utf8_lossy(&ran.stdout).trim().to_owned()
+    };
+    assert_eq!(answered(0).await, "1");
+    assert_eq!(answered(NOBODY).await, "0");
 }
