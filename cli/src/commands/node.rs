@@ -190,6 +190,7 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, style: Style) -> Done {
         action: Arc::new(action),
         resources: Resources::none(),
         keep_failed: false,
+        run: None,
     };
     let commands = spec.action.commands.clone();
     let prepared = worker.prepare(spec).map_err(|result| {

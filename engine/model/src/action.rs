@@ -224,4 +224,7 @@ pub struct AttemptSpec {
     pub resources: Resources,
     /// Keep its folder if it fails.
     pub keep_failed: bool,
+    /// The run it is for, where its executor serves several; `DAGRUN_RUN` in its environment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<Arc<str>>,
 }

@@ -207,6 +207,7 @@ impl<'a> Repeater<'a> {
             action,
             resources: walk.resources(node),
             keep_failed: false,
+            run: None,
         };
         self.executor.submit(self.worker, vec![spec]);
         loop {

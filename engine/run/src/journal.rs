@@ -19,7 +19,7 @@ use dagrun_events::{
     Record,
     journal::{self, End},
 };
-use dagrun_model::{ActionDigest, FailureCause, NodeIx};
+use dagrun_model::{ActionDigest, AttemptId, FailureCause, NodeIx};
 use dagrun_store::{ActionEntry, Differing, Store, StoreError};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -104,6 +104,8 @@ pub(crate) struct Batch {
     pub(crate) study: Vec<u8>,
     /// The driver waits to hear that the log of the study is durable.
     pub(crate) tell_durable: bool,
+    /// Attempts whose ends are among the records and results.
+    pub(crate) settled: Vec<AttemptId>,
 }
 
 impl Batch {
@@ -114,6 +116,7 @@ impl Batch {
             && self.study.is_empty()
             && !self.tell_durable
             && !self.sync
+            && self.settled.is_empty()
     }
 
     /// Something is to be made durable.
@@ -126,6 +129,7 @@ impl Batch {
         self.commits.append(&mut other.commits);
         self.history.append(&mut other.history);
         self.study.append(&mut other.study);
+        self.settled.append(&mut other.settled);
         self.tell_durable |= other.tell_durable;
         self.sync |= other.sync;
     }
@@ -151,6 +155,8 @@ pub(crate) enum Durable {
     Committed(Vec<Committed>),
     /// This result could not be made durable, for a reason of its own.
     NotCommitted(NodeIx, FailureCause),
+    /// The ends of these attempts are in the journal, and those of successes durable.
+    Settled(Vec<AttemptId>),
     /// All that the log of the study was given is durable.
     StudyLog,
     /// Nothing more will be written.
@@ -331,6 +337,9 @@ impl Writer {
         self.tell(batch.records);
         if !nodes.is_empty() {
             let _ = self.replies.send(Durable::Committed(nodes));
+        }
+        if !batch.settled.is_empty() {
+            let _ = self.replies.send(Durable::Settled(batch.settled));
         }
         Ok(())
     }

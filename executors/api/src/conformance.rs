@@ -78,6 +78,7 @@ pub fn attempt(number: u64, argv: &[&str]) -> AttemptSpec {
         }),
         resources: Resources::default(),
         keep_failed: false,
+        run: None,
     }
 }
 

@@ -29,6 +29,10 @@ pub trait Executor: Send + Sync {
     /// [`ExecutorEvent::Started`]. Those that have begun go on. An executor that holds none ahead need not do anything.
     fn recall(&self, _attempts: &[AttemptId]) {}
 
+    /// The results of these attempts are durable, or will never be wanted: whoever keeps them may forget them. Unknown attempts are
+    /// ignored. Told once for each attempt that ended, some time after [`ExecutorEvent::Ended`].
+    fn settled(&self, _attempts: &[AttemptId]) {}
+
     /// Ends all attempts (KILL) and frees what it holds. Returns when nothing is left running. May block.
     fn shutdown(&self);
 }

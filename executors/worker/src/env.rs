@@ -90,7 +90,7 @@ pub(crate) fn of_attempt(
     let own = [
         ("DAGRUN_ATTEMPT", spec.number.to_string()),
         ("DAGRUN_NODE", spec.id.clone()),
-        ("DAGRUN_RUN", run.to_owned()),
+        ("DAGRUN_RUN", spec.run.as_deref().unwrap_or(run).to_owned()),
         (TOKEN, token.clone()),
     ];
     vars.extend(own.map(|(name, value)| (name.to_owned(), value)));

@@ -90,6 +90,7 @@ impl Driver<'_> {
             action: Arc::clone(&action),
             resources,
             keep_failed: self.options.keep_failed,
+            run: None,
         });
         let live = Live {
             node,
@@ -251,6 +252,7 @@ impl Driver<'_> {
             self.succeeded.insert(attempt, finished);
             return AttemptEnd::Succeeded { bytes };
         }
+        self.batch.settled.push(attempt);
         // What was taken back before it began is no execution that was interrupted.
         if !live.began && matches!(outcome, Outcome::Cancelled) {
             return AttemptEnd::Cancelled;
@@ -353,6 +355,7 @@ impl Driver<'_> {
         // The scheduler tells dependents only after `Committed`, so they cannot see these outputs before.
         self.board.set_outputs(node, finished.outputs);
         self.uncommitted += 1;
+        self.batch.settled.push(attempt);
         self.batch.commits.push(Commit {
             node,
             digest: finished.digest,
@@ -402,7 +405,8 @@ impl Driver<'_> {
         let losers = self
             .succeeded
             .extract_if(|attempt, finished| !sched.keeps(finished.node, *attempt));
-        for (_, loser) in losers.collect::<Vec<_>>() {
+        for (attempt, loser) in losers.collect::<Vec<_>>() {
+            self.batch.settled.push(attempt);
             if let Some(won) = self.board.outputs_of(loser.node).cloned() {
                 let held = "that of another attempt at it; the one that ended first is used";
                 self.tell_differences(loser.node, &won, &loser.outputs, held);
@@ -427,6 +431,11 @@ impl Driver<'_> {
                 self.uncommitted -= 1;
                 self.causes.insert(node, cause);
                 self.queue.push_back(Event::CommitFailed(node));
+            }
+            Some(Durable::Settled(attempts)) => {
+                if let Some(executor) = &self.executor {
+                    executor.settled(&attempts);
+                }
             }
             Some(Durable::StudyLog) => self.study_is_durable(),
             Some(Durable::Failed(error)) => self.fatal = Some(error),
