@@ -30,6 +30,7 @@ use dagrun_store::{Staging, Store};
 use dagrun_worker::{Link, Worker, WorkerOptions};
 use tokio::sync::mpsc::UnboundedSender;
 
+pub use crate::machine::free_memory;
 use crate::{
     host::Host,
     inbox::{Inbox, Message},

@@ -14,7 +14,7 @@ pub(crate) fn host_name() -> String {
 }
 
 /// Bytes that programs can take without swapping, and that the limits of this process leave.
-pub(crate) fn free_memory() -> u64 {
+pub fn free_memory() -> u64 {
     let info = fs::read_to_string("/proc/meminfo").unwrap_or_default();
     let free = available(&info).unwrap_or(UNKNOWN);
     limits().fold(free, u64::min)

@@ -1,0 +1,55 @@
+//! Bugs that can be switched on, to prove that the simulator would find them. Outside of tests none can be.
+
+/// A bug of the coordinator or of the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Mutant {
+    /// Results count whoever sends them.
+    NoFence,
+    /// What a worker has not got is not sent again.
+    NoResend,
+    /// Workers forget results once they are sent.
+    ForgetUnsettled,
+    /// A result that is told twice ends its attempt twice.
+    DoubleEnd,
+    /// What ended keeps its room.
+    LeakSlot,
+    /// Workers take coordinators of any epoch.
+    OldEpoch,
+    /// Stops are not told again after a reconnection.
+    StopForgotten,
+    /// Attempts of a lost worker stay open.
+    LossForgotten,
+    /// Results that were settled are kept by workers for ever.
+    NeverForget,
+    /// Workers go on with what they were told to drop.
+    DropIgnored,
+    /// A coordinator that was away counts everybody as lost.
+    AwayIsSilence,
+    /// Limits over all workers are not counted.
+    LimitIgnored,
+    /// Workers get all that runs submit, whatever room they have.
+    RoomIgnored,
+    /// Workers that leave get new attempts.
+    LeavingIgnored,
+    /// Ends that wait in a queue of the pool when a worker leaves are not told.
+    QueueForgotten,
+}
+
+/// Which bugs are there.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Mutants {
+    #[cfg(test)]
+    on: Option<Mutant>,
+}
+
+impl Mutants {
+    #[cfg(test)]
+    pub(crate) fn has(self, mutant: Mutant) -> bool {
+        self.on == Some(mutant)
+    }
+
+    #[cfg(not(test))]
+    pub(crate) fn has(self, _: Mutant) -> bool {
+        false
+    }
+}

@@ -1,0 +1,233 @@
+//! The task that owns the state: it feeds the state machine and carries out what that decides.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{HostIx, WorkerIx};
+use rustc_hash::FxHashMap;
+use tokio::{
+    sync::{mpsc, watch},
+    time::MissedTickBehavior,
+};
+
+use super::{
+    Config, ConnIx, Core, Effect, Event, RunIx, Witness,
+    service::{Outbox, Word},
+};
+use crate::{
+    message::{Identity, ToWorker},
+    wire,
+};
+
+/// What is taken at once, so that one answer serves it all.
+const BATCH: usize = 256;
+
+/// What reaches the task from this process.
+#[derive(Debug)]
+pub(super) enum Input {
+    /// Something for the state machine.
+    Event(Event),
+    /// A run begins; where its events go.
+    OpenRun(RunIx, Arc<str>, i32, mpsc::UnboundedSender<ExecutorEvent>),
+    /// A run ends; who waits until nothing is left of it.
+    CloseRun(RunIx, std::sync::mpsc::Sender<()>),
+    /// A listener's words.
+    Listen(mpsc::Receiver<Word>),
+}
+
+pub(super) struct Actor {
+    core: Core,
+    clock: Instant,
+    tick: Duration,
+    effects: Vec<Effect>,
+    commands: mpsc::UnboundedReceiver<Input>,
+    listeners: Vec<mpsc::Receiver<Word>>,
+    conns: FxHashMap<ConnIx, Outbox>,
+    runs: FxHashMap<RunIx, mpsc::UnboundedSender<ExecutorEvent>>,
+    closing: FxHashMap<RunIx, std::sync::mpsc::Sender<()>>,
+    workers: BTreeMap<WorkerIx, (HostIx, Arc<Identity>)>,
+    count: watch::Sender<usize>,
+    witness: Option<Arc<dyn Witness>>,
+}
+
+impl Actor {
+    pub(super) fn new(
+        config: Config,
+        witness: Option<Arc<dyn Witness>>,
+        count: watch::Sender<usize>,
+        commands: mpsc::UnboundedReceiver<Input>,
+    ) -> Self {
+        Self {
+            tick: config.beat / 8,
+            core: Core::new(config),
+            clock: Instant::now(),
+            effects: Vec::new(),
+            commands,
+            listeners: Vec::new(),
+            conns: FxHashMap::default(),
+            runs: FxHashMap::default(),
+            closing: FxHashMap::default(),
+            workers: BTreeMap::new(),
+            count,
+            witness,
+        }
+    }
+
+    /// Runs until nobody can tell it anything any more.
+    pub(super) async fn run(mut self) {
+        let mut ticks = tokio::time::interval(self.tick);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                command = self.commands.recv() => match command {
+                    Some(command) => self.take(command),
+                    None => return,
+                },
+                word = next_word(&mut self.listeners) => self.hear(word),
+                _ = ticks.tick() => self.tell(Event::Tick),
+            }
+            self.take_what_waits();
+            self.carry_out();
+        }
+    }
+
+    fn take_what_waits(&mut self) {
+        for _ in 0..BATCH {
+            match self.commands.try_recv() {
+                Ok(command) => self.take(command),
+                Err(_) => break,
+            }
+        }
+        for at in 0..self.listeners.len() {
+            for _ in 0..BATCH {
+                match self.listeners[at].try_recv() {
+                    Ok(word) => self.hear(word),
+                    Err(_) => break,
+                }
+            }
+        }
+    }
+
+    fn take(&mut self, command: Input) {
+        match command {
+            Input::Event(event) => self.tell(event),
+            Input::OpenRun(run, id, priority, events) => {
+                self.runs.insert(run, events);
+                self.tell(Event::RunOpened { run, id, priority });
+            }
+            Input::CloseRun(run, done) => {
+                // One that was never opened is over.
+                if self.runs.contains_key(&run) {
+                    self.closing.insert(run, done);
+                    self.tell(Event::RunClosed(run));
+                }
+            }
+            Input::Listen(words) => self.listeners.push(words),
+        }
+    }
+
+    fn hear(&mut self, word: Word) {
+        match word {
+            Word::Opened(conn, outbox) => {
+                self.conns.insert(conn, outbox);
+                self.tell(Event::Opened(conn));
+            }
+            Word::Event(event) => {
+                if let Event::Closed(conn, why) = &event {
+                    tracing::debug!(?conn, why, "a connection is over");
+                    self.conns.remove(conn);
+                }
+                self.tell(event);
+            }
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.core
+            .handle(self.clock.elapsed(), event, &mut self.effects);
+    }
+
+    fn carry_out(&mut self) {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                self.execute(effect);
+            }
+        }
+    }
+
+    fn execute(&mut self, effect: Effect) {
+        match effect {
+            Effect::Send(conn, message) => self.send(conn, &message),
+            Effect::Close(conn, why) => {
+                tracing::info!(?conn, why, "a connection is closed");
+                self.conns.remove(&conn);
+            }
+            Effect::Tell(run, event) => {
+                if let Some(run) = self.runs.get(&run) {
+                    // A driver that is gone closes its run next.
+                    let _ = run.send(event);
+                }
+            }
+            Effect::Landed(worker, result, extra) => {
+                if let (Some(witness), Some((host, _))) = (&self.witness, self.workers.get(&worker))
+                {
+                    witness.landed(*host, &result, &extra);
+                }
+            }
+            Effect::Joined(worker, host, identity) => self.joined(worker, host, identity),
+            Effect::Gone(worker, host) => self.gone(worker, host),
+            Effect::RunOver(run) => {
+                self.runs.remove(&run);
+                if let Some(done) = self.closing.remove(&run) {
+                    let _ = done.send(());
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, conn: ConnIx, message: &ToWorker) {
+        let Some(outbox) = self.conns.get(&conn) else {
+            return;
+        };
+        let message = wire::encode_to_worker(message);
+        if outbox.messages.try_send(Ok(message)).is_err() {
+            self.conns.remove(&conn);
+            self.tell(Event::Closed(conn, "it does not read".into()));
+        }
+    }
+
+    fn joined(&mut self, worker: WorkerIx, host: HostIx, identity: Arc<Identity>) {
+        tracing::info!(name = identity.name, pid = identity.pid, "a worker joined");
+        if let Some(witness) = &self.witness {
+            witness.joined(host, &identity);
+        }
+        self.workers.insert(worker, (host, identity));
+        self.count.send_replace(self.workers.len());
+    }
+
+    fn gone(&mut self, worker: WorkerIx, host: HostIx) {
+        if let Some((_, identity)) = self.workers.remove(&worker)
+            && let Some(witness) = &self.witness
+        {
+            witness.gone(host, &identity);
+        }
+        self.count.send_replace(self.workers.len());
+    }
+}
+
+/// The next word of any listener; never where there is none.
+async fn next_word(listeners: &mut [mpsc::Receiver<Word>]) -> Word {
+    std::future::poll_fn(|context| {
+        for listener in listeners.iter_mut() {
+            if let std::task::Poll::Ready(Some(word)) = listener.poll_recv(context) {
+                return std::task::Poll::Ready(word);
+            }
+        }
+        std::task::Poll::Pending
+    })
+    .await
+}

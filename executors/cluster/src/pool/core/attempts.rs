@@ -1,0 +1,295 @@
+//! Attempts: submitted, stopped, ended, settled.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome, Resources, WorkerIx};
+
+use super::{
+    Core, Effect, RunIx,
+    room::Key,
+    state::{Attempt, State},
+};
+use crate::{
+    message::{AttemptRef, Ended, How, Progress, ToWorker},
+    mutant::Mutant,
+};
+
+impl Core {
+    pub(super) fn submit(
+        &mut self,
+        run: RunIx,
+        worker: WorkerIx,
+        specs: Vec<AttemptSpec>,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(outcome) = self.may_submit(run, worker) {
+            for spec in specs {
+                tell_end(run, spec.attempt, outcome.clone(), effects);
+            }
+            return;
+        }
+        for spec in specs {
+            self.enqueue(run, worker, spec);
+        }
+        self.dispatch(worker, effects);
+    }
+
+    /// How attempts end at once that cannot be taken.
+    fn may_submit(&self, run: RunIx, worker: WorkerIx) -> Result<(), Outcome> {
+        let closing = self.runs.get(&run).is_none_or(|run| run.closing);
+        match self.workers.get(&worker) {
+            _ if closing => Err(Outcome::Cancelled),
+            None => Err(Outcome::Lost(
+                "its worker was gone before it could be given to it".into(),
+            )),
+            Some(worker) if worker.leaving && !self.has(Mutant::LeavingIgnored) => {
+                Err(Outcome::Cancelled)
+            }
+            Some(_) => Ok(()),
+        }
+    }
+
+    fn enqueue(&mut self, run: RunIx, worker: WorkerIx, mut spec: AttemptSpec) {
+        let id = spec.attempt;
+        let limited = take_limited(&mut spec.resources, &self.config.limits);
+        let attempt = Attempt {
+            demand: spec.resources.clone(),
+            limited,
+            spec: Arc::new(spec),
+            worker,
+            state: State::Queued,
+            stop: None,
+        };
+        let known = self.runs.get_mut(&run).expect("it was looked at");
+        known.attempts.insert(id, attempt);
+        let worker = self.workers.get_mut(&worker).expect("it was looked at");
+        worker.share(run).queue.push_back(id);
+    }
+
+    pub(super) fn cancel(
+        &mut self,
+        run: RunIx,
+        attempts: &[AttemptId],
+        kill: bool,
+        effects: &mut Vec<Effect>,
+    ) {
+        let how = if kill { How::Kill } else { How::Terminate };
+        self.stop(run, attempts, how, effects);
+    }
+
+    pub(super) fn recall(&mut self, run: RunIx, attempts: &[AttemptId], effects: &mut Vec<Effect>) {
+        self.stop(run, attempts, How::Recall, effects);
+    }
+
+    /// Ends what waits in the pool, and tells workers of the rest.
+    fn stop(&mut self, run: RunIx, attempts: &[AttemptId], how: How, effects: &mut Vec<Effect>) {
+        let mut told: BTreeMap<WorkerIx, Vec<AttemptRef>> = BTreeMap::new();
+        let Some(known) = self.runs.get_mut(&run) else {
+            return;
+        };
+        let mut queued = Vec::new();
+        for id in attempts {
+            let Some(attempt) = known.attempts.get_mut(id) else {
+                continue;
+            };
+            match attempt.state {
+                State::Queued => queued.push(*id),
+                State::Sent { began: true } if how == How::Recall => {}
+                State::Sent { .. } => {
+                    attempt.stop = attempt.stop.max(Some(how));
+                    let refs = told.entry(attempt.worker).or_default();
+                    refs.push(AttemptRef {
+                        run: known.id.clone(),
+                        attempt: *id,
+                    });
+                }
+            }
+        }
+        for id in queued {
+            self.end_here(run, id, Outcome::Cancelled, effects);
+        }
+        for (worker, refs) in told {
+            if let Some(conn) = self.workers[&worker].conn() {
+                effects.push(Effect::Send(conn, ToWorker::Stop(refs, how)));
+            }
+        }
+    }
+
+    /// What a worker says of attempts.
+    pub(super) fn progress(
+        &mut self,
+        worker: WorkerIx,
+        progress: Progress,
+        effects: &mut Vec<Effect>,
+    ) {
+        for started in progress.started {
+            self.started(worker, &started, effects);
+        }
+        let mut unwanted = Vec::new();
+        for ended in progress.ended {
+            if let Some(attempt) = self.ended(worker, ended, effects) {
+                unwanted.push(attempt);
+            }
+        }
+        if let (false, Some(conn)) = (unwanted.is_empty(), self.workers[&worker].conn()) {
+            effects.push(Effect::Send(conn, ToWorker::Settled(unwanted)));
+        }
+        self.dispatch_after(worker, effects);
+    }
+
+    fn started(&mut self, worker: WorkerIx, attempt: &AttemptRef, effects: &mut Vec<Effect>) {
+        let Some(run) = self.by_id.get(&attempt.run).copied() else {
+            return;
+        };
+        let known = self.runs.get_mut(&run).expect("it is in the index");
+        if let Some(known) = known.attempts.get_mut(&attempt.attempt)
+            && known.worker == worker
+            && known.state == (State::Sent { began: false })
+        {
+            known.state = State::Sent { began: true };
+            effects.push(Effect::Tell(run, ExecutorEvent::Started(attempt.attempt)));
+        }
+    }
+
+    /// Takes a result; gives the attempt back where nobody wants it.
+    fn ended(
+        &mut self,
+        worker: WorkerIx,
+        ended: Ended,
+        effects: &mut Vec<Effect>,
+    ) -> Option<AttemptRef> {
+        let id = ended.attempt.attempt;
+        let Some(run) = self.by_id.get(&ended.attempt.run).copied() else {
+            return Some(ended.attempt);
+        };
+        let known = &self.runs[&run];
+        let is_from = |holder: WorkerIx| holder == worker || self.has(Mutant::NoFence);
+        match known.attempts.get(&id) {
+            Some(attempt) if is_from(attempt.worker) && attempt.state != State::Queued => {}
+            Some(_) => return Some(ended.attempt),
+            // It was told before: the word that it is settled will follow.
+            None if known.unsettled.get(&id) == Some(&worker) => {
+                if self.has(Mutant::DoubleEnd) {
+                    effects.push(end_of(run, id, ended.result));
+                }
+                return None;
+            }
+            None => return Some(ended.attempt),
+        }
+        self.forget(run, id);
+        let known = self.runs.get_mut(&run).expect("it is in the index");
+        known.unsettled.insert(id, worker);
+        if matches!(ended.result.outcome, Outcome::Succeeded(_)) {
+            effects.push(Effect::Landed(worker, ended.result.clone(), ended.extra));
+        }
+        effects.push(end_of(run, id, ended.result));
+        self.after_end(run, effects);
+        None
+    }
+
+    /// Ends an attempt by what is known here.
+    pub(super) fn end_here(
+        &mut self,
+        run: RunIx,
+        id: AttemptId,
+        outcome: Outcome,
+        effects: &mut Vec<Effect>,
+    ) {
+        self.forget(run, id);
+        tell_end(run, id, outcome, effects);
+        self.after_end(run, effects);
+    }
+
+    /// Takes an attempt out of the run, and of all that it waited for or had.
+    fn forget(&mut self, run: RunIx, id: AttemptId) {
+        let known = self.runs.get_mut(&run).expect("an attempt is of a run");
+        let attempt = known.attempts.remove(&id).expect("it is known");
+        let key: Key = (run, id);
+        if attempt.state != State::Queued {
+            known.used -= attempt.demand.cpu_milli;
+            for (name, amount) in &attempt.limited {
+                *self.limits.entry(name.clone()).or_default() += amount;
+            }
+        }
+        let leaks = self.has(Mutant::LeakSlot);
+        let Some(worker) = self.workers.get_mut(&attempt.worker) else {
+            return;
+        };
+        worker.holds.remove(&key);
+        let share = worker.share(run);
+        if attempt.state == State::Queued {
+            share.queue.retain(|other| *other != id);
+        } else {
+            share.room.release(key, &attempt.demand);
+            if !leaks {
+                worker.room.release(key, &attempt.demand);
+            }
+        }
+    }
+
+    /// Results of these are durable or not wanted: their workers may forget them.
+    pub(super) fn settle(&mut self, run: RunIx, attempts: &[AttemptId], effects: &mut Vec<Effect>) {
+        let Some(known) = self.runs.get_mut(&run) else {
+            return;
+        };
+        let mut told: BTreeMap<WorkerIx, Vec<AttemptRef>> = BTreeMap::new();
+        for id in attempts {
+            if let Some(worker) = known.unsettled.remove(id) {
+                told.entry(worker).or_default().push(known.attempt_ref(*id));
+            }
+        }
+        for (worker, refs) in told {
+            if let Some(conn) = self.workers.get(&worker).and_then(|worker| worker.conn()) {
+                effects.push(Effect::Send(conn, ToWorker::Settled(refs)));
+            }
+        }
+    }
+
+    pub(super) fn close_run(&mut self, run: RunIx, effects: &mut Vec<Effect>) {
+        let Some(known) = self.runs.get_mut(&run) else {
+            return;
+        };
+        known.closing = true;
+        let mut all: Vec<AttemptId> = known.attempts.keys().copied().collect();
+        all.sort_unstable();
+        self.stop(run, &all, How::Kill, effects);
+        self.after_end(run, effects);
+    }
+
+    /// Forgets a closed run of which nothing is left.
+    fn after_end(&mut self, run: RunIx, effects: &mut Vec<Effect>) {
+        let Some(known) = self.runs.get(&run) else {
+            return;
+        };
+        if !known.closing || !known.attempts.is_empty() {
+            return;
+        }
+        let mut left: Vec<AttemptId> = known.unsettled.keys().copied().collect();
+        left.sort_unstable();
+        self.settle(run, &left, effects);
+        let known = self.runs.remove(&run).expect("it was looked at");
+        self.by_id.remove(&known.id);
+        for worker in self.workers.values_mut() {
+            worker.shares.remove(&run);
+        }
+        effects.push(Effect::RunOver(run));
+    }
+}
+
+/// Takes what is limited over all workers out of a demand: workers know nothing of it.
+fn take_limited(demand: &mut Resources, limits: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let names = limits.keys();
+    names
+        .filter_map(|name| demand.named.remove_entry(name))
+        .collect()
+}
+
+fn end_of(run: RunIx, id: AttemptId, result: Arc<AttemptResult>) -> Effect {
+    let result = Arc::unwrap_or_clone(result);
+    Effect::Tell(run, ExecutorEvent::Ended(id, Box::new(result)))
+}
+
+fn tell_end(run: RunIx, id: AttemptId, outcome: Outcome, effects: &mut Vec<Effect>) {
+    effects.push(end_of(run, id, Arc::new(AttemptResult::bare(outcome))));
+}

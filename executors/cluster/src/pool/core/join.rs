@@ -1,0 +1,259 @@
+//! How workers come: refused, new, or back with what they hold.
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{HostIx, Outcome, WorkerIx};
+
+use super::{
+    ConnIx, Core, Effect,
+    room::Key,
+    state::{Conn, Line, State, Worker},
+};
+use crate::{
+    message::{
+        AttemptRef, Beat, Held, Hello, How, Identity, Refusal, StartAttempt, ToWorker, Welcome,
+    },
+    mutant::Mutant,
+};
+
+impl Core {
+    pub(super) fn hello(
+        &mut self,
+        now: Duration,
+        conn: ConnIx,
+        hello: Hello,
+        effects: &mut Vec<Effect>,
+    ) {
+        if let Err(refusal) = self.may_join(&hello) {
+            let why = refusal.reason.clone();
+            effects.push(Effect::Send(conn, ToWorker::Refused(refusal)));
+            return self.hang_up(conn, &why, effects);
+        }
+        let incarnation = hello.worker.incarnation;
+        let line = Line::Open { conn, heard: now };
+        let ix = match self.by_incarnation.get(&incarnation).copied() {
+            Some(ix) => self.reconnect(ix, line, effects),
+            None => self.take_in(hello.worker, line, effects),
+        };
+        self.conns.insert(conn, Conn::Of(ix));
+        let held = self.reconcile(ix, hello.held, effects);
+        effects.push(Effect::Send(conn, self.welcome(ix, &held)));
+        self.tell_again(conn, ix, held, effects);
+        self.dispatch(ix, effects);
+    }
+
+    fn may_join(&self, hello: &Hello) -> Result<(), Refusal> {
+        let worker = &hello.worker;
+        let config = &self.config;
+        let never = |reason| Refusal {
+            reason,
+            retry: false,
+        };
+        if worker.version != config.version {
+            return Err(never(format!(
+                "the coordinator is dagrun {} and the worker dagrun {}: both must be the same version",
+                config.version, worker.version
+            )));
+        }
+        if worker.platform != config.platform {
+            return Err(never(format!(
+                "the coordinator plans for {} and the worker is {}: results of one are none for the other",
+                config.platform, worker.platform
+            )));
+        }
+        if hello.epoch > config.epoch {
+            return Err(Refusal {
+                reason: format!(
+                    "this coordinator (epoch {}) was replaced: the worker has heard of epoch {}",
+                    config.epoch, hello.epoch
+                ),
+                retry: true,
+            });
+        }
+        match &self.dismissed {
+            Some(why) if !self.by_incarnation.contains_key(&worker.incarnation) => Err(never(
+                format!("the coordinator takes no workers any more: {why}"),
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A worker that was here before and was not lost.
+    fn reconnect(&mut self, ix: WorkerIx, line: Line, effects: &mut Vec<Effect>) -> WorkerIx {
+        let worker = self.workers.get_mut(&ix).expect("it is in the index");
+        let former = worker.conn();
+        worker.line = line;
+        if let Some(former) = former {
+            self.hang_up(former, "its worker has a new connection", effects);
+        }
+        ix
+    }
+
+    fn take_in(
+        &mut self,
+        identity: Arc<Identity>,
+        line: Line,
+        effects: &mut Vec<Effect>,
+    ) -> WorkerIx {
+        let ix = WorkerIx(self.next_worker);
+        self.next_worker += 1;
+        let next = HostIx::from_index(self.hosts.len());
+        let host = *self.hosts.entry(identity.host.clone()).or_insert(next);
+        self.by_incarnation.insert(identity.incarnation, ix);
+        let worker = Worker::new(identity.clone(), host, line);
+        effects.push(Effect::Joined(ix, host, identity));
+        for run in self.runs.keys() {
+            let info = worker.info(ix, &self.config.limits);
+            effects.push(Effect::Tell(*run, ExecutorEvent::WorkerJoined(info)));
+        }
+        self.workers.insert(ix, worker);
+        ix
+    }
+
+    /// Compares what a worker says that it holds with what it was given.
+    fn reconcile(&mut self, ix: WorkerIx, held: Vec<Held>, effects: &mut Vec<Effect>) -> Holding {
+        let mut holding = Holding::default();
+        for item in held {
+            let Some(run) = self.by_id.get(&item.attempt.run).copied() else {
+                holding.refuse(item);
+                continue;
+            };
+            let key = (run, item.attempt.attempt);
+            let known = self.runs.get_mut(&run).expect("it is in the index");
+            match known.attempts.get_mut(&key.1) {
+                Some(attempt) if attempt.worker == ix && attempt.state != State::Queued => {
+                    let began = State::Sent { began: true };
+                    if item.started && attempt.state != began {
+                        attempt.state = began;
+                        effects.push(Effect::Tell(run, ExecutorEvent::Started(key.1)));
+                    }
+                    holding.has.insert(key);
+                }
+                Some(_) => holding.refuse(item),
+                // Its result is here; what happens to it will be told.
+                None if known.unsettled.get(&key.1) == Some(&ix) => {}
+                None => holding.refuse(item),
+            }
+        }
+        holding
+    }
+
+    fn welcome(&self, ix: WorkerIx, holding: &Holding) -> ToWorker {
+        ToWorker::Welcome(Welcome {
+            epoch: self.config.epoch,
+            lease: self.config.lease,
+            beat: self.config.beat,
+            worker: ix.0,
+            drop: holding.drop.clone(),
+            settled: holding.settled.clone(),
+        })
+    }
+
+    /// What a worker may not have heard on its former connection.
+    fn tell_again(
+        &mut self,
+        conn: ConnIx,
+        ix: WorkerIx,
+        holding: Holding,
+        effects: &mut Vec<Effect>,
+    ) {
+        let worker = &self.workers[&ix];
+        if let Some(why) = &worker.dismissed {
+            effects.push(Effect::Send(conn, ToWorker::Leave(why.clone())));
+        }
+        let (has, lacks): (Vec<Key>, Vec<Key>) = worker
+            .holds
+            .iter()
+            .partition(|key| holding.has.contains(key));
+        self.stop_again(conn, &has, effects);
+        self.start_again(conn, ix, lacks, effects);
+    }
+
+    fn stop_again(&self, conn: ConnIx, has: &[Key], effects: &mut Vec<Effect>) {
+        if self.has(Mutant::StopForgotten) {
+            return;
+        }
+        for how in [How::Recall, How::Terminate, How::Kill] {
+            let told = |(run, id): &&Key| self.runs[run].attempts[id].stop == Some(how);
+            let refs: Vec<_> = has
+                .iter()
+                .filter(told)
+                .map(|(run, id)| self.runs[run].attempt_ref(*id))
+                .collect();
+            if !refs.is_empty() {
+                effects.push(Effect::Send(conn, ToWorker::Stop(refs, how)));
+            }
+        }
+    }
+
+    /// Attempts that were on the way when the connection broke.
+    fn start_again(
+        &mut self,
+        conn: ConnIx,
+        ix: WorkerIx,
+        lacks: Vec<Key>,
+        effects: &mut Vec<Effect>,
+    ) {
+        let leaving = self.workers[&ix].leaving;
+        let mut starts = Vec::new();
+        for (run, id) in lacks {
+            let attempt = &self.runs[&run].attempts[&id];
+            let outcome = match attempt.state {
+                State::Sent { began: true } => {
+                    Outcome::Lost("its worker does not know of it any more".into())
+                }
+                _ if attempt.stop.is_some() || leaving => Outcome::Cancelled,
+                _ => {
+                    starts.push(StartAttempt {
+                        attempt: self.runs[&run].attempt_ref(id),
+                        spec: attempt.spec.clone(),
+                        sources: Vec::new(),
+                    });
+                    continue;
+                }
+            };
+            self.end_here(run, id, outcome, effects);
+        }
+        if !starts.is_empty() && !self.has(Mutant::NoResend) {
+            effects.push(Effect::Send(conn, ToWorker::Start(starts)));
+        }
+    }
+
+    pub(super) fn beat(
+        &mut self,
+        conn: ConnIx,
+        ix: WorkerIx,
+        beat: Beat,
+        effects: &mut Vec<Effect>,
+    ) {
+        let worker = self.workers.get_mut(&ix).expect("it has a connection");
+        worker.free_bytes = beat.free_bytes;
+        if !beat.answer {
+            let answer = Beat {
+                answer: true,
+                free_bytes: 0,
+                ..beat
+            };
+            effects.push(Effect::Send(conn, ToWorker::Beat(answer)));
+        }
+    }
+}
+
+/// What of the things that a worker holds is wanted.
+#[derive(Default)]
+struct Holding {
+    has: BTreeSet<Key>,
+    drop: Vec<AttemptRef>,
+    settled: Vec<AttemptRef>,
+}
+
+impl Holding {
+    fn refuse(&mut self, held: Held) {
+        if held.ended {
+            self.settled.push(held.attempt);
+        } else {
+            self.drop.push(held.attempt);
+        }
+    }
+}

@@ -1,0 +1,168 @@
+//! Who is still there: leases, broken connections, workers that leave.
+
+use std::time::Duration;
+
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{Outcome, WorkerIx};
+
+use super::{
+    ConnIx, Core, Effect,
+    room::Key,
+    state::{Conn, Line, State},
+};
+use crate::{message::ToWorker, mutant::Mutant};
+
+impl Core {
+    /// A worker said something.
+    pub(super) fn heard(&mut self, ix: WorkerIx, now: Duration) {
+        let worker = self.workers.get_mut(&ix).expect("it has a connection");
+        if let Line::Open { heard, .. } = &mut worker.line {
+            *heard = now;
+        }
+    }
+
+    pub(super) fn closed(&mut self, now: Duration, conn: ConnIx) {
+        if let Some(Conn::Of(ix)) = self.conns.remove(&conn) {
+            let worker = self.workers.get_mut(&ix).expect("it has a connection");
+            worker.line = Line::Broken { since: now };
+        }
+    }
+
+    pub(super) fn tick(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let last = self.last_tick.replace(now).unwrap_or(now);
+        if now - last > self.config.beat && !self.has(Mutant::AwayIsSilence) {
+            // It was this side that was away: what others said meanwhile may wait unread.
+            return self.give_all_another_lease(now);
+        }
+        self.close_mute(now, effects);
+        let gone: Vec<_> = self
+            .workers
+            .iter()
+            .filter_map(|(ix, worker)| Some((*ix, self.over(now, worker)?)))
+            .collect();
+        for (ix, why) in gone {
+            self.lose(ix, &why, effects);
+        }
+    }
+
+    fn give_all_another_lease(&mut self, now: Duration) {
+        for worker in self.workers.values_mut() {
+            match &mut worker.line {
+                Line::Open { heard, .. } => *heard = now,
+                Line::Broken { since } => *since = now,
+            }
+        }
+    }
+
+    /// Those who connect and say nothing.
+    fn close_mute(&mut self, now: Duration, effects: &mut Vec<Effect>) {
+        let is_late =
+            |conn: &Conn| matches!(conn, Conn::Mute { since } if now - *since >= self.config.lease);
+        let late: Vec<ConnIx> = self
+            .conns
+            .iter()
+            .filter(|(_, conn)| is_late(conn))
+            .map(|(ix, _)| *ix)
+            .collect();
+        for conn in late {
+            self.hang_up(conn, "it did not say who it is", effects);
+        }
+    }
+
+    /// Why a worker counts as lost, if it does.
+    fn over(&self, now: Duration, worker: &super::Worker) -> Option<String> {
+        let name = &worker.identity.name;
+        match worker.line {
+            Line::Open { heard, .. } if now - heard >= self.config.lease => Some(format!(
+                "worker {name} said nothing for {}",
+                seconds(now - heard)
+            )),
+            Line::Broken { .. } if worker.leaving && worker.holds.is_empty() => {
+                Some(format!("worker {name} left"))
+            }
+            Line::Broken { since } if now - since >= self.config.grace => Some(format!(
+                "the connection to worker {name} broke, and it did not come back within {}",
+                seconds(self.config.grace)
+            )),
+            _ => None,
+        }
+    }
+
+    /// Counts a worker as lost: whatever it says from now on is of somebody new.
+    pub(super) fn lose(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
+        let Some(worker) = self.workers.remove(&ix) else {
+            return;
+        };
+        self.by_incarnation.remove(&worker.identity.incarnation);
+        if let Some(conn) = worker.conn() {
+            self.hang_up(conn, why, effects);
+        }
+        effects.push(Effect::Gone(ix, worker.host));
+        for run in self.runs.keys() {
+            let lost = ExecutorEvent::WorkerLost(ix, why.to_owned());
+            effects.push(Effect::Tell(*run, lost));
+        }
+        let queued = worker.shares.iter();
+        let queued = queued.flat_map(|(run, share)| share.queue.iter().map(|id| (*run, *id)));
+        let mut lost: Vec<Key> = worker.holds.iter().copied().chain(queued).collect();
+        lost.sort_unstable();
+        if self.has(Mutant::LossForgotten) {
+            lost.clear();
+        }
+        for (run, id) in lost {
+            self.end_here(run, id, Outcome::Lost(why.to_owned()), effects);
+        }
+        for run in self.runs.values_mut() {
+            run.unsettled.retain(|_, holder| *holder != ix);
+        }
+        self.dispatch_after(ix, effects);
+    }
+
+    /// A worker takes nothing new: what waits for it goes back, what it has not begun it gives back itself.
+    pub(super) fn leaving(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
+        let worker = self.workers.get_mut(&ix).expect("it has a connection");
+        if worker.leaving {
+            return;
+        }
+        worker.leaving = true;
+        tracing::info!(worker = worker.identity.name, why, "a worker leaves");
+        for run in self.runs.keys() {
+            effects.push(Effect::Tell(*run, ExecutorEvent::WorkerDraining(ix)));
+        }
+        let queues = worker.shares.iter_mut();
+        let queued: Vec<Key> = queues
+            .flat_map(|(run, share)| share.queue.iter().map(|id| (*run, *id)))
+            .collect();
+        if self.has(Mutant::QueueForgotten) {
+            return;
+        }
+        for (run, id) in queued {
+            debug_assert_eq!(self.runs[&run].attempts[&id].state, State::Queued);
+            self.end_here(run, id, Outcome::Cancelled, effects);
+        }
+    }
+
+    pub(super) fn drain(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
+        let Some(worker) = self.workers.get_mut(&ix) else {
+            return;
+        };
+        worker.dismissed = Some(why.to_owned());
+        if let Some(conn) = worker.conn() {
+            effects.push(Effect::Send(conn, ToWorker::Leave(why.to_owned())));
+        }
+        self.leaving(ix, why, effects);
+    }
+
+    pub(super) fn dismiss(&mut self, why: &str, effects: &mut Vec<Effect>) {
+        self.dismissed = Some(why.to_owned());
+        let all: Vec<WorkerIx> = self.workers.keys().copied().collect();
+        for ix in all {
+            self.drain(ix, why, effects);
+        }
+    }
+}
+
+/// A duration for people.
+fn seconds(duration: Duration) -> String {
+    format!("{:.1} s", duration.as_secs_f64())
+}

@@ -1,0 +1,241 @@
+//! The state machine of a coordinator: events and a time in, effects out. No sockets, clocks, files or randomness.
+//!
+//! What it promises, whatever is lost, late or told twice:
+//! - every attempt that a run submits ends towards it exactly once;
+//! - only the worker that an attempt was given to can end it, and only while it is not counted as lost;
+//! - a worker is given no more than it has room for, besides what a run itself gave it ahead.
+
+mod attempts;
+mod dispatch;
+mod join;
+mod lease;
+mod room;
+mod state;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, HostIx, WorkerIx};
+use rustc_hash::FxHashMap;
+
+use crate::{
+    message::{Extra, FromWorker, Identity, Incarnation, Platform, ToWorker},
+    mutant::{Mutant, Mutants},
+};
+use state::{Conn, Run, Worker};
+
+/// A connection of a worker, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnIx(pub u64);
+
+/// A run, never used again.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct RunIx(pub u32);
+
+/// On what terms a coordinator works. Durations are of a monotonic clock.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The version that workers must have.
+    pub version: String,
+    /// What workers must have been built for: it is part of every action's digest.
+    pub platform: Platform,
+    /// Greater than that of any earlier coordinator in the same place.
+    pub epoch: u64,
+    /// A worker that is silent for so long is lost.
+    pub lease: Duration,
+    /// How often a worker says something.
+    pub beat: Duration,
+    /// How long a worker whose connection broke may take to come back.
+    pub grace: Duration,
+    /// Named resources, in thousandths, that all workers together may use at a time.
+    pub limits: BTreeMap<String, u64>,
+}
+
+impl Config {
+    /// The usual terms.
+    pub fn new(version: impl Into<String>, epoch: u64) -> Self {
+        Self {
+            version: version.into(),
+            platform: Platform::here(),
+            epoch,
+            lease: Duration::from_secs(10),
+            beat: Duration::from_secs(2),
+            grace: Duration::from_secs(2),
+            limits: BTreeMap::new(),
+        }
+    }
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum Event {
+    /// Somebody connected.
+    Opened(ConnIx),
+    /// A connection brought a message.
+    Message(ConnIx, FromWorker),
+    /// A connection is over, with why.
+    Closed(ConnIx, String),
+    /// Time has passed. To be told at least four times a beat.
+    Tick,
+    /// A run begins; its id is new.
+    RunOpened {
+        /// Its number here.
+        run: RunIx,
+        /// Its id.
+        id: Arc<str>,
+        /// Higher goes first.
+        priority: i32,
+    },
+    /// A run takes no more; all of it is killed.
+    RunClosed(RunIx),
+    /// A run gives attempts to a worker.
+    Submit(RunIx, WorkerIx, Vec<AttemptSpec>),
+    /// A run stops attempts: by TERM, or by KILL.
+    Cancel(RunIx, Vec<AttemptId>, bool),
+    /// A run wants back what has not begun.
+    Recall(RunIx, Vec<AttemptId>),
+    /// Results of these are durable or not wanted.
+    Settled(RunIx, Vec<AttemptId>),
+    /// A worker is to take nothing new and go; why.
+    Drain(WorkerIx, String),
+    /// All workers are to go; why.
+    Dismiss(String),
+}
+
+/// What is to be done, in order.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Effect {
+    /// Send a message. Where that fails, [`Event::Closed`] follows.
+    Send(ConnIx, ToWorker),
+    /// Close a connection after what was sent; why. No event answers.
+    Close(ConnIx, String),
+    /// Tell a run.
+    Tell(RunIx, ExecutorEvent),
+    /// A result came in: its blobs are on the worker's host.
+    Landed(WorkerIx, Arc<AttemptResult>, Arc<Extra>),
+    /// A worker is there.
+    Joined(WorkerIx, HostIx, Arc<Identity>),
+    /// A worker is gone.
+    Gone(WorkerIx, HostIx),
+    /// Nothing of a closed run is left.
+    RunOver(RunIx),
+}
+
+/// The state of a coordinator.
+#[derive(Debug)]
+pub struct Core {
+    config: Config,
+    conns: BTreeMap<ConnIx, Conn>,
+    workers: BTreeMap<WorkerIx, Worker>,
+    by_incarnation: FxHashMap<Incarnation, WorkerIx>,
+    next_worker: u32,
+    hosts: FxHashMap<String, HostIx>,
+    runs: BTreeMap<RunIx, Run>,
+    by_id: FxHashMap<Arc<str>, RunIx>,
+    /// What is left of the limits.
+    limits: BTreeMap<String, u64>,
+    last_tick: Option<Duration>,
+    /// Why all have to go.
+    dismissed: Option<String>,
+    mutants: Mutants,
+}
+
+impl Core {
+    /// A coordinator without workers and runs.
+    pub fn new(config: Config) -> Self {
+        Self {
+            limits: config.limits.clone(),
+            config,
+            conns: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            by_incarnation: FxHashMap::default(),
+            next_worker: 0,
+            hosts: FxHashMap::default(),
+            runs: BTreeMap::new(),
+            by_id: FxHashMap::default(),
+            last_tick: None,
+            dismissed: None,
+            mutants: Mutants::default(),
+        }
+    }
+
+    /// Takes an event; appends what is to be done. `now` is of a monotonic clock, since any moment.
+    pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+        match event {
+            Event::Opened(conn) => {
+                self.conns.insert(conn, Conn::Mute { since: now });
+            }
+            Event::Message(conn, message) => self.message(now, conn, message, effects),
+            Event::Closed(conn, _) => self.closed(now, conn),
+            Event::Tick => self.tick(now, effects),
+            Event::RunOpened { run, id, priority } => self.open_run(run, id, priority, effects),
+            Event::RunClosed(run) => self.close_run(run, effects),
+            Event::Submit(run, worker, specs) => self.submit(run, worker, specs, effects),
+            Event::Cancel(run, attempts, kill) => self.cancel(run, &attempts, kill, effects),
+            Event::Recall(run, attempts) => self.recall(run, &attempts, effects),
+            Event::Settled(run, attempts) => self.settle(run, &attempts, effects),
+            Event::Drain(worker, why) => self.drain(worker, &why, effects),
+            Event::Dismiss(why) => self.dismiss(&why, effects),
+        }
+    }
+
+    fn message(
+        &mut self,
+        now: Duration,
+        conn: ConnIx,
+        message: FromWorker,
+        effects: &mut Vec<Effect>,
+    ) {
+        match (self.conns.get(&conn), message) {
+            (Some(Conn::Mute { .. }), FromWorker::Hello(hello)) => {
+                self.hello(now, conn, *hello, effects);
+            }
+            (Some(Conn::Of(worker)), message) => {
+                let worker = *worker;
+                self.heard(worker, now);
+                self.word(conn, worker, message, effects);
+            }
+            (Some(Conn::Mute { .. }), _) => {
+                self.hang_up(conn, "it did not introduce itself first", effects);
+            }
+            // Closed by this side; what is still on its way says nothing.
+            (None, _) => {}
+        }
+    }
+
+    /// A message of a worker on its present connection.
+    fn word(
+        &mut self,
+        conn: ConnIx,
+        worker: WorkerIx,
+        message: FromWorker,
+        effects: &mut Vec<Effect>,
+    ) {
+        match message {
+            FromWorker::Hello(_) => self.hang_up(conn, "it introduced itself twice", effects),
+            FromWorker::Beat(beat) => self.beat(conn, worker, beat, effects),
+            FromWorker::Progress(progress) => self.progress(worker, progress, effects),
+            FromWorker::Leaving(why) => self.leaving(worker, &why, effects),
+        }
+    }
+
+    fn open_run(&mut self, run: RunIx, id: Arc<str>, priority: i32, effects: &mut Vec<Effect>) {
+        self.by_id.insert(id.clone(), run);
+        self.runs.insert(run, Run::new(id, priority));
+        let here = self.workers.iter().filter(|(_, worker)| !worker.leaving);
+        for (ix, worker) in here {
+            let info = worker.info(*ix, &self.config.limits);
+            effects.push(Effect::Tell(run, ExecutorEvent::WorkerJoined(info)));
+        }
+    }
+
+    /// Closes a connection whose worker did wrong, or that has another now.
+    fn hang_up(&mut self, conn: ConnIx, why: &str, effects: &mut Vec<Effect>) {
+        self.conns.remove(&conn);
+        effects.push(Effect::Close(conn, why.to_owned()));
+    }
+
+    fn has(&self, mutant: Mutant) -> bool {
+        self.mutants.has(mutant)
+    }
+}

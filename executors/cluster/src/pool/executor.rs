@@ -1,0 +1,134 @@
+//! The executor of one run: what its driver says goes to the pool.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
+
+use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, WorkerIx};
+use dagrun_store::Store;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::{
+    Event, RunIx,
+    actor::Input,
+    inputs::{Inputs, Ready},
+};
+
+/// How long a shutdown waits for workers that do not answer: they are lost long before.
+const SHUTDOWN: Duration = Duration::from_secs(60);
+
+/// What a run brings with it.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// Its id; new at every start of its driver.
+    pub id: String,
+    /// Higher goes first; 0 is usual.
+    pub priority: i32,
+    /// The folder that workspace inputs are relative to.
+    pub project: PathBuf,
+    /// The coordinator's store: workspace inputs are put there when they are first needed.
+    pub store: Store,
+}
+
+/// Runs the attempts of one run on all workers of a pool.
+pub struct RunExecutor {
+    run: RunIx,
+    id: Arc<str>,
+    priority: i32,
+    inbox: UnboundedSender<Input>,
+    events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>>,
+    inputs: Inputs,
+}
+
+impl fmt::Debug for RunExecutor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("RunExecutor").field(&self.id).finish()
+    }
+}
+
+impl RunExecutor {
+    pub(super) fn new(run: RunIx, options: RunOptions, inbox: UnboundedSender<Input>) -> Self {
+        let events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>> = Arc::default();
+        let ready = {
+            let (inbox, events) = (inbox.clone(), events.clone());
+            move |ready| match ready {
+                Ready::Submit(worker, spec) => {
+                    let _ = inbox.send(Input::Event(Event::Submit(run, worker, vec![spec])));
+                }
+                Ready::End(id, outcome) => {
+                    if let Some(events) = events.get() {
+                        let result = Box::new(AttemptResult::bare(outcome));
+                        let _ = events.send(ExecutorEvent::Ended(id, result));
+                    }
+                }
+            }
+        };
+        Self {
+            run,
+            id: options.id.into(),
+            priority: options.priority,
+            inbox,
+            events,
+            inputs: Inputs::new(options.project, options.store, Box::new(ready)),
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // A pool that is gone has ended all that it had.
+        let _ = self.inbox.send(Input::Event(event));
+    }
+}
+
+impl Executor for RunExecutor {
+    fn start(&self, events: UnboundedSender<ExecutorEvent>) {
+        let first = self.events.set(events.clone());
+        assert!(first.is_ok(), "an executor is started once");
+        let open = Input::OpenRun(self.run, self.id.clone(), self.priority, events);
+        let _ = self.inbox.send(open);
+    }
+
+    fn submit(&self, worker: WorkerIx, attempts: Vec<AttemptSpec>) {
+        let ready = |spec: &AttemptSpec| self.inputs.are_there(spec);
+        let (ready, lacking): (Vec<_>, Vec<_>) = attempts.into_iter().partition(ready);
+        if !ready.is_empty() {
+            self.tell(Event::Submit(self.run, worker, ready));
+        }
+        if !lacking.is_empty() {
+            self.inputs.provide(worker, lacking);
+        }
+    }
+
+    fn cancel(&self, attempts: &[AttemptId], kill: bool) {
+        self.inputs.cancel(attempts, |rest| {
+            self.tell(Event::Cancel(self.run, rest, kill));
+        });
+    }
+
+    fn recall(&self, attempts: &[AttemptId]) {
+        self.inputs.cancel(attempts, |rest| {
+            self.tell(Event::Recall(self.run, rest));
+        });
+    }
+
+    fn settled(&self, attempts: &[AttemptId]) {
+        self.tell(Event::Settled(self.run, attempts.to_vec()));
+    }
+
+    fn shutdown(&self) {
+        self.inputs.close();
+        let (done, is_over) = std::sync::mpsc::channel();
+        if self.inbox.send(Input::CloseRun(self.run, done)).is_ok() {
+            let _ = is_over.recv_timeout(SHUTDOWN);
+        }
+    }
+}
+
+impl Drop for RunExecutor {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}

@@ -1,0 +1,175 @@
+//! The coordinator's side: the workers that there are, and the attempts of all runs on them.
+//!
+//! Owns: [`Core`], the state machine that decides; the `Workers` service that carries its words; [`Pool`], which runs both on
+//! a thread of its own; and [`RunExecutor`], which the driver of a run sees. Knows nothing of plans, schedules or journals.
+
+mod actor;
+mod core;
+mod executor;
+mod inputs;
+mod service;
+
+use std::{
+    io,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use dagrun_model::HostIx;
+use dagrun_proto::v1::workers_server::WorkersServer;
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, watch},
+};
+
+use crate::{
+    message::{Extra, Identity},
+    net::{Listener, MESSAGE, Routes},
+};
+use actor::{Actor, Input};
+
+pub use self::{
+    core::{Config, ConnIx, Core, Effect, Event, RunIx},
+    executor::{RunExecutor, RunOptions},
+};
+
+/// Messages of workers that wait to be looked at; beyond them workers wait.
+const INBOX: usize = 4096;
+/// How long a shutdown waits for workers to go.
+const GOODBYE: Duration = Duration::from_secs(10);
+
+/// Somebody who wants to know which blobs are where.
+pub trait Witness: Send + Sync {
+    /// A worker is there; its blobs are served at an address, if they are.
+    fn joined(&self, host: HostIx, worker: &Identity);
+    /// A worker is gone.
+    fn gone(&self, host: HostIx, worker: &Identity);
+    /// A result came in from a worker: its blobs, and those fetched for it, are on that host. Told before the run hears of it.
+    fn landed(&self, host: HostIx, result: &dagrun_model::AttemptResult, extra: &Extra);
+}
+
+/// A coordinator's workers. Dropping it closes all connections and ends its thread.
+#[derive(Debug)]
+pub struct Pool {
+    shared: Shared,
+    runtime: Handle,
+    /// Dropped to end the thread.
+    stop: Option<mpsc::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What handles to a pool have in common.
+#[derive(Clone, Debug)]
+struct Shared {
+    inbox: mpsc::UnboundedSender<Input>,
+    next_run: Arc<AtomicU32>,
+    workers: watch::Receiver<usize>,
+}
+
+impl Pool {
+    /// Starts the pool's thread.
+    ///
+    /// # Errors
+    /// When the thread or its runtime cannot be started.
+    pub fn start(config: Config, witness: Option<Arc<dyn Witness>>) -> io::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let handle = runtime.handle().clone();
+        let (inbox, commands) = mpsc::unbounded_channel();
+        let (count, workers) = watch::channel(0);
+        let (stop, mut stopped) = mpsc::channel::<()>(1);
+        let actor = Actor::new(config, witness, count, commands);
+        let thread = std::thread::Builder::new()
+            .name("dagrun-pool".into())
+            .spawn(move || {
+                runtime.block_on(async {
+                    tokio::select! {
+                        () = actor.run() => {}
+                        _ = stopped.recv() => {}
+                    }
+                });
+                // Blocking work of services is not waited for.
+                runtime.shutdown_background();
+            })?;
+        Ok(Self {
+            shared: Shared {
+                inbox,
+                next_run: Arc::default(),
+                workers,
+            },
+            runtime: handle,
+            stop: Some(stop),
+            thread: Some(thread),
+        })
+    }
+
+    /// Takes connections from a listener, for workers and for the given other services.
+    pub fn serve(&self, listener: Listener, others: Routes) {
+        let (words, heard) = mpsc::channel(INBOX);
+        // The actor hears of the channel before anything comes through it.
+        let _ = self.shared.inbox.send(Input::Listen(heard));
+        let service = service::Service::new(words, Arc::new(AtomicU64::new(next_listener() << 32)));
+        let workers = WorkersServer::new(service)
+            .max_decoding_message_size(MESSAGE)
+            .max_encoding_message_size(MESSAGE);
+        let routes = others.add_service(workers);
+        self.runtime.spawn(crate::net::serve(listener, routes));
+    }
+
+    /// An executor for a run, by which it sees all workers.
+    pub fn executor(&self, options: RunOptions) -> Arc<RunExecutor> {
+        let run = RunIx(self.shared.next_run.fetch_add(1, Ordering::Relaxed));
+        Arc::new(RunExecutor::new(run, options, self.shared.inbox.clone()))
+    }
+
+    /// The runtime of the pool, for services that go with it. It has one thread: nothing on it may block.
+    pub fn runtime(&self) -> &Handle {
+        &self.runtime
+    }
+
+    /// How many workers there are.
+    pub fn workers(&self) -> usize {
+        *self.shared.workers.borrow()
+    }
+
+    /// Tells all workers to go, and waits a while until they have.
+    pub fn dismiss(&self, why: &str) {
+        let _ = self
+            .shared
+            .inbox
+            .send(Input::Event(Event::Dismiss(why.to_owned())));
+        let mut workers = self.shared.workers.clone();
+        let gone = async move {
+            let none = workers.wait_for(|workers| *workers == 0);
+            let _ = tokio::time::timeout(GOODBYE, none).await;
+        };
+        let (done, is_done) = std::sync::mpsc::channel();
+        self.runtime.spawn(async move {
+            gone.await;
+            let _ = done.send(());
+        });
+        let _ = is_done.recv();
+    }
+}
+
+/// Connections of different listeners have different numbers.
+fn next_listener() -> u64 {
+    static LISTENERS: AtomicU64 = AtomicU64::new(1);
+    LISTENERS.fetch_add(1, Ordering::Relaxed)
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the thread of the pool panicked");
+        }
+    }
+}

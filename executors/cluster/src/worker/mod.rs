@@ -1,0 +1,315 @@
+//! A worker process: carries out what its [`session::Core`](crate::session::Core) decides, between a coordinator and a local executor.
+//!
+//! Owns: the connection, the clock, and the bridge to any [`Executor`] that it is given. Adds nothing to how nodes run.
+
+mod connection;
+pub mod host;
+mod sync;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_model::{
+    Action, Artifact, AttemptId, AttemptResult, AttemptSpec, InputSource, WorkerIx,
+};
+use dagrun_store::Store;
+use tokio::sync::mpsc;
+
+use crate::{
+    message::{Extra, Identity, StartAttempt},
+    net::Address,
+    pool::ConnIx,
+    session::{Config, Core, Effect, Event, Exit, Link},
+};
+use connection::{Connection, Word};
+use sync::Syncer;
+
+/// What is taken at once, so that one message tells it all.
+const BATCH: usize = 256;
+/// How often time is told while there is no connection, and while there is.
+const TICKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// How long the last words may take to get out.
+const FAREWELL: Duration = Duration::from_secs(1);
+
+/// What a worker is made of.
+#[derive(Debug)]
+pub struct WorkerOptions {
+    /// The coordinator.
+    pub address: Address,
+    /// Who it is.
+    pub identity: Identity,
+    /// Its host's store, which its executor uses too.
+    pub store: Store,
+    /// How long it tries to reach a coordinator that it has never reached.
+    pub reach: Duration,
+    /// How long it tries to reach one that it had reached; `None` for as long as it lives.
+    pub linger: Option<Duration>,
+}
+
+/// What a worker is told by whoever started it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// Take nothing new, finish what began within this time, and go; why.
+    Leave(Duration, String),
+    /// Go at once.
+    Quit,
+}
+
+/// What is worth a line to whoever looks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notice {
+    /// The coordinator took it.
+    Joined,
+    /// The connection is over, and will be made again; why.
+    Disconnected(String),
+}
+
+/// Runs a worker until it is over. Blocks.
+///
+/// # Errors
+/// When its runtime cannot be started. How it ended otherwise is in the [`Exit`].
+pub fn run(
+    options: WorkerOptions,
+    local: Arc<dyn Executor>,
+    orders: mpsc::UnboundedReceiver<Order>,
+    notices: &dyn Fn(Notice),
+) -> std::io::Result<Exit> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let exit = runtime.block_on(async {
+        let mut worker = Worker::new(options, local.clone(), notices)?;
+        Ok(worker.run(orders).await)
+    });
+    local.shutdown();
+    exit
+}
+
+struct Worker<'a> {
+    core: Core,
+    clock: Instant,
+    effects: Vec<Effect>,
+    address: Address,
+    local: Arc<dyn Executor>,
+    events: mpsc::UnboundedReceiver<ExecutorEvent>,
+    connection: Option<Connection>,
+    words: mpsc::Sender<(ConnIx, Word)>,
+    heard: mpsc::Receiver<(ConnIx, Word)>,
+    syncer: Syncer,
+    synced: mpsc::UnboundedReceiver<Vec<(AttemptId, AttemptResult)>>,
+    notices: &'a dyn Fn(Notice),
+    was_up: bool,
+    last_words: String,
+    exit: Option<Exit>,
+}
+
+impl<'a> Worker<'a> {
+    fn new(
+        options: WorkerOptions,
+        local: Arc<dyn Executor>,
+        notices: &'a dyn Fn(Notice),
+    ) -> std::io::Result<Self> {
+        let seed = u64::from_le_bytes(
+            *options
+                .identity
+                .incarnation
+                .0
+                .first_chunk()
+                .expect("16 bytes"),
+        );
+        let core = Core::new(Config {
+            identity: Arc::new(options.identity),
+            reach: options.reach,
+            linger: options.linger,
+            seed,
+        });
+        let (sender, events) = mpsc::unbounded_channel();
+        local.start(sender);
+        let (words, heard) = mpsc::channel(BATCH);
+        let (done, synced) = mpsc::unbounded_channel();
+        Ok(Self {
+            core,
+            clock: Instant::now(),
+            effects: Vec::new(),
+            address: options.address,
+            local,
+            events,
+            connection: None,
+            words,
+            heard,
+            syncer: Syncer::start(options.store, done)?,
+            synced,
+            notices,
+            was_up: false,
+            last_words: String::new(),
+            exit: None,
+        })
+    }
+
+    async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Exit {
+        self.tell(Event::Tick);
+        loop {
+            self.carry_out();
+            if let Some(exit) = self.exit.take() {
+                if let Some(connection) = self.connection.take() {
+                    connection.finish(FAREWELL).await;
+                }
+                return exit;
+            }
+            let tick = match self.core.link() {
+                Link::Up { .. } => TICKS.1,
+                _ => TICKS.0,
+            };
+            tokio::select! {
+                order = orders.recv() => match order {
+                    Some(Order::Leave(within, why)) => self.tell(Event::Leave(within, why)),
+                    Some(Order::Quit) => return Exit::Left,
+                    // Whoever could give orders is gone.
+                    None => return Exit::Left,
+                },
+                Some((conn, word)) = self.heard.recv() => self.hear(conn, word),
+                Some(event) = self.events.recv() => self.take_events(event),
+                Some(results) = self.synced.recv() => self.take_synced(results),
+                () = tokio::time::sleep(tick) => {}
+            }
+            self.tell(Event::Tick);
+        }
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.core
+            .handle(self.clock.elapsed(), event, &mut self.effects);
+        let is_up = matches!(self.core.link(), Link::Up { .. });
+        if is_up != self.was_up {
+            self.was_up = is_up;
+            (self.notices)(if is_up {
+                Notice::Joined
+            } else {
+                Notice::Disconnected(std::mem::take(&mut self.last_words))
+            });
+        }
+    }
+
+    fn hear(&mut self, conn: ConnIx, word: Word) {
+        let mut next = Some((conn, word));
+        for _ in 0..BATCH {
+            let Some((conn, word)) = next else {
+                return;
+            };
+            let event = match word {
+                Word::Connected => Event::Connected(conn),
+                Word::Message(message) => Event::Message(conn, message),
+                Word::Closed(why) => {
+                    self.last_words.clone_from(&why);
+                    Event::Closed(conn, why)
+                }
+            };
+            self.tell(event);
+            next = self.heard.try_recv().ok();
+        }
+    }
+
+    /// Takes what the executor said; what has blobs is made durable first.
+    fn take_events(&mut self, first: ExecutorEvent) {
+        let (mut started, mut ended, mut to_sync) = (Vec::new(), Vec::new(), Vec::new());
+        let mut next = Some(first);
+        for _ in 0..BATCH {
+            match next {
+                None => break,
+                Some(ExecutorEvent::Started(id)) => started.push(id),
+                Some(ExecutorEvent::Ended(id, result)) if sync::has_blobs(&result) => {
+                    to_sync.push((id, *result));
+                }
+                Some(ExecutorEvent::Ended(id, result)) => {
+                    ended.push((id, *result, Extra::default()));
+                }
+                Some(ExecutorEvent::WorkerLost(_, why)) => {
+                    self.tell(Event::Leave(Duration::ZERO, why));
+                }
+                Some(ExecutorEvent::WorkerJoined(_) | ExecutorEvent::WorkerDraining(_)) => {}
+            }
+            next = self.events.try_recv().ok();
+        }
+        if !started.is_empty() {
+            self.tell(Event::Started(started));
+        }
+        if !ended.is_empty() {
+            self.tell(Event::Ended(ended));
+        }
+        if !to_sync.is_empty() {
+            self.syncer.sync(to_sync);
+        }
+    }
+
+    fn take_synced(&mut self, results: Vec<(AttemptId, AttemptResult)>) {
+        let ended = results.into_iter();
+        let ended = ended.map(|(id, result)| (id, result, Extra::default()));
+        self.tell(Event::Ended(ended.collect()));
+    }
+
+    fn carry_out(&mut self) {
+        while !self.effects.is_empty() {
+            for effect in std::mem::take(&mut self.effects) {
+                self.execute(effect);
+            }
+        }
+    }
+
+    fn execute(&mut self, effect: Effect) {
+        match effect {
+            Effect::Connect(conn) => {
+                let words = self.words.clone();
+                self.connection = Some(Connection::make(conn, self.address.clone(), words));
+            }
+            Effect::Send(conn, message) => {
+                if let Some(connection) = self.connection.as_ref().filter(|c| c.conn == conn)
+                    && let Err(why) = connection.send(&message)
+                {
+                    self.tell(Event::Closed(conn, why));
+                }
+            }
+            Effect::Close(conn) => {
+                if let Some(connection) = self.connection.take_if(|c| c.conn == conn) {
+                    // What was sent still gets out.
+                    tokio::spawn(connection.finish(FAREWELL));
+                }
+            }
+            Effect::Submit(starts, locals) => {
+                let specs = starts.into_iter().zip(locals).map(localised);
+                self.local.submit(WorkerIx(0), specs.collect());
+            }
+            Effect::Cancel(ids, kill) => self.local.cancel(&ids, kill),
+            Effect::Recall(ids) => self.local.recall(&ids),
+            Effect::Exit(exit) => self.exit = Some(exit),
+        }
+    }
+}
+
+/// An attempt as the local executor is to see it: by its own id, with all inputs from the store.
+fn localised((start, local): (StartAttempt, AttemptId)) -> AttemptSpec {
+    let mut spec = Arc::unwrap_or_clone(start.spec);
+    spec.attempt = local;
+    spec.run = Some(start.attempt.run);
+    let is_file = |source: &InputSource| matches!(source, InputSource::Workspace { .. });
+    if spec
+        .action
+        .inputs
+        .iter()
+        .any(|input| is_file(&input.source))
+    {
+        store_inputs(Arc::make_mut(&mut spec.action));
+    }
+    spec
+}
+
+/// Workspace files are in the store under their digest.
+fn store_inputs(action: &mut Action) {
+    for input in &mut action.inputs {
+        if let InputSource::Workspace { blob, .. } = input.source {
+            input.source = InputSource::Stored(Artifact::File(blob));
+        }
+    }
+}
