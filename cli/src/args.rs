@@ -114,6 +114,12 @@ pub(crate) enum Command {
     /// Jobs with median and 95 % times, CPU, memory and bytes; the critical path; the slowest attempts; time by phase; what hits saved;
     /// failures. The page has a time line of every slot too, needs no network and runs no script.
     Report(ReportArgs),
+    /// Run nodes for a coordinator on another host
+    ///
+    /// Until it is told to stop: SIGTERM (also Ctrl-C) takes nothing new, finishes what began within `--leave-within`, and hands the
+    /// rest back; a second one ends at once. A broken connection is made again, and what runs goes on meanwhile. Secrets, the grace
+    /// time and named resources are those of this host's dagrun.toml.
+    Worker(WorkerArgs),
     /// Look at studies, also while a run goes on with one
     ///
     /// From a study's own log: the pipeline is not looked at, and nothing runs.
@@ -249,6 +255,9 @@ pub(crate) struct RunArgs {
     /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
+    /// Run nodes in so many worker processes on this machine, as a cluster does on many; they share `-j`
+    #[arg(long, value_name = "N")]
+    pub(crate) workers: Option<usize>,
     /// Start nothing new after the first failure; default: go on with what does not depend on it
     #[arg(long)]
     pub(crate) fail_fast: bool,
@@ -271,6 +280,43 @@ pub(crate) struct RunArgs {
     /// told trials; default: go on with it, and refuse where it was another one
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) study: Option<StudyChoice>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WorkerArgs {
+    /// The coordinator, as HOST:PORT or unix:PATH
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) connect: String,
+    /// CPUs for nodes; default: `jobs` in dagrun.toml, else the number of CPUs
+    #[arg(long, value_name = "N")]
+    pub(crate) slots: Option<usize>,
+    /// Memory for nodes; default: `memory` in dagrun.toml, else what the machine has free
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) memory: Option<String>,
+    /// A named resource that it has besides those in dagrun.toml: NAME=AMOUNT
+    #[arg(long = "resource", value_name = "NAME=AMOUNT")]
+    pub(crate) resources: Vec<String>,
+    /// Something to know of it: NAME=VALUE
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    pub(crate) labels: Vec<String>,
+    /// The executor profile that it serves: jobs with `executor: NAME` go nowhere else
+    #[arg(long, value_name = "NAME")]
+    pub(crate) profile: Option<String>,
+    /// What it is called; default: the name of the host
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// How long what runs may take to end once it is told to stop
+    #[arg(long, value_name = "DURATION", default_value = "30s")]
+    pub(crate) leave_within: String,
+    /// How long to try to reach the coordinator at first
+    #[arg(long, value_name = "DURATION", default_value = "10s")]
+    pub(crate) reach_within: String,
+    /// It is part of a run on this machine, of the process with this id: ends with it, and keeps quiet
+    #[arg(long, value_name = "PID", hide = true)]
+    pub(crate) part_of: Option<u32>,
+    /// The name of its work folder
+    #[arg(long, value_name = "NAME", hide = true)]
+    pub(crate) work_name: Option<String>,
 }
 
 /// What becomes of a former study of the same name.

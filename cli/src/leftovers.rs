@@ -7,6 +7,7 @@ use dagrun_worker::{clear_dead_run, uncleared_runs};
 use crate::{
     say,
     term::{Ink, Style, plural_of},
+    workers::run_of,
 };
 
 /// Clears what dead runs of a workspace left in the cache. Its lock is held by the caller, so no run of it is live; one that
@@ -16,8 +17,9 @@ pub(crate) fn clear(workspace: &Workspace, store: &Store, style: Style) -> Vec<S
     let own = workspace.runs();
     let mut warnings = Vec::new();
     for run in uncleared_runs(&work) {
-        let is_own = own.binary_search_by(|own| own.0.cmp(&run)).is_ok();
-        if !is_own || store.is_leased(&run).unwrap_or(true) {
+        let whose = run_of(&run).to_owned();
+        let is_own = own.binary_search_by(|own| own.0.cmp(&whose)).is_ok();
+        if !is_own || store.is_leased(&whose).unwrap_or(true) {
             continue;
         }
         let killed = clear_dead_run(&work, &run);

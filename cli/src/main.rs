@@ -10,8 +10,10 @@ mod leftovers;
 mod load;
 mod resolve;
 mod settings;
+mod signals;
 mod term;
 mod trial;
+mod workers;
 
 use std::{ffi::OsString, process::ExitCode};
 

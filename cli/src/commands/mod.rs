@@ -12,6 +12,7 @@ mod report;
 mod run;
 mod small;
 mod study;
+mod worker;
 
 use std::path::{Path, PathBuf};
 
@@ -37,6 +38,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Runs(args) => report::runs(&args),
         Command::Show(args) => report::show(&args, style),
         Command::Report(args) => report::report(&args),
+        Command::Worker(args) => worker::worker(&args, &global, style),
         Command::Study(command) => study::study(&command, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),

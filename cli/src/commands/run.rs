@@ -30,13 +30,14 @@ use crate::{
     settings::Settings,
     term::{Ink, Progress, Style, plural, shell_word},
     trial,
+    workers::{self, Division},
 };
 
 /// Events that a subscriber may lag behind; the journal has them all.
 const QUEUE: usize = 65_536;
 
 /// The most slots: each may be a process with pipes, on one machine.
-const MAX_SLOTS: usize = 4096;
+pub(crate) const MAX_SLOTS: usize = 4096;
 
 pub(crate) fn run(args: &RunArgs, global: &Global, style: Style) -> Done {
     let mode = match args.study {
@@ -80,11 +81,7 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
     if let Some(path) = &args.events {
         followers.ndjson(path)?;
     }
-    let executor = executor(
-        &ready.loaded.settings,
-        ready.planned.store.clone(),
-        ready.slots,
-    );
+    let executor = ready.executor();
     let summary = dagrun_run::run(ready.request(
         args,
         progress.begin_with(executor),
@@ -105,6 +102,7 @@ pub(crate) struct Ready {
     force: Force,
     warnings: Vec<String>,
     slots: usize,
+    division: Option<Division>,
     lock: Option<WorkspaceLock>,
     rerun: String,
     style: Style,
@@ -133,7 +131,11 @@ impl Ready {
         enough_files()?;
         let mut warnings = planned.warnings.clone();
         warnings.extend(leftovers::clear(&planned.workspace, &planned.store, style));
-        let slots = slots(args.jobs.unwrap_or(loaded.settings.jobs.value))?;
+        let usual = loaded.settings.jobs.value;
+        let division = args.workers.map(|n| Division::new(n, args.jobs, usual));
+        let division = division.transpose()?;
+        let asked = division.map_or(args.jobs.unwrap_or(usual), Division::slots);
+        let slots = slots(asked)?;
         Ok(Self {
             rerun: rerun_command(&args.work.pipeline),
             loaded,
@@ -142,9 +144,20 @@ impl Ready {
             force,
             warnings,
             slots,
+            division,
             lock: Some(lock),
             style,
         })
+    }
+
+    /// What runs nodes: this process, or workers beside it.
+    fn executor(&self) -> ExecutorFactory {
+        let settings = &self.loaded.settings;
+        let store = self.planned.store.clone();
+        match self.division {
+            Some(division) => workers::executor(division, settings, store),
+            None => executor(settings, store, self.slots),
+        }
     }
 
     fn jobs_of_trials(&self) -> Option<BTreeSet<String>> {
@@ -450,61 +463,18 @@ fn rerun_command(pipeline: &Pipeline) -> String {
 
 /// First signal: TERM to the nodes. Second: KILL.
 pub(crate) fn handle_signals(stop: StopHandle, style: Style) -> Result<(), CliError> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (ready, is_ready) = std::sync::mpsc::channel();
-    let listen = move || {
-        let runtime = match tokio::runtime::Builder::new_current_thread()
-            .enable_io()
-            .build()
-        {
-            Ok(runtime) => runtime,
-            Err(error) => return drop(ready.send(Err(error))),
-        };
-        runtime.block_on(async {
-            let signals = (|| {
-                Ok((
-                    signal(SignalKind::interrupt())?,
-                    signal(SignalKind::terminate())?,
-                    signal(SignalKind::hangup())?,
-                ))
-            })();
-            let (mut interrupt, mut terminate, mut hangup) = match signals {
-                Ok(signals) => signals,
-                Err(error) => return drop(ready.send(Err(error))),
-            };
-            let _ = ready.send(Ok(()));
-            let mut asked = Stop::Terminate;
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                    _ = hangup.recv() => {}
-                }
-                stop.stop(asked);
-                match asked {
-                    Stop::Terminate => say!(
-                        "\n{} again to kill the nodes at once",
-                        style.paint(Ink::Warn, "stopping; Ctrl-C")
-                    ),
-                    _ => say!("\n{}", style.paint(Ink::Warn, "killing")),
-                }
-                asked = Stop::Kill;
-            }
-        });
-    };
-    std::thread::Builder::new()
-        .name("signals".into())
-        .spawn(listen)
-        .doing(|| "start a thread".into())?;
-    match is_ready.recv() {
-        Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) => Err(CliError::environment(format!(
-            "cannot listen for signals: {error}"
-        ))),
-        Err(_) => Err(CliError::environment(
-            "cannot listen for signals: the thread ended",
-        )),
-    }
+    let mut asked = Stop::Terminate;
+    crate::signals::listen(move |_| {
+        stop.stop(asked);
+        match asked {
+            Stop::Terminate => say!(
+                "\n{} again to kill the nodes at once",
+                style.paint(Ink::Warn, "stopping; Ctrl-C")
+            ),
+            _ => say!("\n{}", style.paint(Ink::Warn, "killing")),
+        }
+        asked = Stop::Kill;
+    })
 }
 
 /// The threads that follow a run's events.

@@ -1,0 +1,207 @@
+//! `dagrun worker`: runs nodes for a coordinator.
+
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
+
+use dagrun_cluster::{
+    message::{Identity, Platform},
+    net::Address,
+    session::Exit,
+    worker::{self, Notice, Order, WorkerOptions, host},
+};
+use dagrun_local::{LocalExecutor, LocalOptions};
+use dagrun_model::{parse_bytes, parse_duration};
+use dagrun_store::{Store, StoreOptions};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use crate::{
+    args::{Global, WorkerArgs},
+    commands::run::MAX_SLOTS,
+    error::{CliError, Context, Done},
+    say,
+    settings::Settings,
+    term::{Ink, Style},
+};
+
+/// How long a worker that is part of a run looks for it after the connection broke.
+const LINGER: Duration = Duration::from_secs(5);
+
+pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
+    if let Some(parent) = args.part_of {
+        end_with(parent)?;
+    }
+    let address = Address::parse(&args.connect).map_err(CliError::invalid)?;
+    let leave_within = parse_duration(&args.leave_within).map_err(CliError::invalid)?;
+    let reach = parse_duration(&args.reach_within).map_err(CliError::invalid)?;
+    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
+    let store = Store::open(&settings.cache.value, StoreOptions::default())
+        .doing(|| "open the cache".into())?;
+    store.check_writable().map_err(|error| {
+        CliError::environment(format!("the cache does not take results: {error}"))
+    })?;
+    let executor = local_executor(args, &settings, store.clone())?;
+    let identity = identity(args, &executor, &store)?;
+    let who = identity.name.clone();
+    let (orders, received) = unbounded_channel();
+    handle_signals(orders, leave_within)?;
+    let options = WorkerOptions {
+        address: address.clone(),
+        identity,
+        store,
+        reach,
+        linger: args.part_of.map(|_| LINGER),
+    };
+    let quiet = style.quiet || args.part_of.is_some();
+    let notice = |notice: Notice| {
+        if !quiet {
+            tell(&notice, &who, &address, style);
+        }
+    };
+    let exit = run(options, executor, received, &notice)?;
+    conclude(exit, &address)
+}
+
+fn run(
+    options: WorkerOptions,
+    executor: LocalExecutor,
+    orders: UnboundedReceiver<Order>,
+    notice: &dyn Fn(Notice),
+) -> Result<Exit, CliError> {
+    worker::run(options, Arc::new(executor), orders, notice).doing(|| "start the worker".into())
+}
+
+fn tell(notice: &Notice, who: &str, address: &Address, style: Style) {
+    match notice {
+        Notice::Joined => say!(
+            "{} {who} works for {address}",
+            style.paint(Ink::Good, "connected:")
+        ),
+        Notice::Disconnected(why) => say!(
+            "{} {why}; trying to reach {address} again, what runs goes on",
+            style.paint(Ink::Warn, "disconnected:")
+        ),
+    }
+}
+
+fn conclude(exit: Exit, address: &Address) -> Done {
+    match exit {
+        Exit::Left => Ok(0),
+        Exit::Refused(reason) => Err(CliError::environment(format!(
+            "the coordinator at {address} does not take this worker: {reason}"
+        ))),
+        Exit::Unreachable(reason) => Err(CliError::environment(format!(
+            "cannot reach a coordinator at {address}: {reason}"
+        ))
+        .hint("see that `dagrun serve` runs there, and that no firewall is between")),
+    }
+}
+
+fn local_executor(
+    args: &WorkerArgs,
+    settings: &Settings,
+    store: Store,
+) -> Result<LocalExecutor, CliError> {
+    let spawner = std::env::current_exe().doing(|| "find dagrun's own program".into())?;
+    let work = store.root().join("work");
+    let name = args.work_name.clone();
+    let name = name.unwrap_or_else(|| format!("worker-{}", std::process::id()));
+    // Inputs come from the store alone.
+    let mut options = LocalOptions::new(store, "/", work, spawner, name);
+    let slots = args.slots.unwrap_or(settings.jobs.value);
+    if slots == 0 || slots > MAX_SLOTS {
+        return Err(CliError::invalid(format!(
+            "`--slots {slots}` cannot be: write a number from 1 to {MAX_SLOTS}"
+        )));
+    }
+    options.slots = u32::try_from(slots).unwrap_or(u32::MAX);
+    let memory = match &args.memory {
+        Some(text) => parse_bytes(text).map_err(CliError::invalid)?,
+        None => settings.memory.value,
+    };
+    options.memory = Some(memory).filter(|bytes| *bytes > 0);
+    options.named = settings.resources.value.clone();
+    options.named.extend(amounts(&args.resources)?);
+    options.secrets = settings.secret_values().map_err(CliError::environment)?;
+    options.staging = settings.staging();
+    options.profile.clone_from(&args.profile);
+    LocalExecutor::new(options).doing(|| "run nodes here".into())
+}
+
+fn identity(
+    args: &WorkerArgs,
+    executor: &LocalExecutor,
+    store: &Store,
+) -> Result<Identity, CliError> {
+    let info = executor.info();
+    let speed = match args.part_of {
+        // All workers of the run are on this machine.
+        Some(_) => 1000,
+        None => host::speed(),
+    };
+    Ok(Identity {
+        version: env!("CARGO_PKG_VERSION").into(),
+        platform: Platform::here(),
+        name: args.name.clone().unwrap_or_else(host::host_name),
+        host: host::host_id(store.root()).doing(|| "look at the cache".into())?,
+        incarnation: host::incarnation().doing(|| "read /dev/urandom".into())?,
+        capacity: info.capacity.clone(),
+        labels: pairs("--label", &args.labels)?,
+        profile: info.profile.clone(),
+        blobs: String::new(),
+        speed,
+        ahead: info.ahead,
+        boot: host::boot_id(),
+        pid: std::process::id(),
+    })
+}
+
+fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, CliError> {
+    let pair = |text: &String| match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err(CliError::invalid(format!(
+            "`{flag} {text}` names no value: write NAME=VALUE"
+        ))),
+    };
+    texts.iter().map(pair).collect()
+}
+
+/// Amounts of named resources, in thousandths.
+fn amounts(texts: &[String]) -> Result<BTreeMap<String, u64>, CliError> {
+    let amount = |(name, text): (String, String)| match text.parse::<f64>() {
+        Ok(amount) if amount >= 0.0 => Ok((name, (amount * 1000.0).round() as u64)),
+        _ => Err(CliError::invalid(format!(
+            "`--resource {name}={text}` is no amount: write a number, such as {name}=1"
+        ))),
+    };
+    pairs("--resource", texts)?
+        .into_iter()
+        .map(amount)
+        .collect()
+}
+
+/// First signal: leave. Second: quit.
+fn handle_signals(orders: UnboundedSender<Order>, within: Duration) -> Result<(), CliError> {
+    let mut first = true;
+    crate::signals::listen(move |name| {
+        let order = match std::mem::take(&mut first) {
+            true => Order::Leave(within, format!("it was told to stop by {name}")),
+            false => Order::Quit,
+        };
+        // A worker that is over needs no order.
+        let _ = orders.send(order);
+    })
+}
+
+/// Makes this process end with another one, however that ends.
+fn end_with(parent: u32) -> Result<(), CliError> {
+    #[cfg(target_os = "linux")]
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))
+        .doing(|| "ask to end with the run".into())?;
+    // It may have died before that was asked.
+    let now = rustix::process::getppid().map_or(0, |pid| pid.as_raw_nonzero().get());
+    if now != parent.cast_signed() {
+        return Err(CliError::environment(
+            "the run that this worker is part of is over",
+        ));
+    }
+    Ok(())
+}

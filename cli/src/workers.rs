@@ -1,0 +1,347 @@
+//! `--workers N`: a cluster on this machine that lives as long as a run.
+//!
+//! The coordinator is in this process and listens on a socket in a private folder; the workers are processes of this program
+//! that share its cache. They end with it, however it ends.
+
+use std::{
+    collections::VecDeque,
+    io::{BufRead, BufReader},
+    path::Path,
+    process::{Child, ChildStderr, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use dagrun_cluster::{
+    net::{Listener, Routes},
+    pool::{Config, Pool, RunExecutor, RunOptions},
+};
+use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_model::{AttemptId, AttemptSpec, WorkerIx};
+use dagrun_run::{ExecutorContext, ExecutorFactory};
+use dagrun_store::Store;
+use tempfile::TempDir;
+use tokio::sync::mpsc::UnboundedSender;
+
+use crate::{error::CliError, say, settings::Settings};
+
+/// How long workers may take to be there.
+const START: Duration = Duration::from_secs(20);
+/// How long they may take to end when they were told to.
+const END: Duration = Duration::from_secs(5);
+/// Lines of a worker's standard error that are kept for when it cannot start.
+const LINES: usize = 20;
+
+/// How many workers share how many slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Division {
+    workers: usize,
+    slots: usize,
+}
+
+impl Division {
+    /// Divides slots among workers; without `-j` each has one at least.
+    pub(crate) fn new(
+        workers: usize,
+        asked: Option<usize>,
+        usual: usize,
+    ) -> Result<Self, CliError> {
+        if workers == 0 {
+            return Err(
+                CliError::invalid("`--workers 0` leaves nobody to run nodes")
+                    .hint("write a number above 0, or leave it out to run nodes without workers"),
+            );
+        }
+        match asked {
+            Some(slots) if slots < workers => Err(CliError::invalid(format!(
+                "{workers} workers cannot share the {slots} of `-j {slots}`"
+            ))
+            .hint(format!("write `-j {workers}` or more, or fewer workers"))),
+            asked => Ok(Self {
+                workers,
+                slots: asked.unwrap_or(usual.max(workers)),
+            }),
+        }
+    }
+
+    pub(crate) fn slots(self) -> usize {
+        self.slots
+    }
+
+    /// The slots of each worker.
+    fn shares(self) -> impl Iterator<Item = usize> {
+        let (each, rest) = (self.slots / self.workers, self.slots % self.workers);
+        (0..self.workers).map(move |worker| each + usize::from(worker < rest))
+    }
+}
+
+/// Makes the cluster when the first node has to run.
+pub(crate) fn executor(division: Division, settings: &Settings, store: Store) -> ExecutorFactory {
+    let settings = settings.clone();
+    Box::new(move |context| {
+        store.check_writable().map_err(|error| {
+            format!("nodes have to run, and the cache does not take results: {error}")
+        })?;
+        let cluster = Workers::start(division, &settings, &store, context)?;
+        Ok(Arc::new(cluster) as Arc<dyn Executor>)
+    })
+}
+
+struct Workers {
+    executor: Arc<RunExecutor>,
+    pool: Pool,
+    processes: Mutex<Vec<Process>>,
+    /// Where the socket is.
+    _folder: TempDir,
+}
+
+impl Workers {
+    fn start(
+        division: Division,
+        settings: &Settings,
+        store: &Store,
+        context: &ExecutorContext,
+    ) -> Result<Self, String> {
+        let folder = tempfile::Builder::new()
+            .prefix("dagrun-")
+            .tempdir()
+            .map_err(|error| format!("cannot make a folder for a socket: {error}"))?;
+        let socket = folder.path().join("s");
+        let listener = Listener::unix(&socket)
+            .map_err(|error| format!("cannot listen on {}: {error}", socket.display()))?;
+        let mut config = Config::new(env!("CARGO_PKG_VERSION"), 1);
+        // They are this machine's, not each worker's.
+        config.limits = settings.resources.value.clone();
+        let pool = Pool::start(config, None)
+            .map_err(|error| format!("cannot start the coordinator: {error}"))?;
+        pool.serve(listener, Routes::default());
+        let executor = pool.executor(RunOptions {
+            id: context.run.0.clone(),
+            priority: 0,
+            project: context.project.clone(),
+            store: store.clone(),
+        });
+        let mut workers = Self {
+            executor,
+            pool,
+            processes: Mutex::default(),
+            _folder: folder,
+        };
+        workers.start_all(division, settings, store, context, &socket)?;
+        workers.wait_for_all()?;
+        Ok(workers)
+    }
+
+    fn start_all(
+        &mut self,
+        division: Division,
+        settings: &Settings,
+        store: &Store,
+        context: &ExecutorContext,
+        socket: &Path,
+    ) -> Result<(), String> {
+        let program = std::env::current_exe()
+            .map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
+        let memory = match settings.memory.value {
+            0 => dagrun_local::free_memory(),
+            bytes => bytes,
+        };
+        for (at, slots) in division.shares().enumerate() {
+            let number = at + 1;
+            let mut command = Command::new(&program);
+            command
+                .arg("worker")
+                .arg("--connect")
+                .arg(format!("unix:{}", socket.display()))
+                .arg("--cache")
+                .arg(store.root())
+                .args(["--slots", &slots.to_string()])
+                .args(["--memory", &(memory / division.workers as u64).to_string()])
+                .args(["--name", &format!("worker{number}")])
+                .args(["--work-name", &work_name(&context.run.0, number)])
+                .args(["--part-of", &std::process::id().to_string()])
+                // Settings such as secrets are those of the project.
+                .current_dir(&context.project);
+            self.list().push(Process::start(command, number)?);
+        }
+        Ok(())
+    }
+
+    fn wait_for_all(&mut self) -> Result<(), String> {
+        let began = Instant::now();
+        let wanted = self.list().len();
+        while self.pool.workers() < wanted {
+            if let Some(dead) = self.list().iter_mut().find_map(Process::obituary) {
+                return Err(dead);
+            }
+            if began.elapsed() > START {
+                return Err(format!(
+                    "only {} of {wanted} workers are there after {} s",
+                    self.pool.workers(),
+                    START.as_secs()
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok(())
+    }
+
+    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
+        self.processes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The name of a worker's work folder: it tells whose it was if it is left over.
+fn work_name(run: &str, number: usize) -> String {
+    format!("{run}-w{number}")
+}
+
+/// The run that a work folder is of, be it its own or that of one of its workers.
+pub(crate) fn run_of(work_name: &str) -> &str {
+    match work_name.rsplit_once("-w") {
+        Some((run, number)) if number.bytes().all(|b| b.is_ascii_digit()) => run,
+        _ => work_name,
+    }
+}
+
+impl Executor for Workers {
+    fn start(&self, events: UnboundedSender<ExecutorEvent>) {
+        self.executor.start(events);
+    }
+
+    fn submit(&self, worker: WorkerIx, attempts: Vec<AttemptSpec>) {
+        self.executor.submit(worker, attempts);
+    }
+
+    fn cancel(&self, attempts: &[AttemptId], kill: bool) {
+        self.executor.cancel(attempts, kill);
+    }
+
+    fn recall(&self, attempts: &[AttemptId]) {
+        self.executor.recall(attempts);
+    }
+
+    fn settled(&self, attempts: &[AttemptId]) {
+        self.executor.settled(attempts);
+    }
+
+    fn shutdown(&self) {
+        self.executor.shutdown();
+        self.pool.dismiss("the run is over");
+        for process in self.list().drain(..) {
+            process.end();
+        }
+    }
+}
+
+impl Drop for Workers {
+    fn drop(&mut self) {
+        self.shutdown();
+    }
+}
+
+/// A worker's process.
+struct Process {
+    number: usize,
+    child: Child,
+    lines: Arc<Mutex<VecDeque<String>>>,
+    reader: Option<JoinHandle<()>>,
+}
+
+impl Process {
+    fn start(mut command: Command, number: usize) -> Result<Self, String> {
+        use std::os::unix::process::CommandExt;
+        // Ctrl-C is for the run, which tells its workers what to do.
+        command
+            .process_group(0)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mut child = command
+            .spawn()
+            .map_err(|error| format!("cannot start worker {number}: {error}"))?;
+        let lines: Arc<Mutex<VecDeque<String>>> = Arc::default();
+        let stderr = child.stderr.take();
+        let reader = stderr.map(|stderr| {
+            let lines = lines.clone();
+            std::thread::spawn(move || pass_on(stderr, number, &lines))
+        });
+        Ok(Self {
+            number,
+            child,
+            lines,
+            reader,
+        })
+    }
+
+    /// What is to be said of it if it is dead.
+    fn obituary(&mut self) -> Option<String> {
+        let status = self.child.try_wait().ok().flatten()?;
+        if let Some(reader) = self.reader.take() {
+            let _ = reader.join();
+        }
+        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let said: Vec<&str> = lines.iter().map(String::as_str).collect();
+        let said = match said.as_slice() {
+            [] => "it said nothing".to_owned(),
+            said => format!("it said: {}", said.join("; ")),
+        };
+        Some(format!(
+            "worker {} could not start ({status}); {said}",
+            self.number
+        ))
+    }
+
+    /// Waits until it has ended, and kills it if it does not.
+    fn end(mut self) {
+        let began = Instant::now();
+        while began.elapsed() < END {
+            if !matches!(self.child.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        tracing::warn!("worker {} did not end and is killed", self.number);
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Shows what a worker says, and keeps the end of it.
+fn pass_on(stderr: ChildStderr, number: usize, lines: &Mutex<VecDeque<String>>) {
+    for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+        say!("worker {number}: {}", crate::term::escape(&line));
+        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        if lines.len() == LINES {
+            lines.pop_front();
+        }
+        lines.push_back(line);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_divided_without_a_rest() {
+        let shares = |workers, asked| -> Vec<usize> {
+            let division = Division::new(workers, asked, 2).expect("it can be divided");
+            division.shares().collect()
+        };
+        assert_eq!(shares(2, Some(5)), [3, 2]);
+        assert_eq!(shares(4, None), [1, 1, 1, 1]);
+        assert_eq!(shares(1, None), [2]);
+        assert!(Division::new(3, Some(2), 2).is_err());
+        assert!(Division::new(0, None, 2).is_err());
+    }
+
+    #[test]
+    fn work_folders_tell_their_run() {
+        assert_eq!(run_of(&work_name("20261130-1-ab", 12)), "20261130-1-ab");
+        assert_eq!(run_of("20261130-1-ab"), "20261130-1-ab");
+    }
+}
