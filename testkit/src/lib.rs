@@ -1,4 +1,5 @@
-//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind, servers that fail.
+//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind, servers and networks
+//! that fail.
 //!
 //! Development only; no crate of the product depends on it. Each tool says by [`Unavailable`] what the machine lacks, and
 //! [`skip!`] makes a test that cannot run say so loudly, instead of passing in silence.
@@ -12,6 +13,7 @@ mod proxy;
 mod s3;
 mod skip;
 mod syscall;
+mod tcp;
 
 pub use crate::{
     disk::SmallDisk,
@@ -21,6 +23,7 @@ pub use crate::{
     s3::{BUCKET, MotoServer},
     skip::{Unavailable, report_skipped, require_program, require_root, skipped},
     syscall::{Fault, Traced},
+    tcp::{TcpFault, TcpProxy},
 };
 
 /// A folder for a test that goes with it. `DAGRUN_TEST_DIR` moves all of them to another file system.
