@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod blobs;
 pub mod message;
 mod mutant;
 pub mod net;
