@@ -89,6 +89,7 @@ impl Scheduler {
             since: self.now,
             before: held.ran,
             started: true,
+            alone: false,
             cancelled: None,
             queued: false,
             recalled: false,

@@ -88,7 +88,7 @@ impl Scheduler {
         let known = self.hosts.known(worker);
         let full =
             known.queue.len() >= known.ahead as usize && !self.mutant(Mutant::AheadUnbounded);
-        if known.ahead == 0 || full || known.draining || known.reserved.is_some() {
+        if known.ahead == 0 || full || known.draining || known.alone || known.reserved.is_some() {
             return None;
         }
         // All that it has asks for the same: whichever ends first makes room for the next.
@@ -212,7 +212,8 @@ impl Scheduler {
         for at in 0..self.hosts.alive.len() {
             let idle = self.hosts.alive[at];
             let known = self.hosts.known(idle);
-            if known.draining || known.reserved.is_some() || !known.queue.is_empty() {
+            if known.draining || known.alone || known.reserved.is_some() || !known.queue.is_empty()
+            {
                 continue;
             }
             let mut free = known.free.clone();

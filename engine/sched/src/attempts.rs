@@ -20,6 +20,8 @@ pub(crate) struct Attempt {
     /// How long it had run before that, in microseconds, where it was adopted.
     pub(crate) before: u64,
     pub(crate) started: bool,
+    /// It has its worker for itself: if that is lost, it was this attempt.
+    pub(crate) alone: bool,
     /// The strongest cancellation that was asked for.
     pub(crate) cancelled: Option<bool>,
     /// Its worker has no room for it yet.
@@ -121,12 +123,12 @@ impl Scheduler {
                 Some(other) => self.run_alone(node, other),
                 None => self.end(node, NodeEnd::Cancelled),
             },
-            AttemptEnd::Lost => self.lost(node, other),
+            AttemptEnd::Lost => self.lost(node, attempt.alone, other),
             AttemptEnd::Cancelled if self.stop.is_some() => match other {
                 Some(other) => self.run_alone(node, other),
                 None => self.end(node, NodeEnd::Cancelled),
             },
-            AttemptEnd::Cancelled => self.lost(node, other),
+            AttemptEnd::Cancelled => self.lost(node, attempt.alone, other),
             AttemptEnd::InputsMissing(producers) => self.inputs_missing(node, producers, other),
         }
     }
@@ -234,12 +236,20 @@ impl Scheduler {
         }
     }
 
-    fn lost(&mut self, node: NodeIx, other: Option<AttemptId>) {
+    /// Whether the next loss of a node would be its last: then it has a worker for itself.
+    pub(crate) fn runs_alone(&self, node: NodeIx) -> bool {
+        let losses = self.charged(node).1;
+        losses > 0 && losses + 1 >= self.config.max_losses
+    }
+
+    fn lost(&mut self, node: NodeIx, alone: bool, other: Option<AttemptId>) {
         let uncounted = self.mutant(Mutant::LossesUncounted);
         let as_failure = self.mutant(Mutant::LossCountsAsFailure);
         let reset = self.mutant(Mutant::RetryReset);
+        // The last loss counts only where nothing else can have been the reason.
+        let spared = self.runs_alone(node) && !alone && !self.mutant(Mutant::NeighbourBlamed);
         let n = &mut self.graph.nodes[node.index()];
-        n.losses = n.losses.saturating_add(u16::from(!uncounted));
+        n.losses = n.losses.saturating_add(u16::from(!uncounted && !spared));
         n.failures = if reset {
             0
         } else {

@@ -210,6 +210,16 @@ impl Scheduler {
                 free.take(demand.unwrap_or(&dagrun_model::Resources::none()));
                 live += 1;
             }
+            let alone = worker
+                .attempts
+                .iter()
+                .filter_map(|id| self.attempts.get(&id.0));
+            let alone = alone.filter(|a| a.alone).count();
+            let others = worker.attempts.len() + worker.queue.len() - alone;
+            ensure!(
+                worker.alone == (alone > 0) && (alone == 0 || alone == 1 && others == 0),
+                "{ix:?} has {alone} attempts that run alone, and {others} others"
+            );
             let mut micros = 0;
             for id in &worker.queue {
                 let attempt = self.attempts.get(&id.0);

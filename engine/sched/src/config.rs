@@ -11,7 +11,8 @@ pub struct Config {
     pub first_attempt: u64,
     /// How many ready nodes are compared for each free slot when there are several hosts.
     pub window: usize,
-    /// How many attempts of a node may be lost: with the last of them, the node is blamed for it and fails.
+    /// How many attempts of a node may be lost: with the last of them, the node is blamed for it and fails. The last try has a
+    /// worker for itself, so that no node is blamed for what another one did beside it.
     pub max_losses: u32,
     /// How often one producer may be rewound because its outputs were gone.
     pub max_rewinds: u8,

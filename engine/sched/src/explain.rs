@@ -73,6 +73,9 @@ impl Scheduler {
                 free,
             };
         }
+        if worker.alone || self.runs_alone(node) && !worker.is_idle() {
+            return Obstacle::Alone;
+        }
         match worker.reserved {
             Some(_) => Obstacle::Reserved,
             None => Obstacle::Elsewhere,

@@ -24,6 +24,8 @@ pub(crate) struct Lane {
     pub(crate) shape: u32,
     /// The host of the fused groups whose members are here.
     pub(crate) host: Option<HostIx>,
+    /// Its nodes get a worker for themselves: they were lost so often that the next loss is blamed on them.
+    pub(crate) alone: bool,
     pub(crate) queue: VecDeque<(u64, NodeIx)>,
     /// Entries that count.
     pub(crate) live: u32,
@@ -42,7 +44,8 @@ pub(crate) struct Lane {
 pub(crate) struct Lanes {
     pub(crate) shapes: Vec<Shape>,
     pub(crate) lanes: Vec<Lane>,
-    by_shape_and_host: BTreeMap<(u32, Option<HostIx>), u32>,
+    /// By shape, host, and whether its nodes run alone.
+    by_kind: BTreeMap<(u32, Option<HostIx>, bool), u32>,
     class_shapes: Vec<u32>,
     /// Nodes that ask for more than their class.
     grown: BTreeMap<NodeIx, u32>,
@@ -89,24 +92,22 @@ impl Lanes {
         self.grown.insert(node, shape);
     }
 
-    pub(crate) fn lane(&mut self, shape: u32, host: Option<HostIx>) -> u32 {
-        *self
-            .by_shape_and_host
-            .entry((shape, host))
-            .or_insert_with(|| {
-                self.lanes.push(Lane {
-                    shape,
-                    host,
-                    queue: VecDeque::new(),
-                    live: 0,
-                    dirty: false,
-                    held: None,
-                    overtaken: 0,
-                    reserved: None,
-                    exhausted: 0,
-                });
-                self.lanes.len() as u32 - 1
-            })
+    pub(crate) fn lane(&mut self, shape: u32, host: Option<HostIx>, alone: bool) -> u32 {
+        *self.by_kind.entry((shape, host, alone)).or_insert_with(|| {
+            self.lanes.push(Lane {
+                shape,
+                host,
+                alone,
+                queue: VecDeque::new(),
+                live: 0,
+                dirty: false,
+                held: None,
+                overtaken: 0,
+                reserved: None,
+                exhausted: 0,
+            });
+            self.lanes.len() as u32 - 1
+        })
     }
 
     pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64) {

@@ -79,11 +79,15 @@ pub enum Mutant {
     AdoptAnyAction,
     /// What ended before its node was looked up is run again.
     EarlyEndForgotten,
+    /// The last try of a node that was lost often shares its worker.
+    AloneIgnored,
+    /// A node is blamed for the loss of a worker that it shared.
+    NeighbourBlamed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 37] = [
+    pub const ALL: [Mutant; 39] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -121,5 +125,7 @@ impl Mutant {
         Self::AdoptForgotten,
         Self::AdoptAnyAction,
         Self::EarlyEndForgotten,
+        Self::AloneIgnored,
+        Self::NeighbourBlamed,
     ];
 }

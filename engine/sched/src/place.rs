@@ -150,7 +150,9 @@ impl Scheduler {
         let serves = worker.serves(profile)
             || worker.alive && self.mutant(Mutant::DrainIgnored) && worker.draining
             || worker.alive && self.mutant(Mutant::ProfileIgnored) && !worker.draining;
+        let alone = worker.alone || lane.alone && !worker.is_idle();
         fits && serves
+            && (!alone || self.mutant(Mutant::AloneIgnored))
             && worker.reserved.is_none_or(|reserved| reserved == ix)
             && lane.host.is_none_or(|host| host == worker.host)
     }
@@ -267,7 +269,8 @@ impl Scheduler {
 
     pub(crate) fn push_ready(&mut self, node: NodeIx, seq: u64) {
         let shape = self.shape_of(node);
-        let lane = self.lanes.lane(shape, self.bound_host(node));
+        let alone = self.runs_alone(node);
+        let lane = self.lanes.lane(shape, self.bound_host(node), alone);
         self.lanes.push(lane, node, seq);
     }
 
@@ -284,9 +287,9 @@ impl Scheduler {
     fn move_entry(&mut self, lane: u32, at: usize, entry: (u64, NodeIx), host: Option<HostIx>) {
         let from = &mut self.lanes.lanes[lane as usize];
         from.queue.remove(at);
-        let shape = from.shape;
+        let (shape, alone) = (from.shape, from.alone);
         self.lanes.left(entry.1);
-        let to = self.lanes.lane(shape, host);
+        let to = self.lanes.lane(shape, host, alone);
         self.lanes.push(to, entry.1, entry.0);
         let to = &mut self.lanes.lanes[to as usize];
         to.dirty = true;
@@ -451,6 +454,8 @@ impl Scheduler {
             None => self.hosts.take(worker, id, &resources),
         }
         let host = self.hosts.host_of(worker);
+        let alone = self.runs_alone(node);
+        self.hosts.set_alone(worker, alone);
         let n = &mut self.graph.nodes[node.index()];
         n.attempts += 1;
         let (number, mut group, kin, grown) = (n.attempts, n.group, n.kin, n.grown);
@@ -478,6 +483,7 @@ impl Scheduler {
                 since,
                 before: 0,
                 started: false,
+                alone,
                 cancelled: None,
                 queued: ahead.is_some(),
                 recalled: false,

@@ -139,7 +139,8 @@ impl Scheduler {
             };
             if self.graph.node(node).state != alone
                 || attempt.cancelled.is_some()
-                || self.charged(node).1 >= self.config.max_losses
+                // A node that was lost may kill its workers: one at a time.
+                || self.charged(node).1 > 0
             {
                 continue;
             }
@@ -167,6 +168,7 @@ impl Scheduler {
             *ix != attempt.worker
                 && worker.serves(shape.profile.as_deref())
                 && worker.reserved.is_none()
+                && !worker.alone
                 && shape.demand.fits(&worker.free)
         });
         able.max_by_key(|(ix, worker)| (worker.free.cpu_milli, u32::MAX - ix.0))

@@ -196,6 +196,8 @@ pub enum Obstacle {
     },
     /// The worker is kept for a larger node that has waited for long.
     Reserved,
+    /// The node was lost so often that its next try has a worker for itself, or another such node has this one.
+    Alone,
     /// The node waits a moment for a host that has its inputs.
     Elsewhere,
 }

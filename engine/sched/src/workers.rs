@@ -28,6 +28,8 @@ pub(crate) struct Worker {
     pub(crate) queue: VecDeque<AttemptId>,
     /// How long they are expected to run, in microseconds.
     pub(crate) queue_micros: u64,
+    /// The only attempt that it has must have it for itself.
+    pub(crate) alone: bool,
     /// The lane that it is kept for.
     pub(crate) reserved: Option<u32>,
     pub(crate) dirty: bool,
@@ -53,9 +55,15 @@ impl Worker {
             ahead,
             queue: VecDeque::new(),
             queue_micros: 0,
+            alone: false,
             reserved: None,
             dirty: false,
         }
+    }
+
+    /// Whether nothing runs or waits there.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.attempts.is_empty() && self.queue.is_empty()
     }
 
     /// Whether it may get nodes of this profile at all.
@@ -156,6 +164,12 @@ impl Hosts {
         known.attempts.push(attempt);
     }
 
+    pub(crate) fn set_alone(&mut self, worker: WorkerIx, alone: bool) {
+        if let Some(known) = self.get_mut(worker) {
+            known.alone = alone;
+        }
+    }
+
     pub(crate) fn queue(&mut self, worker: WorkerIx, attempt: AttemptId, micros: u64) {
         let known = self.get_mut(worker).expect("a chosen worker is known");
         known.queue.push_back(attempt);
@@ -178,6 +192,7 @@ impl Hosts {
         if let Some(at) = known.attempts.iter().position(|other| *other == attempt) {
             known.attempts.swap_remove(at);
             known.free.give(demand);
+            known.alone = false;
             self.mark(worker);
         }
     }

@@ -1258,3 +1258,50 @@ fn a_waiter_with_an_attempt_goes_before_an_equal_node_that_has_not_begun() {
         [done(b, NodeEnd::Succeeded), done(a, NodeEnd::Cached)]
     );
 }
+
+// --- blame ------------------------------------------------------------------------------------
+
+#[test]
+fn neighbours_of_a_node_that_kills_its_workers_are_not_blamed() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..4).map(|_| plan.node(&[])).collect();
+    let poison = nodes[2];
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    story.tell(Event::PlanComplete);
+    story.miss(&nodes);
+    let mut worker = 0;
+    let mut deaths = 0;
+    let mut actions = story.join(worker, 0, 4, 0);
+    while story.scheduler.counts().done() < 4 {
+        let started: Vec<(NodeIx, u64)> = actions.iter().filter_map(attempt_of).collect();
+        assert!(deaths < 2 || started.len() == 1, "the last try is alone");
+        for (_, attempt) in &started {
+            story.tell(Event::AttemptStarted(AttemptId(*attempt)));
+        }
+        if started.iter().any(|(node, _)| *node == poison) {
+            deaths += 1;
+            story.tell(Event::WorkerLost(WorkerIx(worker)));
+            worker += 1;
+            actions = story.join(worker, 0, 4, 0);
+            continue;
+        }
+        let (node, attempt) = started[0];
+        actions = story.tell(ended(attempt, AttemptEnd::Succeeded { bytes: 1 }));
+        story.tell(Event::Committed(node));
+    }
+    assert_eq!(deaths, 3);
+    for node in nodes {
+        let end = match node == poison {
+            true => NodeEnd::Failed,
+            false => NodeEnd::Succeeded,
+        };
+        assert_eq!(story.state(node), NodeState::Done(end));
+    }
+}
+
+fn attempt_of(action: &Action) -> Option<(NodeIx, u64)> {
+    match action {
+        Action::Start { node, attempt, .. } => Some((*node, attempt.0)),
+        _ => None,
+    }
+}

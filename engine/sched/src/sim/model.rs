@@ -7,7 +7,7 @@ use rustc_hash::{FxHashMap, FxHashSet};
 
 use super::{
     rng::hash2,
-    scene::{Condition, Scene},
+    scene::{Condition, Fault, Scene},
 };
 use crate::{AttemptEnd, Config, Held, NodeEnd, Stop};
 
@@ -43,6 +43,8 @@ pub(crate) struct Live {
     started: bool,
     recalled: bool,
     cancelled: bool,
+    /// Nothing else may be where it is.
+    alone: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -80,6 +82,10 @@ struct NodeFacts {
     action: Option<u64>,
     attempts: u32,
     value: u64,
+    /// How many workers it killed.
+    kills: u32,
+    /// It was given ahead, and lost before anybody heard that it began: that is charged to nobody.
+    excused: u32,
     /// An attempt that its worker had when it joined.
     adopted: Option<Adopted>,
 }
@@ -125,6 +131,8 @@ pub(crate) struct Model {
     last_attempt: u64,
     /// Held attempts that no node can use.
     strangers: FxHashSet<u64>,
+    /// Nodes that the scheduler has forgotten, by their first and the one after the last.
+    retired: Vec<(u32, u32)>,
     pub(crate) now: u64,
     pub(crate) rewound: bool,
     seen: FxHashSet<u64>,
@@ -152,6 +160,7 @@ impl Model {
             finished: false,
             last_attempt: 0,
             strangers: FxHashSet::default(),
+            retired: Vec::new(),
             now: 0,
             rewound: false,
             seen: FxHashSet::default(),
@@ -166,6 +175,8 @@ impl Model {
                 failures: node.failures,
                 losses: node.losses,
                 attempts: node.failures + node.losses,
+                kills: node.kills,
+                excused: node.excused,
                 ..NodeFacts::default()
             };
         }
@@ -175,6 +186,7 @@ impl Model {
         self.host_count = 0;
         self.groups.fill(None);
         self.flights.clear();
+        self.retired.clear();
         self.stop = None;
         self.plan_complete = false;
     }
@@ -186,6 +198,19 @@ impl Model {
     pub(crate) fn charges(&self, node: NodeIx) -> (u32, u32) {
         let facts = &self.nodes[node.index()];
         (facts.failures, facts.losses)
+    }
+
+    /// A node killed its worker.
+    pub(crate) fn killed(&mut self, node: NodeIx) {
+        let facts = &mut self.nodes[node.index()];
+        facts.kills += 1;
+        let (kills, most) = (facts.kills, self.config.max_losses + facts.excused);
+        // Attempts that are adopted may have company on their last try.
+        let bounded =
+            kills <= most || self.scene.has(Fault::Crash) || self.scene.has(Fault::Zombie);
+        self.check(bounded, "F14", || {
+            format!("{node:?} kills its worker number {kills}")
+        });
     }
 
     pub(crate) fn ended(&self, node: NodeIx) -> Option<NodeEnd> {
@@ -346,7 +371,7 @@ impl Model {
     }
 
     /// A worker that joins has an attempt.
-    pub(crate) fn told_held(&mut self, worker: WorkerIx, held: &Held, action: u64, retired: bool) {
+    pub(crate) fn told_held(&mut self, worker: WorkerIx, held: &Held, action: u64) {
         let id = held.attempt;
         if self.attempts.contains_key(&id.0) {
             return;
@@ -354,7 +379,10 @@ impl Model {
         self.last_attempt = self.last_attempt.max(id.0);
         let known = self.workers[worker.index()].as_mut();
         let free = &mut known.expect("it was told of just now").free;
-        if retired || held.node.index() >= self.known || !held.resources.fits(free) {
+        if is_in(&self.retired, held.node)
+            || held.node.index() >= self.known
+            || !held.resources.fits(free)
+        {
             self.strangers.insert(id.0);
             return;
         }
@@ -386,8 +414,14 @@ impl Model {
             started: true,
             recalled: false,
             cancelled: false,
+            alone: false,
         };
         self.attempts.insert(id.0, live);
+    }
+
+    /// A delta was forgotten.
+    pub(crate) fn told_retired(&mut self, first: u32, end: u32) {
+        self.retired.push((first, end));
     }
 
     pub(crate) fn told_draining(&mut self, worker: WorkerIx) {
@@ -484,13 +518,18 @@ impl Model {
                     facts.memory = live.resources.memory;
                 }
             }
-            AttemptEnd::Lost | AttemptEnd::Cancelled if never_began => {}
-            AttemptEnd::Lost => self.nodes[node.index()].losses += 1,
+            AttemptEnd::Lost | AttemptEnd::Cancelled if never_began => {
+                self.nodes[node.index()].excused += 1;
+            }
             AttemptEnd::Cancelled if stopped => {}
-            AttemptEnd::Cancelled => self.nodes[node.index()].losses += 1,
+            AttemptEnd::Lost | AttemptEnd::Cancelled => {
+                let spared = self.is_last_try(node) && !live.alone;
+                self.nodes[node.index()].losses += u32::from(!spared);
+            }
             AttemptEnd::InputsMissing(producers) => {
                 let good = |p: &NodeIx| {
                     p.index() < self.known
+                        && !is_in(&self.retired, *p)
                         && matches!(self.ended(*p), Some(NodeEnd::Succeeded | NodeEnd::Cached))
                 };
                 let worn = producers.iter().any(|p| {
@@ -508,6 +547,12 @@ impl Model {
         {
             self.land(node);
         }
+    }
+
+    /// Whether the next loss of a node is its last.
+    fn is_last_try(&self, node: NodeIx) -> bool {
+        let losses = self.nodes[node.index()].losses;
+        losses > 0 && losses + 1 >= self.config.max_losses
     }
 
     /// A worker begins by itself what it was given ahead, in order.
@@ -575,4 +620,9 @@ impl Model {
     pub(crate) fn commit_failed(&mut self, node: NodeIx) {
         self.nodes[node.index()].commit_failed = true;
     }
+}
+
+fn is_in(ranges: &[(u32, u32)], node: NodeIx) -> bool {
+    let mut ranges = ranges.iter();
+    ranges.any(|(first, end)| (*first..*end).contains(&node.0))
 }

@@ -39,6 +39,8 @@ pub(crate) struct SimNode {
     pub(crate) bytes: u64,
     /// Its outputs vanish whenever they were made.
     pub(crate) cursed: bool,
+    /// Its worker dies of it.
+    pub(crate) poison: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -78,6 +80,8 @@ pub(crate) enum Fault {
     Crowd,
     /// Nodes are so short that workers get them ahead.
     Short,
+    /// Some nodes kill their workers.
+    Poison,
     /// Outputs vanish all the time.
     Storm,
 }
@@ -327,6 +331,7 @@ fn add_node(
         },
         bytes: rng.pick(&[0, 1 << 10, 1 << 20, 1 << 30]),
         cursed: scene.has(Fault::Curse) && rng.percent(3),
+        poison: scene.has(Fault::Poison) && rng.percent(3),
     });
     node
 }

@@ -52,6 +52,8 @@ enum What {
         large: bool,
     },
     Drain,
+    /// An attempt kills its worker.
+    Kill(AttemptId),
     /// A worker dies or is cut off.
     Die,
     /// The coordinator notices.
@@ -379,6 +381,7 @@ impl World {
                 large,
             } => self.join(host, profile, large),
             What::Drain => self.drain(),
+            What::Kill(attempt) => self.kill(attempt),
             What::Die => self.die(),
             What::Lost(worker) => self.tell_lost(worker),
             What::Return(worker) => self.come_back(worker),
@@ -430,6 +433,7 @@ impl World {
         let done = |node| matches!(self.core.state(NodeIx(node)), Some(NodeState::Done(_)));
         if first < end && (first..end).all(done) {
             self.retired.push(delta);
+            self.model.told_retired(first, end);
             self.tell(Event::Retire(NodeIx(first)));
         }
     }
@@ -493,8 +497,7 @@ impl World {
         );
         for held in &held {
             let action = self.real[&held.attempt.0].action;
-            let retired = self.is_retired(held.node);
-            self.model.told_held(ix, held, action, retired);
+            self.model.told_held(ix, held, action);
         }
         self.tell(Event::WorkerJoined {
             worker: ix,
@@ -505,13 +508,6 @@ impl World {
             speed,
             held,
         });
-    }
-
-    fn is_retired(&self, node: NodeIx) -> bool {
-        self.retired.iter().any(|at| {
-            let delta = &self.scene.deltas[*at];
-            (delta.first_node..delta.first_node + delta.nodes.len() as u32).contains(&node.0)
-        })
     }
 
     fn some_worker(&mut self) -> Option<usize> {
@@ -559,6 +555,34 @@ impl World {
                 },
             );
         }
+    }
+
+    /// A node kills its worker; another one comes in its place.
+    fn kill(&mut self, id: AttemptId) {
+        let Some(attempt) = self.real.get(&id.0).filter(|real| !real.over) else {
+            return;
+        };
+        let (node, worker) = (attempt.node, attempt.worker);
+        let Some(at) = self
+            .workers
+            .iter()
+            .position(|it| it.ix == worker && it.alive)
+        else {
+            return;
+        };
+        self.report.faults += 1;
+        self.workers[at].alive = false;
+        self.model.killed(node);
+        let lease = self.rng.below(50_000);
+        self.at(lease, What::Lost(worker));
+        let (host, profile) = (self.workers[at].host.0, self.workers[at].profile.is_some());
+        let large = self.healed;
+        let join = What::Join {
+            host,
+            profile,
+            large,
+        };
+        self.at(lease + 10_000, join);
     }
 
     fn tell_lost(&mut self, worker: WorkerIx) {

@@ -3,7 +3,7 @@
 use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, Resources, Trigger, WorkerIx};
 
 use super::{Adopted, Answered, Fate, Live, Model};
-use crate::{Action, NodeEnd, Notice, Stop};
+use crate::{Action, NodeEnd, Notice, Stop, sim::scene::Fault};
 
 impl Model {
     pub(crate) fn judge(&mut self, action: &Action) {
@@ -161,6 +161,12 @@ impl Model {
         });
         self.last_attempt = self.last_attempt.max(id.0);
         self.judge_readiness(node, resources);
+        let alone = self.is_last_try(node);
+        let mut beside = self.attempts.values().filter(|live| live.worker == worker);
+        let fits = beside.all(|other| !alone && !other.alone);
+        self.check(fits, "F14", || {
+            format!("{node:?} starts on {worker:?} beside one that has to be alone")
+        });
         self.judge_pair(node, worker, number);
         self.judge_group(node, worker, resources, group);
         self.drop_useless(node);
@@ -193,6 +199,7 @@ impl Model {
                 started: false,
                 recalled: false,
                 cancelled: false,
+                alone,
             },
         );
     }
@@ -511,6 +518,7 @@ impl Model {
                 self.check(why, "fail", || {
                     format!("{node:?} fails without a reason: {facts:?}")
                 });
+                self.judge_blame(node);
                 if class.continue_on_error {
                     Fate::Good
                 } else {
@@ -525,6 +533,17 @@ impl Model {
                 Fate::Bad
             }
         }
+    }
+
+    /// Where workers die of nodes alone, no other node is blamed for it.
+    fn judge_blame(&mut self, node: NodeIx) {
+        let others = [Fault::Loss, Fault::Drain, Fault::Crash, Fault::Zombie];
+        let innocent = self.nodes[node.index()].kills == 0
+            && self.nodes[node.index()].losses >= self.config.max_losses
+            && !others.into_iter().any(|fault| self.scene.has(fault));
+        self.check(!innocent, "F14", || {
+            format!("{node:?} is blamed for what another node did")
+        });
     }
 
     fn judge_finish(&mut self) {

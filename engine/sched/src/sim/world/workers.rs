@@ -54,6 +54,10 @@ impl World {
         if self.fault(Fault::Straggle, 5) {
             takes *= self.rng.range(10, 40);
         }
+        if self.scene.nodes[attempt.node.index()].poison {
+            let delay = self.rng.below(takes);
+            self.at(delay, What::Kill(id));
+        }
         let end = self.outcome(&attempt);
         let early = matches!(end, AttemptEnd::InputsMissing(_));
         let delay = if early { self.soon() } else { takes };
