@@ -90,6 +90,7 @@ impl Scheduler {
             before: held.ran,
             started: true,
             alone: false,
+            paired: false,
             cancelled: None,
             queued: false,
             recalled: false,

@@ -33,7 +33,12 @@ impl Recent {
     }
 
     pub(crate) fn median(&self) -> Option<u64> {
-        (self.seen > 0).then_some(self.median)
+        self.median_of(1)
+    }
+
+    /// The median, where it is one of at least so many.
+    pub(crate) fn median_of(&self, least: usize) -> Option<u64> {
+        (self.seen >= least).then_some(self.median)
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Attempt {
     pub(crate) started: bool,
     /// It has its worker for itself: if that is lost, it was this attempt.
     pub(crate) alone: bool,
+    /// Another attempt at its node ran beside it.
+    pub(crate) paired: bool,
     /// The strongest cancellation that was asked for.
     pub(crate) cancelled: Option<bool>,
     /// Its worker has no room for it yet.
@@ -38,6 +40,7 @@ pub(crate) enum Timer {
     Retry(NodeIx),
     Straggler(AttemptId),
     Held(u32),
+    Rescue,
 }
 
 impl Scheduler {
@@ -100,6 +103,7 @@ impl Scheduler {
             NodeState::Running { attempt, second } if second == Some(id) => Some(attempt),
             // The other attempt of the pair was faster.
             _ => {
+                self.count_loser(&attempt);
                 if stale && let AttemptEnd::Succeeded { .. } = end {
                     self.out.push(Action::Commit { node, attempt: id });
                 }
@@ -146,6 +150,8 @@ impl Scheduler {
     fn succeeded(&mut self, id: AttemptId, attempt: Attempt, bytes: u64, other: Option<AttemptId>) {
         let node = attempt.node;
         let host = self.hosts.host_of(attempt.worker);
+        let second = matches!(self.graph.node(node).state, NodeState::Running { second, .. } if second == Some(id));
+        self.speculation.won += u64::from(second);
         let n = &mut self.graph.nodes[node.index()];
         n.bytes = bytes;
         n.replicas = bit(host);
@@ -418,6 +424,7 @@ impl Scheduler {
             }
             Some(Timer::Straggler(attempt)) => self.maybe_straggling(attempt),
             Some(Timer::Held(lane)) => self.lanes.release_held(lane),
+            Some(Timer::Rescue) => self.rescue_slow(),
             None => {}
         }
     }

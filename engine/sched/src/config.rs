@@ -32,6 +32,10 @@ pub struct Config {
     pub locality_delay: Duration,
     /// A node does not wait for a host that would save less than so many bytes.
     pub locality_bytes: u64,
+    /// Place nodes without looking at bytes, for benches.
+    pub no_locality: bool,
+    /// Take members of fused groups for nodes like others, for benches.
+    pub no_fuse: bool,
     /// How many steps of all nodes together are remembered for [`crate::Scheduler::story`].
     pub story: usize,
     /// A bug that is switched on.
@@ -55,6 +59,8 @@ impl Default for Config {
             straggler_floor: Duration::from_secs(1),
             locality_delay: Duration::from_millis(100),
             locality_bytes: 64 << 20,
+            no_locality: false,
+            no_fuse: false,
             story: 1 << 16,
             #[cfg(feature = "mutants")]
             mutant: None,

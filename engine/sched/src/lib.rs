@@ -94,6 +94,9 @@ pub struct Scheduler {
     /// By job: how long its attempts take.
     times: Vec<JobTimes>,
     stragglers: Vec<AttemptId>,
+    speculation: Speculation,
+    /// A look at what runs on slow workers is due.
+    rescue_due: bool,
     /// How long attempts of all jobs took.
     recent: Recent,
     /// Live attempts that were asked back.
@@ -142,6 +145,8 @@ impl Scheduler {
             to_look_up: Vec::new(),
             times: Vec::new(),
             stragglers: Vec::new(),
+            speculation: Speculation::default(),
+            rescue_due: false,
             recent: Recent::default(),
             recalled: 0,
             story: Vec::new(),
@@ -225,6 +230,11 @@ impl Scheduler {
     /// How many nodes are in each state.
     pub fn counts(&self) -> StateCounts {
         self.counts
+    }
+
+    /// What second attempts cost so far.
+    pub fn speculation(&self) -> Speculation {
+        self.speculation
     }
 
     /// Where a node is; nothing where there is no such node.

@@ -11,7 +11,10 @@ use crate::{
 };
 
 impl Scheduler {
-    pub(crate) fn extend(&mut self, delta: PlanDelta) {
+    pub(crate) fn extend(&mut self, mut delta: PlanDelta) {
+        if self.config.no_fuse {
+            delta.nodes.iter_mut().for_each(|node| node.group = None);
+        }
         let first = delta.first_node as usize;
         self.graph.extend(delta);
         self.lanes.add_classes(&self.graph.classes);

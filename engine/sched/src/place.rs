@@ -4,6 +4,8 @@
 //! window of the oldest nodes, by the bytes that would have to move; siblings that one gather will collect are drawn to
 //! the host where the first of them went. No node waits longer than a bounded time for a better host.
 
+use std::cmp::Reverse;
+
 use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, WorkerIx};
 
 use crate::{
@@ -18,6 +20,7 @@ use crate::{
 struct Room {
     host: HostIx,
     worker: WorkerIx,
+    pace: u64,
     free: u64,
 }
 
@@ -108,7 +111,7 @@ impl Scheduler {
         true
     }
 
-    /// For each host the worker with the most room that can take a node of this lane, the roomiest first.
+    /// For each host the best worker that can take a node of this lane: the fastest, and of those the roomiest, first.
     fn rooms(&self, ix: u32) -> Vec<Room> {
         let lane = &self.lanes.lanes[ix as usize];
         let workers = if lane.dirty {
@@ -125,15 +128,20 @@ impl Scheduler {
             let room = Room {
                 host: known.host,
                 worker,
+                pace: known.pace(),
                 free: known.free.cpu_milli,
             };
             match rooms.iter_mut().find(|other| other.host == room.host) {
-                Some(other) if (other.free, worker) < (room.free, other.worker) => *other = room,
+                Some(other)
+                    if (other.pace, other.free, worker) < (room.pace, room.free, other.worker) =>
+                {
+                    *other = room;
+                }
                 Some(_) => {}
                 None => rooms.push(room),
             }
         }
-        rooms.sort_unstable_by_key(|room| (u64::MAX - room.free, room.host));
+        rooms.sort_unstable_by_key(|room| (Reverse(room.pace), Reverse(room.free), room.host));
         rooms
     }
 
@@ -214,6 +222,9 @@ impl Scheduler {
 
     /// Bytes that would have to move, and those that a gather would have to move later for this node.
     pub(crate) fn cost(&self, node: NodeIx, host: HostIx) -> u64 {
+        if self.config.no_locality {
+            return 0;
+        }
         let sets = self.graph.sets_of(node).iter();
         let missing = |set: u64, here: u64| set.saturating_sub(here);
         let inputs: u64 = sets
@@ -484,6 +495,7 @@ impl Scheduler {
                 before: 0,
                 started: false,
                 alone,
+                paired: !first,
                 cancelled: None,
                 queued: ahead.is_some(),
                 recalled: false,

@@ -1,15 +1,20 @@
-//! Second attempts: when an attempt takes far longer than its job's others do.
+//! Second attempts: when an attempt takes far longer than its job's others do, or runs on a slow worker while a fast one idles.
 
-use dagrun_model::{AttemptId, NodeIx};
+use std::cmp::Reverse;
+
+use dagrun_model::{AttemptId, NodeIx, WorkerIx};
 
 use crate::{
     NodeState, Notice, Scheduler, Time,
     ahead::Recent,
     attempts::{Attempt, Timer},
+    workers::Worker,
 };
 
 /// How many durations of a job are remembered.
 const KEPT: usize = 31;
+/// How often slow workers are looked at, in microseconds.
+const RESCUE_EVERY: u64 = 100_000;
 
 /// How long attempts of a job took, the last ones, as if on a worker of the reference's speed.
 #[derive(Clone, Debug, Default)]
@@ -96,7 +101,13 @@ impl Scheduler {
         let job = self.graph.node(attempt.node).job.index();
         let took = self.now.0 - attempt.since.0 + attempt.before;
         let speed = self.hosts.known(attempt.worker).speed;
-        self.times[job].add(took.saturating_mul(speed) / 1000);
+        let took = took.saturating_mul(speed) / 1000;
+        let known = self.times[job].last.len() >= self.config.straggler_samples.min(KEPT);
+        if let Some(median) = self.times[job].median().filter(|it| known && *it > 0) {
+            let slowness = took.saturating_mul(1000) / median;
+            self.hosts.learn_slowness(attempt.worker, slowness);
+        }
+        self.times[job].add(took);
         if self.straggling_at(attempt).is_none() {
             return;
         }
@@ -125,45 +136,68 @@ impl Scheduler {
 
     /// Gives stragglers a second attempt where a slot is free on another worker.
     pub(crate) fn start_seconds(&mut self) {
-        if self.stragglers.is_empty() || self.stopped() {
+        if self.stopped() {
             return;
         }
         for id in std::mem::take(&mut self.stragglers) {
             let Some(attempt) = self.attempts.get(&id.0).copied() else {
                 continue;
             };
-            let node = attempt.node;
-            let alone = NodeState::Running {
-                attempt: id,
-                second: None,
-            };
-            if self.graph.node(node).state != alone
-                || attempt.cancelled.is_some()
-                // A node that was lost may kill its workers: one at a time.
-                || self.charged(node).1 > 0
-            {
+            if !self.may_have_second(id, &attempt) {
                 continue;
             }
-            let n = self.graph.node(node);
-            let inputs = n.open == 0 && !n.ask_again;
-            let Some(worker) = self.room_for_second(&attempt).filter(|_| inputs) else {
-                self.stragglers.push(id);
-                continue;
-            };
-            self.emit(Notice::Speculated { node });
-            let second = self.start(node, worker, false, None);
-            self.set_state(
-                node,
-                NodeState::Running {
-                    attempt: id,
-                    second: Some(second),
-                },
-            );
+            match self.room_for_second(&attempt) {
+                Some(worker) if self.has_inputs(attempt.node) => {
+                    self.start_second(id, &attempt, worker);
+                }
+                _ => self.stragglers.push(id),
+            }
+        }
+        self.plan_rescue();
+    }
+
+    /// Whether an attempt runs alone and another one beside it could be of use.
+    fn may_have_second(&self, id: AttemptId, attempt: &Attempt) -> bool {
+        let alone = NodeState::Running {
+            attempt: id,
+            second: None,
+        };
+        self.graph.node(attempt.node).state == alone
+            && attempt.cancelled.is_none()
+            // A node that was lost may kill its workers: one at a time.
+            && self.charged(attempt.node).1 == 0
+    }
+
+    fn has_inputs(&self, node: NodeIx) -> bool {
+        let n = self.graph.node(node);
+        n.open == 0 && !n.ask_again
+    }
+
+    fn start_second(&mut self, id: AttemptId, attempt: &Attempt, worker: WorkerIx) {
+        let node = attempt.node;
+        self.emit(Notice::Speculated { node });
+        let second = self.start(node, worker, false, None);
+        if let Some(first) = self.attempts.get_mut(&id.0) {
+            first.paired = true;
+        }
+        self.speculation.started += 1;
+        let second = Some(second);
+        let attempt = id;
+        self.set_state(node, NodeState::Running { attempt, second });
+    }
+
+    /// An attempt ended when its node had no use for it any more.
+    pub(crate) fn count_loser(&mut self, attempt: &Attempt) {
+        if attempt.paired {
+            self.speculation.lost += 1;
+            self.speculation.lost_micros += self.now.0 - attempt.since.0 + attempt.before;
         }
     }
 
-    fn room_for_second(&self, attempt: &Attempt) -> Option<dagrun_model::WorkerIx> {
+    /// Another worker with room, rather on another host, rather a fast one, rather one with much room.
+    fn room_for_second(&self, attempt: &Attempt) -> Option<WorkerIx> {
         let shape = &self.lanes.shapes[self.shape_of(attempt.node) as usize];
+        let host = self.hosts.host_of(attempt.worker);
         let able = self.hosts.live().filter(|(ix, worker)| {
             *ix != attempt.worker
                 && worker.serves(shape.profile.as_deref())
@@ -171,7 +205,73 @@ impl Scheduler {
                 && !worker.alone
                 && shape.demand.fits(&worker.free)
         });
-        able.max_by_key(|(ix, worker)| (worker.free.cpu_milli, u32::MAX - ix.0))
-            .map(|(ix, _)| ix)
+        let merit = |(ix, worker): &(WorkerIx, &Worker)| {
+            let other = worker.host != host;
+            (other, worker.pace(), worker.free.cpu_milli, u32::MAX - ix.0)
+        };
+        able.max_by_key(merit).map(|(ix, _)| ix)
+    }
+
+    // --- slow workers ---------------------------------------------------------------------------
+
+    /// When nothing is left to start, what runs on slow workers may be done sooner by a fast one that idles. That is looked at
+    /// now and then, for it takes a look at all that runs there.
+    fn plan_rescue(&mut self) {
+        let idle = self.counts.ready + self.counts.queued == 0 && self.counts.running > 0;
+        if !self.rescue_due && idle && self.config.speculate && self.hosts.uneven() {
+            self.rescue_due = true;
+            let at = Time(self.now.0.saturating_add(RESCUE_EVERY));
+            self.set_timer(at, Timer::Rescue);
+        }
+    }
+
+    /// Runs beside slow workers what a faster one would end sooner; what has the longest way to go comes first.
+    pub(crate) fn rescue_slow(&mut self) {
+        self.rescue_due = false;
+        if self.counts.ready + self.counts.queued > 0 || self.stopped() {
+            return;
+        }
+        let running = self.hosts.live().flat_map(|(_, it)| it.attempts.iter());
+        let mut slow: Vec<(u64, AttemptId)> = running
+            .filter_map(|id| Some((self.time_left(*id)?, *id)))
+            .collect();
+        slow.sort_unstable_by_key(|(left, id)| (Reverse(*left), *id));
+        for (left, id) in slow {
+            let Some(attempt) = self.attempts.get(&id.0).copied() else {
+                continue;
+            };
+            let Some(worker) = self.room_for_second(&attempt) else {
+                continue;
+            };
+            let there = self.time_on(attempt.node, worker).unwrap_or(u64::MAX);
+            if there.saturating_add(there / 8) < left {
+                self.start_second(id, &attempt, worker);
+            }
+        }
+    }
+
+    /// How long an attempt that may get a second one will still run, by what its job takes.
+    fn time_left(&self, id: AttemptId) -> Option<u64> {
+        let attempt = self.attempts.get(&id.0)?;
+        let node = attempt.node;
+        let may = attempt.started
+            && self.speculates(node)
+            && self.may_have_second(id, attempt)
+            && self.has_inputs(node);
+        let takes = self.time_on(node, attempt.worker).filter(|_| may)?;
+        let ran = self.now.0 - attempt.since.0 + attempt.before;
+        takes.checked_sub(ran)
+    }
+
+    /// How long a node takes on a worker, by what its job took so far; nothing where that is little, or little is known.
+    fn time_on(&self, node: NodeIx, worker: WorkerIx) -> Option<u64> {
+        let times = &self.times[self.graph.node(node).job.index()];
+        if times.last.len() < self.config.straggler_samples.min(KEPT) {
+            return None;
+        }
+        let floor = u64::try_from(self.config.straggler_floor.as_micros()).unwrap_or(u64::MAX);
+        let speed = self.hosts.known(worker).shown_speed();
+        let takes = times.median()?.saturating_mul(1000) / speed;
+        (takes >= floor).then_some(takes)
     }
 }

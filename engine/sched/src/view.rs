@@ -112,6 +112,19 @@ impl StateCounts {
     }
 }
 
+/// What second attempts cost, and what they were good for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Speculation {
+    /// Second attempts that were started.
+    pub started: u64,
+    /// Second attempts whose result counted.
+    pub won: u64,
+    /// Attempts that ended when the other one of their pair had decided the node.
+    pub lost: u64,
+    /// How long those ran, in microseconds.
+    pub lost_micros: u64,
+}
+
 /// A step in a node's story.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Step {

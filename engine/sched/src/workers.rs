@@ -5,6 +5,7 @@ use std::{collections::VecDeque, ops::Range};
 use dagrun_model::{AttemptId, HostIx, Paged, Resources, SetIx, WorkerIx};
 
 use crate::{
+    ahead::Recent,
     attempts::bit,
     graph::{Fate, Graph, Node},
     lanes::Shape,
@@ -14,8 +15,10 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Worker {
     pub(crate) host: HostIx,
-    /// In thousandths of the reference, at least 1.
+    /// As it says, in thousandths of the reference, at least 1.
     pub(crate) speed: u64,
+    /// How much longer than others of their jobs its attempts took, in thousandths of what its speed promises.
+    slowness: Recent,
     pub(crate) capacity: Resources,
     pub(crate) free: Resources,
     pub(crate) profile: Option<String>,
@@ -46,6 +49,7 @@ impl Worker {
         Self {
             host,
             speed: u64::from(speed.max(1)),
+            slowness: Recent::default(),
             free: capacity.clone(),
             capacity,
             profile,
@@ -59,6 +63,17 @@ impl Worker {
             reserved: None,
             dirty: false,
         }
+    }
+
+    /// Its speed as its attempts showed it, or as it says while few have ended there.
+    pub(crate) fn shown_speed(&self) -> u64 {
+        let slowness = self.slowness.median_of(4).unwrap_or(1000);
+        (self.speed.saturating_mul(1000) / slowness.max(1)).max(1)
+    }
+
+    /// Its speed in quarters of the reference: what differs by less is taken for noise.
+    pub(crate) fn pace(&self) -> u64 {
+        (self.shown_speed().saturating_mul(4) + 500) / 1000
     }
 
     /// Whether nothing runs or waits there.
@@ -81,6 +96,8 @@ pub(crate) struct Hosts {
     pub(crate) dirty: Vec<WorkerIx>,
     /// Workers that ever joined.
     pub(crate) joined: u32,
+    /// The slowest and the fastest pace of workers that ever joined.
+    paces: Option<(u64, u64)>,
     /// Some worker takes attempts ahead.
     pub(crate) hold_ahead: bool,
     /// One more than the highest host.
@@ -100,6 +117,7 @@ impl Hosts {
             return false;
         }
         self.hold_ahead |= joined.ahead > 0;
+        self.take_pace(joined.pace());
         self.count = self.count.max(joined.host.index() + 1);
         self.workers[worker.index()] = Some(joined);
         let at = self.alive.partition_point(|other| *other < worker);
@@ -108,6 +126,26 @@ impl Hosts {
         self.mark(worker);
         self.resize(graph);
         true
+    }
+
+    fn take_pace(&mut self, pace: u64) {
+        let (slowest, fastest) = self.paces.unwrap_or((pace, pace));
+        self.paces = Some((slowest.min(pace), fastest.max(pace)));
+    }
+
+    /// Takes how an attempt's time compares with what its worker's speed promises, in thousandths.
+    pub(crate) fn learn_slowness(&mut self, worker: WorkerIx, slowness: u64) {
+        if let Some(known) = self.get_mut(worker) {
+            known.slowness.add(slowness);
+            let pace = known.pace();
+            self.take_pace(pace);
+        }
+    }
+
+    /// Whether some workers are clearly faster than others.
+    pub(crate) fn uneven(&self) -> bool {
+        self.paces
+            .is_some_and(|(slowest, fastest)| slowest < fastest)
     }
 
     /// Whether it matters where nodes run.

@@ -1305,3 +1305,124 @@ fn attempt_of(action: &Action) -> Option<(NodeIx, u64)> {
         _ => None,
     }
 }
+
+// --- speed ------------------------------------------------------------------------------------
+
+fn joined_with_speed(worker: u32, slots: u64, speed: u32) -> Event {
+    let mut join = joined(worker, worker, slots, 0);
+    if let Event::WorkerJoined { speed: says, .. } = &mut join {
+        *says = speed;
+    }
+    join
+}
+
+fn speculating(plan: &mut PlanBuilder, nodes: u32) -> Vec<NodeIx> {
+    plan.class(NodeClass {
+        speculate: true,
+        ..NodeClass::default()
+    });
+    (0..nodes).map(|_| plan.node(&[])).collect()
+}
+
+#[test]
+fn a_fast_host_comes_before_a_roomy_one() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..3).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    story.tell(joined_with_speed(0, 4, 500));
+    story.tell(joined_with_speed(1, 2, 1000));
+    let actions = story.miss(&nodes);
+    assert_eq!(
+        starts(&actions),
+        [(nodes[0], 1), (nodes[1], 1), (nodes[2], 0)]
+    );
+}
+
+/// Runs five nodes of ten seconds, one after the other, on a worker of one slot; gives the next attempt.
+fn five_of_ten_seconds(story: &mut Story, nodes: &[NodeIx]) -> u64 {
+    story.tell(Event::PlanComplete);
+    story.tell(joined_with_speed(0, 1, 1000));
+    story.miss(nodes);
+    for attempt in 1..=5 {
+        story.tell(Event::AttemptStarted(AttemptId(attempt)));
+        story.now += 10_000_000;
+        story.tell(ended(attempt, AttemptEnd::Succeeded { bytes: 0 }));
+        story.tell(Event::Committed(nodes[attempt as usize - 1]));
+    }
+    story.tell(Event::AttemptStarted(AttemptId(6)));
+    7
+}
+
+fn timer_of(actions: &[Action]) -> Option<(TimerId, Time)> {
+    actions.iter().find_map(|action| match action {
+        Action::SetTimer { id, at } => Some((*id, *at)),
+        _ => None,
+    })
+}
+
+#[test]
+fn limits_of_stragglers_are_weighed_by_speed() {
+    let mut plan = PlanBuilder::new();
+    let nodes = speculating(&mut plan, 7);
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    let next = five_of_ten_seconds(&mut story, &nodes);
+    let actions = story.tell(joined_with_speed(1, 1, 250));
+    assert_eq!(starts(&actions), [(nodes[6], 1)]);
+    let began = story.now;
+    let actions = story.tell(Event::AttemptStarted(AttemptId(next)));
+    let (_, at) = timer_of(&actions).expect("it is watched");
+    assert_eq!(at.0 - began, 80_000_000, "twice ten seconds at a quarter");
+}
+
+#[test]
+fn what_a_fast_worker_that_idles_would_end_sooner_gets_a_second_attempt_there() {
+    let mut plan = PlanBuilder::new();
+    let nodes = speculating(&mut plan, 7);
+    let mut story = Story::of(Config::default(), &mut plan, 0, 0);
+    let next = five_of_ten_seconds(&mut story, &nodes);
+    let actions = story.tell(joined_with_speed(1, 1, 250));
+    let (timer, _) = timer_of(&actions).expect("a look is planned");
+    story.tell(Event::AttemptStarted(AttemptId(next)));
+    story.now += 10_000_000;
+    story.tell(ended(6, AttemptEnd::Succeeded { bytes: 0 }));
+    // It has 30 of its 40 seconds to go, and takes 10 here.
+    let actions = story.tell(Event::TimerFired(timer));
+    assert_eq!(starts(&actions), [(nodes[6], 0)]);
+    story.now += 10_000_000;
+    story.expect(
+        ended(next + 1, AttemptEnd::Succeeded { bytes: 0 }),
+        &[cancel(next, true), commit(nodes[6], next + 1)],
+    );
+    story.tell(ended(next, AttemptEnd::Cancelled));
+    let cost = story.scheduler.speculation();
+    assert_eq!((cost.started, cost.won, cost.lost), (1, 1, 1));
+    assert_eq!(cost.lost_micros, 20_000_000);
+}
+
+// --- switches for benches ---------------------------------------------------------------------
+
+#[test]
+fn benches_may_place_without_looking_at_bytes_and_take_groups_apart() {
+    for plain in [false, true] {
+        let mut plan = PlanBuilder::new();
+        let a = plan.node(&[]);
+        let all = plan.gather(&[a]);
+        let members: Vec<_> = (0..2).map(|_| plan.node(&[all])).collect();
+        plan.group(&members);
+        let config = Config {
+            no_locality: plain,
+            no_fuse: plain,
+            ..Config::default()
+        };
+        let mut story = Story::of(config, &mut plan, 1, 4);
+        story.miss(&[a]);
+        story.succeed(1, a, 1 << 30);
+        // The new host has as much room and none of the input.
+        story.join(1, 1, 8, 0);
+        let actions = story.miss(&members);
+        let wanted = if plain { 1 } else { 0 };
+        assert_eq!(starts(&actions)[0], (members[0], wanted));
+        let grouped = |action: &Action| matches!(action, Action::Start { group: Some(_), .. });
+        assert_eq!(actions.iter().any(grouped), !plain);
+    }
+}

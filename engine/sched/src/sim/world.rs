@@ -125,8 +125,9 @@ struct RealWorker {
     alive: bool,
     /// Nothing that it says arrives until it joins again.
     detached: bool,
-    /// In thousandths of the reference.
+    /// In thousandths of the reference, as it is and as it says.
     speed: u32,
+    says: u32,
     /// How many attempts it holds beyond its room.
     ahead: u32,
     free: Resources,
@@ -467,6 +468,7 @@ impl World {
             alive: true,
             detached: false,
             speed: self.rng.pick(&[500, 1000, 1000, 2000]) as u32,
+            says: self.rng.pick(&[500, 1000, 1000, 2000]) as u32,
             ahead: self.rng.pick(&[0, 1, 3, 20]) as u32,
             waiting: VecDeque::new(),
         };
@@ -481,7 +483,7 @@ impl World {
             capacity,
             profile,
             ahead,
-            speed,
+            says,
             ..
         } = worker;
         self.model.told_worker(
@@ -505,7 +507,7 @@ impl World {
             capacity,
             profile,
             ahead,
-            speed,
+            speed: says,
             held,
         });
     }
