@@ -120,6 +120,20 @@ pub(crate) enum Command {
     /// rest back; a second one ends at once. A broken connection is made again, and what runs goes on meanwhile. Secrets, the grace
     /// time and named resources are those of this host's dagrun.toml.
     Worker(WorkerArgs),
+    /// Run pipelines for others: a coordinator, which workers join and clients submit to
+    ///
+    /// Keeps what it took over restarts: runs that were not over go on. Ctrl-C or SIGTERM stops it in order; what runs then goes on with
+    /// the next start.
+    Serve(ServeArgs),
+    /// Follow a run on a coordinator
+    ///
+    /// With the pipeline's file its exports are laid out here at the end, as by the command that submitted it.
+    Attach(AttachArgs),
+    /// Stop a run on a coordinator
+    Cancel(CancelArgs),
+    /// Look at a cluster and look after it
+    #[command(subcommand)]
+    Cluster(ClusterCommand),
     /// Look at studies, also while a run goes on with one
     ///
     /// From a study's own log: the pipeline is not looked at, and nothing runs.
@@ -280,6 +294,86 @@ pub(crate) struct RunArgs {
     /// told trials; default: go on with it, and refuse where it was another one
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) study: Option<StudyChoice>,
+    /// Run it on a coordinator; exports and the journal come here at the end
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
+    /// Submit it and leave; `dagrun attach` follows it
+    #[arg(long)]
+    pub(crate) detach: bool,
+    /// Runs of a higher priority go first on a coordinator
+    #[arg(
+        long,
+        default_value_t = 0,
+        value_name = "N",
+        allow_hyphen_values = true
+    )]
+    pub(crate) priority: i32,
+}
+
+/// Which coordinator.
+#[derive(Debug, Args, Clone)]
+pub(crate) struct Coordinator {
+    /// The coordinator, as HOST:PORT or unix:PATH
+    #[arg(
+        long,
+        env = "DAGRUN_ON",
+        value_name = "HOST:PORT",
+        hide_env_values = true
+    )]
+    pub(crate) on: Option<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ServeArgs {
+    /// Where to listen, as HOST:PORT or unix:PATH
+    #[arg(long, default_value = "127.0.0.1:7460", value_name = "HOST:PORT")]
+    pub(crate) listen: String,
+    /// Where it keeps what it took; default: `serve` in dagrun's state folder
+    #[arg(long, value_name = "DIR")]
+    pub(crate) state: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct AttachArgs {
+    /// The number of the run
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
+    /// The pipeline file, to lay out exports and keep the journal here at the end
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CancelArgs {
+    /// The number of the run
+    pub(crate) run: String,
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
+    /// Kill its nodes at once; default: TERM, and KILL after the grace time
+    #[arg(long)]
+    pub(crate) kill: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum ClusterCommand {
+    /// Show workers, runs, and who waits for what
+    Status {
+        #[command(flatten)]
+        coordinator: Coordinator,
+        /// Also runs that are over
+        #[arg(long)]
+        all: bool,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Let a worker finish or hand back what it has, and leave
+    Drain {
+        /// Its name or number, as `dagrun cluster status` shows it
+        worker: String,
+        #[command(flatten)]
+        coordinator: Coordinator,
+    },
 }
 
 #[derive(Debug, Args)]

@@ -1,13 +1,15 @@
 //! From a file's name to a plan: the steps that most commands share.
 
 use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use dagrun_model::{Diagnostic, Pipeline, RelPath, Sources, Value};
+use dagrun_model::{BlobRef, Diagnostic, Pipeline, RelPath, Sources, Value};
 use dagrun_plan::{FactRequest, Facts, Origin, Plan, PlanOptions, StudyPlanner};
-use dagrun_run::Workspace;
+use dagrun_run::{GivenFacts, Workspace};
 use dagrun_store::{FileHashes, Store, StoreOptions};
 use dagrun_study::Definition;
 
@@ -35,6 +37,8 @@ pub(crate) struct Loaded {
     pub(crate) project: PathBuf,
     pub(crate) settings: Settings,
     style: Style,
+    modules: Vec<RelPath>,
+    seen: RefCell<Seen>,
 }
 
 /// A plan with what it was made from.
@@ -63,11 +67,11 @@ impl Loaded {
         let project = project_of(file);
         let settings = Settings::load(&project, global.cache.as_deref())?;
         let text = read(file, style)?;
-        let parsed = dagrun_dsl::parse(
-            &file.display().to_string(),
-            &text,
-            &Includes(project.clone()),
-        );
+        let includes = Includes {
+            project: project.clone(),
+            loaded: RefCell::default(),
+        };
+        let parsed = dagrun_dsl::parse(&file.display().to_string(), &text, &includes);
         let Some(pipeline) = parsed.pipeline else {
             return Err(refuse(&parsed.diagnostics, &parsed.sources, style));
         };
@@ -83,7 +87,16 @@ impl Loaded {
             project,
             settings,
             style,
+            modules: includes.loaded.into_inner(),
+            seen: RefCell::default(),
         })
+    }
+
+    /// What plans have asked of the outside so far: what a coordinator has to be given.
+    pub(crate) fn seen(&self) -> Seen {
+        let mut seen = self.seen.borrow().clone();
+        seen.modules = self.modules.clone();
+        seen
     }
 
     /// Opens the cache.
@@ -175,6 +188,7 @@ impl Loaded {
         if let Err(error) = hashes.save() {
             tracing::warn!("hashes of files are not remembered: {error}");
         }
+        self.seen.borrow_mut().learn(request, &facts);
         Ok(facts)
     }
 
@@ -242,13 +256,20 @@ fn read(file: &Path, style: Style) -> Result<String, CliError> {
 }
 
 /// Modules are read from the project folder and nowhere else.
-struct Includes(PathBuf);
+struct Includes {
+    project: PathBuf,
+    /// Those that were read.
+    loaded: RefCell<Vec<RelPath>>,
+}
 
 impl dagrun_dsl::Loader for Includes {
     fn load(&self, path: &RelPath) -> Result<String, String> {
-        let full = self.0.join(path);
+        let full = self.project.join(path);
         let inside = full.canonicalize().map_err(|error| error.to_string())?;
-        let project = self.0.canonicalize().map_err(|error| error.to_string())?;
+        let project = self
+            .project
+            .canonicalize()
+            .map_err(|error| error.to_string())?;
         if !inside.starts_with(&project) {
             return Err("it leads out of the project folder by a symbolic link".into());
         }
@@ -259,7 +280,35 @@ impl dagrun_dsl::Loader for Includes {
         {
             return Err(format!("it has more than {MAX_BYTES} bytes"));
         }
-        std::fs::read_to_string(&inside).map_err(|error| error.to_string())
+        let text = std::fs::read_to_string(&inside).map_err(|error| error.to_string())?;
+        self.loaded.borrow_mut().push(path.clone());
+        Ok(text)
+    }
+}
+
+/// What plans have asked of the outside.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Seen {
+    /// Files that are inputs, by path.
+    pub(crate) files: BTreeMap<String, BlobRef>,
+    /// Files of `toolchain`.
+    pub(crate) toolchain_files: BTreeSet<String>,
+    /// Modules of the pipeline.
+    pub(crate) modules: Vec<RelPath>,
+    /// What belongs to these surroundings.
+    pub(crate) given: GivenFacts,
+}
+
+impl Seen {
+    fn learn(&mut self, request: &FactRequest, facts: &Facts) {
+        let found = facts.globs.iter().flatten();
+        self.files
+            .extend(found.map(|file| (file.path.clone(), file.blob)));
+        let files = request.files.iter().zip(&facts.files);
+        let there = files.filter(|(_, found)| found.is_ok());
+        self.toolchain_files
+            .extend(there.map(|(path, _)| path.clone()));
+        self.given.learn(request, facts);
     }
 }
 

@@ -1,6 +1,7 @@
 //! One function for each command.
 
 mod cache;
+mod cluster;
 mod end;
 mod explain;
 mod graph;
@@ -8,11 +9,16 @@ mod later;
 mod node;
 mod plan;
 mod plan_study;
-mod report;
+pub(crate) mod report;
 mod run;
+mod serve;
 mod small;
 mod study;
 mod worker;
+
+pub(crate) use later::Later;
+pub(crate) use plan_study::StudyPlan;
+pub(crate) use run::{Ready, nodes_by_job};
 
 use std::path::{Path, PathBuf};
 
@@ -39,6 +45,10 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Show(args) => report::show(&args, style),
         Command::Report(args) => report::report(&args),
         Command::Worker(args) => worker::worker(&args, &global, style),
+        Command::Serve(args) => serve::serve(&args, &global, style),
+        Command::Attach(args) => cluster::attach(&args, &global, style),
+        Command::Cancel(args) => cluster::cancel(&args),
+        Command::Cluster(command) => cluster::cluster(&command, style),
         Command::Study(command) => study::study(&command, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),

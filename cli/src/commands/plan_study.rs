@@ -18,7 +18,7 @@ use crate::{
 };
 
 /// The plans of a study.
-pub(super) struct StudyPlan {
+pub(crate) struct StudyPlan {
     /// One trial.
     pub(super) trial: Arc<Plan>,
     /// How many trials there are to be.
@@ -41,7 +41,7 @@ pub(super) struct StudyPlan {
 }
 
 impl StudyPlan {
-    pub(super) fn new(
+    pub(crate) fn new(
         loaded: &Loaded,
         planned: &Planned,
         study: &PlannedStudy,

@@ -9,7 +9,7 @@ use std::{
 use dagrun_events::{NodeOutcome, NodeRow, RunState, StudyRow, trial_of};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
-use dagrun_run::{RunSummary, Workspace};
+use dagrun_run::Workspace;
 use serde_json::json;
 
 use crate::{
@@ -493,7 +493,7 @@ fn repair_study(workspace: &Workspace, study: &str) -> Done {
 /// What a run leaves besides its results: JUnit, annotations, a trace, JSON.
 pub(crate) fn after_run(
     workspace: &Workspace,
-    summary: &RunSummary,
+    run: &RunId,
     plan: &Plan,
     args: &RunArgs,
     style: Style,
@@ -503,7 +503,7 @@ pub(crate) fn after_run(
     {
         return Ok(());
     }
-    let state = fold(workspace, &summary.run)?;
+    let state = fold(workspace, run)?;
     if let Some(path) = &report.junit {
         write_file(
             &workspace.project().join(&path.value),

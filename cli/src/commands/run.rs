@@ -26,7 +26,7 @@ use crate::{
     error::{CliError, Context, Done, Kind},
     leftovers,
     load::{Loaded, Planned, PlannedStudy},
-    say,
+    remote, say,
     settings::Settings,
     term::{Ink, Progress, Style, plural, shell_word},
     trial,
@@ -62,6 +62,18 @@ pub(crate) fn rescore(args: &RescoreArgs, global: &Global, style: Style) -> Done
 }
 
 fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
+    if let Some(address) = &args.coordinator.on {
+        return match mode {
+            StudyMode::Rescore(_) => Err(CliError::invalid("`rescore` runs here")),
+            mode => remote::run_on(address, mode, args, global, style),
+        };
+    }
+    if args.detach {
+        return Err(
+            CliError::invalid("`--detach` leaves a run to a coordinator")
+                .hint("name one by `--on HOST:PORT` or DAGRUN_ON"),
+        );
+    }
     let mut ready = Ready::new(mode, args, global, style)?;
     announce(&ready.planned, ready.slots, style);
 
@@ -160,9 +172,15 @@ impl Ready {
         }
     }
 
-    fn jobs_of_trials(&self) -> Option<BTreeSet<String>> {
+    pub(crate) fn jobs_of_trials(&self) -> Option<BTreeSet<String>> {
         let study = self.planned.study.as_ref();
         study.map(|_| trial::jobs_of_trials(&self.loaded.pipeline))
+    }
+
+    /// The lock of the workspace, for whoever writes there.
+    pub(crate) fn take_lock(&mut self) -> Result<WorkspaceLock, CliError> {
+        let lock = self.lock.take();
+        lock.ok_or_else(|| CliError::environment("a run begins once"))
     }
 
     /// What the engine needs. The lock goes with it.
@@ -173,8 +191,7 @@ impl Ready {
         subscribers: Vec<Subscriber>,
         stop: StopReceiver,
     ) -> Result<RunRequest, CliError> {
-        let lock = self.lock.take();
-        let lock = lock.ok_or_else(|| CliError::environment("a run begins once"))?;
+        let lock = self.take_lock()?;
         let study = self.planned.study.take().map(|study| StudyRequest {
             planner: study.planner,
             definition: study.definition,
@@ -224,7 +241,7 @@ impl Ready {
         let Planned {
             workspace, plan, ..
         } = &self.planned;
-        let reported = report::after_run(workspace, summary, plan, args, self.style);
+        let reported = report::after_run(workspace, &summary.run, plan, args, self.style);
         if let Some(fatal) = &summary.fatal {
             return Err(CliError {
                 kind: Kind::Environment,
@@ -402,7 +419,7 @@ fn setting_rows(settings: &Settings, jobs: Option<usize>) -> Vec<ParamRow> {
     .collect()
 }
 
-fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
+pub(crate) fn nodes_by_job(plan: &Plan) -> BTreeMap<String, u64> {
     let mut counts = vec![0; plan.pipeline().jobs.len()];
     for ix in 0..plan.len() {
         counts[plan.job(NodeIx::from_index(ix)).index()] += 1;

@@ -3,7 +3,12 @@
 mod progress;
 mod study;
 
-use std::{borrow::Cow, io::IsTerminal};
+use std::{
+    borrow::Cow,
+    cell::RefCell,
+    fmt::{self, Write},
+    io::{self, IsTerminal},
+};
 
 use dagrun_model::Value;
 pub(crate) use dagrun_report::{
@@ -91,14 +96,37 @@ fn paint(color: bool, ink: Ink, text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
 }
 
-/// Prints to standard error.
+/// Prints to standard error, or to whoever listens to this thread: see [`captured`](term::captured).
 #[macro_export]
 macro_rules! say {
-    ($($arg:tt)*) => {{
-        use std::io::Write as _;
+    ($($arg:tt)*) => {
+        $crate::term::talk(format_args!($($arg)*))
+    };
+}
+
+thread_local! {
+    /// What this thread has said, where somebody listens.
+    static SAID: RefCell<Option<String>> = const { RefCell::new(None) };
+}
+
+/// Says a line: the work of [`say!`].
+pub(crate) fn talk(line: fmt::Arguments<'_>) {
+    let kept = SAID.with_borrow_mut(|said| {
+        said.as_mut()
+            .is_some_and(|said| writeln!(said, "{line}").is_ok())
+    });
+    if !kept {
         // A closed standard error must not end a run.
-        let _ = writeln!(std::io::stderr(), $($arg)*);
-    }};
+        let _ = io::Write::write_fmt(&mut io::stderr(), format_args!("{line}\n"));
+    }
+}
+
+/// Does something, and gives what this thread would have said meanwhile.
+pub(crate) fn captured<T>(work: impl FnOnce() -> T) -> (T, String) {
+    let before = SAID.replace(Some(String::new()));
+    let result = work();
+    let said = SAID.replace(before).unwrap_or_default();
+    (result, said)
 }
 
 /// Ends the program: quietly where the reader went away, else with the code for trouble of the machine, so that a script never

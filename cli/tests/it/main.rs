@@ -9,6 +9,7 @@ mod faults;
 mod hostile;
 mod kit;
 mod places;
+mod serve;
 mod stopping;
 mod studies;
 mod study_faults;

@@ -52,7 +52,7 @@ pub fn subscribe(capacity: usize) -> (Subscriber, Subscription) {
 
 impl Subscriber {
     /// Gives an event, or counts it as missed. False when nobody listens any more.
-    pub(crate) fn give(&mut self, record: &Arc<Record>) -> bool {
+    pub fn give(&mut self, record: &Arc<Record>) -> bool {
         if self.missed > 0 {
             match self.sender.try_send(Notification::Missed(self.missed)) {
                 Ok(()) => self.missed = 0,

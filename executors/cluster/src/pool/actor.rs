@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    Config, ConnIx, Core, Effect, Event, RunIx, Witness,
+    Config, ConnIx, Core, Effect, Event, PoolStatus, RunIx, Witness,
     service::{Outbox, Word},
 };
 use crate::{
@@ -35,6 +35,8 @@ pub(super) enum Input {
     OpenRun(RunIx, Arc<str>, i32, mpsc::UnboundedSender<ExecutorEvent>),
     /// A run ends; who waits until nothing is left of it.
     CloseRun(RunIx, std::sync::mpsc::Sender<()>),
+    /// Somebody wants to know how the workers are.
+    Status(std::sync::mpsc::Sender<PoolStatus>),
     /// A listener's words.
     Listen(mpsc::Receiver<Word>),
 }
@@ -125,6 +127,10 @@ impl Actor {
                     self.closing.insert(run, done);
                     self.tell(Event::RunClosed(run));
                 }
+            }
+            Input::Status(asker) => {
+                // Whoever asked may have gone.
+                let _ = asker.send(self.core.status(self.clock.elapsed()));
             }
             Input::Listen(words) => self.listeners.push(words),
         }

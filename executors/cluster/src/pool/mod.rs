@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use dagrun_model::HostIx;
+use dagrun_model::{HostIx, WorkerIx};
 use dagrun_proto::v1::workers_server::WorkersServer;
 use tokio::{
     runtime::Handle,
@@ -33,7 +33,7 @@ use crate::{
 use actor::{Actor, Input};
 
 pub use self::{
-    core::{Config, ConnIx, Core, Effect, Event, RunIx},
+    core::{Config, ConnIx, Core, Effect, Event, PoolStatus, RunIx, WorkerStatus},
     executor::{RunExecutor, RunOptions},
 };
 
@@ -135,6 +135,19 @@ impl Pool {
     /// How many workers there are.
     pub fn workers(&self) -> usize {
         *self.shared.workers.borrow()
+    }
+
+    /// How all workers are. Nothing where the pool is gone.
+    pub fn status(&self) -> PoolStatus {
+        let (asker, answer) = std::sync::mpsc::channel();
+        let _ = self.shared.inbox.send(Input::Status(asker));
+        answer.recv().unwrap_or_default()
+    }
+
+    /// Lets a worker finish or hand back what it has, and leave. Those that are not there are ignored.
+    pub fn drain(&self, worker: WorkerIx, why: &str) {
+        let drain = Event::Drain(worker, why.to_owned());
+        let _ = self.shared.inbox.send(Input::Event(drain));
     }
 
     /// Tells all workers to go, and waits a while until they have.

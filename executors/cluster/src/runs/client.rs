@@ -9,7 +9,9 @@ use dagrun_proto::v1::{
     runs_client,
 };
 use futures_util::Stream;
-use tonic::{Code, Status, Streaming, transport::Channel};
+use tonic::{Code, Status, Streaming};
+
+use crate::security::{Channel, Error};
 
 /// Digests that are asked about in one request.
 const ASKED: usize = 10_000;
@@ -34,6 +36,9 @@ pub enum CallError {
 
 impl From<Status> for CallError {
     fn from(status: Status) -> Self {
+        if let Some(error) = Error::of_status(&status) {
+            return Self::Away(error.to_string());
+        }
         let why = status.message().to_owned();
         match status.code() {
             Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown => {
@@ -50,7 +55,7 @@ impl From<Status> for CallError {
 }
 
 /// A connection to a coordinator.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct RunsClient {
     runs: runs_client::RunsClient<Channel>,
     cluster: ClusterClient<Channel>,

@@ -6,6 +6,8 @@
 mod client;
 mod server;
 
+use std::sync::Arc;
+
 use dagrun_proto::v1::{ClusterStatus, Drained, RunEnd, RunRow, Submission};
 
 pub use client::{CallError, RunsClient};
@@ -39,7 +41,7 @@ pub trait RunHost: Send + Sync + 'static {
     ///
     /// # Errors
     /// When the pipeline is invalid, or blobs of the project are not there.
-    fn submit(&self, submission: Submission) -> Result<String, Refusal>;
+    fn submit(self: Arc<Self>, submission: Submission) -> Result<String, Refusal>;
 
     /// Some records of a run from a position on, without waiting for more.
     ///

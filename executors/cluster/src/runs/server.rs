@@ -53,10 +53,10 @@ impl From<Refusal> for Status {
 /// Asks a host off the threads of the network.
 async fn ask<H: RunHost, T: Send + 'static>(
     host: &Arc<H>,
-    question: impl FnOnce(&H) -> T + Send + 'static,
+    question: impl FnOnce(Arc<H>) -> T + Send + 'static,
 ) -> Result<T, Status> {
     let host = Arc::clone(host);
-    tokio::task::spawn_blocking(move || question(&host))
+    tokio::task::spawn_blocking(move || question(host))
         .await
         .map_err(|_| Status::internal("the coordinator failed to answer; its log says more"))
 }
@@ -97,7 +97,7 @@ impl<H: RunHost> Runs for RunsService<H> {
 #[tonic::async_trait]
 impl<H: RunHost> Cluster for ClusterService<H> {
     async fn status(&self, _: Request<StatusRequest>) -> Result<Response<ClusterStatus>, Status> {
-        Ok(Response::new(ask(&self.0, H::status).await?))
+        Ok(Response::new(ask(&self.0, |host| host.status()).await?))
     }
 
     async fn drain(&self, request: Request<DrainWorker>) -> Result<Response<Drained>, Status> {

@@ -11,6 +11,7 @@ mod join;
 mod lease;
 mod room;
 mod state;
+mod status;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,6 +24,8 @@ use crate::{
     mutant::{Mutant, Mutants},
 };
 use state::{Conn, Run, Worker};
+
+pub use status::{PoolStatus, WorkerStatus};
 
 /// A connection of a worker, never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -30,6 +30,13 @@ impl Room {
         self.ahead.is_empty() && demand.fits(&self.free)
     }
 
+    /// What is taken of a capacity that was all free at first.
+    pub(super) fn used(&self, capacity: &Resources) -> Resources {
+        let mut used = capacity.clone();
+        used.take(&self.free);
+        used
+    }
+
     /// How many wait.
     pub(super) fn ahead(&self) -> usize {
         self.ahead.len()

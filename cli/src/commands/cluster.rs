@@ -1,0 +1,200 @@
+//! `dagrun cluster status` and `drain`, `attach` and `cancel`: looking at a coordinator from anywhere.
+
+use dagrun_model::{format_bytes, format_seconds};
+use dagrun_proto::v1::{ClusterStatus, Resources, RunRow, WorkerRow};
+use serde_json::{Value, json};
+
+use crate::{
+    args::{AttachArgs, CancelArgs, Cli, ClusterCommand, Command, Coordinator, Global},
+    error::{CliError, Done},
+    put,
+    remote::{self, Remote, call_error},
+    say,
+    term::{Ink, Style, escape, plural, table},
+};
+
+use clap::Parser;
+
+/// The address of a coordinator, where one is named.
+pub(crate) fn address(coordinator: &Coordinator) -> Result<&str, CliError> {
+    coordinator.on.as_deref().ok_or_else(|| {
+        CliError::invalid("no coordinator is named")
+            .hint("name one by `--on HOST:PORT` or DAGRUN_ON; `dagrun serve` starts one")
+    })
+}
+
+pub(crate) fn cluster(command: &ClusterCommand, style: Style) -> Done {
+    match command {
+        ClusterCommand::Status {
+            coordinator,
+            all,
+            answer,
+        } => status(address(coordinator)?, *all, answer.json, style),
+        ClusterCommand::Drain {
+            worker,
+            coordinator,
+        } => drain(address(coordinator)?, worker),
+    }
+}
+
+pub(crate) fn attach(args: &AttachArgs, global: &Global, style: Style) -> Done {
+    let address = address(&args.coordinator)?;
+    let Some(file) = &args.file else {
+        return remote::attach(address, &args.run, None, style);
+    };
+    // The same arguments that a run of the file without any would have.
+    let words = ["dagrun".into(), "run".into(), file.as_os_str().to_owned()];
+    let cli = Cli::try_parse_from(words).map_err(CliError::invalid)?;
+    let Command::Run(run) = cli.command else {
+        return Err(CliError::invalid("`--file` names a pipeline"));
+    };
+    remote::attach(address, &args.run, Some((&run, global)), style)
+}
+
+pub(crate) fn cancel(args: &CancelArgs) -> Done {
+    remote::cancel(address(&args.coordinator)?, &args.run, args.kill)
+}
+
+fn drain(address: &str, worker: &str) -> Done {
+    let mut remote = Remote::connect(address)?;
+    let left = remote
+        .runtime
+        .block_on(remote.client.drain(worker))
+        .map_err(call_error)?;
+    say!(
+        "{worker} takes nothing new; it has {}",
+        plural(u64::from(left), "attempt")
+    );
+    Ok(0)
+}
+
+fn status(address: &str, all: bool, as_json: bool, style: Style) -> Done {
+    let mut remote = Remote::connect(address)?;
+    let (status, runs) = remote
+        .runtime
+        .block_on(async {
+            let status = remote.client.status().await?;
+            let runs = remote.client.list(all).await?;
+            Ok((status, runs))
+        })
+        .map_err(call_error)?;
+    if as_json {
+        put!("{:#}", to_json(&status, &runs));
+        return Ok(0);
+    }
+    print(address, &status, &runs, style);
+    Ok(0)
+}
+
+fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
+    put!(
+        "coordinator {} (dagrun {}, epoch {}), up {}",
+        style.paint_out(Ink::Bold, address),
+        escape(&status.version),
+        status.epoch,
+        format_seconds(status.uptime_ms as f64 / 1000.0)
+    );
+    if status.workers.is_empty() {
+        put!("\nno workers; `dagrun worker --connect {address}` on any host joins one");
+    } else {
+        let header = [
+            "worker", "host", "state", "slots", ">running", ">queued", ">memory", ">speed",
+        ];
+        let rows: Vec<_> = status.workers.iter().map(worker_row).collect();
+        put!("\n{}", table(&header, &rows));
+    }
+    if runs.is_empty() {
+        put!("\nno runs");
+    } else {
+        let header = [
+            "run",
+            "pipeline",
+            "user",
+            "state",
+            ">priority",
+            ">done",
+            ">running",
+            ">waiting",
+        ];
+        let rows: Vec<_> = runs.iter().map(run_row).collect();
+        put!("\n{}", table(&header, &rows));
+    }
+    for wait in &status.waits {
+        put!("{} {}", style.paint_out(Ink::Warn, "waits:"), escape(wait));
+    }
+}
+
+fn slots(resources: Option<&Resources>) -> u64 {
+    resources.map_or(0, |it| it.cpu_milli / 1000)
+}
+
+fn worker_row(row: &WorkerRow) -> Vec<String> {
+    let memory = row.capacity.as_ref().map_or(0, |it| it.memory);
+    vec![
+        format!("{} {}", row.worker, escape(&row.name)),
+        escape(&row.host).chars().take(12).collect(),
+        escape(&row.state),
+        format!(
+            "{}/{}",
+            slots(row.used.as_ref()),
+            slots(row.capacity.as_ref())
+        ),
+        row.running.to_string(),
+        row.queued.to_string(),
+        format_bytes(memory),
+        format!("{:.2}", f64::from(row.speed) / 1000.0),
+    ]
+}
+
+fn run_row(row: &RunRow) -> Vec<String> {
+    vec![
+        row.run.clone(),
+        escape(&row.pipeline),
+        escape(&row.user),
+        row.state.clone(),
+        row.priority.to_string(),
+        format!("{}/{}", row.done, row.nodes),
+        row.running.to_string(),
+        row.waiting.to_string(),
+    ]
+}
+
+fn to_json(status: &ClusterStatus, runs: &[RunRow]) -> Value {
+    let resources = |it: Option<&Resources>| {
+        it.map(|it| json!({"cpu_milli": it.cpu_milli, "memory": it.memory, "named": it.named}))
+    };
+    json!({
+        "version": status.version,
+        "epoch": status.epoch,
+        "uptime_ms": status.uptime_ms,
+        "workers": status.workers.iter().map(|row| json!({
+            "worker": row.worker,
+            "name": row.name,
+            "host": row.host,
+            "state": row.state,
+            "capacity": resources(row.capacity.as_ref()),
+            "used": resources(row.used.as_ref()),
+            "running": row.running,
+            "queued": row.queued,
+            "speed": row.speed,
+            "labels": row.labels,
+            "silent_ms": row.silent_ms,
+            "free_bytes": row.free_bytes,
+            "blobs": row.blobs,
+        })).collect::<Vec<_>>(),
+        "runs": runs.iter().map(|row| json!({
+            "run": row.run,
+            "project": row.project,
+            "pipeline": row.pipeline,
+            "user": row.user,
+            "state": row.state,
+            "priority": row.priority,
+            "submitted_ms": row.submitted_ms,
+            "nodes": row.nodes,
+            "done": row.done,
+            "running": row.running,
+            "waiting": row.waiting,
+        })).collect::<Vec<_>>(),
+        "waits": status.waits,
+    })
+}

@@ -1,0 +1,237 @@
+//! `dagrun serve`: a coordinator for many runs and people.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::{Arc, mpsc::channel},
+};
+
+use dagrun_cluster::{
+    blobs::{BlobService, WriteLimits},
+    net::{Listener, Routes},
+    pool::{Config, Pool, RunOptions, WorkerStatus},
+    runs::{ClusterService, Refusal, RunsService},
+};
+use dagrun_executor_api::Executor;
+use dagrun_model::Resources;
+use dagrun_proto::v1::{
+    ClusterStatus, Drained, Resources as WireResources, WorkerRow, cluster_server::ClusterServer,
+    runs_server::RunsServer,
+};
+use dagrun_sched::Stop;
+use dagrun_store::Store;
+
+use crate::{
+    args::{Global, ServeArgs},
+    error::{CliError, Context, Done},
+    load::open_store,
+    say,
+    serve::{Coordinator, RunFor, WorkersOfHost, next_epoch},
+    settings::Settings,
+    signals,
+    term::{Ink, Style},
+};
+
+pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
+    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
+    let store = open_store(&settings)?;
+    store.check_writable().map_err(|error| {
+        CliError::environment(format!("the cache does not take results: {error}"))
+    })?;
+    let state = match &args.state {
+        Some(state) => state.clone(),
+        None => default_state()?,
+    };
+    let _lock = lock(&state)?;
+    let epoch = next_epoch(&state).doing(|| format!("begin in {}", state.display()))?;
+    let (listener, address) = listen(&args.listen)?;
+
+    let mut config = Config::new(env!("CARGO_PKG_VERSION"), epoch);
+    config.limits = settings.resources.value.clone();
+    let pool = Arc::new(Pool::start(config, None).doing(|| "start the pool".into())?);
+    let coordinator = Coordinator::open(
+        &state,
+        epoch,
+        store.clone(),
+        executors(&pool, &store),
+        Box::new(PoolWorkers(Arc::clone(&pool))),
+    )
+    .doing(|| format!("read {}", state.display()))?;
+    let blobs = BlobService::new(store)
+        .with_writes(WriteLimits::default())
+        .with_relay();
+    let services = Routes::new(RunsServer::new(RunsService::new(Arc::clone(&coordinator))))
+        .add_service(ClusterServer::new(ClusterService::new(Arc::clone(
+            &coordinator,
+        ))))
+        .add_service(blobs.into_server());
+    pool.serve(listener, services);
+    coordinator.resume();
+    if !style.quiet {
+        say!(
+            "{} on {address} (epoch {epoch}, state in {})",
+            style.paint(Ink::Good, "coordinator"),
+            state.display()
+        );
+    }
+    wait(&coordinator, style)?;
+    Ok(0)
+}
+
+/// Waits until it is told to stop: the first signal lets nodes end by TERM, the second kills them.
+fn wait(coordinator: &Arc<Coordinator>, style: Style) -> Result<(), CliError> {
+    let (sender, signals) = channel();
+    signals::listen(move |name| {
+        // Nobody listens any more when all is over.
+        let _ = sender.send(name);
+    })?;
+    let first = signals.recv();
+    if let Ok(name) = first
+        && !style.quiet
+    {
+        say!(
+            "{} by {name}; runs go on with the next start",
+            style.paint(Ink::Warn, "stopping")
+        );
+    }
+    let closing = Arc::clone(coordinator);
+    std::thread::spawn(move || {
+        if signals.recv().is_ok() {
+            closing.close(Stop::Kill);
+        }
+    });
+    coordinator.close(Stop::Terminate);
+    Ok(())
+}
+
+/// Listens, and says where.
+fn listen(address: &str) -> Result<(Listener, String), CliError> {
+    if let Some(path) = address.strip_prefix("unix:") {
+        let path = Path::new(path);
+        remove_stale(path)?;
+        let listener = Listener::unix(path).doing(|| format!("listen on {address}"))?;
+        return Ok((listener, address.to_owned()));
+    }
+    let parsed = address.parse().map_err(|_| {
+        CliError::invalid(format!("`{address}` is no address"))
+            .hint("write an IP address and a port, such as 127.0.0.1:7460, or unix:PATH")
+    })?;
+    let listener = Listener::tcp(parsed).doing(|| format!("listen on {address}"))?;
+    let bound = listener
+        .addr()
+        .map_or(address.to_owned(), |it| it.to_string());
+    Ok((listener, bound))
+}
+
+/// A socket that a coordinator which was killed has left. One that answers is not stale.
+fn remove_stale(path: &Path) -> Result<(), CliError> {
+    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
+        std::fs::remove_file(path).doing(|| format!("remove {}", path.display()))?;
+    }
+    Ok(())
+}
+
+fn executors(pool: &Arc<Pool>, store: &Store) -> crate::serve::Executors {
+    let (pool, store) = (Arc::clone(pool), store.clone());
+    Box::new(move |run: RunFor| {
+        let (pool, store) = (Arc::clone(&pool), store.clone());
+        Box::new(move |context| {
+            let executor = pool.executor(RunOptions {
+                id: context.run.0.clone(),
+                priority: run.priority,
+                project: context.project.clone(),
+                store,
+            });
+            Ok(executor as Arc<dyn Executor>)
+        })
+    })
+}
+
+struct PoolWorkers(Arc<Pool>);
+
+impl WorkersOfHost for PoolWorkers {
+    fn status(&self) -> ClusterStatus {
+        let status = self.0.status();
+        ClusterStatus {
+            workers: status.workers.iter().map(worker_row).collect(),
+            waits: status.waits,
+            ..ClusterStatus::default()
+        }
+    }
+
+    fn drain(&self, worker: &str) -> Result<Drained, Refusal> {
+        let status = self.0.status();
+        let found = status
+            .workers
+            .iter()
+            .find(|row| row.identity.name == worker || row.worker.0.to_string() == worker);
+        let Some(row) = found else {
+            return Err(Refusal::Unknown(format!(
+                "there is no worker `{worker}` here; `dagrun cluster status` lists them"
+            )));
+        };
+        self.0
+            .drain(row.worker, "it was told to leave by `dagrun cluster drain`");
+        Ok(Drained {
+            attempts: row.running + row.queued,
+        })
+    }
+}
+
+fn worker_row(row: &WorkerStatus) -> WorkerRow {
+    let identity = &row.identity;
+    WorkerRow {
+        worker: row.worker.0,
+        name: identity.name.clone(),
+        host: identity.host.clone(),
+        state: row.state.into(),
+        capacity: Some(wire(&identity.capacity)),
+        used: Some(wire(&row.used)),
+        running: row.running,
+        queued: row.queued,
+        speed: identity.speed,
+        labels: identity.labels.clone(),
+        silent_ms: u64::try_from(row.silent.as_millis()).unwrap_or(u64::MAX),
+        free_bytes: row.free_bytes,
+        blobs: identity.blobs.clone(),
+    }
+}
+
+fn wire(resources: &Resources) -> WireResources {
+    WireResources {
+        cpu_milli: resources.cpu_milli,
+        memory: resources.memory,
+        named: resources.named.clone(),
+    }
+}
+
+/// The folder of a coordinator, where none is named.
+fn default_state() -> Result<PathBuf, CliError> {
+    let base = std::env::var_os("XDG_STATE_HOME")
+        .map(PathBuf::from)
+        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
+    let base = base.ok_or_else(|| {
+        CliError::environment("neither XDG_STATE_HOME nor HOME is set")
+            .hint("say where the coordinator keeps its state by `--state DIR`")
+    })?;
+    Ok(base.join("dagrun/serve"))
+}
+
+/// One coordinator in a state folder.
+fn lock(state: &Path) -> Result<std::fs::File, CliError> {
+    std::fs::create_dir_all(state).doing(|| format!("make {}", state.display()))?;
+    let path = state.join("lock");
+    let file = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .doing(|| format!("open {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(_) => Err(CliError::environment(format!(
+            "another coordinator has {}",
+            state.display()
+        ))
+        .hint("one coordinator has one state folder: `--state DIR` names another, and `--listen` another address")),
+    }
+}

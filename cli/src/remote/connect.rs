@@ -1,0 +1,65 @@
+//! A connection to a coordinator, for commands that are not asynchronous themselves.
+
+use dagrun_cluster::{
+    runs::{CallError, RunsClient},
+    security::{Address, Connector, Error, Expect, Kind},
+};
+use tokio::runtime::Runtime;
+
+use crate::error::CliError;
+
+/// A coordinator and the runtime over which it is talked to.
+pub(crate) struct Remote {
+    pub(crate) runtime: Runtime,
+    pub(crate) client: RunsClient,
+    /// As it was named, for messages.
+    pub(crate) address: String,
+    connector: Connector,
+}
+
+impl Remote {
+    /// Connects, with the certificates or the token that settings name.
+    pub(crate) fn connect(address: &str) -> Result<Self, CliError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::environment(format!("cannot start a runtime: {error}")))?;
+        let to: Address = address.parse().map_err(security_error)?;
+        let connector = Connector::open(None, None).map_err(security_error)?;
+        let channel = runtime
+            .block_on(connector.connect(&to, Expect::Coordinator))
+            .map_err(security_error)?;
+        Ok(Self {
+            runtime,
+            client: RunsClient::new(channel),
+            address: address.to_owned(),
+            connector,
+        })
+    }
+
+    /// What makes connections with the same credentials.
+    pub(crate) fn connector(&self) -> Connector {
+        self.connector.clone()
+    }
+}
+
+/// Trouble with credentials or a connection as a command's error.
+pub(crate) fn security_error(error: Error) -> CliError {
+    let told = match error.kind {
+        Kind::Settings => CliError::invalid(&error.message),
+        Kind::Unreachable | Kind::Untrusted => CliError::environment(&error.message),
+    };
+    match error.hint {
+        Some(hint) => told.hint(hint),
+        None => told,
+    }
+}
+
+/// A failed call as a command's error.
+pub(crate) fn call_error(error: CallError) -> CliError {
+    match error {
+        CallError::Refused(why) => CliError::invalid(why),
+        error => CliError::environment(error),
+    }
+}

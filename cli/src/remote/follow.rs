@@ -1,0 +1,193 @@
+//! Following a run: records come, progress is shown, and what ends it is laid out here.
+
+use std::{sync::Arc, time::Duration};
+
+use dagrun_cluster::runs::CallError;
+use dagrun_events::Record;
+use dagrun_proto::v1::RunEnd;
+use dagrun_run::Subscriber;
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::{Remote, call_error, end};
+use crate::{
+    args::{Global, RunArgs},
+    commands::{Later, Ready},
+    error::{CliError, Done},
+    say,
+    term::{Ink, Progress, Style},
+};
+
+/// Events that the screen may lag behind.
+const QUEUE: usize = 65_536;
+/// How long a coordinator that went away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// What is followed.
+pub(super) enum Watch<'a> {
+    /// A run of a project here.
+    Own {
+        run: String,
+        ready: Box<Ready>,
+        args: &'a RunArgs,
+    },
+    /// A run of anybody: it is only looked at.
+    Other { run: String },
+}
+
+impl Watch<'_> {
+    fn run(&self) -> &str {
+        match self {
+            Self::Own { run, .. } | Self::Other { run } => run,
+        }
+    }
+}
+
+/// `dagrun attach`: follows a run that was submitted before. With the pipeline's project its exports are laid out too.
+pub(crate) fn attach(
+    address: &str,
+    run: &str,
+    project: Option<(&RunArgs, &Global)>,
+    style: Style,
+) -> Done {
+    let remote = Remote::connect(address)?;
+    let run = run.to_owned();
+    match project {
+        Some((args, global)) => {
+            let ready = Ready::new(dagrun_run::StudyMode::Continue, args, global, style)?;
+            let ready = Box::new(ready);
+            watch(remote, Watch::Own { run, ready, args }, style)
+        }
+        None => watch(remote, Watch::Other { run }, style),
+    }
+}
+
+/// Follows a run to its end.
+pub(super) fn watch(mut remote: Remote, what: Watch<'_>, style: Style) -> Done {
+    let (mut subscriber, progress) = progress(&what, style);
+    progress.begin().map_err(CliError::environment)?;
+    let mut records = Vec::new();
+    let run = what.run().to_owned();
+    let end = stream(&mut remote, &run, &mut records, &mut subscriber, style)?;
+    drop(subscriber);
+    progress.join()?;
+    for line in end.summary.lines() {
+        say!("{line}");
+    }
+    match what {
+        Watch::Other { .. } => Ok(u8::try_from(end.exit_code).unwrap_or(1)),
+        Watch::Own { ready, args, .. } => {
+            end::take_over(&remote, *ready, args, &records, &end, style)
+        }
+    }
+}
+
+fn progress(what: &Watch<'_>, style: Style) -> (Subscriber, Later) {
+    match what {
+        Watch::Own { ready, .. } => {
+            let (plan, jobs) = (ready.planned.plan.clone(), ready.jobs_of_trials());
+            Later::new(QUEUE, move || {
+                Progress::new(style, crate::commands::nodes_by_job(&plan), jobs)
+            })
+        }
+        Watch::Other { .. } => Later::new(QUEUE, move || {
+            Progress::new(style, Default::default(), None)
+        }),
+    }
+}
+
+/// Takes records until the run is over. A coordinator that goes away may come back: the run goes on there.
+fn stream(
+    remote: &mut Remote,
+    run: &str,
+    records: &mut Vec<Vec<u8>>,
+    subscriber: &mut Subscriber,
+    style: Style,
+) -> Result<RunEnd, CliError> {
+    let Remote {
+        runtime,
+        client,
+        address,
+        ..
+    } = remote;
+    runtime.block_on(async {
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::environment)?;
+        let mut terminate = signal(SignalKind::terminate()).map_err(CliError::environment)?;
+        let (mut from, mut asked, mut away) = (0, 0_u32, Duration::ZERO);
+        loop {
+            let mut stream = match client.follow(run, from).await {
+                Ok(stream) => stream,
+                Err(CallError::Away(why)) if away < PATIENCE => {
+                    if away.is_zero() {
+                        say!("{address} went away ({why}); the run goes on there, waiting for it");
+                    }
+                    let pause = Duration::from_secs(1);
+                    tokio::time::sleep(pause).await;
+                    away += pause;
+                    continue;
+                }
+                Err(error) => return Err(call_error(error)),
+            };
+            away = Duration::ZERO;
+            loop {
+                let message = tokio::select! {
+                    message = stream.message() => message,
+                    _ = interrupt.recv() => {
+                        asked += 1;
+                        stop(client, run, asked > 1, style).await?;
+                        continue;
+                    }
+                    _ = terminate.recv() => {
+                        asked += 1;
+                        stop(client, run, asked > 1, style).await?;
+                        continue;
+                    }
+                };
+                let batch = match message.map_err(CallError::from) {
+                    Ok(Some(batch)) => batch,
+                    Ok(None) | Err(CallError::Away(_)) => break,
+                    Err(error) => return Err(call_error(error)),
+                };
+                from = batch.next;
+                for bytes in batch.records {
+                    if let Ok(record) = Record::from_json(&bytes) {
+                        subscriber.give(&Arc::new(record));
+                    }
+                    records.push(bytes.to_vec());
+                }
+                if let Some(end) = batch.end {
+                    return Ok(end);
+                }
+            }
+        }
+    })
+}
+
+async fn stop(
+    client: &mut dagrun_cluster::runs::RunsClient,
+    run: &str,
+    kill: bool,
+    style: Style,
+) -> Result<(), CliError> {
+    let text = if kill {
+        "killing"
+    } else {
+        "stopping the run; Ctrl-C again kills its nodes at once"
+    };
+    say!("\n{}", style.paint(Ink::Warn, text));
+    client.cancel(run, kill).await.map(drop).map_err(call_error)
+}
+
+/// `dagrun cancel`.
+pub(crate) fn cancel(address: &str, run: &str, kill: bool) -> Done {
+    let mut remote = Remote::connect(address)?;
+    let was = remote
+        .runtime
+        .block_on(remote.client.cancel(run, kill))
+        .map_err(call_error)?;
+    match was.as_str() {
+        "running" => say!("run {run} is stopping"),
+        "queued" => say!("run {run} was waiting, and is cancelled"),
+        over => say!("run {run} had ended already: {over}"),
+    }
+    Ok(0)
+}

@@ -1,0 +1,165 @@
+//! `dagrun FILE --on HOST`: plan here, upload what the coordinator lacks, submit, and follow.
+
+use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
+
+use dagrun_model::{Digest, format_bytes};
+use dagrun_proto::v1::BlobChunk;
+use dagrun_run::StudyMode;
+use tokio::sync::mpsc::channel;
+use tokio_stream::wrappers::ReceiverStream;
+
+use super::{
+    Remote, call_error,
+    collect::{Collected, collect},
+    follow::{Watch, watch},
+};
+use crate::{
+    args::{Global, RunArgs},
+    commands::{Ready, StudyPlan},
+    error::{CliError, Context, Done},
+    say,
+    term::{Ink, Style, plural},
+};
+
+/// Bytes of a file in one message.
+const CHUNK: usize = 1 << 20;
+
+/// Runs a pipeline on a coordinator.
+pub(crate) fn run_on(
+    address: &str,
+    mode: StudyMode,
+    args: &RunArgs,
+    global: &Global,
+    style: Style,
+) -> Done {
+    let ready = Ready::new(mode, args, global, style)?;
+    if let Some(study) = &ready.planned.study {
+        // A study's trials may read other files than what is before them: planning one asks for them.
+        StudyPlan::new(&ready.loaded, &ready.planned, study)?;
+    }
+    let Collected {
+        mut submission,
+        sources,
+    } = collect(&ready.loaded, args)?;
+    submission.token = token();
+    submission.user = user();
+    let mut remote = Remote::connect(address)?;
+    upload(&mut remote, &sources, style)?;
+    let run = remote
+        .runtime
+        .block_on(remote.client.submit(submission))
+        .map_err(call_error)?;
+    if args.detach {
+        say!(
+            "submitted as run {run}; `dagrun attach {run} --on {address}` follows it, `dagrun cancel {run} --on {address}` stops it"
+        );
+        return Ok(0);
+    }
+    if !style.quiet {
+        say!(
+            "{} on {address} as run {run}",
+            style.paint(Ink::Bold, &ready.planned.plan.pipeline().name.value)
+        );
+    }
+    watch(
+        remote,
+        Watch::Own {
+            run,
+            ready: Box::new(ready),
+            args,
+        },
+        style,
+    )
+}
+
+/// What makes a request that is repeated the same run.
+fn token() -> String {
+    let now = std::time::SystemTime::now();
+    let noise = format!(
+        "{now:?} {} {:?}",
+        std::process::id(),
+        std::thread::current().id()
+    );
+    Digest::of(noise.as_bytes()).to_string()
+}
+
+fn user() -> String {
+    std::env::var("USER").unwrap_or_default()
+}
+
+/// Sends what the coordinator lacks.
+fn upload(
+    remote: &mut Remote,
+    sources: &BTreeMap<Digest, PathBuf>,
+    style: Style,
+) -> Result<(), CliError> {
+    let digests: Vec<Digest> = sources.keys().copied().collect();
+    let lacking = remote
+        .runtime
+        .block_on(remote.client.lacking(&digests))
+        .map_err(call_error)?;
+    if lacking.is_empty() {
+        return Ok(());
+    }
+    let files: Vec<(Digest, PathBuf)> = lacking
+        .into_iter()
+        .filter_map(|digest| Some((digest, sources.get(&digest)?.clone())))
+        .collect();
+    let count = files.len() as u64;
+    let (sender, receiver) = channel(4);
+    let reader = std::thread::spawn(move || {
+        for (digest, path) in files {
+            send_file(digest, &path, &sender)?;
+        }
+        Ok(())
+    });
+    let sent = remote
+        .runtime
+        .block_on(remote.client.upload(ReceiverStream::new(receiver)));
+    let read: Result<(), CliError> = reader
+        .join()
+        .map_err(|_| CliError::environment("the thread that reads files panicked"))?;
+    // That a file cannot be read is why the coordinator got half of it.
+    read?;
+    let bytes = sent.map_err(call_error)?;
+    if !style.quiet {
+        say!(
+            "uploaded {} ({})",
+            plural(count, "file"),
+            format_bytes(bytes)
+        );
+    }
+    Ok(())
+}
+
+fn send_file(
+    digest: Digest,
+    path: &std::path::Path,
+    sender: &tokio::sync::mpsc::Sender<BlobChunk>,
+) -> Result<(), CliError> {
+    let doing = || format!("read {}", path.display());
+    let mut file = File::open(path).doing(doing)?;
+    let size = file.metadata().doing(doing)?.len();
+    let (mut left, mut first) = (size, true);
+    loop {
+        let mut data = vec![0; CHUNK.min(usize::try_from(left).unwrap_or(CHUNK))];
+        file.read_exact(&mut data).doing(doing)?;
+        left -= data.len() as u64;
+        let chunk = BlobChunk {
+            digest: if first {
+                digest.0.to_vec().into()
+            } else {
+                Default::default()
+            },
+            size: if first { size } else { 0 },
+            data: data.into(),
+            last: left == 0,
+            ..BlobChunk::default()
+        };
+        first = false;
+        // The call has ended already, and says why.
+        if sender.blocking_send(chunk).is_err() || left == 0 {
+            return Ok(());
+        }
+    }
+}

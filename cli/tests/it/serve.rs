@@ -1,0 +1,350 @@
+//! Runs on a coordinator: submitted, followed, stopped, gone on with after kills.
+
+use std::{
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use crate::kit::{Project, Said, dagrun, said, signal};
+
+/// A coordinator with its workers, each a process; all end when it is dropped.
+struct Cluster {
+    folder: tempfile::TempDir,
+    coordinator: Option<Child>,
+    workers: Vec<Child>,
+}
+
+impl Cluster {
+    /// A coordinator, and so many workers that are hosts of their own: each has its own cache.
+    fn new(workers: usize) -> Self {
+        let mut cluster = Self {
+            folder: tempfile::tempdir().unwrap(),
+            coordinator: None,
+            workers: Vec::new(),
+        };
+        cluster.start_coordinator();
+        for _ in 0..workers {
+            cluster.start_worker();
+        }
+        cluster.wait_for_workers(workers);
+        cluster
+    }
+
+    fn address(&self) -> String {
+        format!("unix:{}", self.folder.path().join("s").display())
+    }
+
+    fn command(&self, cache: &str) -> Command {
+        let mut command = Command::new(dagrun());
+        command
+            .current_dir(self.folder.path())
+            .env("DAGRUN_CACHE", self.path(cache))
+            .env("XDG_CONFIG_HOME", self.path("config"))
+            .env_remove("DAGRUN_JOBS")
+            .env_remove("DAGRUN_ON")
+            .stdin(Stdio::null());
+        command
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn start_coordinator(&mut self) {
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.path("coordinator.log"))
+            .unwrap();
+        let mut command = self.command("coordinator");
+        command
+            .args(["serve", "--listen", &self.address(), "--state"])
+            .arg(self.path("state"))
+            .stderr(log);
+        self.coordinator = Some(command.spawn().unwrap());
+        let said = self.eventually(&["cluster", "status"], |said| said.code == 0);
+        assert!(said.stdout.contains("epoch"), "{}", said.stdout);
+    }
+
+    fn start_worker(&mut self) {
+        let number = self.workers.len() + 1;
+        let log = std::fs::File::create(self.path(&format!("worker{number}.log"))).unwrap();
+        let mut command = self.command("coordinator");
+        command
+            .args(["worker", "--connect", &self.address(), "--slots", "2"])
+            .args(["--name", &format!("w{number}")])
+            .stderr(log);
+        self.workers.push(command.spawn().unwrap());
+    }
+
+    fn wait_for_workers(&self, workers: usize) {
+        self.eventually(&["cluster", "status", "--json"], |said| {
+            let status: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+            let here = status["workers"].as_array().map_or(0, |rows| {
+                rows.iter().filter(|row| row["state"] == "here").count()
+            });
+            here == workers
+        });
+    }
+
+    /// Says something to the coordinator until the answer is as wanted.
+    fn eventually(&self, args: &[&str], wanted: impl Fn(&Said) -> bool) -> Said {
+        let began = Instant::now();
+        loop {
+            let said = self.say(args);
+            if wanted(&said) {
+                return said;
+            }
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "dagrun {args:?}: {said:?}\n{}",
+                self.logs()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    fn say(&self, args: &[&str]) -> Said {
+        let mut command = self.command("nobody");
+        command.args(args).args(["--on", &self.address()]);
+        said(command.output().unwrap())
+    }
+
+    fn logs(&self) -> String {
+        let names = ["coordinator.log", "worker1.log", "worker2.log"];
+        let log = |name: &&str| std::fs::read_to_string(self.path(name)).unwrap_or_default();
+        names
+            .iter()
+            .map(|name| format!("== {name}\n{}", log(name)))
+            .collect()
+    }
+
+    fn kill_coordinator(&mut self) {
+        let mut coordinator = self.coordinator.take().unwrap();
+        coordinator.kill().unwrap();
+        coordinator.wait().unwrap();
+    }
+
+    /// Runs a project's pipeline on this cluster; it has to end with `code`.
+    fn run(&self, project: &Project, code: i32, args: &[&str]) -> Said {
+        let mut command = project.command(&["pipeline.yaml", "--on", &self.address()]);
+        let said = said(command.args(args).output().unwrap());
+        assert_eq!(
+            said.code,
+            code,
+            "{}\n{}\n{}",
+            said.stdout,
+            said.stderr,
+            self.logs()
+        );
+        said
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for child in self.workers.iter_mut().chain(&mut self.coordinator) {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+const SWEEP: &str = r#"
+name: sweep
+params: {most: 3}
+toolchain: [["printf", "tools"]]
+jobs:
+  simulate:
+    matrix: {n: "${{ range(1, params.most) }}"}
+    inputs: [data.txt]
+    outputs: {out: out.txt}
+    run: echo "$(cat data.txt) ${{ matrix.n }}" > out.txt
+  gather:
+    needs: simulate
+    inputs: {all: "${{ needs.simulate.outputs.out }}"}
+    outputs: {table: table.txt}
+    run: cat ${{ inputs.all }} > table.txt
+export:
+  results/table.txt: ${{ jobs.gather.outputs.table }}
+"#;
+
+fn sweep() -> Project {
+    let project = Project::new(SWEEP);
+    project.write("data.txt", "data");
+    project
+}
+
+/// Digests of all outputs of the last run, by node.
+fn digests(project: &Project) -> Vec<(String, String)> {
+    let shown = project.last_run();
+    let nodes = shown["nodes"].as_array().unwrap();
+    let mut digests: Vec<(String, String)> = nodes
+        .iter()
+        .map(|node| (node["id"].to_string(), node["outputs"].to_string()))
+        .collect();
+    digests.sort();
+    digests
+}
+
+#[test]
+fn a_run_on_a_cluster_is_like_one_here() {
+    let here = sweep();
+    here.ok(&["pipeline.yaml", "-p", "most=4"]);
+    let cluster = Cluster::new(2);
+    let there = sweep();
+    cluster.run(&there, 0, &["-p", "most=4"]);
+    assert_eq!(
+        there.read("results/table.txt"),
+        here.read("results/table.txt")
+    );
+    assert_eq!(digests(&there), digests(&here));
+    assert_eq!(there.counts(), [5, 0, 0, 0, 0]);
+
+    // Again, all is in the coordinator's cache; a changed file is uploaded.
+    cluster.run(&there, 0, &["-p", "most=4"]);
+    assert_eq!(there.counts(), [0, 5, 0, 0, 0]);
+    there.write("data.txt", "other");
+    cluster.run(&there, 0, &["-p", "most=4"]);
+    assert_eq!(there.counts(), [5, 0, 0, 0, 0]);
+    assert!(there.read("results/table.txt").starts_with("other 1\n"));
+}
+
+#[test]
+fn failures_are_told_as_here() {
+    let cluster = Cluster::new(1);
+    let project = Project::new(
+        "name: failing\njobs:\n  bad: {run: 'echo no luck >&2; exit 7'}\n  after: {needs: bad, run: 'true'}\n",
+    );
+    let said = cluster.run(&project, 1, &[]);
+    assert!(said.stderr.contains("exit code 7"), "{}", said.stderr);
+    assert!(said.stderr.contains("no luck"), "{}", said.stderr);
+    assert!(!said.stderr.contains("/state/projects"), "{}", said.stderr);
+    assert_eq!(project.counts(), [0, 0, 1, 1, 0]);
+    assert!(project.ok(&["log", "bad"]).stdout.contains("no luck"));
+}
+
+#[test]
+fn a_pipeline_that_is_wrong_is_refused_before_it_is_submitted() {
+    let cluster = Cluster::new(0);
+    let project = Project::new("name: wrong\njobs:\n  a: {needs: b, run: 'true'}\n");
+    let said = cluster.run(&project, 2, &[]);
+    assert!(said.stderr.contains("`b`"), "{}", said.stderr);
+    let runs = cluster.say(&["cluster", "status", "--all", "--json"]);
+    let status: Value = serde_json::from_str(&runs.stdout).unwrap();
+    assert_eq!(status["runs"].as_array().map(Vec::len), Some(0));
+}
+
+/// A pipeline whose node waits for a file, and says when it began.
+fn waiting(folder: &std::path::Path) -> String {
+    let folder = folder.display();
+    format!(
+        "name: waiting\njobs:\n  first: {{outputs: {{out: o}}, run: 'echo 1 > o; echo x >> {folder}/first'}}\n  wait:\n    needs: first\n    inputs: {{i: '${{{{ needs.first.outputs.out }}}}'}}\n    outputs: {{out: o}}\n    run: |\n      echo x >> {folder}/began\n      while [ ! -e {folder}/go ]; do sleep 0.02; done\n      cp ${{{{ inputs.i }}}} o\nexport:\n  result: ${{{{ jobs.wait.outputs.out }}}}\n"
+    )
+}
+
+fn wait_for(path: &std::path::Path) {
+    let began = Instant::now();
+    while !path.exists() {
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "{}",
+            path.display()
+        );
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn lines(path: &std::path::Path) -> usize {
+    std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
+}
+
+#[test]
+fn a_detached_run_is_followed_later_and_stopped() {
+    let cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    let said = cluster.run(&project, 0, &["--detach"]);
+    assert!(said.stderr.contains("run 1"), "{}", said.stderr);
+    wait_for(&scratch.path().join("began"));
+    let rows = cluster.say(&["cluster", "status"]);
+    assert!(rows.stdout.contains("running"), "{}", rows.stdout);
+
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    let mut attach = project.command(&["attach", "1", "--on", &cluster.address()]);
+    let attached = crate::kit::said(attach.args(["-f", "pipeline.yaml"]).output().unwrap());
+    assert_eq!(attached.code, 0, "{}\n{}", attached.stderr, cluster.logs());
+    assert_eq!(project.read("result"), "1\n");
+
+    // Another one is cancelled while it runs.
+    std::fs::remove_file(scratch.path().join("go")).unwrap();
+    std::fs::remove_file(scratch.path().join("began")).unwrap();
+    cluster.run(&project, 0, &["--detach", "--force=wait"]);
+    wait_for(&scratch.path().join("began"));
+    assert_eq!(cluster.say(&["cancel", "2"]).code, 0);
+    let ended = cluster.say(&["attach", "2"]);
+    assert_eq!(ended.code, 130, "{}\n{}", ended.stderr, cluster.logs());
+    assert!(cluster.say(&["cancel", "2"]).stderr.contains("had ended"));
+    assert_eq!(cluster.say(&["attach", "77"]).code, 2);
+}
+
+#[test]
+fn runs_go_on_after_the_coordinator_was_killed() {
+    let mut cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    let mut client = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
+    let client = client
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_for(&scratch.path().join("began"));
+    cluster.kill_coordinator();
+    cluster.start_coordinator();
+    cluster.wait_for_workers(1);
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    let said = said(client.wait_with_output().unwrap());
+    assert_eq!(said.code, 0, "{}\n{}", said.stderr, cluster.logs());
+    assert_eq!(project.read("result"), "1\n");
+    // The first node's result was durable.
+    assert_eq!(lines(&scratch.path().join("first")), 1);
+}
+
+#[test]
+fn a_coordinator_that_is_told_to_stop_leaves_its_runs_to_the_next() {
+    let mut cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    let mut coordinator = cluster.coordinator.take().unwrap();
+    signal(&coordinator, "TERM");
+    assert!(coordinator.wait().unwrap().success(), "{}", cluster.logs());
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    cluster.start_coordinator();
+    let ended = cluster.say(&["attach", "1"]);
+    assert_eq!(ended.code, 0, "{}\n{}", ended.stderr, cluster.logs());
+    assert_eq!(lines(&scratch.path().join("first")), 1);
+}
+
+#[test]
+fn one_coordinator_has_a_state_folder() {
+    let cluster = Cluster::new(0);
+    let mut second = cluster.command("coordinator");
+    second
+        .args(["serve", "--listen"])
+        .arg(format!("unix:{}", cluster.path("s2").display()))
+        .arg("--state")
+        .arg(cluster.path("state"));
+    let said = said(second.output().unwrap());
+    assert_eq!(said.code, 3);
+    assert!(
+        said.stderr.contains("another coordinator"),
+        "{}",
+        said.stderr
+    );
+}
