@@ -14,5 +14,7 @@ pub mod pool;
 pub mod runs;
 pub mod security;
 pub mod session;
+#[cfg(test)]
+mod sim;
 pub mod wire;
 pub mod worker;

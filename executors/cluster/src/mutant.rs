@@ -13,7 +13,7 @@ pub(crate) enum Mutant {
     DoubleEnd,
     /// What ended keeps its room.
     LeakSlot,
-    /// Workers take coordinators of any epoch.
+    /// Epochs are not looked at.
     OldEpoch,
     /// Stops are not told again after a reconnection.
     StopForgotten,
@@ -31,8 +31,30 @@ pub(crate) enum Mutant {
     RoomIgnored,
     /// Workers that leave get new attempts.
     LeavingIgnored,
-    /// Ends that wait in a queue of the pool when a worker leaves are not told.
+    /// What waits in the pool for a worker that is lost stays there.
     QueueForgotten,
+}
+
+#[cfg(test)]
+impl Mutant {
+    /// All of them.
+    pub(crate) const ALL: [Self; 15] = [
+        Self::NoFence,
+        Self::NoResend,
+        Self::ForgetUnsettled,
+        Self::DoubleEnd,
+        Self::LeakSlot,
+        Self::OldEpoch,
+        Self::StopForgotten,
+        Self::LossForgotten,
+        Self::NeverForget,
+        Self::DropIgnored,
+        Self::AwayIsSilence,
+        Self::LimitIgnored,
+        Self::RoomIgnored,
+        Self::LeavingIgnored,
+        Self::QueueForgotten,
+    ];
 }
 
 /// Which bugs are there.
@@ -43,6 +65,11 @@ pub(crate) struct Mutants {
 }
 
 impl Mutants {
+    #[cfg(test)]
+    pub(crate) fn of(mutant: Option<Mutant>) -> Self {
+        Self { on: mutant }
+    }
+
     #[cfg(test)]
     pub(crate) fn has(self, mutant: Mutant) -> bool {
         self.on == Some(mutant)

@@ -14,7 +14,8 @@ use crate::{
     pool::ConnIx,
 };
 
-/// How long a worker waits before it connects again: at first, and at most.
+/// How long a worker waits before it connects again: at first, and at most; never longer than half a lease, so that a coordinator
+/// that was away itself does not take it for lost.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// How long a connection may take until the coordinator has answered.
 const GREETED: Duration = Duration::from_secs(10);
@@ -163,6 +164,21 @@ impl Core {
         }
     }
 
+    /// A worker with a bug.
+    #[cfg(test)]
+    pub(crate) fn with_mutant(config: Config, mutant: Option<Mutant>) -> Self {
+        Self {
+            mutants: Mutants::of(mutant),
+            ..Self::new(config)
+        }
+    }
+
+    /// Whether it holds nothing at all.
+    #[cfg(test)]
+    pub(crate) fn holds_nothing(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Takes an event; appends what is to be done. `now` is of a monotonic clock, since any moment.
     pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
         if self.exited {
@@ -263,12 +279,12 @@ impl Core {
 
     /// What the coordinator may not have heard.
     fn tell_all(&mut self, conn: ConnIx, effects: &mut Vec<Effect>) {
-        let ended = self.held.results();
-        if !ended.is_empty() {
-            let progress = Progress {
-                started: Vec::new(),
-                ended,
-            };
+        // What began or ended since the hello went out is in nothing that was sent.
+        let progress = Progress {
+            started: self.held.begun(),
+            ended: self.held.results(),
+        };
+        if progress != Progress::default() {
             effects.push(Effect::Send(conn, FromWorker::Progress(progress)));
         }
         if let Some(leaving) = &self.leaving {
@@ -319,6 +335,7 @@ impl Core {
     /// Doubles from try to try; half of it is by chance, so that many workers do not come at once.
     fn pause(&self) -> Duration {
         let (first, most) = BACKOFF;
+        let most = most.min(self.lease / 2);
         let full = (first * 2_u32.saturating_pow(self.tries.min(16))).min(most);
         let share = scramble(self.config.seed ^ u64::from(self.tries) << 32 ^ self.next_conn);
         full / 2 + (full / 2).mul_f64(share as f64 / u64::MAX as f64)

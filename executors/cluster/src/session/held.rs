@@ -155,6 +155,21 @@ impl Holdings {
         })
     }
 
+    /// Attempts that run and that somebody waits for.
+    pub(super) fn begun(&self) -> Vec<AttemptRef> {
+        let runs = |holding: &Holding| {
+            matches!(
+                holding.state,
+                State::Open {
+                    began: true,
+                    dropped: false
+                }
+            )
+        };
+        let begun = self.attempts.iter().filter(|(_, holding)| runs(holding));
+        begun.map(|(attempt, _)| attempt.clone()).collect()
+    }
+
     /// For a hello.
     pub(super) fn held(&self) -> Vec<Held> {
         let held = self.attempts.iter().map(|(attempt, holding)| Held {

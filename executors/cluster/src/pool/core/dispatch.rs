@@ -19,9 +19,12 @@ use crate::{
 impl Core {
     /// Gives a worker what it has room for.
     pub(super) fn dispatch(&mut self, ix: WorkerIx, effects: &mut Vec<Effect>) {
-        let Some(worker) = self.workers.get(&ix).filter(|worker| !worker.leaving) else {
+        let Some(worker) = self.workers.get(&ix) else {
             return;
         };
+        if worker.leaving && !self.has(Mutant::LeavingIgnored) {
+            return;
+        }
         let Some(conn) = worker.conn() else {
             return;
         };

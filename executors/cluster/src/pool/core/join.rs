@@ -62,7 +62,7 @@ impl Core {
                 config.platform, worker.platform
             )));
         }
-        if hello.epoch > config.epoch {
+        if hello.epoch > config.epoch && !self.has(Mutant::OldEpoch) {
             return Err(Refusal {
                 reason: format!(
                     "this coordinator (epoch {}) was replaced: the worker has heard of epoch {}",

@@ -46,10 +46,10 @@ impl Core {
     }
 
     fn give_all_another_lease(&mut self, now: Duration) {
+        self.forgive_until = now + self.config.lease;
         for worker in self.workers.values_mut() {
-            match &mut worker.line {
-                Line::Open { heard, .. } => *heard = now,
-                Line::Broken { since } => *since = now,
+            if let Line::Open { heard, .. } = &mut worker.line {
+                *heard = now;
             }
         }
     }
@@ -80,10 +80,14 @@ impl Core {
             Line::Broken { .. } if worker.leaving && worker.holds.is_empty() => {
                 Some(format!("worker {name} left"))
             }
-            Line::Broken { since } if now - since >= self.config.grace => Some(format!(
-                "the connection to worker {name} broke, and it did not come back within {}",
-                seconds(self.config.grace)
-            )),
+            Line::Broken { since }
+                if now - since >= self.config.grace && now >= self.forgive_until =>
+            {
+                Some(format!(
+                    "the connection to worker {name} broke, and it did not come back within {}",
+                    seconds(self.config.grace)
+                ))
+            }
             _ => None,
         }
     }
@@ -109,6 +113,9 @@ impl Core {
         if self.has(Mutant::LossForgotten) {
             lost.clear();
         }
+        if self.has(Mutant::QueueForgotten) {
+            lost.retain(|key| worker.holds.contains(key));
+        }
         for (run, id) in lost {
             self.end_here(run, id, Outcome::Lost(why.to_owned()), effects);
         }
@@ -133,9 +140,6 @@ impl Core {
         let queued: Vec<Key> = queues
             .flat_map(|(run, share)| share.queue.iter().map(|id| (*run, *id)))
             .collect();
-        if self.has(Mutant::QueueForgotten) {
-            return;
-        }
         for (run, id) in queued {
             debug_assert_eq!(self.runs[&run].attempts[&id].state, State::Queued);
             self.end_here(run, id, Outcome::Cancelled, effects);

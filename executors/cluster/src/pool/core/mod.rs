@@ -138,6 +138,8 @@ pub struct Core {
     /// What is left of the limits.
     limits: BTreeMap<String, u64>,
     last_tick: Option<Duration>,
+    /// Nobody is lost for a broken connection until then: this side was away.
+    forgive_until: Duration,
     /// Why all have to go.
     dismissed: Option<String>,
     mutants: Mutants,
@@ -157,8 +159,18 @@ impl Core {
             runs: BTreeMap::new(),
             by_id: FxHashMap::default(),
             last_tick: None,
+            forgive_until: Duration::ZERO,
             dismissed: None,
             mutants: Mutants::default(),
+        }
+    }
+
+    /// A coordinator with a bug.
+    #[cfg(test)]
+    pub(crate) fn with_mutant(config: Config, mutant: Option<Mutant>) -> Self {
+        Self {
+            mutants: Mutants::of(mutant),
+            ..Self::new(config)
         }
     }
 

@@ -1,0 +1,115 @@
+//! Seeded simulation of a coordinator and its workers in virtual time: both state machines as they are, and a world around
+//! them that loses connections, delays and repeats words, kills, pauses and parts processes, and forges.
+//!
+//! A model of runs, which shares no code with the state machines, judges all that it is told. The same seed gives the same trace.
+
+mod net;
+mod rng;
+mod runs;
+mod workers;
+mod world;
+
+use crate::mutant::Mutant;
+
+/// What to simulate.
+#[derive(Clone, Copy, Debug)]
+struct Options {
+    seed: u64,
+    mutant: Option<Mutant>,
+    /// Keep all that happened as text.
+    trace: bool,
+}
+
+/// What happened.
+#[derive(Debug, Default)]
+struct Report {
+    violation: Option<String>,
+    /// A hash of all that happened.
+    hash: u64,
+    faults: u64,
+    trace: Vec<String>,
+}
+
+fn simulate(options: Options) -> Report {
+    let run = std::panic::AssertUnwindSafe(|| world::World::new(options).run());
+    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().cloned();
+        let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
+        Report {
+            violation: Some(format!("panicked: {}", text.unwrap_or_default())),
+            ..Report::default()
+        }
+    })
+}
+
+fn of(seed: u64) -> Options {
+    Options {
+        seed,
+        mutant: None,
+        trace: false,
+    }
+}
+
+/// How many seeds a test takes: more where somebody asks for more.
+fn seeds() -> u64 {
+    let asked = std::env::var("DAGRUN_SIM_SEEDS").ok();
+    asked.and_then(|n| n.parse().ok()).unwrap_or(2_000)
+}
+
+#[test]
+fn promises_hold_whatever_happens() {
+    let first = std::env::var("DAGRUN_SIM_FIRST").ok();
+    let first: u64 = first.and_then(|n| n.parse().ok()).unwrap_or(0);
+    let mut faults = 0;
+    for seed in first..first + seeds() {
+        let report = simulate(of(seed));
+        if let Some(violation) = report.violation {
+            let story = simulate(Options {
+                trace: true,
+                ..of(seed)
+            });
+            let from = story.trace.len().saturating_sub(400);
+            panic!(
+                "seed {seed}: {violation}\n{}",
+                story.trace[from..].join("\n")
+            );
+        }
+        faults += report.faults;
+    }
+    assert!(
+        faults > seeds(),
+        "a simulation without trouble shows nothing"
+    );
+}
+
+#[test]
+fn a_seed_always_means_the_same() {
+    for seed in 0..50 {
+        assert_eq!(
+            simulate(of(seed)).hash,
+            simulate(of(seed)).hash,
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn every_bug_is_found() {
+    let hook = std::panic::take_hook();
+    // Panics are findings here.
+    std::panic::set_hook(Box::new(|_| {}));
+    let missed: Vec<Mutant> = Mutant::ALL
+        .into_iter()
+        .filter(|mutant| {
+            !(0..seeds()).any(|seed| {
+                let options = Options {
+                    mutant: Some(*mutant),
+                    ..of(seed)
+                };
+                simulate(options).violation.is_some()
+            })
+        })
+        .collect();
+    std::panic::set_hook(hook);
+    assert!(missed.is_empty(), "not found: {missed:?}");
+}

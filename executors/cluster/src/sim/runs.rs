@@ -1,0 +1,285 @@
+//! Drivers of runs, and what they may expect of the coordinator.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use dagrun_executor_api::ExecutorEvent;
+use dagrun_model::{
+    Action, AttemptId, AttemptResult, AttemptSpec, Digest, Limits, NodeIx, Outcome, Resources,
+    WorkerIx,
+};
+
+use super::rng::Rng;
+use crate::pool::RunIx;
+
+/// The named resource of which there is one for all workers.
+pub(super) const LIMITED: &str = "licence";
+
+/// Something to be done, by as many attempts as it takes.
+#[derive(Clone, Debug)]
+pub(super) struct Job {
+    /// How long it runs; nothing for one that runs until it is stopped.
+    pub(super) micros: Option<u64>,
+    pub(super) cpus: u64,
+    pub(super) limited: bool,
+    pub(super) action: Arc<Action>,
+    /// Durable: known to coordinators that come later.
+    pub(super) done: bool,
+    pub(super) attempt: Option<AttemptId>,
+}
+
+/// An attempt as its driver sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Attempt {
+    pub(super) job: usize,
+    pub(super) worker: WorkerIx,
+    pub(super) ended: bool,
+    pub(super) began: bool,
+    pub(super) stopped: bool,
+}
+
+/// A worker as a driver sees it.
+#[derive(Clone, Debug)]
+pub(super) struct Known {
+    pub(super) slots: u64,
+    pub(super) ahead: u64,
+    pub(super) draining: bool,
+    pub(super) lost: bool,
+    pub(super) given: u64,
+}
+
+/// A run and its driver.
+pub(super) struct Run {
+    pub(super) ix: RunIx,
+    pub(super) id: Arc<str>,
+    pub(super) jobs: Vec<Job>,
+    pub(super) attempts: BTreeMap<AttemptId, Attempt>,
+    /// The jobs of all attempts that there ever were.
+    pub(super) all: BTreeMap<u64, usize>,
+    pub(super) workers: BTreeMap<WorkerIx, Known>,
+    pub(super) next_attempt: u64,
+    pub(super) closed: bool,
+    pub(super) over: bool,
+}
+
+/// What a driver does because of what it heard.
+pub(super) enum Next {
+    Nothing,
+    /// Make the result of an attempt durable, then say that it is settled.
+    Commit(AttemptId),
+    /// Say that it is settled.
+    Settle(AttemptId),
+}
+
+impl Run {
+    pub(super) fn new(rng: &mut Rng, most_cpus: u64, limit: bool) -> Self {
+        let jobs = (0..rng.range(1, 14))
+            .map(|n| job(rng, n, most_cpus, limit))
+            .collect();
+        Self {
+            ix: RunIx(0),
+            id: "".into(),
+            jobs,
+            attempts: BTreeMap::new(),
+            all: BTreeMap::new(),
+            workers: BTreeMap::new(),
+            next_attempt: 1,
+            closed: false,
+            over: false,
+        }
+    }
+
+    /// A new driver: of the former one only what is durable is left.
+    pub(super) fn restart(&mut self, ix: RunIx) {
+        self.ix = ix;
+        self.id = format!("run{}", ix.0).into();
+        self.attempts.clear();
+        self.workers.clear();
+        self.over = false;
+        self.closed = false;
+        for job in &mut self.jobs {
+            job.attempt = None;
+        }
+    }
+
+    pub(super) fn is_done(&self) -> bool {
+        self.jobs.iter().all(|job| job.done)
+    }
+
+    /// Whatever can be submitted now, by worker.
+    pub(super) fn place(&mut self, rng: &mut Rng) -> BTreeMap<WorkerIx, Vec<AttemptSpec>> {
+        let mut submits: BTreeMap<WorkerIx, Vec<AttemptSpec>> = BTreeMap::new();
+        for at in 0..self.jobs.len() {
+            let job = &self.jobs[at];
+            if job.done || job.attempt.is_some() {
+                continue;
+            }
+            // That a worker leaves may come too late.
+            let late = rng.percent(10);
+            let usable = self.workers.iter().filter(|(_, w)| {
+                (late || !w.draining)
+                    && !w.lost
+                    && job.cpus <= w.slots
+                    && w.given < w.slots + w.ahead
+            });
+            let usable: Vec<WorkerIx> = usable.map(|(ix, _)| *ix).collect();
+            if usable.is_empty() {
+                continue;
+            }
+            let worker = usable[rng.below(usable.len() as u64) as usize];
+            let spec = self.attempt(at, worker);
+            submits.entry(worker).or_default().push(spec);
+        }
+        submits
+    }
+
+    fn attempt(&mut self, at: usize, worker: WorkerIx) -> AttemptSpec {
+        let id = AttemptId(self.next_attempt);
+        self.next_attempt += 1;
+        let job = &mut self.jobs[at];
+        job.attempt = Some(id);
+        let attempt = Attempt {
+            job: at,
+            worker,
+            ended: false,
+            began: false,
+            stopped: false,
+        };
+        self.attempts.insert(id, attempt);
+        self.all.insert(id.0, at);
+        let known = self.workers.get_mut(&worker).expect("it was chosen");
+        known.given += 1;
+        let mut resources = Resources {
+            cpu_milli: job.cpus * 1000,
+            ..Resources::none()
+        };
+        if job.limited {
+            resources.named.insert(LIMITED.into(), 1000);
+        }
+        AttemptSpec {
+            attempt: id,
+            node: NodeIx(at as u32),
+            id: format!("job[n={at}]"),
+            number: 1,
+            action: job.action.clone(),
+            resources,
+            keep_failed: false,
+            run: None,
+        }
+    }
+
+    /// What the coordinator tells.
+    ///
+    /// # Errors
+    /// What it should not have.
+    pub(super) fn hear(
+        &mut self,
+        event: ExecutorEvent,
+        made_by: impl Fn(WorkerIx) -> u64,
+    ) -> Result<Next, String> {
+        if self.over {
+            return Err(format!("{event:?} after the run was over"));
+        }
+        match event {
+            ExecutorEvent::WorkerJoined(info) => {
+                let known = Known {
+                    slots: info.capacity.cpu_milli / 1000,
+                    ahead: info.ahead.into(),
+                    draining: false,
+                    lost: false,
+                    given: 0,
+                };
+                match self.workers.insert(info.worker, known) {
+                    Some(_) => Err(format!("{:?} joined twice", info.worker)),
+                    None => Ok(Next::Nothing),
+                }
+            }
+            ExecutorEvent::WorkerDraining(worker) => {
+                self.known(worker)?.draining = true;
+                Ok(Next::Nothing)
+            }
+            ExecutorEvent::WorkerLost(worker, _) => {
+                let known = self.known(worker)?;
+                if std::mem::replace(&mut known.lost, true) {
+                    return Err(format!("{worker:?} was lost twice"));
+                }
+                Ok(Next::Nothing)
+            }
+            ExecutorEvent::Started(id) => {
+                let attempt = self.open(id)?;
+                match std::mem::replace(&mut attempt.began, true) {
+                    true => Err(format!("{id} started twice")),
+                    false => Ok(Next::Nothing),
+                }
+            }
+            ExecutorEvent::Ended(id, result) => self.ended(id, &result, made_by),
+        }
+    }
+
+    fn known(&mut self, worker: WorkerIx) -> Result<&mut Known, String> {
+        let known = self.workers.get_mut(&worker);
+        known.ok_or_else(|| format!("{worker:?} was never announced"))
+    }
+
+    fn open(&mut self, id: AttemptId) -> Result<&mut Attempt, String> {
+        match self.attempts.get_mut(&id) {
+            Some(attempt) if !attempt.ended => Ok(attempt),
+            Some(_) => Err(format!("{id} had ended already")),
+            None => Err(format!("{id} was never submitted")),
+        }
+    }
+
+    fn ended(
+        &mut self,
+        id: AttemptId,
+        result: &AttemptResult,
+        made_by: impl Fn(WorkerIx) -> u64,
+    ) -> Result<Next, String> {
+        let attempt = self.open(id)?;
+        attempt.ended = true;
+        let attempt = attempt.clone();
+        let worker = self.known(attempt.worker)?;
+        worker.given -= 1;
+        let lost = worker.lost;
+        let job = &mut self.jobs[attempt.job];
+        job.attempt = None;
+        match &result.outcome {
+            Outcome::Succeeded(_) => {
+                // The executor of the simulation writes down who it is.
+                if lost || result.usage.written != made_by(attempt.worker) {
+                    return Err(format!("{id} was ended by another than its worker"));
+                }
+                Ok(Next::Commit(id))
+            }
+            Outcome::Lost(why) if !lost && !why.contains("had to go") => {
+                Err(format!("{id} is lost, and its worker is not: {why}"))
+            }
+            Outcome::Cancelled if job.micros.is_none() && attempt.stopped => {
+                job.done = true;
+                Ok(Next::Settle(id))
+            }
+            _ => Ok(Next::Settle(id)),
+        }
+    }
+}
+
+fn job(rng: &mut Rng, n: u64, most_cpus: u64, limit: bool) -> Job {
+    let endless = rng.percent(15);
+    Job {
+        micros: (!endless).then(|| rng.range(1_000, 900_000)),
+        cpus: rng.range(1, most_cpus + 1),
+        limited: limit && rng.percent(25),
+        action: Arc::new(Action {
+            digest: Digest::of(&n.to_le_bytes()),
+            commands: Vec::new(),
+            env: Vec::new(),
+            pass_env: Vec::new(),
+            secrets: Vec::new(),
+            inputs: Vec::new(),
+            outputs: Vec::new(),
+            stdout: None,
+            limits: Limits::default(),
+        }),
+        done: false,
+        attempt: None,
+    }
+}
