@@ -84,13 +84,8 @@ impl<'a> Evaluator<'a> {
 
     /// Takes `bytes` of text out of the budget.
     pub(crate) fn spend_text(&self, bytes: usize) -> Result<(), EvalError> {
-        let left = self.text.get().checked_sub(bytes).ok_or_else(|| {
-            EvalError::new(format!(
-                "this makes more than {} MiB of text, which is the limit of one expression",
-                MAX_TEXT >> 20
-            ))
-        })?;
-        self.text.set(left);
+        let left = self.text.get().checked_sub(bytes);
+        self.text.set(left.ok_or_else(too_much_text)?);
         Ok(())
     }
 
@@ -272,6 +267,14 @@ fn describe(expr: &Expr) -> String {
         Some(path) => format!("`{}`", path.join(".")),
         None => "the value".into(),
     }
+}
+
+/// Text of more than [`MAX_TEXT`] bytes.
+pub(crate) fn too_much_text() -> EvalError {
+    EvalError::new(format!(
+        "this makes more than {} MiB of text, which is the limit of one expression",
+        MAX_TEXT >> 20
+    ))
 }
 
 /// A type's name with its article.

@@ -43,14 +43,11 @@ pub(crate) fn call(
             evaluator,
             numbers::logspace(&values[0], &values[1], &values[2]),
         ),
-        Function::Format | Function::Join | Function::ToJson => {
-            let text = match function {
-                Function::Format => format(evaluator, &values)?,
-                Function::Join => join(&values)?,
-                _ => values[0].to_json().to_string(),
-            };
-            evaluator.spend_text(text.len())?;
-            Ok(Value::str(text))
+        Function::Format => format(evaluator, &values).map(Value::str),
+        Function::Join => join(evaluator, &values).map(Value::str),
+        Function::ToJson => {
+            spend_json(evaluator, &values[0])?;
+            Ok(Value::str(values[0].to_json().to_string()))
         }
         _ => plain(function, &values),
     }
@@ -118,6 +115,7 @@ fn contains(whole: &Value, part: &Value) -> Result<Value, EvalError> {
 /// `format('{0} {{}} {1}', a, b)`, as GitHub's.
 fn format(evaluator: &Evaluator<'_>, values: &[Value]) -> Result<String, EvalError> {
     let pattern = scalar("format", &values[0])?;
+    evaluator.spend_text(pattern.len())?;
     let mut result = String::with_capacity(pattern.len());
     let mut rest = pattern.as_str();
     while let Some(at) = rest.find(['{', '}']) {
@@ -157,20 +155,38 @@ fn placeholder(text: &str) -> Result<(usize, &str), EvalError> {
         })
 }
 
-fn join(values: &[Value]) -> Result<String, EvalError> {
+fn join(evaluator: &Evaluator<'_>, values: &[Value]) -> Result<String, EvalError> {
+    let Value::List(items) = &values[0] else {
+        return scalar("join", &values[0]);
+    };
     let separator = match values.get(1) {
         Some(separator) => scalar("join", separator)?,
         None => ",".into(),
     };
-    match &values[0] {
-        Value::List(items) => {
-            let texts: Vec<_> = items
-                .iter()
-                .map(|item| scalar("join", item))
-                .collect::<Result<_, _>>()?;
-            Ok(texts.join(&separator))
-        }
-        other => scalar("join", other),
+    let mut text = String::new();
+    for (at, item) in items.iter().enumerate() {
+        let between = if at == 0 { "" } else { separator.as_str() };
+        let item = scalar("join", item)?;
+        // Before it is made: a few values that name each other ask for more than any machine has.
+        evaluator.spend_text(between.len() + item.len())?;
+        text.push_str(between);
+        text.push_str(&item);
+    }
+    Ok(text)
+}
+
+/// Takes out of the budget what the JSON of a value has at least.
+fn spend_json(evaluator: &Evaluator<'_>, value: &Value) -> Result<(), EvalError> {
+    match value.typed() {
+        Value::List(items) => items
+            .iter()
+            .try_for_each(|item| spend_json(evaluator, item)),
+        Value::Map(map) => map.iter().try_for_each(|(name, item)| {
+            evaluator.spend_text(name.len())?;
+            spend_json(evaluator, item)
+        }),
+        Value::Str(text) => evaluator.spend_text(text.len()),
+        _ => evaluator.spend_text(1),
     }
 }
 

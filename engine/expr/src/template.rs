@@ -2,7 +2,7 @@
 
 use dagrun_model::{Expr, Map, Span, Template, TemplatePart, Value, ValueTemplate};
 
-use crate::{Context, EvalError, eval};
+use crate::{Context, EvalError, MAX_TEXT, eval, eval::too_much_text};
 
 /// The value of a template: a single `${{ }}` keeps its type, all else is text.
 pub fn eval_template(template: &Template, ctx: &dyn Context) -> Result<Value, EvalError> {
@@ -22,6 +22,9 @@ pub fn eval_template(template: &Template, ctx: &dyn Context) -> Result<Value, Ev
                         }
                         value => text.push_str(&scalar_text(&value, expr.span)?),
                     },
+                }
+                if text.len() > MAX_TEXT {
+                    return Err(too_much_text().at(template.span));
                 }
             }
             Ok(Value::str(text))
@@ -89,13 +92,19 @@ pub(crate) fn scalar_text(value: &Value, span: Span) -> Result<String, EvalError
 /// The words of a value: one for a scalar, one for each item of a list, nested ones too.
 pub(crate) fn words_of(value: &Value) -> Result<Vec<String>, EvalError> {
     let mut words = Vec::new();
-    collect_words(value, &mut words)?;
+    collect_words(value, &mut words, &mut 0)?;
     Ok(words)
 }
 
-fn collect_words(value: &Value, words: &mut Vec<String>) -> Result<(), EvalError> {
+fn collect_words(
+    value: &Value,
+    words: &mut Vec<String>,
+    bytes: &mut usize,
+) -> Result<(), EvalError> {
     match value.typed() {
-        Value::List(items) => items.iter().try_for_each(|item| collect_words(item, words)),
+        Value::List(items) => items
+            .iter()
+            .try_for_each(|item| collect_words(item, words, bytes)),
         Value::Map(_) => {
             Err(no_text(value).help("name a member of it, such as `.name`, or write `toJSON(...)`"))
         }
@@ -103,6 +112,10 @@ fn collect_words(value: &Value, words: &mut Vec<String>) -> Result<(), EvalError
         _ => {
             let word = value.to_text();
             without_nul(&word)?;
+            *bytes += word.len();
+            if *bytes > MAX_TEXT {
+                return Err(too_much_text());
+            }
             words.push(word);
             Ok(())
         }
@@ -131,7 +144,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
-    use dagrun_model::{ExprKind, Spanned};
+    use dagrun_model::{ExprKind, Function, Spanned};
 
     struct Nothing;
 
@@ -173,6 +186,41 @@ mod tests {
         let beside = template(vec![text("x="), literal(list)]);
         assert!(eval_words(&beside, &Nothing).is_err());
         assert!(eval_text(&alone, &Nothing).is_err());
+    }
+
+    /// Values are shared and texts are not: what names one value many times must not make a text of all of them.
+    #[test]
+    fn text_has_a_limit_before_it_is_made() {
+        let large = Value::str("x".repeat(MAX_TEXT / 4));
+        let list = Value::list(vec![large; 100_000]);
+        let limited = |error: EvalError| assert!(error.message.contains("16 MiB"), "{error:?}");
+        let of = |function, arguments: Vec<Value>| {
+            let arguments = arguments
+                .into_iter()
+                .map(|value| Expr::new(ExprKind::Literal(value), Span::default()))
+                .collect();
+            let call = ExprKind::Call(function, arguments);
+            eval(&Expr::new(call, Span::default()), &Nothing)
+        };
+        limited(of(Function::Join, vec![list.clone()]).unwrap_err());
+        limited(of(Function::ToJson, vec![list.clone()]).unwrap_err());
+        let ones = Value::list(vec![Value::Int(1); 100_000]);
+        limited(
+            of(
+                Function::Join,
+                vec![ones.clone(), Value::str("y".repeat(1000))],
+            )
+            .unwrap_err(),
+        );
+        let joined = of(Function::Join, vec![ones, Value::str("")]).unwrap();
+        assert_eq!(joined.to_text().len(), 100_000);
+
+        let Value::List(items) = &list else {
+            unreachable!("it was made above")
+        };
+        limited(eval_words(&template(vec![literal(list.clone())]), &Nothing).unwrap_err());
+        let parts = items.iter().map(|item| literal(item.clone())).collect();
+        limited(eval_template(&template(parts), &Nothing).unwrap_err());
     }
 
     #[test]
