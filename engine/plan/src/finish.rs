@@ -79,7 +79,7 @@ struct Built {
     nodes: Nodes,
     sets: SetTable,
     counts: Counts,
-    need_sets: Vec<(usize, Vec<Vec<u32>>)>,
+    need_sets: FxHashMap<usize, Vec<Vec<u32>>>,
     warnings: Vec<Diagnostic>,
 }
 
@@ -96,7 +96,8 @@ struct Finisher<'p> {
     group_sets: FxHashMap<(usize, u32), Vec<u32>>,
     /// Nodes that gather data: the digest of what they gather, shortened.
     gatherers: Vec<([u64; 2], NodeIx)>,
-    need_sets: Vec<(usize, Vec<Vec<u32>>)>,
+    /// By job: the sets of each need, by row.
+    need_sets: FxHashMap<usize, Vec<Vec<u32>>>,
     naive: u64,
     findings: Findings,
 }
@@ -123,7 +124,7 @@ impl<'p> Finisher<'p> {
             conditional: FxHashMap::default(),
             group_sets: FxHashMap::default(),
             gatherers: Vec::new(),
-            need_sets: Vec::new(),
+            need_sets: FxHashMap::default(),
             naive: 0,
             findings: Findings::default(),
         }
@@ -141,7 +142,7 @@ impl<'p> Finisher<'p> {
         if live {
             self.rows(ix, &mut sets);
         }
-        self.need_sets.push((ix, sets));
+        self.need_sets.insert(ix, sets);
     }
 
     fn rows(&mut self, ix: usize, sets: &mut [Vec<u32>]) {
@@ -370,8 +371,7 @@ impl<'p> Finisher<'p> {
         let theirs = if job == ix {
             sets
         } else {
-            let at = self.need_sets.iter().rposition(|(other, _)| *other == job);
-            &self.need_sets[at.expect("a node's job was finished before")].1
+            &self.need_sets[&job]
         };
         self.gate(theirs, first_row) == self.gate(sets, row)
     }
@@ -579,11 +579,6 @@ impl<'p> Finisher<'p> {
 
     /// The sets that each node waits for, one after the other.
     fn collect_sets(&mut self) {
-        let by_job: FxHashMap<usize, &Vec<Vec<u32>>> = self
-            .need_sets
-            .iter()
-            .map(|(job, sets)| (*job, sets))
-            .collect();
         let nodes = &mut self.nodes;
         nodes.set_start = Vec::with_capacity(nodes.keys.len() + 1);
         let mut seen = FxHashSet::default();
@@ -599,7 +594,7 @@ impl<'p> Finisher<'p> {
             }
             let row = *cell as usize - self.core.jobs[job].first_cell;
             seen.clear();
-            let sets = by_job[&job]
+            let sets = self.need_sets[&job]
                 .iter()
                 .map(|sets| sets[row])
                 .filter(|set| *set != NONE);
