@@ -58,6 +58,8 @@ impl Driver<'_> {
                 // How a node is ended and how much of its logs is kept is no part of what it does: not in its digest.
                 action.limits.grace = self.options.grace;
                 action.limits.log_cap = self.options.log_cap;
+                // A node that was out of memory gets more than it declared, and is held to that.
+                action.limits.memory = resources.memory;
                 Arc::new(action)
             }
             Err(cause) => {
