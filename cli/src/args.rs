@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser as _};
 
 /// Runs simulation studies and other pipelines that are declared in one YAML file.
 ///
@@ -66,7 +66,8 @@ pub(crate) struct Global {
         env = "DAGRUN_CACHE",
         global = true,
         value_name = "DIR",
-        hide_env_values = true
+        hide_env_values = true,
+        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
     )]
     pub(crate) cache: Option<PathBuf>,
 }

@@ -136,7 +136,8 @@ impl Loaded {
 
     fn plan_with(&self, options: PlanOptions) -> Result<Planned, CliError> {
         let store = self.store()?;
-        let workspace = Workspace::open(&self.project).map_err(crate::commands::run_error)?;
+        let workspace =
+            Workspace::open_to_look(&self.project).map_err(crate::commands::run_error)?;
         let sources = &self.pipeline.sources;
         let refused = |diagnostics: Vec<Diagnostic>| self.refuse(&diagnostics);
         let planner = StudyPlanner::new(self.pipeline.clone(), options.clone());

@@ -82,7 +82,8 @@ impl Settings {
             })?;
             settings.jobs = From::new(jobs, "environment DAGRUN_JOBS");
         }
-        if let Some(cache) = flag_cache {
+        // An empty variable is how some shells and build servers say that there is none.
+        if let Some(cache) = flag_cache.filter(|cache| !cache.as_os_str().is_empty()) {
             let from_env =
                 std::env::var_os("DAGRUN_CACHE").is_some_and(|value| Path::new(&value) == cache);
             let origin = if from_env {

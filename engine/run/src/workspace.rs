@@ -34,8 +34,7 @@ impl Workspace {
     /// When it cannot be made, or everybody could write into it.
     pub fn open(project: &Path) -> Result<Self, RunError> {
         let workspace = Self::at(project);
-        make_private(&workspace.root)?;
-        make_private(&workspace.root.join("runs"))?;
+        workspace.make()?;
         let ignore = workspace.root.join(".gitignore");
         if !ignore.exists() {
             // Only a convenience: without it, version control shows the folder.
@@ -43,6 +42,17 @@ impl Workspace {
         }
         workspace.check_mode()?;
         Ok(workspace)
+    }
+
+    /// Opens the workspace to look at a project, also where it is not there and cannot be made: in a folder of somebody else.
+    ///
+    /// # Errors
+    /// When it is there and cannot be used.
+    pub fn open_to_look(project: &Path) -> Result<Self, RunError> {
+        match Self::open(project) {
+            Err(RunError::Io { error, .. }) if is_closed(&error) => Ok(Self::at(project)),
+            opened => opened,
+        }
     }
 
     /// The workspace of a project folder, if it is there: for commands that only look.
@@ -63,6 +73,11 @@ impl Workspace {
             project: project.to_path_buf(),
             root: project.join(".dagrun"),
         }
+    }
+
+    fn make(&self) -> Result<(), RunError> {
+        make_private(&self.root)?;
+        make_private(&self.root.join("runs"))
     }
 
     fn check_mode(&self) -> Result<(), RunError> {
@@ -117,6 +132,8 @@ impl Workspace {
     /// # Errors
     /// When another process has it: the error says who.
     pub fn lock(&self, command: &[String]) -> Result<WorkspaceLock, RunError> {
+        // One that was opened to look may not be there.
+        self.make()?;
         WorkspaceLock::take(&self.lock_path(), command)
     }
 
@@ -291,6 +308,12 @@ pub struct ExportedFile {
     pub digest: Digest,
     /// How it was found after it was written, so that it need not be hashed again: inode, size, mtime, ctime and device.
     pub stat: [i64; 5],
+}
+
+/// Whether a place cannot be written at all, whatever is done there.
+fn is_closed(error: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{PermissionDenied, ReadOnlyFilesystem};
+    matches!(error.kind(), PermissionDenied | ReadOnlyFilesystem)
 }
 
 fn make_private(path: &Path) -> Result<(), RunError> {
