@@ -1,5 +1,5 @@
-//! Fault injection for tests: small disks, power cuts, failing system calls, processes that stay behind, servers and networks
-//! that fail.
+//! Fault injection for tests: small disks, power cuts, failing system calls, terminals, processes that stay behind, servers and
+//! networks that fail.
 //!
 //! Development only; no crate of the product depends on it. Each tool says by [`Unavailable`] what the machine lacks, and
 //! [`skip!`] makes a test that cannot run say so loudly, instead of passing in silence.
@@ -7,21 +7,29 @@
 #![forbid(unsafe_code)]
 
 mod disk;
+mod measure;
 mod power;
 mod proc;
 mod proxy;
+mod pty;
+mod rights;
 mod s3;
 mod skip;
+mod subject;
 mod syscall;
 mod tcp;
 
 pub use crate::{
     disk::SmallDisk,
+    measure::{Measured, measure},
     power::{Fs, Loss, PowerCut},
     proc::ProcWatch,
     proxy::{Asked, FaultProxy, Mishap},
+    pty::Pty,
+    rights::{NOBODY, unprivileged},
     s3::{BUCKET, MotoServer},
     skip::{Unavailable, report_skipped, require_program, require_root, skipped},
+    subject::Subject,
     syscall::{Fault, Traced},
     tcp::{TcpFault, TcpProxy},
 };

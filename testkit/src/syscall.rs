@@ -51,8 +51,8 @@ impl Fault {
         let trace: PathBuf = folder.path().join("trace");
         let mut command = Command::new(strace);
         command
-            .arg("-f")
-            .arg("-o")
+            // Calls that are not asked for go by without a stop.
+            .args(["-f", "--seccomp-bpf", "-o"])
             .arg(&trace)
             .args(["-e", &format!("trace={}", self.calls)])
             .args([

@@ -66,7 +66,7 @@ const DIRECTIONS: &[(&str, &[&str])] = &[
             "dagrun-store",
         ],
     ),
-    ("dagrun-testkit", &["dagrun-model"]),
+    ("dagrun-testkit", &["dagrun-model", "dagrun-sys"]),
 ];
 
 /// Crates that may depend on every other: the binary, and the project's own tools.
@@ -161,37 +161,65 @@ fn sources(breaches: &mut Vec<String>) -> Result<(), String> {
     Ok(())
 }
 
-/// The page that says which test shows what.
+/// The pages that say which test shows what.
 const REQUIREMENTS: &str = "docs/requirements.md";
+const RELIABILITY: &str = "docs/reliability.md";
 
-/// Tests that the page of requirements names are there: names in code with an underscore that are no file.
+/// Tests that pages name are there: names in code with underscores, and whatever is a name in code in the last column of the
+/// table of fault cases.
 fn named_tests(breaches: &mut Vec<String>) -> Result<(), String> {
-    let page = fs::read_to_string(root().join(REQUIREMENTS))
-        .map_err(|error| format!("cannot read {REQUIREMENTS}: {error}"))?;
+    let functions = functions()?;
+    for page in [REQUIREMENTS, RELIABILITY] {
+        let text = fs::read_to_string(root().join(page))
+            .map_err(|error| format!("cannot read {page}: {error}"))?;
+        for word in tests_named_by(&text) {
+            if !functions.contains(word) {
+                breaches.push(format!("{page}: there is no test `{word}`"));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The names of all functions in Rust files.
+fn functions() -> Result<BTreeSet<String>, String> {
     let mut functions = BTreeSet::new();
     for path in tracked_files()? {
         if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(root().join(&path)).unwrap_or_default();
             let names = text.lines().filter_map(|line| {
-                let name = line.trim_start().strip_prefix("fn ")?.split('(').next()?;
+                let line = line.trim_start();
+                let line = line.strip_prefix("pub ").unwrap_or(line);
+                let name = line.strip_prefix("fn ")?.split('(').next()?;
                 Some(name.to_owned())
             });
             functions.extend(names);
         }
     }
-    let is_test = |word: &&str| {
-        word.contains('_')
-            && word
-                .chars()
-                .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
-    };
-    for word in page.split('`').skip(1).step_by(2).filter(is_test) {
-        // Keys of the language have an underscore too.
-        if !functions.contains(word) && word.matches('_').count() > 1 {
-            breaches.push(format!("{REQUIREMENTS}: there is no test `{word}`"));
-        }
-    }
-    Ok(())
+    Ok(functions)
+}
+
+fn tests_named_by(page: &str) -> impl Iterator<Item = &str> {
+    page.lines().flat_map(|line| {
+        let case = line.strip_prefix("| F").unwrap_or_default();
+        let is_case = case.starts_with(|c: char| c.is_ascii_digit());
+        // Keys of the language have an underscore too, and no more.
+        let (text, least) = if is_case {
+            let cells = line.trim_end_matches(['|', ' ']);
+            (cells.rsplit('|').next().unwrap_or(cells), 0)
+        } else {
+            (line, 2)
+        };
+        text.split('`')
+            .skip(1)
+            .step_by(2)
+            .filter(move |word| is_name(word) && word.matches('_').count() >= least)
+    })
+}
+
+fn is_name(word: &str) -> bool {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    word.chars().all(fits)
 }
 
 fn machine_paths(path: &Path, text: &str, breaches: &mut Vec<String>) {
@@ -261,5 +289,18 @@ fn rust_source(path: &Path, text: &str, breaches: &mut Vec<String>) {
         if line.trim_start().starts_with("#[ignore]") {
             breaches.push(format!("{}: an ignored test without a reason", at(number)));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pages_name_tests_in_code() {
+        let page = "`in_flight` and `any_order_of_ends`, `cargo xtask ci`\n\
+                    | F46 | `not_a_test` | `size`, `bombs` |\n| 3 | `size` |\n";
+        let named: Vec<&str> = tests_named_by(page).collect();
+        assert_eq!(named, ["any_order_of_ends", "size", "bombs"]);
     }
 }

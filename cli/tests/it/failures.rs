@@ -45,7 +45,16 @@ jobs:
 fn every_way_to_die_has_its_name() {
     for (recipe, words) in [
         ("    run: exit 3", "exit code 3"),
-        ("    run: kill -SEGV $$", "SIGSEGV"),
+        ("    run: exit 200", "exit code 200"),
+        ("    run: kill -SEGV $$", "killed by signal 11 (SIGSEGV)"),
+        (
+            "    inputs: [program.bin]\n    run: [./program.bin]",
+            "neither a program for this machine nor a script",
+        ),
+        (
+            "    inputs: [script.sh]\n    run: [./script.sh]",
+            "its interpreter `/no/such`",
+        ),
         ("    run: [no-such-program-anywhere]", "ENOENT"),
         ("    inputs: [plain.txt]\n    run: [./plain.txt]", "EACCES"),
         ("    run: sleep 60\n    timeout: 300ms", "timed out"),
@@ -73,6 +82,11 @@ fn every_way_to_die_has_its_name() {
     ] {
         let project = job(recipe);
         project.write("plain.txt", "text");
+        for (name, text) in [("program.bin", "text"), ("script.sh", "#!/no/such\n")] {
+            project.write(name, text);
+            let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+            std::fs::set_permissions(project.dir().join(name), mode).unwrap();
+        }
         project.fails(1, &["run"]).has(words);
         assert_eq!(project.counts()[2], 1, "{recipe}");
     }
@@ -178,23 +192,49 @@ fn a_secret_is_masked_and_a_missing_one_fails_its_job_only() {
     project.fails(1, &["run"]).has("TOKEN_X").has("not set");
     assert_eq!(project.counts(), [1, 0, 1, 0, 0]);
     let canary = "canary-5e1f0c";
-    let output = project
-        .command(&["run", "--events", "e.ndjson"])
-        .env("TOKEN_X", canary)
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    let mut places = vec![output.stdout, output.stderr];
+    let mut places = Vec::new();
+    for args in [
+        &[
+            "run",
+            "-vv",
+            "--events",
+            "e.ndjson",
+            "--profile",
+            "trace.json",
+        ][..],
+        &["plan", "--json"],
+        &["explain", "a"],
+        &["show", "--json"],
+        &["report", "--html", "page.html"],
+        &["log", "a"],
+        &["graph", "--format", "svg"],
+        &["settings"],
+    ] {
+        let output = project
+            .command(args)
+            .env("TOKEN_X", canary)
+            .output()
+            .unwrap();
+        let code = if args[0] == "run" { 1 } else { 0 };
+        assert_eq!(output.status.code(), Some(code), "{args:?} {output:?}");
+        places.extend([output.stdout, output.stderr]);
+    }
     for folder in [project.dir(), project.cache()] {
         collect(&folder, &mut places);
     }
-    assert!(places.len() > 5);
+    let has = |word: &str| {
+        let mut found = places.iter();
+        found.any(|bytes| {
+            bytes
+                .windows(word.len())
+                .any(|part| part == word.as_bytes())
+        })
+    };
     assert!(
-        places
-            .iter()
-            .all(|bytes| !bytes.windows(canary.len()).any(|w| w == canary.as_bytes())),
-        "the secret is somewhere"
+        has("token is ***"),
+        "the places that would show it are looked at"
     );
+    assert!(!has(canary), "the secret is somewhere");
 }
 
 fn collect(folder: &std::path::Path, places: &mut Vec<Vec<u8>>) {

@@ -1,10 +1,22 @@
 //! Files that are wrong on purpose: a clear error with a place, fast and small.
 
-use crate::kit::Project;
+use crate::kit::{Project, said};
+
+/// What a refusal may take, at most. A debug build on a machine that does other things needs more time than a release does.
+const SECONDS: u64 = if cfg!(debug_assertions) { 10 } else { 1 };
+const MEMORY: u64 = 100 << 20;
 
 fn refused(pipeline: &str, words: &[&str]) {
     let project = Project::new(pipeline);
-    let said = project.fails(2, &["plan"]);
+    let mut plan = project.command(&["plan"]);
+    let measured = dagrun_testkit::measure(&mut plan).unwrap();
+    assert!(
+        measured.wall < std::time::Duration::from_secs(SECONDS),
+        "{measured:?}"
+    );
+    assert!(measured.peak < MEMORY, "{measured:?}");
+    let said = said(measured.output);
+    assert_eq!(said.code, 2, "{said:?}");
     for word in words {
         said.has(word);
     }

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output},
 };
 
-use dagrun_testkit::{Unavailable, require_program, require_root, skip};
+use dagrun_testkit::{NOBODY, Unavailable, require_program, require_root, skip, unprivileged};
 
 use crate::kit::{Project, dagrun, said};
 
@@ -47,28 +47,20 @@ fn mounted(project: &Project, args: &[&str]) -> Result<Output, Unavailable> {
 
 /// As a user who has no right to write into it.
 fn without_rights(project: &Project, args: &[&str]) -> Result<Output, Unavailable> {
-    let shell = |script: &str, path: &Path| {
-        let done = Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(path)
-            .status();
-        assert!(done.unwrap().success(), "{script}");
-    };
-    let mut command = if require_root().is_ok() {
-        let mut command = Command::new(require_program("setpriv")?);
-        shell("chown -R 65534:65534 \"$1\"", project.folder.path());
-        command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "sh"]);
-        command
-    } else {
-        Command::new("sh")
-    };
-    project.prepare(&mut command);
-    let script = format!(r#"test -x "$1" || exit {NOT_HERE}; exec "$@""#);
-    command.args(["-c", &script, "sh"]).arg(dagrun()).args(args);
-    shell("chmod -R a-w \"$1\"", &project.cache());
-    let output = run(command, "a program that every user may start");
-    shell("chmod -R u+w \"$1\"", &project.cache());
+    let command = unprivileged(&project.command(args))?;
+    if require_root().is_ok() {
+        let nobody = format!("{NOBODY}:{NOBODY}");
+        shell(&["chown", "-R", &nobody], project.folder.path());
+    }
+    shell(&["chmod", "-R", "a-w"], &project.cache());
+    let output = run(command, "a user without rights");
+    shell(&["chmod", "-R", "u+w"], &project.cache());
     output
+}
+
+fn shell(words: &[&str], path: &Path) {
+    let done = Command::new(words[0]).args(&words[1..]).arg(path).status();
+    assert!(done.unwrap().success(), "{words:?}");
 }
 
 fn run(mut command: Command, needs: &str) -> Result<Output, Unavailable> {
@@ -117,6 +109,42 @@ fn hits_of_a_cache_that_is_mounted_read_only_are_used() {
 #[test]
 fn hits_of_a_cache_without_rights_are_used() {
     check_read_only("hits_of_a_cache_without_rights_are_used", without_rights);
+}
+
+/// F11: a project and a cache of somebody else. What only looks needs no right to write.
+#[test]
+fn a_project_of_somebody_else_can_be_planned_and_says_why_it_does_not_run() {
+    let name = "a_project_of_somebody_else_can_be_planned_and_says_why_it_does_not_run";
+    let project = Project::new(TWO);
+    shell(&["chmod", "a+rx"], project.folder.path());
+    let mine = project.folder.path().join("mine");
+    fs::create_dir(&mine).unwrap();
+    shell(&["chmod", "a+rwx"], &mine);
+    if require_root().is_err() {
+        shell(&["chmod", "a-w"], &project.dir());
+    }
+    let say = |cache: &Path, args: &[&str]| {
+        let mut command = project.command(args);
+        command.env("DAGRUN_CACHE", cache);
+        Some(said(unprivileged(&command).ok()?.output().unwrap()))
+    };
+    skip!(name, unprivileged(&project.command(&[])));
+    let cache = mine.join("cache");
+    let planned = say(&cache, &["plan"]).unwrap();
+    assert_eq!(planned.code, 0, "{planned:?}");
+    planned.has("2 nodes");
+    let ran = say(&cache, &["run"]).unwrap();
+    assert_eq!(ran.code, 3, "{ran:?}");
+    ran.has("cannot make `./.dagrun`: Permission denied");
+    // A cache below a folder of somebody else.
+    let refused = say(&project.dir().join("cache"), &["plan"]).unwrap();
+    assert_eq!(refused.code, 3, "{refused:?}");
+    refused
+        .has("Permission denied")
+        .has(&project.dir().display().to_string());
+    if require_root().is_err() {
+        shell(&["chmod", "u+w"], &project.dir());
+    }
 }
 
 #[test]
@@ -181,6 +209,18 @@ fn listed(folder: &Path) -> Vec<String> {
         .collect();
     names.sort_unstable();
     names
+}
+
+#[test]
+fn an_empty_variable_names_no_cache() {
+    let project = Project::new(TWO);
+    let mut settings = project.command(&["settings", "--json"]);
+    settings
+        .env("DAGRUN_CACHE", "")
+        .env("XDG_CACHE_HOME", project.folder.path().join("xdg"));
+    let said = said(settings.output().unwrap());
+    assert_eq!(said.code, 0, "{said:?}");
+    said.has("xdg/dagrun").has_not("environment DAGRUN_CACHE");
 }
 
 #[test]

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use dagrun_testkit::{ProcWatch, Unavailable, skip};
+use dagrun_testkit::{ProcWatch, Pty, Subject, Unavailable, skip};
 
-use crate::kit::{Project, said, signal};
+use crate::kit::{Project, dagrun, said, signal};
 
 /// Six nodes that take a while, and one that gathers them. The mark of a `ProcWatch` reaches every process.
 fn slow(seconds: &str) -> Project {
@@ -81,6 +81,47 @@ fn an_interrupt_ends_the_nodes_and_resume_goes_on() {
     }
 }
 
+/// The key reaches all processes of the terminal, not dagrun alone.
+#[test]
+fn ctrl_c_at_a_terminal_is_an_interrupt_and_a_second_one_kills() {
+    let project = slow("300");
+    project.write("dagrun.toml", "grace = \"60s\"\n");
+    let watch = ProcWatch::new();
+    let start = |project: &Project| {
+        let mut command = project.command(&["run", "-j", "2"]);
+        command.env(ProcWatch::NAME, watch.value());
+        Pty::start(&command, 80, 24)
+    };
+    let mut pty = skip!(
+        "ctrl_c_at_a_terminal_is_an_interrupt_and_a_second_one_kills",
+        start(&project)
+    );
+    project.wait_for("started");
+    until("the slow nodes start", 10, || watch.alive().len() >= 4);
+    pty.press("\x03");
+    let (code, shown) = pty.wait();
+    assert_eq!(code, 130, "{shown}");
+    assert!(watch.alive().is_empty());
+    assert_eq!(project.counts()[0], 1, "`quick` had ended before");
+
+    let text = project
+        .read("pipeline.yaml")
+        .replace("sleep 300", "trap '' TERM INT; sleep 300; sleep 300");
+    project.write("pipeline.yaml", &text);
+    let mut pty = start(&project).unwrap();
+    until("the slow nodes start", 10, || watch.alive().len() >= 4);
+    pty.press("\x03");
+    until("the first is heard", 10, || pty.shown().contains("again"));
+    let second = Instant::now();
+    pty.press("\x03");
+    let (code, shown) = pty.wait();
+    assert_eq!(code, 130, "{shown}");
+    // A second and some time to notice, on a machine that does other things.
+    assert!(second.elapsed() < Duration::from_secs(3), "{shown}");
+    assert!(watch.alive().is_empty());
+    project.ok(&["show"]);
+}
+
 #[test]
 fn a_second_interrupt_kills_nodes_that_ignore_the_first() {
     let project = Project::new("");
@@ -123,28 +164,32 @@ fn nothing_survives_a_kill_of_the_engine() {
     until("all processes are gone", 10, || watch.alive().is_empty());
 }
 
+/// A spread of moments over a whole run, the same in every test run. `cargo xtask soak kill` takes a thousand of them.
 #[test]
 fn killed_at_random_times_it_goes_on_and_loses_nothing() {
-    let project = slow("0.05");
-    let mut finished = 0;
-    for round in 0..25_u64 {
-        let mut child = project
-            .command(&["run", "-j", "2", "--quiet"])
-            .spawn()
-            .unwrap();
-        // A spread of moments over the whole run, the same in every test run.
-        std::thread::sleep(Duration::from_millis(5 + (round * 37) % 350));
-        let _ = child.kill();
-        if child.wait().unwrap().success() {
-            finished += 1;
+    let root = tempfile::tempdir().unwrap();
+    let mut subject = Subject::new(dagrun(), root.path(), root.path()).unwrap();
+    let (mut killed, mut reported) = (0, 0);
+    for round in 0..12_u64 {
+        // Each is killed twice and goes on twice: by a run that dies, and by one that ends.
+        for more in [0, 31] {
+            let mut child = subject.run().spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(5 + (round * 37) % 350 + more));
+            killed += u32::from(child.try_wait().unwrap().is_none());
+            if round % 3 == 2 && child.try_wait().unwrap().is_none() {
+                // It dies while it stops.
+                signal(&child, "INT");
+                std::thread::sleep(Duration::from_millis(round * more % 40));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+            subject.note();
         }
+        reported += subject.reported();
+        subject.recover().unwrap();
+        subject.next_round();
     }
-    project.ok(&["run"]);
-    assert_eq!(project.read("all.txt"), "1\n2\n3\n4\n5\n6\n");
-    project.ok(&["cache", "verify"]);
-    assert!(finished < 25, "no round was ever killed");
-    project.ok(&["run"]);
-    assert_eq!(project.executed(), 0);
+    assert!(killed > 12 && reported > 12, "{killed} {reported}");
 }
 
 #[test]
@@ -176,7 +221,10 @@ fn a_second_dagrun_is_told_who_runs() {
     let mut child = project.start(&["run"]);
     project.wait_for("started");
     let said = project.fails(3, &["run"]);
-    said.has(&child.id().to_string());
+    let host = rustix::system::uname();
+    said.has(&format!("process {} on ", child.id()))
+        .has(&host.nodename().to_string_lossy())
+        .has("since ");
     child.kill().unwrap();
     child.wait().unwrap();
     // The owner is dead: its lock is free by itself.
