@@ -12,7 +12,7 @@ use std::{
 
 use serde_json::Value;
 
-/// Six nodes, six that each read one of them, and one that gathers. `params.round` makes all of them new.
+/// Some nodes, as many that each read one of them, and one that gathers. `params.round` makes all of them new.
 const PIPELINE: &str = r#"
 dagrun: 1
 name: subject
@@ -20,7 +20,7 @@ pass_env: [DAGRUN_TEST_MARK]
 params: {round: {type: int, default: 0}}
 jobs:
   first:
-    matrix: {i: [1, 2, 3, 4, 5, 6]}
+    matrix: {i: "${{ range(1, WIDTH) }}"}
     outputs: {o: o.txt}
     run: sleep 0.01; echo first ${{ params.round }} ${{ matrix.i }} > ${{ outputs.o }}
   second:
@@ -37,34 +37,35 @@ jobs:
 export: {all.txt: "${{ jobs.all.outputs.o }}"}
 "#;
 
-/// How many nodes a round has.
-const NODES: u64 = 13;
-
 /// A project with its cache, of which is known what it has to give.
 #[derive(Debug)]
 pub struct Subject {
     dagrun: PathBuf,
     root: PathBuf,
     events: PathBuf,
+    width: u64,
     round: u64,
     reported: BTreeSet<String>,
 }
 
 impl Subject {
-    /// Lays it out below `root`. What runs report goes to a file in `beside`, which has to outlive any fault.
+    /// Lays it out below `root`, with twice as many nodes as `width` and one more. What runs report goes to a file in `beside`, which
+    /// has to outlive any fault.
     ///
     /// # Errors
     /// When files cannot be written.
-    pub fn new(dagrun: &Path, root: &Path, beside: &Path) -> std::io::Result<Self> {
+    pub fn new(dagrun: &Path, root: &Path, beside: &Path, width: u64) -> std::io::Result<Self> {
         let subject = Self {
             dagrun: dagrun.into(),
             root: root.into(),
             events: beside.join("events"),
+            width,
             round: 0,
             reported: BTreeSet::new(),
         };
         fs::create_dir_all(subject.project())?;
-        fs::write(subject.project().join("pipeline.yaml"), PIPELINE)?;
+        let pipeline = PIPELINE.replace("WIDTH", &width.to_string());
+        fs::write(subject.project().join("pipeline.yaml"), pipeline)?;
         // Else a power cut takes the pipeline itself.
         rustix::fs::sync();
         Ok(subject)
@@ -154,7 +155,7 @@ impl Subject {
         }
         let counts = &shown["counts"];
         let ended = counts["succeeded"].as_u64().zip(counts["cached"].as_u64());
-        if ended.is_none_or(|(ran, hits)| ran + hits != NODES) {
+        if ended.is_none_or(|(ran, hits)| ran + hits != 2 * self.width + 1) {
             return Err(format!("not all nodes have ended well: {shown}"));
         }
         self.succeeds(&mut self.command(&["cache", "verify"]))?;
@@ -167,7 +168,7 @@ impl Subject {
 
     /// Compares what is exported with what it has to be.
     fn check_results(&self) -> Result<(), String> {
-        let expected: String = (1..=6)
+        let expected: String = (1..=self.width)
             .map(|i| format!("second {} {i}\n", self.round))
             .collect();
         match fs::read_to_string(self.project().join("all.txt")) {

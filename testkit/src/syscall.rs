@@ -51,8 +51,7 @@ impl Fault {
         let trace: PathBuf = folder.path().join("trace");
         let mut command = Command::new(strace);
         command
-            // Calls that are not asked for go by without a stop.
-            .args(["-f", "--seccomp-bpf", "-o"])
+            .args(["-f", "-o"])
             .arg(&trace)
             .args(["-e", &format!("trace={}", self.calls)])
             .args([

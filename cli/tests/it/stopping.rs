@@ -168,7 +168,7 @@ fn nothing_survives_a_kill_of_the_engine() {
 #[test]
 fn killed_at_random_times_it_goes_on_and_loses_nothing() {
     let root = tempfile::tempdir().unwrap();
-    let mut subject = Subject::new(dagrun(), root.path(), root.path()).unwrap();
+    let mut subject = Subject::new(dagrun(), root.path(), root.path(), 6).unwrap();
     let (mut killed, mut reported) = (0, 0);
     for round in 0..12_u64 {
         // Each is killed twice and goes on twice: by a run that dies, and by one that ends.
