@@ -1,4 +1,4 @@
-//! The project's own build steps: `cargo xtask ci`, `tidy`, `docs`, `bench`.
+//! The project's own build steps: `cargo xtask ci`, `tidy`, `docs`, `bench`, `soak`.
 //!
 //! Everything that CI does is here, so that it runs the same on a laptop.
 
@@ -15,6 +15,7 @@ mod ci;
 mod codegen;
 mod docs;
 mod generated;
+mod soak;
 mod tidy;
 mod tools;
 
@@ -31,6 +32,8 @@ usage: cargo xtask COMMAND
                    turns the protobuf files of executors/proto into Rust (--check: compares only)
   bench [NAME ...] [--peers] [--quick]
                    dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first)
+  soak kill|power|hostile|flood [--loops N] [--seed N]
+                   faults in a loop: kill -9, power cuts (root), damaged pipelines, hundreds of megabytes of output
 ";
 
 fn main() -> ExitCode {
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
         ["codegen"] => codegen(&[]),
         ["codegen", "--check"] => codegen(&["--check"]),
         ["bench", names @ ..] => bench::bench(names),
+        ["soak", args @ ..] => soak::soak(args),
         ["bench-study", n] => bench::bare_study(n),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
         [] | ["help" | "--help" | "-h"] => {
