@@ -1,16 +1,16 @@
 //! Journals on disk, and the thread that makes results durable. A run of hits alone has no such thread.
 //!
-//! The thread takes batches, puts those that wait into one write, and syncs once for all of them. Within a batch the store
-//! goes first: a record never speaks of a result that the store does not have. Only then is the driver told.
+//! Batches that wait are put into one write, and the store syncs once for all their results. Within a batch the store goes first: a
+//! record never speaks of a result that the store does not have. Only then is the driver told. The journal itself is synced at once
+//! where it alone keeps something, a failure that was charged; otherwise it follows a little later, because what is lost with it is
+//! the story of results and not the results. Where nothing runs meanwhile, the driver writes itself instead of waking a thread and
+//! waiting for it.
 
 use std::{
     fs::{self, File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        mpsc::{Receiver, RecvTimeoutError, Sender, channel},
-    },
+    sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -32,6 +32,10 @@ use crate::{
 const WINDOW: Duration = Duration::from_millis(20);
 /// How many results are synced at once at most.
 const MOST: usize = 512;
+/// How many records wait at most.
+const MOST_RECORDS: usize = 4096;
+/// How long the journal may be behind the store.
+const LAG: Duration = Duration::from_millis(100);
 
 /// A journal as it was read.
 #[derive(Clone, Debug, PartialEq)]
@@ -163,13 +167,6 @@ pub(crate) enum Durable {
     Failed(String),
 }
 
-enum Message {
-    Batch(Box<Batch>),
-    /// Nothing else will come until what waits is durable.
-    Hurry,
-    Close,
-}
-
 /// The driver's end of the journal and its thread.
 pub(crate) struct JournalHandle(Place);
 
@@ -177,7 +174,7 @@ pub(crate) struct JournalHandle(Place);
 enum Place {
     /// Here, by the driver itself: a run of hits alone has nothing to make durable, and needs no thread for its few writes.
     Here(Box<Writer>),
-    Thread(Sender<Message>, JoinHandle<Result<(), String>>),
+    Thread(Arc<Shared>, JoinHandle<Result<(), String>>),
     Failed(String),
 }
 
@@ -206,6 +203,8 @@ impl JournalHandle {
             study,
             buffer: journal::header().to_vec(),
             linked: false,
+            ran: false,
+            behind: None,
             replies,
         }))))
     }
@@ -215,13 +214,14 @@ impl JournalHandle {
         let unfinished = Place::Failed("the journal's writer died".into());
         self.0 = match std::mem::replace(&mut self.0, unfinished) {
             Place::Here(writer) => {
-                let (sender, receiver) = channel();
                 let (path, replies) = (writer.path.clone(), writer.replies.clone());
+                let shared = Arc::new(Shared::new(*writer));
+                let theirs = Arc::clone(&shared);
                 let thread = std::thread::Builder::new()
                     .name("journal".into())
-                    .spawn(move || writer.run(&receiver));
+                    .spawn(move || theirs.serve());
                 match thread {
-                    Ok(thread) => Place::Thread(sender, thread),
+                    Ok(thread) => Place::Thread(shared, thread),
                     Err(error) => {
                         let path = path.display();
                         failed(
@@ -246,14 +246,16 @@ impl JournalHandle {
                 }
             }
             // A writer that failed has said so by a reply, and takes nothing more.
-            Place::Thread(sender, _) => drop(sender.send(Message::Batch(Box::new(batch)))),
+            Place::Thread(shared, _) => shared.add(batch),
             Place::Failed(_) => {}
         }
     }
 
-    pub(crate) fn hurry(&self) {
-        if let Place::Thread(sender, _) = &self.0 {
-            let _ = sender.send(Message::Hurry);
+    /// Nothing else will come until the results that wait are durable. `idle` where nothing runs either: then they are made
+    /// durable before this returns.
+    pub(crate) fn hurry(&self, idle: bool) {
+        if let Place::Thread(shared, _) = &self.0 {
+            shared.hurry(idle);
         }
     }
 
@@ -262,8 +264,8 @@ impl JournalHandle {
         match self.0 {
             Place::Here(_) => Ok(()),
             Place::Failed(error) => Err(error),
-            Place::Thread(sender, thread) => {
-                let _ = sender.send(Message::Close);
+            Place::Thread(shared, thread) => {
+                shared.close();
                 match thread.join() {
                     Ok(result) => result,
                     Err(_) => Err("the journal's writer died".into()),
@@ -279,6 +281,159 @@ fn failed(error: String, replies: &UnboundedSender<Durable>) -> Place {
     Place::Failed(error)
 }
 
+/// What the driver and the journal's thread have in common.
+struct Shared {
+    queue: Mutex<Queue>,
+    changed: Condvar,
+    /// Held by whoever has set [`Queue::writing`].
+    writer: Mutex<Writer>,
+}
+
+#[derive(Default)]
+struct Queue {
+    waiting: Batch,
+    /// When the first of what waits came.
+    since: Option<Instant>,
+    /// Since when the journal is behind the store.
+    behind: Option<Instant>,
+    hurry: bool,
+    closing: bool,
+    /// Somebody writes.
+    writing: bool,
+    /// When the thread wakes up by itself.
+    alarm: Option<Instant>,
+    failed: Option<String>,
+}
+
+impl Queue {
+    /// When there is something to write or to sync.
+    fn due(&self) -> Option<Instant> {
+        let waiting = &self.waiting;
+        let urgent = self.closing
+            || waiting.tell_durable
+            || self.hurry && waiting.needs_thread()
+            || waiting.commits.len() >= MOST
+            || waiting.records.len() >= MOST_RECORDS;
+        if urgent {
+            return Some(Instant::now());
+        }
+        let write = self.since.map(|since| since + WINDOW);
+        let sync = self.behind.map(|since| since + LAG);
+        write.into_iter().chain(sync).min()
+    }
+
+    /// Takes what waits; whoever does writes it.
+    fn take(&mut self) -> Batch {
+        self.writing = true;
+        self.hurry = false;
+        self.since = None;
+        std::mem::take(&mut self.waiting)
+    }
+}
+
+impl Shared {
+    fn new(writer: Writer) -> Self {
+        Self {
+            queue: Mutex::default(),
+            changed: Condvar::new(),
+            writer: Mutex::new(writer),
+        }
+    }
+
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn add(&self, batch: Batch) {
+        let mut queue = self.queue();
+        // A writer that failed has said so by a reply, and takes nothing more.
+        if queue.failed.is_none() && !batch.is_empty() {
+            queue.waiting.append(batch);
+            queue.since.get_or_insert_with(Instant::now);
+            self.wake(&queue);
+        }
+    }
+
+    /// Wakes the thread if it would sleep too long.
+    fn wake(&self, queue: &Queue) {
+        let due = queue.due();
+        if due.is_some_and(|due| queue.alarm.is_none_or(|alarm| due < alarm)) {
+            self.changed.notify_all();
+        }
+    }
+
+    fn hurry(&self, idle: bool) {
+        let mut queue = self.queue();
+        if !queue.waiting.needs_thread() || queue.failed.is_some() {
+            return;
+        }
+        if idle && !queue.writing {
+            let queue = self.write(queue);
+            self.wake(&queue);
+        } else {
+            queue.hurry = true;
+            self.wake(&queue);
+        }
+    }
+
+    fn close(&self) {
+        self.queue().closing = true;
+        self.changed.notify_all();
+    }
+
+    /// Writes what waits.
+    fn write<'a>(&'a self, mut queue: MutexGuard<'a, Queue>) -> MutexGuard<'a, Queue> {
+        let batch = queue.take();
+        let closing = queue.closing;
+        drop(queue);
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let done = writer.write(batch).and_then(|()| writer.catch_up(closing));
+        let behind = writer.behind;
+        if let Err(error) = &done {
+            let _ = writer.replies.send(Durable::Failed(error.clone()));
+        }
+        drop(writer);
+        let mut queue = self.queue();
+        queue.writing = false;
+        queue.behind = behind;
+        queue.failed = done.err();
+        queue
+    }
+
+    /// The thread.
+    fn serve(&self) -> Result<(), String> {
+        let mut queue = self.queue();
+        loop {
+            if let Some(error) = &queue.failed {
+                return Err(error.clone());
+            }
+            let due = queue.due().filter(|_| !queue.writing);
+            // After it: what is urgent is due now.
+            let now = Instant::now();
+            if due.is_some_and(|due| due <= now) {
+                let last = queue.closing;
+                queue = self.write(queue);
+                if last && queue.failed.is_none() {
+                    return Ok(());
+                }
+                continue;
+            }
+            queue.alarm = due;
+            queue = match due {
+                Some(due) => {
+                    let wait = self.changed.wait_timeout(queue, due - now);
+                    wait.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self
+                    .changed
+                    .wait(queue)
+                    .unwrap_or_else(PoisonError::into_inner),
+            };
+            queue.alarm = None;
+        }
+    }
+}
+
 struct Writer {
     file: File,
     path: PathBuf,
@@ -290,41 +445,27 @@ struct Writer {
     buffer: Vec<u8>,
     /// The file's name is durable.
     linked: bool,
+    /// Something ran: the journal is worth a sync.
+    ran: bool,
+    /// Since when records are written and not synced.
+    behind: Option<Instant>,
     replies: UnboundedSender<Durable>,
 }
 
 impl Writer {
-    fn run(mut self, messages: &Receiver<Message>) -> Result<(), String> {
-        loop {
-            let (batch, last) = collect(messages);
-            if let Err(error) = self.write(batch) {
-                let _ = self.replies.send(Durable::Failed(error.clone()));
-                return Err(error);
-            }
-            if last {
-                return Ok(());
-            }
-        }
-    }
-
     fn write(&mut self, batch: Batch) -> Result<(), String> {
         for record in &batch.records {
             journal::encode_with(&mut self.buffer, |out| record.append_json(out))
                 .map_err(|e| e.to_string())?;
         }
-        let cannot = |path: &Path| {
-            let path = path.display().to_string();
-            move |error: std::io::Error| format!("cannot write `{path}`: {error}")
-        };
-        self.write_out().map_err(cannot(&self.path))?;
-        let mut nodes = Vec::new();
-        if batch.sync || !batch.commits.is_empty() {
-            let this = &*self;
-            // Nobody hears of a result before both are done, so the two need not wait for each other.
-            let (synced, committed) = side_by_side(|| this.sync(), || this.commit(batch.commits));
-            nodes = committed?;
-            synced.map_err(cannot(&self.path))?;
-            self.linked = true;
+        self.write_out().map_err(|error| self.cannot(&error))?;
+        self.ran |= batch.sync || !batch.commits.is_empty();
+        if self.ran {
+            self.behind.get_or_insert_with(Instant::now);
+        }
+        let nodes = self.commit(batch.commits)?;
+        if batch.sync {
+            self.sync()?;
         }
         if let Some(log) = self.study.as_mut().filter(|_| !batch.study.is_empty()) {
             log.append(&batch.study)?;
@@ -434,15 +575,32 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes durable what was written.
-    fn sync(&self) -> std::io::Result<()> {
-        self.file.sync_data()?;
-        if !self.linked {
-            for folder in self.path.ancestors().skip(1).take(2) {
-                File::open(folder)?.sync_all()?;
-            }
+    /// Syncs the journal if it has been behind for long, or in the end.
+    fn catch_up(&mut self, last: bool) -> Result<(), String> {
+        match self.behind {
+            Some(since) if last || since.elapsed() >= LAG => self.sync(),
+            _ => Ok(()),
         }
+    }
+
+    /// Makes durable what was written.
+    fn sync(&mut self) -> Result<(), String> {
+        let synced = self.file.sync_data().and_then(|()| {
+            if !self.linked {
+                for folder in self.path.ancestors().skip(1).take(2) {
+                    File::open(folder)?.sync_all()?;
+                }
+            }
+            Ok(())
+        });
+        synced.map_err(|error| self.cannot(&error))?;
+        self.linked = true;
+        self.behind = None;
         Ok(())
+    }
+
+    fn cannot(&self, error: &std::io::Error) -> String {
+        format!("cannot write `{}`: {error}", self.path.display())
     }
 
     fn tell(&mut self, records: Vec<Record>) {
@@ -453,58 +611,6 @@ impl Writer {
             let record = Arc::new(record);
             self.subscribers
                 .retain_mut(|subscriber| subscriber.give(&record));
-        }
-    }
-}
-
-/// Does the first on a thread of its own where one can be had.
-fn side_by_side<A: Send, B>(
-    first: impl Fn() -> A + Send + Sync,
-    second: impl FnOnce() -> B,
-) -> (A, B) {
-    std::thread::scope(|scope| {
-        let thread = std::thread::Builder::new().name("journal-sync".into());
-        match thread.spawn_scoped(scope, &first) {
-            Ok(thread) => {
-                let second = second();
-                let first = thread.join().expect("a sync does not panic");
-                (first, second)
-            }
-            Err(_) => {
-                let second = second();
-                (first(), second)
-            }
-        }
-    })
-}
-
-/// The batches that go into one write, and whether they are the last.
-fn collect(messages: &Receiver<Message>) -> (Batch, bool) {
-    let mut all = Batch::default();
-    let mut until: Option<Instant> = None;
-    loop {
-        let message = match until {
-            None if all.is_empty() => messages.recv().map_err(|_| RecvTimeoutError::Disconnected),
-            None => messages.try_recv().map_err(|_| RecvTimeoutError::Timeout),
-            Some(until) => messages.recv_timeout(until.saturating_duration_since(Instant::now())),
-        };
-        match message {
-            Ok(Message::Batch(batch)) => {
-                all.append(*batch);
-                if all.tell_durable {
-                    // The next trial waits for it.
-                    return (all, false);
-                }
-                if until.is_none() && all.needs_thread() {
-                    until = Some(Instant::now() + WINDOW);
-                }
-                if all.commits.len() >= MOST {
-                    return (all, false);
-                }
-            }
-            Ok(Message::Hurry) if all.is_empty() => {}
-            Ok(Message::Hurry) | Err(RecvTimeoutError::Timeout) => return (all, false),
-            Ok(Message::Close) | Err(RecvTimeoutError::Disconnected) => return (all, true),
         }
     }
 }

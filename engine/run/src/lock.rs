@@ -10,6 +10,7 @@ use std::{
     io::{Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::OnceLock,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -183,10 +184,12 @@ fn read_holder(file: &mut File) -> Holder {
 
 /// The host's name.
 pub(crate) fn host_name() -> String {
-    rustix::system::uname()
-        .nodename()
-        .to_string_lossy()
-        .into_owned()
+    static NAME: OnceLock<String> = OnceLock::new();
+    let ask = || {
+        let names = rustix::system::uname();
+        names.nodename().to_string_lossy().into_owned()
+    };
+    NAME.get_or_init(ask).clone()
 }
 
 /// The id of the current boot; empty where the system has none.

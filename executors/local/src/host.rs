@@ -435,8 +435,14 @@ impl Host {
         let light = prepared.is_light() && finished.is_light();
         if light || self.attempts.len() == 1 && prepared.is_small(&finished) {
             let worker = &self.worker;
-            let result = guarded(|| worker.collect(*prepared, finished, timing));
-            self.end(id, result.unwrap_or_else(|bug| *bug));
+            let concluded = guarded(|| worker.conclude(*prepared, finished, timing));
+            match concluded {
+                Ok((result, leftover)) => {
+                    self.end(id, result);
+                    self.worker.clear(leftover);
+                }
+                Err(bug) => self.end(id, *bug),
+            }
         } else {
             self.pool.add(Job::Collect(prepared, finished, timing));
         }

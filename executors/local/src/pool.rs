@@ -11,7 +11,7 @@ use std::{
 };
 
 use dagrun_executor_api::ExecutorEvent;
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, FailureCause, Outcome};
+use dagrun_model::{AttemptResult, AttemptSpec, FailureCause, Outcome};
 use dagrun_worker::{Finished, Prepared, Timing, Worker};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -119,19 +119,21 @@ impl Tools {
             }
             Job::Collect(prepared, finished, timing) => {
                 let id = prepared.spec().attempt;
-                let result = guarded(|| self.worker.collect(*prepared, finished, timing))
-                    .unwrap_or_else(|bug| *bug);
-                self.end(id, result);
+                let concluded = guarded(|| self.worker.conclude(*prepared, finished, timing));
+                let (result, leftover) = match concluded {
+                    Ok((result, leftover)) => (result, Some(leftover)),
+                    Err(bug) => (*bug, None),
+                };
+                // Nobody listens any more when a run was dropped; the host's thread must know all the same.
+                if let Some(events) = self.events.get() {
+                    let _ = events.send(ExecutorEvent::Ended(id, Box::new(result)));
+                }
+                if let Some(leftover) = leftover {
+                    self.worker.clear(leftover);
+                }
+                self.inbox.push(Message::Collected(id));
             }
         }
-    }
-
-    fn end(&self, id: AttemptId, result: AttemptResult) {
-        // Nobody listens any more when a run was dropped; the host's thread must know all the same.
-        if let Some(events) = self.events.get() {
-            let _ = events.send(ExecutorEvent::Ended(id, Box::new(result)));
-        }
-        self.inbox.push(Message::Collected(id));
     }
 }
 

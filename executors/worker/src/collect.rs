@@ -1,6 +1,9 @@
 //! From the end of an attempt's processes to its result: logs, outputs, measurements, and the folder's removal.
 
-use std::time::{Duration, Instant};
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
 
 use dagrun_model::{
     Artifact, AttemptResult, FailureCause, LogRef, Outcome, OutputSpec, Outputs, Phases, RelPath,
@@ -25,9 +28,30 @@ pub struct Timing {
     pub queue: Duration,
 }
 
+/// The folder of an attempt whose result is made; to be given to [`Worker::clear`].
+#[derive(Debug)]
+#[must_use = "the folder stays where it is"]
+pub struct Leftover {
+    folder: Option<PathBuf>,
+    /// Nothing can use it any more, so that another node may.
+    free: bool,
+}
+
 impl Worker {
     /// Makes the result of an attempt whose processes have ended, and removes its folder.
     pub fn collect(&self, prepared: Prepared, finished: Finished, timing: Timing) -> AttemptResult {
+        let (result, leftover) = self.conclude(prepared, finished, timing);
+        self.clear(leftover);
+        result
+    }
+
+    /// Like [`Worker::collect`], but leaves the folder to be removed once the result is reported: others wait for that.
+    pub fn conclude(
+        &self,
+        prepared: Prepared,
+        finished: Finished,
+        timing: Timing,
+    ) -> (AttemptResult, Leftover) {
         let began = Instant::now();
         let End {
             how,
@@ -41,7 +65,7 @@ impl Worker {
             Some(cause) => Outcome::Failed(cause),
             None => self.outcome(&prepared, how),
         };
-        let kept_folder = self.leave(&prepared, &outcome, finished.0.leaked);
+        let (kept_folder, leftover) = self.leave(&prepared, &outcome, finished.0.leaked);
         let mut result = AttemptResult {
             stdout: out,
             stderr: err,
@@ -51,7 +75,19 @@ impl Worker {
         };
         measure(&mut result, &prepared, &finished.0, timing);
         result.phases.store = began.elapsed().as_secs_f64();
-        result
+        (result, leftover)
+    }
+
+    /// Removes a folder, or gives it to the next node.
+    pub fn clear(&self, leftover: Leftover) {
+        let Some(folder) = leftover.folder else {
+            return;
+        };
+        if leftover.free {
+            self.folders.give_back(&folder);
+        } else {
+            self.folders.remove(&folder);
+        }
     }
 
     /// The result of an attempt that ended without its processes having been seen to end.
@@ -228,19 +264,29 @@ impl Worker {
         Ok(Artifact::Value { value, file: *file })
     }
 
-    fn leave(&self, prepared: &Prepared, outcome: &Outcome, leaked: u32) -> Option<String> {
+    /// Where a folder is kept for people, and what is to be done with it otherwise.
+    fn leave(
+        &self,
+        prepared: &Prepared,
+        outcome: &Outcome,
+        leaked: u32,
+    ) -> (Option<String>, Leftover) {
         let Prepared { spec, folder, .. } = prepared;
-        match outcome {
-            Outcome::Failed(_) | Outcome::TimedOut(_) if spec.keep_failed => {
-                let kept = self.folders.keep(folder, &spec.id, spec.attempt);
-                return Some(kept.display().to_string());
-            }
-            Outcome::Succeeded(_) | Outcome::Failed(_) if leaked == 0 => {
-                self.folders.give_back(folder);
-            }
-            _ => self.folders.remove(folder),
+        let failed = matches!(outcome, Outcome::Failed(_) | Outcome::TimedOut(_));
+        if failed && spec.keep_failed {
+            let kept = self.folders.keep(folder, &spec.id, spec.attempt);
+            let none = Leftover {
+                folder: None,
+                free: false,
+            };
+            return (Some(kept.display().to_string()), none);
         }
-        None
+        let over = matches!(outcome, Outcome::Succeeded(_) | Outcome::Failed(_));
+        let leftover = Leftover {
+            folder: Some(folder.clone()),
+            free: over && leaked == 0,
+        };
+        (None, leftover)
     }
 }
 

@@ -21,7 +21,7 @@ mod prepare;
 mod spawner;
 mod worker;
 
-pub use collect::Timing;
+pub use collect::{Leftover, Timing};
 pub use dead::{clear_dead_run, uncleared_runs};
 pub use link::{Finished, Link, LinkEvent};
 pub use prepare::Prepared;

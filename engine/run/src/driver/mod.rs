@@ -625,9 +625,11 @@ impl Driver<'_> {
             }
         }
         self.write_history();
-        let starved = running < self.slots && self.sched.counts().ready + queued == 0;
-        if self.uncommitted > 0 && (running == 0 || starved) {
-            self.journal.hurry();
+        // What a worker holds ahead is work for its slots, whether it is known to have begun or not.
+        let given = self.live.len() as u64;
+        let starved = given < self.slots && self.sched.counts().ready == 0;
+        if self.uncommitted > 0 && (given == 0 || starved) {
+            self.journal.hurry(given == 0);
         }
         self.progress.set(&self.counts, running, self.executed);
     }
