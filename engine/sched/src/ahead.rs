@@ -13,6 +13,8 @@ use crate::{Action, Mutant, NodeState, Scheduler, attempts::Attempt};
 const MOST_MICROS: u64 = 50_000;
 /// How many durations are remembered.
 const KEPT: usize = 15;
+/// Of more workers than that, so many are looked at for each event.
+const MANY: usize = 64;
 
 /// The median of the last durations.
 #[derive(Clone, Debug, Default)]
@@ -62,19 +64,37 @@ impl Scheduler {
     }
 
     /// Gives workers more than they have room for, one each in turn.
-    pub(crate) fn start_ahead(&mut self) {
+    pub(crate) fn start_ahead(&mut self, freed: Vec<WorkerIx>) {
         if !self.hosts.hold_ahead || self.stopped() {
             return;
         }
+        let some = self.some_workers(freed);
         let mut given = self.counts.ready > 0;
         while given {
             given = false;
-            for at in 0..self.hosts.alive.len() {
-                let worker = self.hosts.alive[at];
-                given |= self.start_one_ahead(worker);
+            for worker in &some {
+                given |= self.start_one_ahead(*worker);
             }
         }
-        self.recall_for_idle();
+        if self.counts.queued > 0 {
+            self.recall_for_idle(&some);
+        }
+    }
+
+    /// All live workers; where they are many, those that were freed and some others, which change from event to event.
+    fn some_workers(&mut self, freed: Vec<WorkerIx>) -> Vec<WorkerIx> {
+        let alive = &self.hosts.alive;
+        if alive.len() <= MANY {
+            return alive.clone();
+        }
+        let from = self.cursor % alive.len();
+        self.cursor = from + MANY;
+        let others = alive.iter().cycle().skip(from).take(MANY).copied();
+        let mut some: Vec<WorkerIx> = freed.into_iter().chain(others).collect();
+        some.retain(|worker| self.hosts.known(*worker).alive);
+        some.sort_unstable();
+        some.dedup();
+        some
     }
 
     fn start_one_ahead(&mut self, worker: WorkerIx) -> bool {
@@ -83,7 +103,7 @@ impl Scheduler {
         };
         let (_, node) = self.lanes.lanes[lane as usize].queue[0];
         self.lanes.lanes[lane as usize].queue.remove(0);
-        self.count_overtaken(lane, node);
+        self.count_overtaken(lane, node, worker);
         self.start(node, worker, true, Some(expected));
         true
     }
@@ -124,7 +144,8 @@ impl Scheduler {
     /// The lane with the oldest node that a worker could run if it were idle.
     fn oldest_lane_of(&mut self, worker: WorkerIx) -> Option<u32> {
         let mut oldest: Option<(u64, u32)> = None;
-        for ix in 0..self.lanes.lanes.len() as u32 {
+        let served: Vec<u32> = self.lanes.served_by(self.hosts.host_of(worker)).collect();
+        for ix in served {
             let lane = &self.lanes.lanes[ix as usize];
             let known = self.hosts.known(worker);
             let shape = &self.lanes.shapes[lane.shape as usize];
@@ -210,19 +231,18 @@ impl Scheduler {
     }
 
     /// Where a worker has nothing to do, it gets what others have not begun.
-    fn recall_for_idle(&mut self) {
+    fn recall_for_idle(&mut self, some: &[WorkerIx]) {
         if self.hosts.alive.len() < 2 || self.recalled > 0 {
             return;
         }
-        for at in 0..self.hosts.alive.len() {
-            let idle = self.hosts.alive[at];
+        for idle in some.iter().copied() {
             let known = self.hosts.known(idle);
             if known.draining || known.alone || known.reserved.is_some() || !known.queue.is_empty()
             {
                 continue;
             }
             let mut free = known.free.clone();
-            while let Some(id) = self.last_for(idle, &free) {
+            while let Some(id) = self.last_for(idle, &free, some) {
                 let Some(attempt) = self.attempts.get(&id.0) else {
                     break;
                 };
@@ -233,7 +253,7 @@ impl Scheduler {
     }
 
     /// The last attempt that was given ahead to another worker and that this one could begin with so much free.
-    fn last_for(&self, idle: WorkerIx, free: &Resources) -> Option<AttemptId> {
+    fn last_for(&self, idle: WorkerIx, free: &Resources, some: &[WorkerIx]) -> Option<AttemptId> {
         let taker = self.hosts.known(idle);
         let fits = |id: &AttemptId| {
             self.attempts.get(&id.0).is_some_and(|attempt| {
@@ -248,9 +268,17 @@ impl Scheduler {
                         .is_none_or(|host| host == taker.host)
             })
         };
-        let others = self.hosts.live().filter(|(ix, _)| *ix != idle);
+        let others = some.iter().filter(|ix| **ix != idle);
         others
-            .filter_map(|(_, other)| other.queue.iter().rev().copied().find(&fits))
+            .filter_map(|ix| {
+                self.hosts
+                    .known(*ix)
+                    .queue
+                    .iter()
+                    .rev()
+                    .copied()
+                    .find(&fits)
+            })
             .max()
     }
 }

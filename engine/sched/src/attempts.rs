@@ -6,7 +6,7 @@ use dagrun_model::{AttemptId, HostIx, NodeIx, Resources, RetryCause, WorkerIx};
 
 use crate::{
     Action, AttemptEnd, Mutant, NodeEnd, NodeState, Notice, Scheduler, Time, TimerId, graph::Fate,
-    mix,
+    mix, replicas::Replicas,
 };
 
 /// A live attempt.
@@ -154,7 +154,7 @@ impl Scheduler {
         self.speculation.won += u64::from(second);
         let n = &mut self.graph.nodes[node.index()];
         n.bytes = bytes;
-        n.replicas = bit(host);
+        n.replicas = Replicas::One(host);
         if let Some(other) = other
             && !self.mutant(Mutant::DupCommit)
         {
@@ -364,7 +364,7 @@ impl Scheduler {
         n.fate = Fate::Pending;
         n.ask_again = false;
         n.bytes = 0;
-        n.replicas = 0;
+        n.replicas = Replicas::None;
         self.go_on(node);
     }
 
@@ -397,13 +397,10 @@ impl Scheduler {
         let Some(n) = self.graph.nodes.get_mut(node.index()) else {
             return;
         };
-        let before = n.replicas;
-        n.replicas = if added {
-            before | bit(host)
-        } else {
-            before & !bit(host)
+        let changed = match added {
+            true => n.replicas.add(host),
+            false => n.replicas.drop(host),
         };
-        let changed = n.replicas != before;
         if changed && n.fate == Fate::Good {
             let mut sets = self.graph.memberships(node);
             while let Some(set) = self.graph.next_membership(&mut sets) {
@@ -447,9 +444,4 @@ impl Scheduler {
         let n = self.graph.node(node);
         self.lanes.shape_of(node, n.class, n.grown)
     }
-}
-
-/// The bit of a host in [`crate::graph::Node::replicas`]; hosts beyond the 64th have none.
-pub(crate) fn bit(host: HostIx) -> u64 {
-    1u64.checked_shl(host.0).unwrap_or(0)
 }

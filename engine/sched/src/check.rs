@@ -53,15 +53,18 @@ impl Scheduler {
                     == (set.pending, set.good, set.dropped, set.bad, set.bytes),
                 "counts of set {ix} are {set:?}"
             );
-            for host in (0..self.hosts.count.min(64)).map(HostIx::from_index) {
+            for host in (0..self.hosts.count).map(HostIx::from_index) {
                 let members = self.graph.members(SetIx::from_index(ix)).iter();
-                let here = members.map(|m| self.graph.node(*m)).filter(|m| {
-                    m.fate == Fate::Good && m.replicas & crate::attempts::bit(host) != 0
-                });
+                let here = members
+                    .map(|m| self.graph.node(*m))
+                    .filter(|m| m.fate == Fate::Good && m.replicas.has(host));
                 let here: u64 = here.map(|m| m.bytes).sum();
-                let known = self.hosts.bytes_at(SetIx::from_index(ix), host);
+                let known = match self.hosts.many() {
+                    true => self.hosts.bytes_at(SetIx::from_index(ix), host),
+                    false => here,
+                };
                 ensure!(
-                    !self.hosts.many() || here == known,
+                    here == known,
                     "set {ix} has {here} bytes on {host:?}, not {known}"
                 );
             }

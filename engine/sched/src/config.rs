@@ -11,6 +11,8 @@ pub struct Config {
     pub first_attempt: u64,
     /// How many ready nodes are compared for each free slot when there are several hosts.
     pub window: usize,
+    /// How many hosts with room a ready node is compared with, besides those that have its inputs.
+    pub rooms: usize,
     /// How many attempts of a node may be lost: with the last of them, the node is blamed for it and fails. The last try has a
     /// worker for itself, so that no node is blamed for what another one did beside it.
     pub max_losses: u32,
@@ -49,6 +51,7 @@ impl Default for Config {
             seed: 0,
             first_attempt: 1,
             window: 64,
+            rooms: 16,
             max_losses: 3,
             max_rewinds: 3,
             fail_fast: false,

@@ -129,13 +129,14 @@ impl Scheduler {
             return;
         }
         self.flights.remove(&(self.actions[node.index()] as u64));
-        let (bytes, replicas) = (self.graph.node(node).bytes, self.graph.node(node).replicas);
+        let bytes = self.graph.node(node).bytes;
+        let replicas = self.graph.node(node).replicas.clone();
         let mut next = std::mem::replace(&mut self.graph.nodes[node.index()].next_waiter, NONE);
         while next != NONE {
             let waiter = &mut self.graph.nodes[next as usize];
             let after = std::mem::replace(&mut waiter.next_waiter, NONE);
             waiter.bytes = bytes;
-            waiter.replicas = replicas;
+            waiter.replicas.clone_from(&replicas);
             self.actions[next as usize] = 0;
             self.end(NodeIx(next), NodeEnd::Cached);
             next = after;

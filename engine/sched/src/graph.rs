@@ -10,6 +10,7 @@ use dagrun_model::{GroupIx, HostIx, JobIx, NodeClass, NodeIx, Paged, PlanDelta, 
 use crate::{
     NodeState,
     chunks::{Adjacency, Chunks, Cursor},
+    replicas::Replicas,
 };
 
 /// Stands for "none" in tables of indices.
@@ -33,8 +34,8 @@ pub(crate) struct Node {
     pub(crate) state: NodeState,
     /// Bytes of its outputs.
     pub(crate) bytes: u64,
-    /// Bit `h` is set when its outputs are on host `h`.
-    pub(crate) replicas: u64,
+    /// Where its outputs are.
+    pub(crate) replicas: Replicas,
     /// Where its sets stand in [`Graph::node_sets`].
     sets: (u32, u32),
     pub(crate) job: JobIx,
@@ -187,7 +188,7 @@ impl Graph {
             self.nodes.push(Node {
                 state: NodeState::Waiting,
                 bytes: 0,
-                replicas: 0,
+                replicas: Replicas::None,
                 sets: (spec.sets.0 + sets_at, spec.sets.1),
                 job: spec.job,
                 class: spec.class,
@@ -283,6 +284,15 @@ impl Graph {
     pub(crate) fn live_sets(&self) -> impl Iterator<Item = usize> {
         let extents = self.deltas.values();
         extents.flat_map(|extent| extent.sets.start as usize..extent.sets.end as usize)
+    }
+
+    /// The sets from one on that were not retired.
+    pub(crate) fn live_sets_from(&self, first: usize) -> impl Iterator<Item = usize> {
+        // Deltas come in the order of their sets: the new ones are the last.
+        let new = self.deltas.values().rev();
+        let new: Vec<&Extent> = new.take_while(|it| it.sets.end as usize > first).collect();
+        let sets = new.into_iter().rev();
+        sets.flat_map(move |it| (it.sets.start as usize).max(first)..it.sets.end as usize)
     }
 
     /// What came with the delta that began with a node, where it was not retired.

@@ -46,6 +46,13 @@ pub(crate) struct Lanes {
     pub(crate) lanes: Vec<Lane>,
     /// By shape, host, and whether its nodes run alone.
     by_kind: BTreeMap<(u32, Option<HostIx>, bool), u32>,
+    /// Lanes of no host, and those of each host.
+    common: Vec<u32>,
+    of_host: Vec<Vec<u32>>,
+    /// Lanes that may fit on a worker that has not changed.
+    pub(crate) dirty: Vec<u32>,
+    /// Lanes for which a worker is kept, and some for which none is any more.
+    pub(crate) with_reservation: Vec<u32>,
     class_shapes: Vec<u32>,
     /// Nodes that ask for more than their class.
     grown: BTreeMap<NodeIx, u32>,
@@ -106,18 +113,57 @@ impl Lanes {
                 reserved: None,
                 exhausted: 0,
             });
-            self.lanes.len() as u32 - 1
+            let ix = self.lanes.len() as u32 - 1;
+            let Some(host) = host else {
+                self.common.push(ix);
+                return ix;
+            };
+            if self.of_host.len() <= host.index() {
+                self.of_host.resize_with(host.index() + 1, Vec::new);
+            }
+            self.of_host[host.index()].push(ix);
+            ix
         })
+    }
+
+    /// The lanes whose nodes are bound to a host.
+    pub(crate) fn of_host(&self, host: HostIx) -> &[u32] {
+        self.of_host.get(host.index()).map_or(&[], Vec::as_slice)
+    }
+
+    /// The lanes whose nodes a worker of a host might take.
+    pub(crate) fn served_by(&self, host: HostIx) -> impl Iterator<Item = u32> {
+        self.common.iter().chain(self.of_host(host)).copied()
+    }
+
+    /// The lanes whose nodes may go anywhere.
+    pub(crate) fn common(&self) -> &[u32] {
+        &self.common
+    }
+
+    pub(crate) fn mark(&mut self, lane: u32) {
+        if !std::mem::replace(&mut self.lanes[lane as usize].dirty, true) {
+            self.dirty.push(lane);
+        }
+    }
+
+    pub(crate) fn clear_marks(&mut self) {
+        for lane in self.dirty.drain(..) {
+            self.lanes[lane as usize].dirty = false;
+        }
     }
 
     pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64) {
         self.at.grow(node.index() + 1, &NONE);
         self.at[node.index()] = lane;
-        let lane = &mut self.lanes[lane as usize];
+        let known = &mut self.lanes[lane as usize];
         // A lane that has waiting nodes was tried before: what its oldest could not have, this one cannot have.
-        lane.dirty |= lane.live == 0 || lane.held.is_some();
-        lane.live += 1;
-        lane.queue.push_back((seq, node));
+        let is_new = known.live == 0 || known.held.is_some();
+        known.live += 1;
+        known.queue.push_back((seq, node));
+        if is_new {
+            self.mark(lane);
+        }
     }
 
     /// Forgets nodes that are done.
@@ -141,9 +187,8 @@ impl Lanes {
     }
 
     pub(crate) fn release_held(&mut self, lane: u32) {
-        let lane = &mut self.lanes[lane as usize];
-        lane.held = None;
-        lane.dirty = true;
+        self.lanes[lane as usize].held = None;
+        self.mark(lane);
     }
 
     pub(crate) fn any_held(&self) -> bool {

@@ -31,6 +31,7 @@ mod lanes;
 mod mutant;
 mod needs;
 mod place;
+mod replicas;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod stop;
@@ -88,12 +89,18 @@ pub struct Scheduler {
     timers: FxHashMap<u64, Timer>,
     next_timer: u64,
     next_seq: u64,
+    /// The number of the dispatch.
+    round: u64,
+    /// Where the next look at some of many workers begins.
+    cursor: usize,
     /// Nodes that became terminal, whose sets do not know it yet.
     ended: VecDeque<NodeIx>,
     to_look_up: Vec<NodeIx>,
     /// By job: how long its attempts take.
     times: Vec<JobTimes>,
     stragglers: Vec<AttemptId>,
+    /// A second attempt may find room that it did not find before.
+    seconds_due: bool,
     speculation: Speculation,
     /// A look at what runs on slow workers is due.
     rescue_due: bool,
@@ -141,10 +148,13 @@ impl Scheduler {
             timers: FxHashMap::default(),
             next_timer: 0,
             next_seq: 0,
+            round: 0,
+            cursor: 0,
             ended: VecDeque::new(),
             to_look_up: Vec::new(),
             times: Vec::new(),
             stragglers: Vec::new(),
+            seconds_due: false,
             speculation: Speculation::default(),
             rescue_due: false,
             recent: Recent::default(),

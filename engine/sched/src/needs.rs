@@ -18,7 +18,7 @@ impl Scheduler {
         let first = delta.first_node as usize;
         self.graph.extend(delta);
         self.lanes.add_classes(&self.graph.classes);
-        self.hosts.resize(&self.graph);
+        self.hosts.sum_up_new(&self.graph);
         let nodes = self.graph.nodes.len();
         self.actions.grow(nodes, &0);
         self.counts.waiting += (nodes - first) as u64;

@@ -40,37 +40,50 @@ impl Scheduler {
             return;
         }
         self.free_needless_reservations();
-        let round = self.next_attempt + self.next_seq + self.story_len + 1;
+        self.round += 1;
+        let round = self.round;
         while let Some(lane) = self.oldest_lane(round) {
             if !self.place_one(lane) {
                 self.lanes.lanes[lane as usize].exhausted = round;
             }
         }
-        for lane in &mut self.lanes.lanes {
-            lane.dirty = false;
-            lane.exhausted = 0;
-        }
-        self.hosts.clear_marks();
-        self.start_ahead();
+        self.lanes.clear_marks();
+        self.seconds_due |= !self.hosts.dirty.is_empty();
+        let freed = self.hosts.clear_marks();
+        self.start_ahead(freed);
         self.start_seconds();
     }
 
     /// The lane with the oldest node, among those that may fit somewhere.
     fn oldest_lane(&mut self, round: u64) -> Option<u32> {
-        let changed = !self.hosts.dirty.is_empty() && !self.mutant(Mutant::FreeForgotten);
         let mut oldest = None;
-        for ix in 0..self.lanes.lanes.len() {
-            let lane = &self.lanes.lanes[ix];
-            if lane.live > 0
-                && lane.exhausted != round
-                && (lane.dirty || changed)
-                && let Some(seq) = self.head(ix as u32)
-                && oldest.is_none_or(|(best, _)| seq < best)
-            {
-                oldest = Some((seq, ix as u32));
+        for at in 0..self.lanes.dirty.len() {
+            self.take_if_older(self.lanes.dirty[at], round, &mut oldest);
+        }
+        if self.hosts.dirty.is_empty() || self.mutant(Mutant::FreeForgotten) {
+            return oldest.map(|(_, lane)| lane);
+        }
+        for at in 0..self.lanes.common().len() {
+            self.take_if_older(self.lanes.common()[at], round, &mut oldest);
+        }
+        for at in 0..self.hosts.dirty.len() {
+            let host = self.hosts.host_of(self.hosts.dirty[at]);
+            for at in 0..self.lanes.of_host(host).len() {
+                self.take_if_older(self.lanes.of_host(host)[at], round, &mut oldest);
             }
         }
         oldest.map(|(_, lane)| lane)
+    }
+
+    fn take_if_older(&mut self, ix: u32, round: u64, oldest: &mut Option<(u64, u32)>) {
+        let lane = &self.lanes.lanes[ix as usize];
+        if lane.live > 0
+            && lane.exhausted != round
+            && let Some(seq) = self.head(ix)
+            && oldest.is_none_or(|(best, _)| seq < best)
+        {
+            *oldest = Some((seq, ix));
+        }
     }
 
     /// The number of a lane's oldest node; drops entries before it that no longer count.
@@ -106,7 +119,7 @@ impl Scheduler {
         };
         let Some(pair) = pair else { return false };
         self.lanes.lanes[lane as usize].queue.remove(pair.at);
-        self.count_overtaken(lane, pair.node);
+        self.count_overtaken(lane, pair.node, pair.worker);
         self.start(pair.node, pair.worker, true, None);
         true
     }
@@ -114,35 +127,77 @@ impl Scheduler {
     /// For each host the best worker that can take a node of this lane: the fastest, and of those the roomiest, first.
     fn rooms(&self, ix: u32) -> Vec<Room> {
         let lane = &self.lanes.lanes[ix as usize];
-        let workers = if lane.dirty {
-            &self.hosts.alive
-        } else {
-            &self.hosts.dirty
-        };
         let mut rooms: Vec<Room> = Vec::new();
-        for worker in workers.iter().copied() {
-            let known = self.hosts.known(worker);
-            if !self.takes(known, ix) {
-                continue;
+        if !lane.dirty {
+            for worker in &self.hosts.dirty {
+                self.add_room(ix, *worker, &mut rooms);
             }
-            let room = Room {
-                host: known.host,
-                worker,
-                pace: known.pace(),
-                free: known.free.cpu_milli,
-            };
-            match rooms.iter_mut().find(|other| other.host == room.host) {
-                Some(other)
-                    if (other.pace, other.free, worker) < (room.pace, room.free, other.worker) =>
-                {
-                    *other = room;
-                }
-                Some(_) => {}
-                None => rooms.push(room),
+        } else if let Some(host) = lane.host {
+            for worker in self.hosts.workers_on(host) {
+                self.add_room(ix, *worker, &mut rooms);
             }
+        } else {
+            self.find_rooms(ix, &mut rooms);
         }
         rooms.sort_unstable_by_key(|room| (Reverse(room.pace), Reverse(room.free), room.host));
         rooms
+    }
+
+    /// The best rooms of all, and those on hosts that have inputs of the oldest nodes.
+    fn find_rooms(&self, ix: u32, rooms: &mut Vec<Room>) {
+        let lane = &self.lanes.lanes[ix as usize];
+        let needed = self.lanes.shapes[lane.shape as usize].demand.cpu_milli;
+        for worker in self.hosts.with_room(needed) {
+            self.add_room(ix, worker, rooms);
+            if rooms.len() >= self.config.rooms {
+                break;
+            }
+        }
+        if rooms.len() < self.config.rooms || !self.hosts.many() {
+            return;
+        }
+        let oldest = lane.queue.iter().take(self.config.rooms);
+        for (_, node) in oldest.filter(|entry| self.entry_counts(ix, **entry)) {
+            for host in self.holders(*node) {
+                for worker in self.hosts.workers_on(host) {
+                    self.add_room(ix, *worker, rooms);
+                }
+            }
+        }
+    }
+
+    /// The hosts that have something of what a node reads, or its siblings.
+    fn holders(&self, node: NodeIx) -> impl Iterator<Item = HostIx> {
+        let kin = self.graph.node(node).kin;
+        let home = match kin {
+            NONE => NONE,
+            kin => self.graph.sets[kin as usize].home,
+        };
+        let home = (home != NONE).then_some(HostIx(home));
+        let sets = self.graph.sets_of(node).iter();
+        sets.flat_map(|set| self.hosts.holders(*set)).chain(home)
+    }
+
+    fn add_room(&self, lane: u32, worker: WorkerIx, rooms: &mut Vec<Room>) {
+        let known = self.hosts.known(worker);
+        if !self.takes(known, lane) {
+            return;
+        }
+        let room = Room {
+            host: known.host,
+            worker,
+            pace: known.pace(),
+            free: known.free.cpu_milli,
+        };
+        match rooms.iter_mut().find(|other| other.host == room.host) {
+            Some(other)
+                if (other.pace, other.free, worker) < (room.pace, room.free, other.worker) =>
+            {
+                *other = room;
+            }
+            Some(_) => {}
+            None => rooms.push(room),
+        }
     }
 
     /// Whether a worker has room for a node of a lane now.
@@ -257,7 +312,8 @@ impl Scheduler {
             return None;
         }
         let shape = &self.lanes.shapes[self.shape_of(node) as usize];
-        let better = (0..self.hosts.count).map(HostIx::from_index).any(|other| {
+        // Only a host that has something of it can be better.
+        let better = self.holders(node).any(|other| {
             other != host
                 && self.cost(node, other).saturating_add(least) <= cost
                 && self.hosts.could_take(other, shape)
@@ -302,9 +358,8 @@ impl Scheduler {
         self.lanes.left(entry.1);
         let to = self.lanes.lane(shape, host, alone);
         self.lanes.push(to, entry.1, entry.0);
-        let to = &mut self.lanes.lanes[to as usize];
-        to.dirty = true;
-        to.exhausted = 0;
+        self.lanes.mark(to);
+        self.lanes.lanes[to as usize].exhausted = 0;
     }
 
     /// Binds a group to the best host that could run all its members, where none of those with room could: its members
@@ -357,10 +412,8 @@ impl Scheduler {
                 self.graph.groups[ix].host = None;
             }
         }
-        for lane in 0..self.lanes.lanes.len() as u32 {
-            if self.lanes.lanes[lane as usize].host == Some(host) {
-                self.free_lane(lane, host);
-            }
+        for lane in self.lanes.of_host(host).to_vec() {
+            self.free_lane(lane, host);
         }
     }
 
@@ -380,7 +433,7 @@ impl Scheduler {
     // --- starvation ---------------------------------------------------------------------------
 
     /// Younger nodes that fit where an old one does not may pass it, but not for ever.
-    pub(crate) fn count_overtaken(&mut self, lane: u32, node: NodeIx) {
+    pub(crate) fn count_overtaken(&mut self, lane: u32, node: NodeIx, by: WorkerIx) {
         let NodeState::Ready { seq, .. } = self.graph.node(node).state else {
             return;
         };
@@ -388,7 +441,8 @@ impl Scheduler {
         if let Some(worker) = self.lanes.lanes[lane as usize].reserved.take() {
             self.unreserve(worker);
         }
-        for ix in 0..self.lanes.lanes.len() as u32 {
+        let passed: Vec<u32> = self.lanes.served_by(self.hosts.host_of(by)).collect();
+        for ix in passed {
             if ix == lane || self.lanes.lanes[ix as usize].live == 0 {
                 continue;
             }
@@ -413,8 +467,11 @@ impl Scheduler {
                 && worker.reserved.is_none()
         });
         let roomiest = able.max_by_key(|(ix, worker)| (worker.free.cpu_milli, u32::MAX - ix.0));
+        // Where no worker can ever take it, it is looked for again only after as many starts.
+        self.lanes.lanes[ix as usize].overtaken = 0;
         if let Some((worker, _)) = roomiest {
             self.lanes.lanes[ix as usize].reserved = Some(worker);
+            self.lanes.with_reservation.push(ix);
             if let Some(worker) = self.hosts.get_mut(worker) {
                 worker.reserved = Some(ix);
             }
@@ -433,10 +490,11 @@ impl Scheduler {
     }
 
     fn free_needless_reservations(&mut self) {
-        for ix in 0..self.lanes.lanes.len() {
-            if self.lanes.lanes[ix].live == 0
-                && let Some(worker) = self.lanes.lanes[ix].reserved.take()
-            {
+        for ix in std::mem::take(&mut self.lanes.with_reservation) {
+            let lane = &mut self.lanes.lanes[ix as usize];
+            if lane.live > 0 && lane.reserved.is_some() {
+                self.lanes.with_reservation.push(ix);
+            } else if let Some(worker) = lane.reserved.take() {
                 self.unreserve(worker);
             }
         }

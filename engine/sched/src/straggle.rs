@@ -8,7 +8,6 @@ use crate::{
     NodeState, Notice, Scheduler, Time,
     ahead::Recent,
     attempts::{Attempt, Timer},
-    workers::Worker,
 };
 
 /// How many durations of a job are remembered.
@@ -129,7 +128,10 @@ impl Scheduler {
             Some(at) if at > self.now => {
                 self.set_timer(at, Timer::Straggler(id));
             }
-            Some(_) => self.stragglers.push(id),
+            Some(_) => {
+                self.stragglers.push(id);
+                self.seconds_due = true;
+            }
             None => {}
         }
     }
@@ -139,6 +141,13 @@ impl Scheduler {
         if self.stopped() {
             return;
         }
+        if std::mem::take(&mut self.seconds_due) {
+            self.try_seconds();
+        }
+        self.plan_rescue();
+    }
+
+    fn try_seconds(&mut self) {
         for id in std::mem::take(&mut self.stragglers) {
             let Some(attempt) = self.attempts.get(&id.0).copied() else {
                 continue;
@@ -153,7 +162,6 @@ impl Scheduler {
                 _ => self.stragglers.push(id),
             }
         }
-        self.plan_rescue();
     }
 
     /// Whether an attempt runs alone and another one beside it could be of use.
@@ -198,18 +206,19 @@ impl Scheduler {
     fn room_for_second(&self, attempt: &Attempt) -> Option<WorkerIx> {
         let shape = &self.lanes.shapes[self.shape_of(attempt.node) as usize];
         let host = self.hosts.host_of(attempt.worker);
-        let able = self.hosts.live().filter(|(ix, worker)| {
+        let able = |ix: &WorkerIx| {
+            let worker = self.hosts.known(*ix);
             *ix != attempt.worker
                 && worker.serves(shape.profile.as_deref())
                 && worker.reserved.is_none()
                 && !worker.alone
                 && shape.demand.fits(&worker.free)
-        });
-        let merit = |(ix, worker): &(WorkerIx, &Worker)| {
-            let other = worker.host != host;
-            (other, worker.pace(), worker.free.cpu_milli, u32::MAX - ix.0)
         };
-        able.max_by_key(merit).map(|(ix, _)| ix)
+        let mut able = self.hosts.with_room(shape.demand.cpu_milli).filter(able);
+        let first = able.next()?;
+        let elsewhere = |ix: &WorkerIx| self.hosts.host_of(*ix) != host;
+        let other = std::iter::once(first).chain(able).find(elsewhere);
+        Some(other.unwrap_or(first))
     }
 
     // --- slow workers ---------------------------------------------------------------------------

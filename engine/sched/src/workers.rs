@@ -1,14 +1,18 @@
 //! Workers, their free resources, and how many bytes of each set are on which host.
 
-use std::{collections::VecDeque, ops::Range};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeSet, VecDeque},
+    ops::Range,
+};
 
 use dagrun_model::{AttemptId, HostIx, Paged, Resources, SetIx, WorkerIx};
 
 use crate::{
     ahead::Recent,
-    attempts::bit,
     graph::{Fate, Graph, Node},
     lanes::Shape,
+    replicas::Sums,
     stop::sorted,
 };
 
@@ -76,6 +80,10 @@ impl Worker {
         (self.shown_speed().saturating_mul(4) + 500) / 1000
     }
 
+    fn room_key(&self, worker: WorkerIx) -> RoomKey {
+        (Reverse(self.pace()), Reverse(self.free.cpu_milli), worker)
+    }
+
     /// Whether nothing runs or waits there.
     pub(crate) fn is_idle(&self) -> bool {
         self.attempts.is_empty() && self.queue.is_empty()
@@ -86,6 +94,9 @@ impl Worker {
         self.alive && !self.draining && (profile.is_none() || self.profile.as_deref() == profile)
     }
 }
+
+/// Pace, free CPU, and the worker.
+type RoomKey = (Reverse<u64>, Reverse<u64>, WorkerIx);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Hosts {
@@ -102,9 +113,12 @@ pub(crate) struct Hosts {
     pub(crate) hold_ahead: bool,
     /// One more than the highest host.
     pub(crate) count: usize,
-    /// Bytes of sets by host: `stride` hosts to a set. Empty while there is only one host.
-    bytes: Paged<u64>,
-    stride: usize,
+    /// By host: its live workers, in order.
+    on: Vec<Vec<WorkerIx>>,
+    /// Live workers: the fastest, and of those the roomiest, first.
+    by_room: BTreeSet<RoomKey>,
+    /// By set: its bytes by host. Empty while there is only one host.
+    sums: Paged<Sums>,
 }
 
 impl Hosts {
@@ -118,13 +132,18 @@ impl Hosts {
         }
         self.hold_ahead |= joined.ahead > 0;
         self.take_pace(joined.pace());
-        self.count = self.count.max(joined.host.index() + 1);
+        let host = joined.host.index();
+        self.count = self.count.max(host + 1);
+        self.on.resize_with(self.count, Vec::new);
+        let at = self.on[host].partition_point(|other| *other < worker);
+        self.on[host].insert(at, worker);
+        self.by_room.insert(joined.room_key(worker));
         self.workers[worker.index()] = Some(joined);
         let at = self.alive.partition_point(|other| *other < worker);
         self.alive.insert(at, worker);
         self.joined += 1;
         self.mark(worker);
-        self.resize(graph);
+        self.sum_up_new(graph);
         true
     }
 
@@ -135,9 +154,8 @@ impl Hosts {
 
     /// Takes how an attempt's time compares with what its worker's speed promises, in thousandths.
     pub(crate) fn learn_slowness(&mut self, worker: WorkerIx, slowness: u64) {
-        if let Some(known) = self.get_mut(worker) {
-            known.slowness.add(slowness);
-            let pace = known.pace();
+        self.change_room(worker, |known| known.slowness.add(slowness));
+        if let Some(pace) = self.get(worker).map(Worker::pace) {
             self.take_pace(pace);
         }
     }
@@ -188,18 +206,49 @@ impl Hosts {
         }
     }
 
-    pub(crate) fn clear_marks(&mut self) {
-        while let Some(worker) = self.dirty.pop() {
-            if let Some(known) = self.get_mut(worker) {
+    /// Gives the workers that were marked.
+    pub(crate) fn clear_marks(&mut self) -> Vec<WorkerIx> {
+        let marked = std::mem::take(&mut self.dirty);
+        for worker in &marked {
+            if let Some(known) = self.get_mut(*worker) {
                 known.dirty = false;
             }
         }
+        marked
     }
 
     pub(crate) fn take(&mut self, worker: WorkerIx, attempt: AttemptId, demand: &Resources) {
-        let known = self.get_mut(worker).expect("a chosen worker is known");
-        known.free.take(demand);
-        known.attempts.push(attempt);
+        self.change_room(worker, |known| {
+            known.free.take(demand);
+            known.attempts.push(attempt);
+        });
+    }
+
+    /// Changes what a worker has free, or how fast it is.
+    fn change_room(&mut self, worker: WorkerIx, change: impl FnOnce(&mut Worker)) {
+        let Some(Some(known)) = self.workers.get_mut(worker.index()) else {
+            return;
+        };
+        let before = known.room_key(worker);
+        change(known);
+        let after = known.room_key(worker);
+        if before != after && self.by_room.remove(&before) {
+            self.by_room.insert(after);
+        }
+    }
+
+    /// Live workers with so much CPU free: the fastest, and of those the roomiest, first.
+    pub(crate) fn with_room(&self, cpu_milli: u64) -> WithRoom<'_> {
+        WithRoom {
+            hosts: self,
+            least: cpu_milli,
+            next: Some((Reverse(u64::MAX), Reverse(u64::MAX), WorkerIx(0))),
+        }
+    }
+
+    /// The live workers of a host.
+    pub(crate) fn workers_on(&self, host: HostIx) -> &[WorkerIx] {
+        self.on.get(host.index()).map_or(&[], Vec::as_slice)
     }
 
     pub(crate) fn set_alone(&mut self, worker: WorkerIx, alone: bool) {
@@ -228,9 +277,11 @@ impl Hosts {
             return;
         };
         if let Some(at) = known.attempts.iter().position(|other| *other == attempt) {
-            known.attempts.swap_remove(at);
-            known.free.give(demand);
-            known.alone = false;
+            self.change_room(worker, |known| {
+                known.attempts.swap_remove(at);
+                known.free.give(demand);
+                known.alone = false;
+            });
             self.mark(worker);
         }
     }
@@ -243,6 +294,9 @@ impl Hosts {
         let mut attempts = std::mem::take(&mut known.attempts);
         attempts.extend(known.queue.drain(..));
         known.queue_micros = 0;
+        let (host, key) = (known.host.index(), known.room_key(worker));
+        self.by_room.remove(&key);
+        self.on[host].retain(|other| *other != worker);
         self.alive.retain(|other| *other != worker);
         Some(sorted(attempts))
     }
@@ -289,41 +343,34 @@ impl Hosts {
 
     /// Whether an idle worker of a host could take this.
     pub(crate) fn could_take(&self, host: HostIx, shape: &Shape) -> bool {
-        self.live().any(|(_, worker)| {
-            worker.host == host
-                && worker.serves(shape.profile.as_deref())
-                && shape.demand.fits(&worker.capacity)
+        self.workers_on(host).iter().any(|worker| {
+            let worker = self.known(*worker);
+            worker.serves(shape.profile.as_deref()) && shape.demand.fits(&worker.capacity)
         })
     }
 
     // --- bytes ---------------------------------------------------------------------------------
 
-    /// Makes room for all sets and hosts; the sums are made for new sets, and for all when hosts were added.
-    pub(crate) fn resize(&mut self, graph: &Graph) {
+    /// Makes the sums of new sets, and of all when the second host is there.
+    pub(crate) fn sum_up_new(&mut self, graph: &Graph) {
         if !self.many() {
             return;
         }
-        let stride = self.count.min(64).next_power_of_two();
-        if stride != self.stride {
-            self.stride = stride;
-            self.bytes = Paged::default();
-        }
-        let first = self.bytes.len() / stride;
-        self.bytes.grow(graph.sets.len() * stride, &0);
+        let first = self.sums.len();
+        self.sums.grow(graph.sets.len(), &Sums::default());
         let mut next = first;
-        for set in graph.live_sets().filter(|set| *set >= first) {
-            self.retire(next..set);
+        for set in graph.live_sets_from(first) {
+            self.sums.retire(next..set);
             self.sum_up(graph, SetIx::from_index(set));
             next = set + 1;
         }
-        self.retire(next..graph.sets.len());
+        self.sums.retire(next..graph.sets.len());
     }
 
     /// Forgets sets.
     pub(crate) fn retire(&mut self, sets: Range<usize>) {
         if self.many() {
-            self.bytes
-                .retire(sets.start * self.stride..sets.end * self.stride);
+            self.sums.retire(sets);
         }
     }
 
@@ -338,34 +385,49 @@ impl Hosts {
     /// Adds (or takes off) what a member of a set has on each host.
     pub(crate) fn count_bytes(&mut self, set: SetIx, node: &Node, add: bool) {
         if self.many() && node.bytes > 0 && node.fate == Fate::Good {
-            let row = self.bytes.row_mut(set.index() * self.stride, self.stride);
-            add_replicas(row, node, add);
+            let sums = &mut self.sums[set.index()];
+            for host in node.replicas.hosts() {
+                sums.change(*host, node.bytes, add);
+            }
         }
     }
 
     pub(crate) fn replica_bytes(&mut self, set: SetIx, host: HostIx, bytes: u64, add: bool) {
-        if self.many() && host.index() < self.stride {
-            let cell = &mut self.bytes[set.index() * self.stride + host.index()];
-            *cell = if add { *cell + bytes } else { *cell - bytes };
+        if self.many() && bytes > 0 {
+            self.sums[set.index()].change(host, bytes, add);
         }
     }
 
     pub(crate) fn bytes_at(&self, set: SetIx, host: HostIx) -> u64 {
-        match host.index() < self.stride {
-            true => self.bytes[set.index() * self.stride + host.index()],
-            false => 0,
-        }
+        self.sums[set.index()].at(host)
+    }
+
+    /// The hosts that have something of a set.
+    pub(crate) fn holders(&self, set: SetIx) -> impl Iterator<Item = HostIx> {
+        self.sums[set.index()].hosts()
     }
 }
 
-fn add_replicas(row: &mut [u64], node: &Node, add: bool) {
-    for (host, cell) in row.iter_mut().enumerate() {
-        if node.replicas & bit(HostIx::from_index(host)) != 0 {
-            *cell = if add {
-                *cell + node.bytes
-            } else {
-                *cell - node.bytes
-            };
+/// Walks over workers with room; those of a pace that have too little are passed over together.
+pub(crate) struct WithRoom<'a> {
+    hosts: &'a Hosts,
+    least: u64,
+    next: Option<RoomKey>,
+}
+
+impl Iterator for WithRoom<'_> {
+    type Item = WorkerIx;
+
+    fn next(&mut self) -> Option<WorkerIx> {
+        loop {
+            let key = *self.hosts.by_room.range(self.next?..).next()?;
+            let (Reverse(pace), Reverse(free), worker) = key;
+            if free >= self.least {
+                self.next = Some((Reverse(pace), Reverse(free), WorkerIx(worker.0 + 1)));
+                return Some(worker);
+            }
+            let slower = pace.checked_sub(1);
+            self.next = slower.map(|pace| (Reverse(pace), Reverse(u64::MAX), WorkerIx(0)));
         }
     }
 }

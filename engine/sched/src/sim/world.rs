@@ -194,6 +194,7 @@ impl World {
             seed: options.seed,
             fail_fast: scene.has(Fault::FailFast) && rng.percent(30),
             window: rng.pick(&[1, 4, 64]) as usize,
+            rooms: rng.pick(&[1, 2, 16]) as usize,
             straggler_samples: 3,
             straggler_floor: std::time::Duration::from_millis(50),
             locality_bytes: 1 << 20,
