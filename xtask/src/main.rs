@@ -48,6 +48,7 @@ fn main() -> ExitCode {
         ["codegen", "--check"] => codegen(&["--check"]),
         ["bench", names @ ..] => bench::bench(names),
         ["soak", args @ ..] => soak::soak(args),
+        ["bench-node", args @ ..] => bench::bench_node(args),
         ["bench-study", n] => bench::bare_study(n),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
         [] | ["help" | "--help" | "-h"] => {

@@ -118,6 +118,9 @@ fn target() -> PathBuf {
 /// A study in a process of its own: `cargo xtask bench-study NODES`.
 pub(crate) use study::core_alone as bare_study;
 
+/// A node of the benches with real processes: `cargo xtask bench-node ...`.
+pub(crate) use study::node as bench_node;
+
 /// The bare loop that `trues` compares with: `cargo xtask bench-spawn N`.
 pub(crate) fn bare_spawn_loop(n: &str) -> Result<(), String> {
     cases::bare_spawn_loop(n.parse().map_err(|_| format!("`{n}` is not a number"))?)

@@ -14,6 +14,9 @@ const PYPI: &[&str] = &[
     "optuna",
     "cmaes",
     "scipy",
+    // What runs Optuna's trials in processes.
+    "joblib",
+    "distributed",
 ];
 
 fn environment() -> PathBuf {

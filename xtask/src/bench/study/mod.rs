@@ -1,14 +1,17 @@
 //! `cargo xtask bench study`: the figures that studies have to reproduce.
 //!
-//! Exact ones on a simulated clock, and memory and CPU time of the core.
+//! Exact ones on a simulated clock, memory and CPU time of the core, and bounds with real processes beside Optuna.
 
 mod exact;
 mod long;
+mod node;
 mod plans;
+mod real;
 mod report;
 mod world;
 
 use super::Bench;
+pub(crate) use node::run as node;
 
 /// A figure beside its goal.
 #[derive(Clone, Debug)]
@@ -59,6 +62,7 @@ pub(super) fn run(bench: &Bench) -> Result<(), String> {
     };
     let mut groups = exact::groups(size)?;
     groups.push(long::group(bench)?);
+    groups.extend(real::groups(bench)?);
     print!("{}", report::markdown(&groups));
     match bench.quick {
         true => Ok(()),
