@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser as _};
+use dagrun_cluster::security::{Role, authority};
 
 /// Runs simulation studies and other pipelines that are declared in one YAML file.
 ///
@@ -375,6 +376,8 @@ pub(crate) enum ClusterCommand {
         #[command(flatten)]
         coordinator: Coordinator,
     },
+    #[command(flatten)]
+    Credentials(CredentialsCommand),
 }
 
 #[derive(Debug, Args)]
@@ -760,4 +763,102 @@ pub(crate) struct SettingsArgs {
     pub(crate) project: Project,
     #[command(flatten)]
     pub(crate) answer: Answer,
+}
+
+/// Who may do what in a cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum CredentialsCommand {
+    /// Make the CA, certificates and token file of a new cluster; never overwrites
+    ///
+    /// Says what goes where, and with which commands. `DIR/ca.key` signs certificates and is not needed to run the cluster.
+    Init {
+        /// A folder that is not there yet
+        dir: PathBuf,
+        /// The cluster's name
+        #[arg(long, default_value = "dagrun", value_name = "NAME")]
+        name: String,
+        /// A name or address by which the coordinator is reached; may be repeated. Default: this host's name; this machine's loopback always
+        #[arg(long = "host", value_name = "HOST")]
+        hosts: Vec<String>,
+    },
+    /// Make a certificate for somebody, or renew one
+    Cert {
+        /// Whose it is; `server` is the coordinator
+        name: String,
+        /// What its holder may do; may be repeated
+        #[arg(long = "role", value_name = "ROLE", value_parser = role())]
+        roles: Vec<Role>,
+        /// Another name or address of the coordinator; may be repeated
+        #[arg(long = "host", value_name = "HOST", requires = "renew")]
+        hosts: Vec<String>,
+        /// Put a new one in the place of the old one, with its roles and hosts
+        #[arg(long)]
+        renew: bool,
+        /// How long it lives
+        #[arg(long, value_name = "N", default_value_t = authority::DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        days: u32,
+        #[command(flatten)]
+        of: AuthorityDir,
+    },
+    /// Revoke all certificates that were made for a name
+    ///
+    /// Their connections end within a second once the coordinator has the file `revoked`.
+    Revoke {
+        /// Whose they are
+        name: String,
+        #[command(flatten)]
+        of: AuthorityDir,
+    },
+    /// Make, list and revoke tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+}
+
+/// Tokens of a cluster.
+#[derive(Debug, Subcommand)]
+pub(crate) enum TokenCommand {
+    /// Make a token and print it, this once: the cluster keeps only its hash
+    Add {
+        /// Whose it is
+        name: String,
+        /// What its holder may do; may be repeated
+        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
+        roles: Vec<Role>,
+        /// The only run that it is for
+        #[arg(long, value_name = "RUN")]
+        run: Option<String>,
+        /// How long it lives
+        #[arg(long, value_name = "N", default_value_t = authority::TOKEN_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        days: u32,
+        #[command(flatten)]
+        of: AuthorityDir,
+    },
+    /// Show who has tokens, with roles and expiry
+    List {
+        #[command(flatten)]
+        of: AuthorityDir,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Take a token back; its connections end within a second
+    Revoke {
+        /// Whose it is
+        name: String,
+        #[command(flatten)]
+        of: AuthorityDir,
+    },
+}
+
+/// Which cluster's credentials.
+#[derive(Debug, Args)]
+pub(crate) struct AuthorityDir {
+    /// The folder that `dagrun cluster init` made
+    #[arg(long, default_value = ".", value_name = "DIR")]
+    pub(crate) dir: PathBuf,
+}
+
+fn role() -> impl clap::builder::TypedValueParser<Value = Role> {
+    use clap::builder::{PossibleValuesParser, TypedValueParser};
+    PossibleValuesParser::new(Role::ALL.map(Role::name))
+        .map(|name| Role::parse(&name).expect("a possible value"))
 }

@@ -45,6 +45,12 @@ pub(crate) struct Settings {
     pub(crate) resources: From<BTreeMap<String, u64>>,
     /// Files that hold secrets, by name.
     pub(crate) secrets: From<BTreeMap<String, PathBuf>>,
+    /// The coordinator that `--on` and `--connect` mean when nobody names one.
+    pub(crate) cluster_on: From<Option<String>>,
+    /// The folder with certificates.
+    pub(crate) cluster_tls: From<Option<PathBuf>>,
+    /// The file with a token.
+    pub(crate) cluster_token: From<Option<PathBuf>>,
     /// What `dagrun gc` goes by when no flag says it.
     pub(crate) gc_max_age: From<Option<Duration>>,
     /// Likewise.
@@ -60,6 +66,7 @@ const KEYS: &[&str] = &[
     "log_cap",
     "resources",
     "secrets",
+    "cluster",
     "gc",
 ];
 
@@ -111,6 +118,9 @@ impl Settings {
             log_cap: From::new(16 << 20, "default"),
             resources: From::new(BTreeMap::new(), "default"),
             secrets: From::new(BTreeMap::new(), "default"),
+            cluster_on: From::new(None, "default"),
+            cluster_tls: From::new(None, "default"),
+            cluster_token: From::new(None, "default"),
             gc_max_age: From::new(None, "default"),
             gc_max_size: From::new(None, "default"),
         }
@@ -200,6 +210,35 @@ impl Settings {
                 });
                 self.secrets = From::new(files.collect::<Result<_, String>>()?, origin);
             }
+            "cluster" => {
+                let table = value
+                    .as_table()
+                    .ok_or("`cluster` must be a table with on, tls and token_file")?;
+                for (key, value) in table {
+                    match (key.as_str(), value.as_str()) {
+                        ("on", Some(on)) => {
+                            self.cluster_on = From::new(Some(on.to_owned()), origin.clone());
+                        }
+                        ("tls", Some(tls)) => {
+                            self.cluster_tls = From::new(Some(beside(tls)), origin.clone());
+                        }
+                        ("token_file", Some(file)) => {
+                            self.cluster_token = From::new(Some(beside(file)), origin.clone());
+                        }
+                        ("token", _) => {
+                            return Err(
+                                "a token does not belong into settings; write token_file, the path of a file that holds it"
+                                    .into(),
+                            );
+                        }
+                        _ => {
+                            return Err(format!(
+                                "unknown key `cluster.{key}`; write on, tls or token_file, as strings"
+                            ));
+                        }
+                    }
+                }
+            }
             "gc" => {
                 let table = value
                     .as_table()
@@ -271,6 +310,10 @@ impl Settings {
                 humantime::format_duration(age).to_string()
             })
         };
+        let path = |path: &Option<PathBuf>| {
+            path.as_ref()
+                .map_or("none".into(), |path| path.display().to_string())
+        };
         vec![
             (
                 "cache",
@@ -320,6 +363,21 @@ impl Settings {
                     .collect::<Vec<_>>()
                     .join(" "),
                 &self.secrets.origin,
+            ),
+            (
+                "cluster.on",
+                self.cluster_on.value.clone().unwrap_or("none".into()),
+                &self.cluster_on.origin,
+            ),
+            (
+                "cluster.tls",
+                path(&self.cluster_tls.value),
+                &self.cluster_tls.origin,
+            ),
+            (
+                "cluster.token_file",
+                path(&self.cluster_token.value),
+                &self.cluster_token.origin,
             ),
             (
                 "gc.max_age",

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use crate::{
     args::{AttachArgs, CancelArgs, Cli, ClusterCommand, Command, Coordinator, Global},
+    commands::credentials,
     error::{CliError, Done},
     put,
     remote::{self, Remote, call_error},
@@ -34,6 +35,7 @@ pub(crate) fn cluster(command: &ClusterCommand, style: Style) -> Done {
             worker,
             coordinator,
         } => drain(address(coordinator)?, worker),
+        ClusterCommand::Credentials(command) => credentials::run(command, style),
     }
 }
 

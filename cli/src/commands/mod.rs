@@ -2,6 +2,7 @@
 
 mod cache;
 mod cluster;
+mod credentials;
 mod end;
 mod explain;
 mod graph;
@@ -16,6 +17,7 @@ mod small;
 mod study;
 mod worker;
 
+pub(crate) use credentials::security_error;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
 pub(crate) use run::{Ready, nodes_by_job};

@@ -2,11 +2,11 @@
 
 use dagrun_cluster::{
     runs::{CallError, RunsClient},
-    security::{Address, Connector, Error, Expect, Kind},
+    security::{Address, Connector, Expect},
 };
 use tokio::runtime::Runtime;
 
-use crate::error::CliError;
+use crate::{commands::security_error, error::CliError};
 
 /// A coordinator and the runtime over which it is talked to.
 pub(crate) struct Remote {
@@ -41,18 +41,6 @@ impl Remote {
     /// What makes connections with the same credentials.
     pub(crate) fn connector(&self) -> Connector {
         self.connector.clone()
-    }
-}
-
-/// Trouble with credentials or a connection as a command's error.
-pub(crate) fn security_error(error: Error) -> CliError {
-    let told = match error.kind {
-        Kind::Settings => CliError::invalid(&error.message),
-        Kind::Unreachable | Kind::Untrusted => CliError::environment(&error.message),
-    };
-    match error.hint {
-        Some(hint) => told.hint(hint),
-        None => told,
     }
 }
 

@@ -3,6 +3,7 @@
 mod basics;
 mod clock;
 mod contract;
+mod credentials;
 mod docs;
 mod failures;
 mod faults;

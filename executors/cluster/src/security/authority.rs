@@ -26,7 +26,7 @@ use super::{
     identity::{self, Facts, date},
     roles::{Role, Roles},
     tls::{CA, CLIENT, SERVER, certificates, provider},
-    tokens::{check_name, in_days},
+    tokens::{Tokens, check_name, in_days},
 };
 
 /// Days that a CA lives.
@@ -65,6 +65,35 @@ pub struct Wanted<'a> {
 }
 
 impl Authority {
+    /// Founds a cluster: a CA, the coordinator's folder for these hosts, and a client's folder for each role.
+    pub fn found(
+        folder: &Path,
+        cluster: &str,
+        hosts: &[String],
+        now: SystemTime,
+    ) -> Result<Self, Error> {
+        for host in hosts {
+            host_name(host)?;
+        }
+        let authority = Self::create(folder, cluster, now)?;
+        let expires = in_days(now, DAYS);
+        let issue = |name, roles, hosts| {
+            let wanted = Wanted {
+                name,
+                roles,
+                hosts,
+                expires,
+            };
+            authority.issue(&wanted, false)
+        };
+        issue(COORDINATOR, roles_of_coordinator(), hosts.to_vec())?;
+        for role in Role::ALL {
+            issue(role.name(), Roles::of(&[role]), Vec::new())?;
+        }
+        Tokens::default().write(&authority.tokens())?;
+        Ok(authority)
+    }
+
     /// Makes a CA, in a folder that is empty or not there.
     pub fn create(folder: &Path, cluster: &str, now: SystemTime) -> Result<Self, Error> {
         check_name(cluster)?;
@@ -120,6 +149,11 @@ impl Authority {
             issuer,
             ends,
         })
+    }
+
+    /// When the CA itself ends, and with it all that it signed.
+    pub fn ends(&self) -> SystemTime {
+        self.ends
     }
 
     /// The cluster's name.

@@ -33,6 +33,9 @@ pub(super) const TOKENS: &str = "tokens";
 /// The list of revoked certificates in a server's folder.
 pub(super) const REVOKED: &str = "revoked";
 
+/// How often a certificate that expires soon is spoken of.
+const WARN_AGAIN: Duration = Duration::from_secs(86_400);
+
 /// Bytes of the largest message that is taken (an action may name many files); what `max_decoding_message_size` of a service is to be, where its messages are large.
 pub const MESSAGE: usize = 64 << 20;
 
@@ -309,16 +312,32 @@ impl Gate {
             })
     }
 
+    fn warn_of_expiry(&self) {
+        let Some(tls) = self.tls.as_ref().map(Watched::get) else {
+            return;
+        };
+        if let Some(left) = tls.facts.ends_soon(SystemTime::now()) {
+            let name = &tls.facts.name;
+            let days = left.as_secs() / 86_400;
+            tracing::warn!(%name, %days, "a certificate expires soon; `dagrun cluster cert NAME --renew` makes a new one, and it is used without a restart");
+        }
+    }
+
     /// Looks after the connections as long as the gate is there.
     pub(super) fn keep_watch(self: &Arc<Self>) {
         let gate = Arc::downgrade(self);
         tokio::spawn(async move {
             let mut clock = tokio::time::interval(LOOK);
             clock.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+            let mut warned = Instant::now();
             loop {
                 clock.tick().await;
                 let Some(gate) = gate.upgrade() else { return };
                 gate.sweep();
+                if warned.elapsed() > WARN_AGAIN {
+                    warned = Instant::now();
+                    gate.warn_of_expiry();
+                }
             }
         });
     }

@@ -1,0 +1,172 @@
+//! `dagrun cluster init`, `cert`, `revoke` and `token`.
+
+use std::os::unix::fs::MetadataExt;
+
+use serde_json::json;
+
+use crate::kit::Project;
+
+fn cluster() -> Project {
+    let project = Project::new("version: 1\njobs:\n  a:\n    run: 'true'\n");
+    project.ok(&[
+        "cluster",
+        "init",
+        "lab",
+        "--name",
+        "lab",
+        "--host",
+        "head.example",
+    ]);
+    project
+}
+
+#[test]
+fn init_says_what_goes_where_and_writes_nothing_over() {
+    let project = Project::new("version: 1\njobs:\n  a:\n    run: 'true'\n");
+    let args = [
+        "cluster",
+        "init",
+        "lab",
+        "--host",
+        "head.example",
+        "--host",
+        "10.1.2.3",
+    ];
+    let said = project.ok(&args);
+    for words in [
+        "dagrun serve --listen 0.0.0.0:7460 --tls lab/server",
+        "dagrun worker --connect head.example:7460 --tls lab/clients/worker",
+        "dagrun FILE --on head.example:7460 --tls lab/clients/submit",
+    ] {
+        assert!(said.stdout.contains(words), "{}", said.stdout);
+    }
+    assert!(
+        said.stderr
+            .contains("head.example, 10.1.2.3, localhost, 127.0.0.1, ::1")
+    );
+    for file in [
+        "lab/ca.key",
+        "lab/server/server.key",
+        "lab/server/tokens",
+        "lab/clients/admin/client.key",
+    ] {
+        let mode = std::fs::metadata(project.dir().join(file)).unwrap().mode();
+        assert_eq!(mode & 0o777, 0o600, "{file}");
+        assert!(!said.stdout.contains(&project.read(file)));
+    }
+    let before = project.read("lab/ca.key");
+    let again = project.fails(2, &args);
+    assert!(
+        again.stderr.contains("never written over"),
+        "{}",
+        again.stderr
+    );
+    assert_eq!(project.read("lab/ca.key"), before);
+    let bad = project.fails(2, &["cluster", "init", "other", "--host", "no host"]);
+    assert!(
+        bad.stderr.contains("`no host` is no name"),
+        "{}",
+        bad.stderr
+    );
+    assert!(!project.exists("other"));
+}
+
+#[test]
+fn certificates_are_made_renewed_and_revoked() {
+    let project = cluster();
+    let cert = |args: &[&str]| {
+        let mut all = vec!["cluster", "cert", "--dir", "lab"];
+        all.extend(args);
+        project.say(&all)
+    };
+    let made = cert(&["gpu-1", "--role", "worker", "--days", "30"]);
+    assert_eq!(made.stdout.trim(), "lab/clients/gpu-1", "{}", made.stderr);
+    let pem = project.read("lab/clients/gpu-1/client.pem");
+    for (args, words) in [
+        (&["gpu-1", "--role", "admin"][..], "--renew"),
+        (&["x"], "without a role"),
+        (&["x", "--renew"], "there is no certificate `x`"),
+        (&["../x", "--role", "worker"], "is no name"),
+        (
+            &["x", "--role", "worker", "--days", "36500"],
+            "the CA itself ends at",
+        ),
+    ] {
+        let said = cert(args);
+        assert_eq!(said.code, 2, "{args:?}");
+        assert!(said.stderr.contains(words), "{}", said.stderr);
+    }
+    assert_eq!(project.read("lab/clients/gpu-1/client.pem"), pem);
+    let renewed = cert(&["gpu-1", "--renew"]);
+    assert!(renewed.stderr.contains("(worker)"), "{}", renewed.stderr);
+    assert_ne!(project.read("lab/clients/gpu-1/client.pem"), pem);
+    let server = cert(&["server", "--renew", "--host", "head2.example"]);
+    assert_eq!(server.stdout.trim(), "lab/server");
+
+    // Both that were made for the name.
+    let revoked = project.ok(&["cluster", "revoke", "gpu-1", "--dir", "lab"]);
+    assert!(
+        revoked.stderr.contains("revoked 2 certificates"),
+        "{}",
+        revoked.stderr
+    );
+    assert_eq!(
+        project.read("lab/server/revoked").matches("gpu-1").count(),
+        2
+    );
+    let nobody = project.fails(2, &["cluster", "revoke", "nobody", "--dir", "lab"]);
+    assert!(nobody.stderr.contains("gpu-1"), "{}", nobody.stderr);
+}
+
+#[test]
+fn tokens_are_told_once_listed_and_revoked() {
+    let project = cluster();
+    let add = [
+        "cluster", "token", "add", "ci", "--role", "submit", "--dir", "lab",
+    ];
+    let said = project.ok(&add);
+    let token = said.stdout.trim();
+    assert!(
+        token.starts_with("dagrun_") && token.len() == 7 + 64,
+        "{token}"
+    );
+    assert!(!said.stderr.contains(token));
+    assert!(!project.read("lab/server/tokens").contains(&token[7..]));
+    let again = project.fails(2, &add);
+    assert!(again.stderr.contains("token revoke ci"), "{}", again.stderr);
+    project.ok(&[
+        "cluster",
+        "token",
+        "add",
+        "one",
+        "--role",
+        "viewer",
+        "--run",
+        "r7",
+        "--dir",
+        "lab/server",
+    ]);
+    let list = project.json(&["cluster", "token", "list", "--dir", "lab", "--json"]);
+    let rows: Vec<_> = list
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|row| (&row["name"], &row["roles"], &row["run"], &row["expired"]))
+        .collect();
+    assert_eq!(
+        json!(rows),
+        json!([
+            ["ci", ["submit"], null, false],
+            ["one", ["viewer"], "r7", false]
+        ])
+    );
+    project.ok(&["cluster", "token", "revoke", "ci", "--dir", "lab"]);
+    let gone = project.fails(2, &["cluster", "token", "revoke", "ci", "--dir", "lab"]);
+    assert!(gone.stderr.contains("known: one"), "{}", gone.stderr);
+    let elsewhere = project.fails(2, &["cluster", "token", "list"]);
+    assert!(
+        elsewhere.stderr.contains("--dir DIR"),
+        "{}",
+        elsewhere.stderr
+    );
+}
