@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum, builder::TypedValueParser as _};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use dagrun_cluster::security::{Role, authority};
 
 /// Runs simulation studies and other pipelines that are declared in one YAML file.
@@ -61,16 +61,50 @@ pub(crate) struct Global {
     /// Say more; twice for the engine's own log
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
-    /// The cache folder
-    #[arg(
-        long,
-        env = "DAGRUN_CACHE",
-        global = true,
-        value_name = "DIR",
-        hide_env_values = true,
-        value_parser = clap::builder::OsStringValueParser::new().map(PathBuf::from)
-    )]
-    pub(crate) cache: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) cache: CacheFlags,
+}
+
+/// Which cache.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct CacheFlags {
+    /// The cache folder, or a shared cache behind it: `s3://bucket/prefix`, `gs://`, `az://`, `file:///folder`
+    ///
+    /// May be given twice, for both. DAGRUN_CACHE says the same for all commands.
+    #[arg(long, global = true, value_name = "DIR|URL")]
+    pub(crate) cache: Vec<String>,
+    /// What may be done with the shared cache; default: `read`
+    #[arg(long, value_enum, global = true, value_name = "MODE")]
+    pub(crate) cache_mode: Option<CacheMode>,
+}
+
+/// What may be done with a shared cache.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum CacheMode {
+    /// Leave it out
+    Off,
+    /// Take results from there
+    Read,
+    /// Also upload results that are made here
+    ReadWrite,
+}
+
+impl CacheMode {
+    /// Reads a mode as it is written in settings.
+    pub(crate) fn from_text(text: &str) -> Result<Self, String> {
+        Self::from_str(text, false)
+            .map_err(|_| format!("is `{text}`; write `off`, `read` or `read-write`"))
+    }
+}
+
+impl std::fmt::Display for CacheMode {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Off => "off",
+            Self::Read => "read",
+            Self::ReadWrite => "read-write",
+        })
+    }
 }
 
 /// When to do something that a terminal may want and a file may not.
@@ -705,13 +739,33 @@ pub(crate) enum CacheCommand {
         #[command(flatten)]
         answer: Answer,
     },
-    /// Sizes and counts
+    /// Sizes and counts, of the shared cache too where there is one
     Stat {
         #[command(flatten)]
         answer: Answer,
     },
     /// Print where the cache is
     Dir,
+    /// Upload every result of the local cache that the shared one lacks
+    ///
+    /// Naming the command is leave to write: `--cache-mode` is not needed.
+    Push {
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Bring every result of the shared cache here
+    Pull {
+        /// Only what the results are: their bytes come when they are needed
+        #[arg(long)]
+        entries: bool,
+        #[command(flatten)]
+        answer: Answer,
+    },
+    /// Make a pair of keys: who has `cache.key` signs results, who trusts `cache.pub` takes them
+    Keygen {
+        /// The folder to write them to
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

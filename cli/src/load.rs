@@ -12,6 +12,7 @@ use dagrun_plan::{FactRequest, Facts, Origin, Plan, PlanOptions, StudyPlanner};
 use dagrun_run::{GivenFacts, Workspace};
 use dagrun_store::{FileHashes, Store, StoreOptions};
 use dagrun_study::Definition;
+use dagrun_tier::SharedCache;
 
 use crate::{
     args::{self, Global, Selection},
@@ -19,6 +20,7 @@ use crate::{
     error::{CliError, Context, Kind},
     say,
     settings::Settings,
+    shared,
     term::Style,
     trial,
 };
@@ -48,6 +50,8 @@ pub(crate) struct Planned {
     pub(crate) warnings: Vec<String>,
     pub(crate) workspace: Workspace,
     pub(crate) store: Store,
+    /// The cache behind it.
+    pub(crate) shared: Option<Arc<SharedCache>>,
     /// The study, where there is one and it is to run; `plan` is then what runs before it.
     pub(crate) study: Option<PlannedStudy>,
     /// The trial of which `plan` is a part.
@@ -65,7 +69,7 @@ impl Loaded {
     /// Reads and checks a pipeline file. All its errors are printed.
     pub(crate) fn new(file: &Path, global: &Global, style: Style) -> Result<Self, CliError> {
         let project = project_of(file);
-        let settings = Settings::load(&project, global.cache.as_deref())?;
+        let settings = Settings::load(&project, &global.cache)?;
         let text = read(file, style)?;
         let includes = Includes {
             project: project.clone(),
@@ -136,6 +140,7 @@ impl Loaded {
 
     fn plan_with(&self, options: PlanOptions) -> Result<Planned, CliError> {
         let store = self.store()?;
+        let shared = shared::open(&self.settings, &store, self.style)?;
         let workspace =
             Workspace::open_to_look(&self.project).map_err(crate::commands::run_error)?;
         let sources = &self.pipeline.sources;
@@ -171,6 +176,7 @@ impl Loaded {
             warnings,
             workspace,
             store,
+            shared,
             study,
             trial: None,
         })

@@ -12,6 +12,7 @@ mod remote;
 mod resolve;
 mod serve;
 mod settings;
+mod shared;
 mod signals;
 mod term;
 mod trial;

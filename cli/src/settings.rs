@@ -1,14 +1,22 @@
 //! Settings from `dagrun.toml` (user, then project), the environment and flags. Every value knows where it came from.
 
+mod shared;
+
 use std::{
     collections::BTreeMap,
+    ffi::OsStr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use dagrun_model::{did_you_mean, format_bytes, parse_bytes, parse_duration};
+use dagrun_tier::Location;
 
-use crate::error::{CliError, Context};
+use crate::{
+    args::CacheFlags,
+    error::{CliError, Context},
+};
+pub(crate) use shared::Shared;
 
 /// A value and where it came from.
 #[derive(Debug, Clone)]
@@ -31,6 +39,8 @@ impl<T> From<T> {
 pub(crate) struct Settings {
     /// The cache folder.
     pub(crate) cache: From<PathBuf>,
+    /// The cache behind it.
+    pub(crate) shared: Shared,
     /// Slots of the local executor.
     pub(crate) jobs: From<usize>,
     /// Bytes of memory for nodes; 0: what the machine has.
@@ -71,8 +81,8 @@ const KEYS: &[&str] = &[
 ];
 
 impl Settings {
-    /// Reads the user's and the project's `dagrun.toml`, then the environment, then `flag_cache`.
-    pub(crate) fn load(project: &Path, flag_cache: Option<&Path>) -> Result<Self, CliError> {
+    /// Reads the user's and the project's `dagrun.toml`, then the environment, then flags.
+    pub(crate) fn load(project: &Path, flags: &CacheFlags) -> Result<Self, CliError> {
         let mut settings = Self::defaults();
         for file in [user_file(), Some(project.join("dagrun.toml"))]
             .into_iter()
@@ -89,16 +99,16 @@ impl Settings {
             })?;
             settings.jobs = From::new(jobs, "environment DAGRUN_JOBS");
         }
-        // An empty variable is how some shells and build servers say that there is none.
-        if let Some(cache) = flag_cache.filter(|cache| !cache.as_os_str().is_empty()) {
-            let from_env =
-                std::env::var_os("DAGRUN_CACHE").is_some_and(|value| Path::new(&value) == cache);
-            let origin = if from_env {
-                "environment DAGRUN_CACHE"
-            } else {
-                "flag --cache"
-            };
-            settings.cache = From::new(cache.to_path_buf(), origin);
+        settings.shared.apply_environment()?;
+        let from_environment = std::env::var_os("DAGRUN_CACHE").filter(|cache| !cache.is_empty());
+        if let Some(cache) = from_environment {
+            settings.set_cache(&cache, "environment DAGRUN_CACHE")?;
+        }
+        for cache in &flags.cache {
+            settings.set_cache(cache.as_ref(), "flag --cache")?;
+        }
+        if let Some(mode) = flags.cache_mode {
+            settings.shared.mode = From::new(mode, "flag --cache-mode");
         }
         if settings.cache.value.is_relative() {
             let here = std::env::current_dir().doing(|| "find the current folder".into())?;
@@ -107,10 +117,22 @@ impl Settings {
         Ok(settings)
     }
 
+    /// Takes a folder, or the address of a shared cache: each replaces its own kind.
+    fn set_cache(&mut self, cache: &OsStr, origin: &str) -> Result<(), CliError> {
+        match cache.to_str().filter(|text| Location::is_meant(text)) {
+            Some(text) => self.shared.set_location(text, origin),
+            None => {
+                self.cache = From::new(PathBuf::from(cache), origin);
+                Ok(())
+            }
+        }
+    }
+
     fn defaults() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             cache: From::new(default_cache(), "default"),
+            shared: Shared::defaults(),
             jobs: From::new(cpus, "default: the number of CPUs"),
             memory: From::new(0, "default"),
             hard_links: From::new(false, "default"),
@@ -160,7 +182,25 @@ impl Settings {
                 .join(expand_home(path))
         };
         match key {
-            "cache" => self.cache = From::new(beside(&text()?), origin),
+            "cache" => match value {
+                toml::Value::Table(table) => {
+                    for (key, value) in table {
+                        match (key.as_str(), value.as_str()) {
+                            ("folder", Some(folder)) => {
+                                self.cache = From::new(beside(folder), origin.clone());
+                            }
+                            ("folder", None) => {
+                                return Err("`cache.folder` must be a string".into());
+                            }
+                            (key, _) => self.shared.apply(file, key, value)?,
+                        }
+                    }
+                }
+                toml::Value::String(text) if Location::is_meant(text) => {
+                    self.shared.apply(file, "shared", value)?;
+                }
+                _ => self.cache = From::new(beside(&text()?), origin),
+            },
             "jobs" => {
                 let jobs = value
                     .as_integer()
@@ -314,20 +354,25 @@ impl Settings {
             path.as_ref()
                 .map_or("none".into(), |path| path.display().to_string())
         };
-        vec![
+        let mut rows = vec![(
+            "cache",
+            self.cache.value.display().to_string(),
+            self.cache.origin.as_str(),
+        )];
+        rows.extend(self.shared.rows());
+        rows.extend([
             (
-                "cache",
-                self.cache.value.display().to_string(),
-                &self.cache.origin,
+                "jobs",
+                self.jobs.value.to_string(),
+                self.jobs.origin.as_str(),
             ),
-            ("jobs", self.jobs.value.to_string(), &self.jobs.origin),
             (
                 "memory",
                 match self.memory.value {
                     0 if !bytes => "what the machine has".into(),
                     memory => size(memory),
                 },
-                &self.memory.origin,
+                self.memory.origin.as_str(),
             ),
             (
                 "staging",
@@ -336,14 +381,18 @@ impl Settings {
                 } else {
                     "auto".into()
                 },
-                &self.hard_links.origin,
+                self.hard_links.origin.as_str(),
             ),
             (
                 "grace",
                 humantime::format_duration(self.grace.value).to_string(),
-                &self.grace.origin,
+                self.grace.origin.as_str(),
             ),
-            ("log_cap", size(self.log_cap.value), &self.log_cap.origin),
+            (
+                "log_cap",
+                size(self.log_cap.value),
+                self.log_cap.origin.as_str(),
+            ),
             (
                 "resources",
                 self.resources
@@ -352,7 +401,7 @@ impl Settings {
                     .map(|(n, a)| format!("{n}={}", *a as f64 / 1000.0))
                     .collect::<Vec<_>>()
                     .join(" "),
-                &self.resources.origin,
+                self.resources.origin.as_str(),
             ),
             (
                 "secrets",
@@ -362,34 +411,35 @@ impl Settings {
                     .cloned()
                     .collect::<Vec<_>>()
                     .join(" "),
-                &self.secrets.origin,
+                self.secrets.origin.as_str(),
             ),
             (
                 "cluster.on",
                 self.cluster_on.value.clone().unwrap_or("none".into()),
-                &self.cluster_on.origin,
+                self.cluster_on.origin.as_str(),
             ),
             (
                 "cluster.tls",
                 path(&self.cluster_tls.value),
-                &self.cluster_tls.origin,
+                self.cluster_tls.origin.as_str(),
             ),
             (
                 "cluster.token_file",
                 path(&self.cluster_token.value),
-                &self.cluster_token.origin,
+                self.cluster_token.origin.as_str(),
             ),
             (
                 "gc.max_age",
                 age(self.gc_max_age.value),
-                &self.gc_max_age.origin,
+                self.gc_max_age.origin.as_str(),
             ),
             (
                 "gc.max_size",
                 self.gc_max_size.value.map_or("none".into(), size),
-                &self.gc_max_size.origin,
+                self.gc_max_size.origin.as_str(),
             ),
-        ]
+        ]);
+        rows
     }
 }
 

@@ -12,14 +12,15 @@ use crate::{
     load::open_store,
     put, say,
     settings::Settings,
+    shared,
     term::{Ink, Style, plural, plural_of, table},
 };
 
 /// Work folders younger than this stay.
 const WORK_AGE: Duration = Duration::from_secs(3600);
 
-fn open(global: &Global) -> Result<(Settings, Store), CliError> {
-    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
+pub(super) fn open(global: &Global) -> Result<(Settings, Store), CliError> {
+    let settings = Settings::load(Path::new("."), &global.cache)?;
     let store = open_store(&settings)?;
     Ok((settings, store))
 }
@@ -234,28 +235,51 @@ pub(crate) fn verify(fix: bool, as_json: bool, global: &Global, style: Style) ->
     Ok(u8::from(!report.is_sound() && !fix))
 }
 
-pub(crate) fn stat(as_json: bool, global: &Global) -> Done {
+pub(crate) fn stat(as_json: bool, global: &Global, style: Style) -> Done {
     let (settings, store) = open(global)?;
     let stat = store.stat().map_err(CliError::environment)?;
+    let cache = shared::open(&settings, &store, style)?;
+    let afar = cache.as_ref().and_then(|cache| cache.stat());
+    if let Some(cache) = &cache {
+        shared::tell(cache, style);
+    }
     if as_json {
+        let mut row = json!({"dir": settings.cache.value, "blobs": stat.blobs, "bytes": stat.bytes, "entries": stat.entries});
+        if let (Some(cache), Some(afar)) = (&cache, afar) {
+            row["shared"] = json!({"at": cache.location().to_string(), "blobs": afar.blobs, "bytes": afar.bytes, "entries": afar.entries, "trusted": afar.trusted});
+        }
+        put!("{row}");
+        return Ok(0);
+    }
+    let counts = |blobs, bytes, entries| {
+        format!(
+            "{}, {}; {}",
+            plural(blobs, "blob"),
+            format_bytes(bytes),
+            plural_of(entries, "entry", "entries")
+        )
+    };
+    put!(
+        "{}\n{}",
+        settings.cache.value.display(),
+        counts(stat.blobs, stat.bytes, stat.entries)
+    );
+    if let (Some(cache), Some(afar)) = (&cache, afar) {
+        let trusted = match afar.trusted == afar.entries {
+            true => String::new(),
+            false => format!(", {} of them by keys that are trusted", afar.trusted),
+        };
         put!(
-            "{}",
-            json!({"dir": settings.cache.value, "blobs": stat.blobs, "bytes": stat.bytes, "entries": stat.entries})
-        );
-    } else {
-        put!(
-            "{}\n{}, {}; {}",
-            settings.cache.value.display(),
-            plural(stat.blobs, "blob"),
-            format_bytes(stat.bytes),
-            plural_of(stat.entries, "entry", "entries")
+            "{}\n{}{trusted}",
+            cache.location(),
+            counts(afar.blobs, afar.bytes, afar.entries)
         );
     }
     Ok(0)
 }
 
 pub(crate) fn dir(global: &Global) -> Done {
-    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
+    let settings = Settings::load(Path::new("."), &global.cache)?;
     put!("{}", settings.cache.value.display());
     Ok(0)
 }

@@ -7,6 +7,7 @@ mod end;
 mod explain;
 mod graph;
 mod later;
+mod move_cache;
 mod node;
 mod plan;
 mod plan_study;
@@ -21,6 +22,7 @@ pub(crate) use credentials::security_error;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
 pub(crate) use run::{Ready, nodes_by_job};
+pub(crate) use run::INTERRUPTED;
 
 use std::path::{Path, PathBuf};
 
@@ -59,8 +61,15 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Cache(CacheCommand::Verify { fix, answer }) => {
             cache::verify(fix, answer.json, &global, style)
         }
-        Command::Cache(CacheCommand::Stat { answer }) => cache::stat(answer.json, &global),
+        Command::Cache(CacheCommand::Stat { answer }) => cache::stat(answer.json, &global, style),
         Command::Cache(CacheCommand::Dir) => cache::dir(&global),
+        Command::Cache(CacheCommand::Push { answer }) => {
+            move_cache::push(answer.json, &global, style)
+        }
+        Command::Cache(CacheCommand::Pull { entries, answer }) => {
+            move_cache::pull(entries, answer.json, &global, style)
+        }
+        Command::Cache(CacheCommand::Keygen { dir }) => move_cache::keygen(&dir),
         Command::Journal(JournalCommand::Repair { run, project }) => {
             report::repair(run.as_deref(), &project.path)
         }

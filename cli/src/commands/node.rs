@@ -14,7 +14,7 @@ use crate::{
     load::{Loaded, Planned},
     put,
     resolve::Resolved,
-    say,
+    say, shared,
     term::{Ink, Style, escape, shell_word},
     trial::trial_of,
 };
@@ -44,6 +44,7 @@ impl Found {
             planned.plan = Arc::new(plan);
             planned.trial = Some(number);
         }
+        shared::bring(&planned, style)?;
         let node = planned
             .plan
             .find(&args.node)

@@ -13,7 +13,7 @@ use crate::{
     commands::{plan_study, run, run_error},
     error::{CliError, Done},
     load::Loaded,
-    put, say,
+    put, say, shared,
     term::{Ink, Style, escape, plural, plural_of, table},
 };
 
@@ -78,6 +78,9 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     run::not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
     let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
+    if !args.counts {
+        shared::bring(&planned, style)?;
+    }
     let study = match &planned.study {
         Some(study) => Some(plan_study::StudyPlan::new(&loaded, &planned, study)?),
         None => None,

@@ -19,6 +19,7 @@ use crate::{
     load::open_store,
     put, say,
     settings::Settings,
+    shared,
     term::{Ink, Style, escape, job_of, plural, table},
     trial,
 };
@@ -341,8 +342,10 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         else {
             continue;
         };
-        let settings = Settings::load(&project_of(&args.project.path), global.cache.as_deref())?;
+        let settings = Settings::load(&project_of(&args.project.path), &global.cache)?;
         let store = open_store(&settings)?;
+        // A log that is only there is fetched by the store.
+        let _shared = shared::open(&settings, &store, style)?;
         let print = |name: &str, log: &Option<LogRef>| -> Result<(), CliError> {
             let Some(log) = log else { return Ok(()) };
             let bytes = store.read(&log.blob.digest).map_err(|error| {

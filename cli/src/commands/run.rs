@@ -4,7 +4,10 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io::Write,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     thread::JoinHandle,
 };
 
@@ -18,6 +21,7 @@ use dagrun_run::{
     stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
+use dagrun_store::Tier;
 use dagrun_study::TrialState;
 
 use crate::{
@@ -28,6 +32,7 @@ use crate::{
     load::{Loaded, Planned, PlannedStudy},
     remote, say,
     settings::Settings,
+    shared,
     term::{Ink, Progress, Style, plural, shell_word},
     trial,
     workers::{self, Division},
@@ -94,7 +99,7 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
         followers.ndjson(path)?;
     }
     let executor = ready.executor();
-    let summary = dagrun_run::run(ready.request(
+    let mut summary = dagrun_run::run(ready.request(
         args,
         progress.begin_with(executor),
         std::mem::take(&mut followers.subscribers),
@@ -103,6 +108,9 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
     .map_err(run_error)?;
     progress.join()?;
     followers.join()?;
+    if let Some(cache) = &ready.planned.shared {
+        shared::conclude(cache, &mut summary, style);
+    }
     ready.conclude(&summary, args)
 }
 
@@ -203,6 +211,11 @@ impl Ready {
             plan: self.planned.plan.clone(),
             warnings: std::mem::take(&mut self.warnings),
             store: self.planned.store.clone(),
+            tier: self
+                .planned
+                .shared
+                .clone()
+                .map(|shared| shared as Arc<dyn Tier>),
             workspace: self.planned.workspace.clone(),
             lock,
             options: RunOptions {
@@ -478,10 +491,14 @@ fn rerun_command(pipeline: &Pipeline) -> String {
     )
 }
 
+/// A signal came: what is only worth waiting for is not waited for.
+pub(crate) static INTERRUPTED: AtomicBool = AtomicBool::new(false);
+
 /// First signal: TERM to the nodes. Second: KILL.
 pub(crate) fn handle_signals(stop: StopHandle, style: Style) -> Result<(), CliError> {
     let mut asked = Stop::Terminate;
     crate::signals::listen(move |_| {
+        INTERRUPTED.store(true, Ordering::Relaxed);
         stop.stop(asked);
         match asked {
             Stop::Terminate => say!(

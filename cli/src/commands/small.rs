@@ -121,7 +121,7 @@ pub(crate) fn man(dir: &Path) -> Done {
 
 pub(crate) fn settings(args: &SettingsArgs, global: &Global) -> Done {
     let project: PathBuf = project_of(&args.project.path);
-    let settings = Settings::load(&project, global.cache.as_deref())?;
+    let settings = Settings::load(&project, &global.cache)?;
     if args.answer.json {
         let rows: serde_json::Map<_, _> = settings
             .rows(true)

@@ -97,6 +97,9 @@ impl Project {
             .env("XDG_CONFIG_HOME", self.path("config"))
             .env_remove("NO_COLOR")
             .env_remove("DAGRUN_JOBS")
+            .env_remove("DAGRUN_CACHE_MODE")
+            .env_remove("DAGRUN_CACHE_SIGN")
+            .env_remove("DAGRUN_CACHE_TRUST")
             .stdin(Stdio::null());
     }
 

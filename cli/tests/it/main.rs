@@ -11,6 +11,7 @@ mod hostile;
 mod kit;
 mod places;
 mod serve;
+mod shared;
 mod stopping;
 mod studies;
 mod study_faults;

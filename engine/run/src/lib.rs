@@ -42,7 +42,9 @@ pub use given::GivenFacts;
 pub use history::{History, KeyRow, PastEnd, PastRun};
 pub use journal::{Loaded, load as load_journal, repair as repair_journal};
 pub use lock::{Holder, WorkspaceLock};
-pub use preview::{Cause, Difference, Explanation, NodePreview, PreviewState, explain, preview};
+pub use preview::{
+    Cause, Difference, Explanation, NodePreview, PreviewState, bring_entries, explain, preview,
+};
 pub use request::{
     ExecutorContext, ExecutorFactory, Failure, Force, RunOptions, RunRequest, RunSummary,
     StopHandle, StopReceiver, run, stop_channel,

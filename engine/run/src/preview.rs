@@ -6,7 +6,8 @@ use dagrun_model::{
     Action, ActionDigest, FailureCause, NodeIx, Outputs, PlanDelta, Resources, SetSpec, Trigger,
 };
 use dagrun_plan::{Plan, UpstreamEnd};
-use dagrun_store::Store;
+use dagrun_store::{Store, Tier};
+use rustc_hash::FxHashSet;
 use serde::Serialize;
 
 use crate::{Force, History, KeyRow, PastEnd, PastRun, RunError, board::Board, view::View};
@@ -195,6 +196,23 @@ pub fn preview(
     Ok(Walk::run(plan, store, history, &forced)?.rows)
 }
 
+/// Brings entries that a plan's nodes need from the tier into the store, as far as hits lead: what a run would find.
+///
+/// # Errors
+/// When the action cache does not answer.
+pub fn bring_entries(plan: &Plan, store: &Store, tier: &dyn Tier) -> Result<(), RunError> {
+    let history = History::default();
+    let mut asked = FxHashSet::default();
+    loop {
+        let missed = Walk::run(plan, store, &history, &|_| false)?.missed;
+        let new: Vec<ActionDigest> = missed.into_iter().filter(|d| asked.insert(*d)).collect();
+        if new.is_empty() {
+            return Ok(());
+        }
+        tier.find_now(new);
+    }
+}
+
 /// Why a node runs, does not run or cannot be known to: the difference of its key to the nearest former one.
 ///
 /// # Errors
@@ -229,6 +247,8 @@ pub(crate) struct Walk<'a> {
     delta: PlanDelta,
     pub(crate) board: Board,
     pub(crate) rows: Vec<NodePreview>,
+    /// Actions that were looked for in vain.
+    missed: Vec<ActionDigest>,
 }
 
 impl<'a> Walk<'a> {
@@ -247,6 +267,7 @@ impl<'a> Walk<'a> {
             delta: plan.again().unwrap_or_default(),
             board,
             rows: Vec::with_capacity(plan.len()),
+            missed: Vec::new(),
         };
         for node in (0..plan.len()).map(NodeIx::from_index) {
             let (state, cause) = walk.step(node, forced(node))?;
@@ -293,6 +314,7 @@ impl<'a> Walk<'a> {
             self.board.set_end(node, Some(UpstreamEnd::Succeeded));
             return Ok((PreviewState::Hit, None));
         }
+        self.missed.push(digest);
         Ok((PreviewState::Run, Some(self.cause_of_miss(node, digest))))
     }
 

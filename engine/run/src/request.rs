@@ -7,7 +7,7 @@ use dagrun_executor_api::Executor;
 use dagrun_model::{FailureCause, Limits, NodeIx, RunId};
 use dagrun_plan::Plan;
 use dagrun_sched::Stop;
-use dagrun_store::Store;
+use dagrun_store::{Store, Tier};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::{
@@ -25,6 +25,8 @@ pub struct RunRequest {
     pub warnings: Vec<String>,
     /// Blobs and the action cache.
     pub store: Store,
+    /// The cache behind it, where there is one. The store asks it for blobs by itself: see `Store::add_source`.
+    pub tier: Option<Arc<dyn Tier>>,
     /// Where the journal goes.
     pub workspace: Workspace,
     /// The workspace's lock: see [`Workspace::lock`].

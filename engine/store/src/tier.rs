@@ -34,7 +34,7 @@ pub trait Tier: Send + Sync {
     fn take_warnings(&self) -> Vec<String>;
 }
 
-impl dyn Tier {
+impl dyn Tier + '_ {
     /// Like [`Tier::find`], but waits.
     pub fn find_now(&self, actions: Vec<ActionDigest>) {
         let (sender, receiver) = mpsc::channel();

@@ -358,6 +358,10 @@ impl Driver<'_> {
         self.board.set_outputs(node, finished.outputs);
         self.uncommitted += 1;
         self.batch.settled.push(attempt);
+        // What is never cached has a digest that no other run looks up.
+        if !self.never_cached.contains(&node) {
+            self.behind.will_commit(node, finished.digest);
+        }
         self.batch.commits.push(Commit {
             node,
             digest: finished.digest,
@@ -420,6 +424,7 @@ impl Driver<'_> {
         match reply {
             Some(Durable::Committed(nodes)) => {
                 self.uncommitted -= nodes.len() as u64;
+                self.behind.committed(nodes.iter().map(|(node, _)| *node));
                 for (node, differing) in nodes {
                     if let Some(differing) = differing {
                         self.differs(node, *differing);

@@ -120,6 +120,9 @@ impl Driver<'_> {
         if let Some(executor) = self.executor.take() {
             executor.shutdown();
         }
+        for warning in self.behind.warnings() {
+            self.warn(warning);
+        }
         for warning in self.store.take_warnings() {
             self.warn(warning);
         }

@@ -2,16 +2,21 @@
 
 use std::sync::Arc;
 
-use dagrun_model::{Artifact, FailureCause, NodeIx, Outputs};
+use dagrun_model::{ActionDigest, Artifact, FailureCause, NodeIx, Outputs};
 use dagrun_plan::UpstreamEnd;
 use dagrun_sched::{CacheAnswer, Event};
 
-use super::Driver;
+use super::{Driver, behind::May};
 use crate::Force;
 
 impl Driver<'_> {
     /// Answers for nodes whose needs are decided.
     pub(super) fn look_up(&mut self, nodes: Vec<NodeIx>) {
+        self.look_up_again(nodes, self.behind.first());
+    }
+
+    /// Answers for nodes, except those about which the tier is asked first.
+    pub(super) fn look_up_again(&mut self, nodes: Vec<NodeIx>, may: May) {
         let mut answers = Vec::with_capacity(nodes.len());
         let mut asked = Vec::with_capacity(nodes.len());
         for node in nodes {
@@ -28,27 +33,43 @@ impl Driver<'_> {
                 return;
             }
         };
-        for ((node, digest), entry) in asked.into_iter().zip(found) {
-            let hit = entry
-                .and_then(|outputs| self.take_hit(node, outputs))
-                .or_else(|| self.may_not_run(node));
-            let miss = CacheAnswer::Miss {
-                action: Some(digest),
-            };
-            answers.push((node, hit.unwrap_or(miss)));
+        let mut unknown = Vec::new();
+        let (mut afar, mut artifacts) = (Vec::new(), Vec::new());
+        for ((node, digest), outputs) in asked.into_iter().zip(found) {
+            let runs_anyway = self.is_forced(node) || self.rewound.contains(&node);
+            match outputs {
+                Some(_) | None if runs_anyway => answers.push((node, self.miss(node, digest))),
+                Some(outputs) if self.export_is_gone(node, &outputs) => match may {
+                    May::Nothing => answers.push((node, self.miss(node, digest))),
+                    May::Fetch | May::Find => {
+                        afar.push(node);
+                        artifacts.extend(outputs.into_values());
+                    }
+                },
+                Some(outputs) => answers.push((node, self.take_hit(node, outputs))),
+                None if may == May::Find => unknown.push((node, digest)),
+                None => answers.push((node, self.miss(node, digest))),
+            }
         }
+        self.behind.find(&unknown);
+        self.behind.fetch(afar, artifacts);
         let runs = |(_, answer): &(NodeIx, CacheAnswer)| matches!(answer, CacheAnswer::Miss { .. });
         if answers.iter().any(runs) {
             self.need_executor();
         }
-        self.queue.push_back(Event::CacheAnswered(answers));
+        if !answers.is_empty() {
+            self.queue.push_back(Event::CacheAnswered(answers));
+        }
+    }
+
+    fn miss(&mut self, node: NodeIx, digest: ActionDigest) -> CacheAnswer {
+        self.may_not_run(node).unwrap_or(CacheAnswer::Miss {
+            action: Some(digest),
+        })
     }
 
     /// The digest to ask for, or the answer where the cache need not be asked.
-    fn before_the_cache(
-        &mut self,
-        node: NodeIx,
-    ) -> Result<dagrun_model::ActionDigest, CacheAnswer> {
+    fn before_the_cache(&mut self, node: NodeIx) -> Result<ActionDigest, CacheAnswer> {
         if let Some(answer) = self.settled_answer(node) {
             return Err(answer);
         }
@@ -84,16 +105,12 @@ impl Driver<'_> {
         })
     }
 
-    /// Takes an entry of the cache as the node's result, unless the node has to run all the same.
-    fn take_hit(&mut self, node: NodeIx, outputs: Outputs) -> Option<CacheAnswer> {
-        let forced = self.is_forced(node);
+    /// Takes an entry of the cache as the node's result.
+    fn take_hit(&mut self, node: NodeIx, outputs: Outputs) -> CacheAnswer {
         let outputs = Arc::new(outputs);
-        if forced || self.rewound.contains(&node) || self.export_is_gone(node, &outputs) {
-            return None;
-        }
         let bytes = bytes_of(&outputs);
         self.board.set_outputs(node, outputs);
-        Some(CacheAnswer::Hit { bytes })
+        CacheAnswer::Hit { bytes }
     }
 
     /// Trials that are told again take their simulations from the cache, or fail.

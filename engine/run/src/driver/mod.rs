@@ -3,6 +3,7 @@
 //! One thread owns all state here. What blocks is elsewhere: syncs in the journal's thread, nodes in the executor.
 
 mod attempts;
+mod behind;
 mod finish;
 mod look_up;
 mod notices;
@@ -26,7 +27,7 @@ use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{AttemptId, AttemptSpec, FailureCause, NodeIx, PlanDelta, RunId, WorkerIx};
 use dagrun_plan::PlannedExport;
 use dagrun_sched::{Action, Config, Event, Scheduler, Stop, Time, TimerId};
-use dagrun_store::Store;
+use dagrun_store::{Store, Tier};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -45,6 +46,7 @@ use crate::{
 };
 
 use attempts::{Finished, Live};
+use behind::Behind;
 use trials::StudyRun;
 
 /// Failures that are kept with their details.
@@ -79,6 +81,7 @@ pub(crate) fn run(request: RunRequest) -> Result<RunSummary, RunError> {
     };
     let parts = Parts {
         store: request.store,
+        tier: request.tier,
         workspace: request.workspace,
         executor: request.executor,
         subscribers: request.subscribers,
@@ -124,6 +127,7 @@ pub(crate) struct About {
 /// A request without its plan.
 pub(crate) struct Parts {
     pub(crate) store: Store,
+    pub(crate) tier: Option<Arc<dyn Tier>>,
     pub(crate) workspace: Workspace,
     pub(crate) executor: ExecutorFactory,
     pub(crate) subscribers: Vec<Subscriber>,
@@ -230,6 +234,7 @@ pub(crate) fn drive<'p>(
         dropped,
         options: parts.options,
         store: parts.store,
+        behind: Behind::new(parts.tier),
         lock: parts.workspace.lock_watch(),
         workspace: parts.workspace,
         clock: Instant::now(),
@@ -343,6 +348,7 @@ struct Driver<'p> {
     dropped: Vec<Arc<AtomicU64>>,
     options: crate::RunOptions,
     store: Store,
+    behind: Behind,
     lock: Option<LockWatch>,
     workspace: Workspace,
     clock: Instant,
@@ -506,6 +512,7 @@ impl Driver<'_> {
         self.config.first_attempt += self.executed + 1;
         self.sched = Scheduler::new(self.config.clone());
         self.timers.clear();
+        self.behind.forget();
         self.finished = false;
         self.queue.push_back(Event::PlanExtended(plan));
         self.queue.extend(self.workers.iter().cloned());
@@ -661,6 +668,7 @@ impl Driver<'_> {
                     self.take_executor_event(event);
                 }
             }
+            ticket = self.behind.word() => self.take_word(ticket),
             word = word => {
                 if let Some(study) = &mut self.study {
                     study.take_word(word);
@@ -682,6 +690,7 @@ impl Driver<'_> {
                 Err(_) => break,
             }
         }
+        self.take_words();
         if let Some(study) = &mut self.study {
             study.look_at_the_clock();
         }

@@ -425,6 +425,7 @@ impl Bench {
         let run = self.workspace.new_run(&lock)?;
         let executor = self.executor();
         let mut parts = Parts {
+            tier: None,
             store: self.store.clone(),
             workspace: self.workspace.clone(),
             executor: Box::new(move |_| Ok(executor)),

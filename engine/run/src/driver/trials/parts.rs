@@ -132,6 +132,7 @@ impl Driver<'_> {
                 .live
                 .values()
                 .any(|live| nodes.contains(&live.node().0))
+                || self.behind.is_asked_about(&nodes)
             {
                 self.to_retire.push(part);
                 continue;
