@@ -71,7 +71,7 @@ pub(crate) struct CacheFlags {
     /// The cache folder, or a shared cache behind it: `s3://bucket/prefix`, `gs://`, `az://`, `file:///folder`
     ///
     /// May be given twice, for both. DAGRUN_CACHE says the same for all commands.
-    #[arg(long, global = true, value_name = "DIR|URL")]
+    #[arg(long, global = true, value_name = "WHERE")]
     pub(crate) cache: Vec<String>,
     /// What may be done with the shared cache; default: `read`
     #[arg(long, value_enum, global = true, value_name = "MODE")]

@@ -136,6 +136,7 @@ fn race(writes: &'static str) -> (RunSummary, Vec<Record>) {
         }),
         warnings: Vec::new(),
         store,
+        tier: None,
         lock: workspace.lock(&[]).unwrap(),
         workspace: workspace.clone(),
         options: RunOptions::default(),
