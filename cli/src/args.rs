@@ -89,14 +89,6 @@ pub(crate) enum CacheMode {
     ReadWrite,
 }
 
-impl CacheMode {
-    /// Reads a mode as it is written in settings.
-    pub(crate) fn from_text(text: &str) -> Result<Self, String> {
-        Self::from_str(text, false)
-            .map_err(|_| format!("is `{text}`; write `off`, `read` or `read-write`"))
-    }
-}
-
 impl std::fmt::Display for CacheMode {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {

@@ -5,6 +5,7 @@ use std::{
     time::Duration,
 };
 
+use clap::ValueEnum;
 use dagrun_model::parse_duration;
 use dagrun_tier::{CacheOptions, Location, PublicKey, SigningKey};
 
@@ -76,8 +77,7 @@ impl Shared {
         match key {
             "shared" => self.at = From::new(Some(Location::parse(text()?)?), origin),
             "mode" => {
-                let mode = CacheMode::from_text(text()?)
-                    .map_err(|error| format!("`cache.mode` {error}"))?;
+                let mode = mode(text()?).map_err(|error| format!("`cache.mode` {error}"))?;
                 self.mode = From::new(mode, origin);
             }
             "sign" => {
@@ -115,8 +115,7 @@ impl Shared {
         };
         let bad = |name: &str, error: String| CliError::environment(format!("{name} {error}"));
         if let Some((text, origin)) = named("DAGRUN_CACHE_MODE") {
-            let mode =
-                CacheMode::from_text(&text).map_err(|error| bad("DAGRUN_CACHE_MODE", error))?;
+            let mode = mode(&text).map_err(|error| bad("DAGRUN_CACHE_MODE", error))?;
             self.mode = From::new(mode, origin);
         }
         if let Some((text, origin)) = named("DAGRUN_CACHE_SIGN") {
@@ -200,6 +199,12 @@ impl Shared {
             ),
         ]
     }
+}
+
+/// Reads a mode.
+fn mode(text: &str) -> Result<CacheMode, String> {
+    CacheMode::from_str(text, false)
+        .map_err(|_| format!("is `{text}`; write `off`, `read` or `read-write`"))
 }
 
 fn key_source(text: &str, beside: &Path) -> KeySource {

@@ -122,10 +122,13 @@ fn what_one_machine_made_is_a_hit_on_another() {
 fn a_node_that_runs_fetches_what_it_reads() {
     let (_folder, _, url) = folder();
     Machine::new(&url).write();
-    let other = Machine::with(&url, &with_another_reader());
-    other.run(&[]).has("3 results found");
-    assert_eq!(other.project.counts(), [1, 3, 0, 0, 0]);
-    assert_eq!(other.result(), "value 3\nvalue 2\nvalue 1\n");
+    // In this process, and in others that ask it.
+    for more in [&[] as &[&str], &["--workers", "2"]] {
+        let other = Machine::with(&url, &with_another_reader());
+        other.run(more).has("3 results found");
+        assert_eq!(other.project.counts(), [1, 3, 0, 0, 0]);
+        assert_eq!(other.result(), "value 3\nvalue 2\nvalue 1\n");
+    }
 }
 
 #[test]
