@@ -21,8 +21,8 @@ mod worker;
 pub(crate) use credentials::security_error;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
-pub(crate) use run::{Ready, nodes_by_job};
 pub(crate) use run::INTERRUPTED;
+pub(crate) use run::{Ready, nodes_by_job};
 
 use std::path::{Path, PathBuf};
 

@@ -32,7 +32,7 @@ use crate::{
 };
 
 pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
-    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
+    let settings = Settings::load(Path::new("."), &global.cache)?;
     let store = open_store(&settings)?;
     store.check_writable().map_err(|error| {
         CliError::environment(format!("the cache does not take results: {error}"))

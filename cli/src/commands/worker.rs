@@ -32,7 +32,7 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
     let address = Address::parse(&args.connect).map_err(CliError::invalid)?;
     let leave_within = parse_duration(&args.leave_within).map_err(CliError::invalid)?;
     let reach = parse_duration(&args.reach_within).map_err(CliError::invalid)?;
-    let settings = Settings::load(Path::new("."), global.cache.as_deref())?;
+    let settings = Settings::load(Path::new("."), &global.cache)?;
     let store = Store::open(&settings.cache.value, StoreOptions::default())
         .doing(|| "open the cache".into())?;
     store.check_writable().map_err(|error| {

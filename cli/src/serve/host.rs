@@ -28,7 +28,7 @@ use super::{
     registry::{Found, Registry, millis},
 };
 use crate::{
-    args::{Cli, Command, Global, RunArgs, StudyChoice, When},
+    args::{CacheFlags, Cli, Command, Global, RunArgs, StudyChoice, When},
     commands::{Ready, run_error},
     error::{CliError, Done},
     term::{Style, captured},
@@ -569,7 +569,10 @@ impl Job<'_> {
             color: When::Never,
             quiet: false,
             verbose: 0,
-            cache: Some(host.store.root().to_path_buf()),
+            cache: CacheFlags {
+                cache: vec![host.store.root().display().to_string()],
+                cache_mode: None,
+            },
         };
         let mut ready = Ready::new(mode, &args, &global, STYLE)?;
         let executor = (host.executors)(RunFor {
