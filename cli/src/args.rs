@@ -3,7 +3,6 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use dagrun_cluster::security::{Role, authority};
 
 /// Runs simulation studies and other pipelines that are declared in one YAML file.
 ///
@@ -349,6 +348,8 @@ pub(crate) struct Coordinator {
         hide_env_values = true
     )]
     pub(crate) on: Option<String>,
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
 }
 
 #[derive(Debug, Args)]
@@ -359,6 +360,8 @@ pub(crate) struct ServeArgs {
     /// Where it keeps what it took; default: `serve` in dagrun's state folder
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
 }
 
 #[derive(Debug, Args)]
@@ -411,6 +414,8 @@ pub(crate) struct WorkerArgs {
     /// The coordinator, as HOST:PORT or unix:PATH
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) connect: String,
+    #[command(flatten)]
+    pub(crate) credentials: Credentials,
     /// CPUs for nodes; default: `jobs` in dagrun.toml, else the number of CPUs
     #[arg(long, value_name = "N")]
     pub(crate) slots: Option<usize>,
@@ -832,8 +837,8 @@ pub(crate) enum CredentialsCommand {
         /// Whose it is; `server` is the coordinator
         name: String,
         /// What its holder may do; may be repeated
-        #[arg(long = "role", value_name = "ROLE", value_parser = role())]
-        roles: Vec<Role>,
+        #[arg(long = "role", value_name = "ROLE")]
+        roles: Vec<RoleName>,
         /// Another name or address of the coordinator; may be repeated
         #[arg(long = "host", value_name = "HOST", requires = "renew")]
         hosts: Vec<String>,
@@ -841,7 +846,7 @@ pub(crate) enum CredentialsCommand {
         #[arg(long)]
         renew: bool,
         /// How long it lives
-        #[arg(long, value_name = "N", default_value_t = authority::DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 398, value_parser = clap::value_parser!(u32).range(1..))]
         days: u32,
         #[command(flatten)]
         of: AuthorityDir,
@@ -868,13 +873,13 @@ pub(crate) enum TokenCommand {
         /// Whose it is
         name: String,
         /// What its holder may do; may be repeated
-        #[arg(long = "role", value_name = "ROLE", required = true, value_parser = role())]
-        roles: Vec<Role>,
+        #[arg(long = "role", value_name = "ROLE", required = true)]
+        roles: Vec<RoleName>,
         /// The only run that it is for
         #[arg(long, value_name = "RUN")]
         run: Option<String>,
         /// How long it lives
-        #[arg(long, value_name = "N", default_value_t = authority::TOKEN_DAYS, value_parser = clap::value_parser!(u32).range(1..))]
+        #[arg(long, value_name = "N", default_value_t = 90, value_parser = clap::value_parser!(u32).range(1..))]
         days: u32,
         #[command(flatten)]
         of: AuthorityDir,
@@ -903,8 +908,30 @@ pub(crate) struct AuthorityDir {
     pub(crate) dir: PathBuf,
 }
 
-fn role() -> impl clap::builder::TypedValueParser<Value = Role> {
-    use clap::builder::{PossibleValuesParser, TypedValueParser};
-    PossibleValuesParser::new(Role::ALL.map(Role::name))
-        .map(|name| Role::parse(&name).expect("a possible value"))
+/// The roles of a cluster, by the names that they have everywhere.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum RoleName {
+    /// Look at runs and workers
+    Viewer,
+    /// Submit and cancel runs
+    Submit,
+    /// Run nodes
+    Worker,
+    /// Read blobs
+    CacheRead,
+    /// Add blobs
+    CacheWrite,
+    /// Everything
+    Admin,
+}
+
+/// How this side shows who it is.
+#[derive(Debug, Args, Clone, Default)]
+pub(crate) struct Credentials {
+    /// The folder with certificates, as `dagrun cluster init` or `cert` made it; default: `cluster.tls` in dagrun.toml
+    #[arg(long, value_name = "DIR")]
+    pub(crate) tls: Option<PathBuf>,
+    /// A file that holds a token; default: DAGRUN_TOKEN, else `cluster.token_file` in dagrun.toml, else `token` in the folder of --tls
+    #[arg(long, value_name = "FILE")]
+    pub(crate) token_file: Option<PathBuf>,
 }

@@ -4,6 +4,7 @@
 
 mod args;
 mod commands;
+mod credentials;
 mod drawing;
 mod error;
 mod leftovers;

@@ -14,8 +14,9 @@ use std::{
 };
 
 use dagrun_cluster::{
-    net::{Listener, Routes},
+    net::Routes,
     pool::{Config, Pool, RunExecutor, RunOptions},
+    security::{Address, Gate, Limits},
 };
 use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{AttemptId, AttemptSpec, WorkerIx};
@@ -108,14 +109,15 @@ impl Workers {
             .tempdir()
             .map_err(|error| format!("cannot make a folder for a socket: {error}"))?;
         let socket = folder.path().join("s");
-        let listener = Listener::unix(&socket)
-            .map_err(|error| format!("cannot listen on {}: {error}", socket.display()))?;
+        let bound = Gate::open(None, Limits::default())
+            .and_then(|gate| gate.bind(&Address::Unix(socket.clone())))
+            .map_err(|error| error.to_string())?;
         let mut config = Config::new(env!("CARGO_PKG_VERSION"), 1);
         // They are this machine's, not each worker's.
         config.limits = settings.resources.value.clone();
         let pool = Pool::start(config, None)
             .map_err(|error| format!("cannot start the coordinator: {error}"))?;
-        pool.serve(listener, Routes::default());
+        pool.serve(bound, Routes::default());
         let executor = pool.executor(RunOptions {
             id: context.run.0.clone(),
             priority: 0,

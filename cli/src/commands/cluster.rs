@@ -5,7 +5,7 @@ use dagrun_proto::v1::{ClusterStatus, Resources, RunRow, WorkerRow};
 use serde_json::{Value, json};
 
 use crate::{
-    args::{AttachArgs, CancelArgs, Cli, ClusterCommand, Command, Coordinator, Global},
+    args::{AttachArgs, CancelArgs, Cli, ClusterCommand, Command, Global},
     commands::credentials,
     error::{CliError, Done},
     put,
@@ -16,33 +16,30 @@ use crate::{
 
 use clap::Parser;
 
-/// The address of a coordinator, where one is named.
-pub(crate) fn address(coordinator: &Coordinator) -> Result<&str, CliError> {
-    coordinator.on.as_deref().ok_or_else(|| {
-        CliError::invalid("no coordinator is named")
-            .hint("name one by `--on HOST:PORT` or DAGRUN_ON; `dagrun serve` starts one")
-    })
-}
-
-pub(crate) fn cluster(command: &ClusterCommand, style: Style) -> Done {
+pub(crate) fn cluster(command: &ClusterCommand, global: &Global, style: Style) -> Done {
     match command {
         ClusterCommand::Status {
             coordinator,
             all,
             answer,
-        } => status(address(coordinator)?, *all, answer.json, style),
+        } => status(
+            Remote::connect(coordinator, global)?,
+            *all,
+            answer.json,
+            style,
+        ),
         ClusterCommand::Drain {
             worker,
             coordinator,
-        } => drain(address(coordinator)?, worker),
+        } => drain(Remote::connect(coordinator, global)?, worker),
         ClusterCommand::Credentials(command) => credentials::run(command, style),
     }
 }
 
 pub(crate) fn attach(args: &AttachArgs, global: &Global, style: Style) -> Done {
-    let address = address(&args.coordinator)?;
+    let remote = Remote::connect(&args.coordinator, global)?;
     let Some(file) = &args.file else {
-        return remote::attach(address, &args.run, None, style);
+        return remote::attach(remote, &args.run, None, style);
     };
     // The same arguments that a run of the file without any would have.
     let words = ["dagrun".into(), "run".into(), file.as_os_str().to_owned()];
@@ -50,15 +47,15 @@ pub(crate) fn attach(args: &AttachArgs, global: &Global, style: Style) -> Done {
     let Command::Run(run) = cli.command else {
         return Err(CliError::invalid("`--file` names a pipeline"));
     };
-    remote::attach(address, &args.run, Some((&run, global)), style)
+    remote::attach(remote, &args.run, Some((&run, global)), style)
 }
 
-pub(crate) fn cancel(args: &CancelArgs) -> Done {
-    remote::cancel(address(&args.coordinator)?, &args.run, args.kill)
+pub(crate) fn cancel(args: &CancelArgs, global: &Global) -> Done {
+    let remote = Remote::connect(&args.coordinator, global)?;
+    remote::cancel(remote, &args.run, args.kill)
 }
 
-fn drain(address: &str, worker: &str) -> Done {
-    let mut remote = Remote::connect(address)?;
+fn drain(mut remote: Remote, worker: &str) -> Done {
     let left = remote
         .runtime
         .block_on(remote.client.drain(worker))
@@ -70,8 +67,7 @@ fn drain(address: &str, worker: &str) -> Done {
     Ok(0)
 }
 
-fn status(address: &str, all: bool, as_json: bool, style: Style) -> Done {
-    let mut remote = Remote::connect(address)?;
+fn status(mut remote: Remote, all: bool, as_json: bool, style: Style) -> Done {
     let (status, runs) = remote
         .runtime
         .block_on(async {
@@ -84,7 +80,7 @@ fn status(address: &str, all: bool, as_json: bool, style: Style) -> Done {
         put!("{:#}", to_json(&status, &runs));
         return Ok(0);
     }
-    print(address, &status, &runs, style);
+    print(&remote.address, &status, &runs, style);
     Ok(0)
 }
 

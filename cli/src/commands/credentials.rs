@@ -13,8 +13,9 @@ use dagrun_cluster::security::{
 use serde_json::json;
 
 use crate::{
-    args::{CredentialsCommand, TokenCommand},
-    error::{CliError, Done},
+    args::{CredentialsCommand, RoleName, TokenCommand},
+    credentials::security_error,
+    error::Done,
     put, say,
     term::{Ink, Style, plural, table},
 };
@@ -42,16 +43,18 @@ pub(crate) fn run(command: &CredentialsCommand, style: Style) -> Done {
     done.map_err(security_error)
 }
 
-/// A trouble with credentials as a command's error.
-pub(crate) fn security_error(error: Error) -> CliError {
-    let told = match error.kind {
-        Kind::Settings => CliError::invalid(error.message),
-        Kind::Unreachable | Kind::Untrusted => CliError::environment(error.message),
-    };
-    match error.hint {
-        Some(hint) => told.hint(hint),
-        None => told,
-    }
+/// Roles by their names on the command line.
+fn roles_of(names: &[RoleName]) -> Roles {
+    names.iter().fold(Roles::none(), |all, name| {
+        all.with(match name {
+            RoleName::Viewer => Role::Viewer,
+            RoleName::Submit => Role::Submit,
+            RoleName::Worker => Role::Worker,
+            RoleName::CacheRead => Role::CacheRead,
+            RoleName::CacheWrite => Role::CacheWrite,
+            RoleName::Admin => Role::Admin,
+        })
+    })
 }
 
 fn init(dir: &Path, name: &str, hosts: &[String], style: Style) -> Result<u8, Error> {
@@ -138,7 +141,7 @@ fn init(dir: &Path, name: &str, hosts: &[String], style: Style) -> Result<u8, Er
 fn cert(
     dir: &Path,
     name: &str,
-    roles: &[Role],
+    roles: &[RoleName],
     hosts: &[String],
     renew: bool,
     days: u32,
@@ -146,7 +149,7 @@ fn cert(
     let authority = Authority::open(dir)?;
     let mut wanted = Wanted {
         name,
-        roles: Roles::of(roles),
+        roles: roles_of(roles),
         hosts: Vec::new(),
         expires: in_days(SystemTime::now(), days),
     };
@@ -194,7 +197,7 @@ fn token(command: &TokenCommand) -> Result<u8, Error> {
             run,
             days,
             of,
-        } => add(&of.dir, name, Roles::of(roles), run.clone(), *days),
+        } => add(&of.dir, name, roles_of(roles), run.clone(), *days),
         TokenCommand::List { of, answer } => list(&of.dir, answer.json),
         TokenCommand::Revoke { name, of } => take_back(&of.dir, name),
     }
@@ -288,4 +291,27 @@ fn shown(path: &Path) -> String {
 
 fn day(time: SystemTime) -> String {
     humantime::format_rfc3339_seconds(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn roles_have_one_name() {
+        let names = RoleName::value_variants().iter().map(|name| {
+            let role = roles_of(&[*name]).iter().next().unwrap();
+            assert_eq!(name.to_possible_value().unwrap().get_name(), role.name());
+            role
+        });
+        assert_eq!(names.collect::<Vec<_>>(), Role::ALL);
+    }
+
+    #[test]
+    fn lifetimes_are_those_of_the_library() {
+        use dagrun_cluster::security::authority::{DAYS, TOKEN_DAYS};
+        assert_eq!((DAYS, TOKEN_DAYS), (398, 90));
+    }
 }

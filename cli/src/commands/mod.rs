@@ -18,7 +18,6 @@ mod small;
 mod study;
 mod worker;
 
-pub(crate) use credentials::security_error;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
 pub(crate) use run::INTERRUPTED;
@@ -51,8 +50,8 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Worker(args) => worker::worker(&args, &global, style),
         Command::Serve(args) => serve::serve(&args, &global, style),
         Command::Attach(args) => cluster::attach(&args, &global, style),
-        Command::Cancel(args) => cluster::cancel(&args),
-        Command::Cluster(command) => cluster::cluster(&command, style),
+        Command::Cancel(args) => cluster::cancel(&args, &global),
+        Command::Cluster(command) => cluster::cluster(&command, &global, style),
         Command::Study(command) => study::study(&command, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),

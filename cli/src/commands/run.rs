@@ -67,10 +67,10 @@ pub(crate) fn rescore(args: &RescoreArgs, global: &Global, style: Style) -> Done
 }
 
 fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
-    if let Some(address) = &args.coordinator.on {
+    if args.coordinator.on.is_some() {
         return match mode {
             StudyMode::Rescore(_) => Err(CliError::invalid("`rescore` runs here")),
-            mode => remote::run_on(address, mode, args, global, style),
+            mode => remote::run_on(mode, args, global, style),
         };
     }
     if args.detach {

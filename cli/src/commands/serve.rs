@@ -7,9 +7,10 @@ use std::{
 
 use dagrun_cluster::{
     blobs::{BlobService, WriteLimits},
-    net::{Listener, Routes},
+    net::Routes,
     pool::{Config, Pool, RunOptions, WorkerStatus},
     runs::{ClusterService, Refusal, RunsService},
+    security::Address,
 };
 use dagrun_executor_api::Executor;
 use dagrun_model::Resources;
@@ -22,6 +23,7 @@ use dagrun_store::Store;
 
 use crate::{
     args::{Global, ServeArgs},
+    credentials::{gate, security_error},
     error::{CliError, Context, Done},
     load::open_store,
     say,
@@ -43,7 +45,11 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     };
     let _lock = lock(&state)?;
     let epoch = next_epoch(&state).doing(|| format!("begin in {}", state.display()))?;
-    let (listener, address) = listen(&args.listen)?;
+    let at: Address = args.listen.parse().map_err(security_error)?;
+    let bound = gate(&args.credentials, &settings)?
+        .bind(&at)
+        .map_err(security_error)?;
+    let address = bound.at().clone();
 
     let mut config = Config::new(env!("CARGO_PKG_VERSION"), epoch);
     config.limits = settings.resources.value.clone();
@@ -64,7 +70,7 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
             &coordinator,
         ))))
         .add_service(blobs.into_server());
-    pool.serve(listener, services);
+    pool.serve(bound, services);
     coordinator.resume();
     if !style.quiet {
         say!(
@@ -100,33 +106,6 @@ fn wait(coordinator: &Arc<Coordinator>, style: Style) -> Result<(), CliError> {
         }
     });
     coordinator.close(Stop::Terminate);
-    Ok(())
-}
-
-/// Listens, and says where.
-fn listen(address: &str) -> Result<(Listener, String), CliError> {
-    if let Some(path) = address.strip_prefix("unix:") {
-        let path = Path::new(path);
-        remove_stale(path)?;
-        let listener = Listener::unix(path).doing(|| format!("listen on {address}"))?;
-        return Ok((listener, address.to_owned()));
-    }
-    let parsed = address.parse().map_err(|_| {
-        CliError::invalid(format!("`{address}` is no address"))
-            .hint("write an IP address and a port, such as 127.0.0.1:7460, or unix:PATH")
-    })?;
-    let listener = Listener::tcp(parsed).doing(|| format!("listen on {address}"))?;
-    let bound = listener
-        .addr()
-        .map_or(address.to_owned(), |it| it.to_string());
-    Ok((listener, bound))
-}
-
-/// A socket that a coordinator which was killed has left. One that answers is not stale.
-fn remove_stale(path: &Path) -> Result<(), CliError> {
-    if path.exists() && std::os::unix::net::UnixStream::connect(path).is_err() {
-        std::fs::remove_file(path).doing(|| format!("remove {}", path.display()))?;
-    }
     Ok(())
 }
 

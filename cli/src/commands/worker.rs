@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use dagrun_cluster::{
     message::{Identity, Platform},
-    net::Address,
+    security::Address,
     session::Exit,
     worker::{self, Notice, Order, WorkerOptions, host},
 };
@@ -16,6 +16,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::{
     args::{Global, WorkerArgs},
     commands::run::MAX_SLOTS,
+    credentials::{connector, security_error},
     error::{CliError, Context, Done},
     say,
     settings::Settings,
@@ -29,7 +30,7 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
     if let Some(parent) = args.part_of {
         end_with(parent)?;
     }
-    let address = Address::parse(&args.connect).map_err(CliError::invalid)?;
+    let address: Address = args.connect.parse().map_err(security_error)?;
     let leave_within = parse_duration(&args.leave_within).map_err(CliError::invalid)?;
     let reach = parse_duration(&args.reach_within).map_err(CliError::invalid)?;
     let settings = Settings::load(Path::new("."), &global.cache)?;
@@ -45,6 +46,7 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
     handle_signals(orders, leave_within)?;
     let options = WorkerOptions {
         address: address.clone(),
+        connector: connector(&args.credentials, &settings)?,
         identity,
         store,
         reach,

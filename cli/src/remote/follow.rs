@@ -44,12 +44,11 @@ impl Watch<'_> {
 
 /// `dagrun attach`: follows a run that was submitted before. With the pipeline's project its exports are laid out too.
 pub(crate) fn attach(
-    address: &str,
+    remote: Remote,
     run: &str,
     project: Option<(&RunArgs, &Global)>,
     style: Style,
 ) -> Done {
-    let remote = Remote::connect(address)?;
     let run = run.to_owned();
     match project {
         Some((args, global)) => {
@@ -178,8 +177,7 @@ async fn stop(
 }
 
 /// `dagrun cancel`.
-pub(crate) fn cancel(address: &str, run: &str, kill: bool) -> Done {
-    let mut remote = Remote::connect(address)?;
+pub(crate) fn cancel(mut remote: Remote, run: &str, kill: bool) -> Done {
     let was = remote
         .runtime
         .block_on(remote.client.cancel(run, kill))

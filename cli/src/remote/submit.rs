@@ -25,13 +25,7 @@ use crate::{
 const CHUNK: usize = 1 << 20;
 
 /// Runs a pipeline on a coordinator.
-pub(crate) fn run_on(
-    address: &str,
-    mode: StudyMode,
-    args: &RunArgs,
-    global: &Global,
-    style: Style,
-) -> Done {
+pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
     let ready = Ready::new(mode, args, global, style)?;
     if let Some(study) = &ready.planned.study {
         // A study's trials may read other files than what is before them: planning one asks for them.
@@ -43,7 +37,8 @@ pub(crate) fn run_on(
     } = collect(&ready.loaded, args)?;
     submission.token = token();
     submission.user = user();
-    let mut remote = Remote::connect(address)?;
+    let mut remote = Remote::connect(&args.coordinator, global)?;
+    let address = remote.address.clone();
     upload(&mut remote, &sources, style)?;
     let run = remote
         .runtime

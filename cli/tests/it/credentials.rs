@@ -1,7 +1,16 @@
 //! `dagrun cluster init`, `cert`, `revoke` and `token`.
 
-use std::os::unix::fs::MetadataExt;
+use std::{
+    os::unix::fs::MetadataExt,
+    process::Stdio,
+    time::{Duration, Instant},
+};
 
+use dagrun_cluster::{
+    net::Routes,
+    pool::{Config, Pool},
+    security::{Gate, Limits},
+};
 use serde_json::json;
 
 use crate::kit::Project;
@@ -169,4 +178,75 @@ fn tokens_are_told_once_listed_and_revoked() {
         "{}",
         elsewhere.stderr
     );
+}
+
+/// Waits until a coordinator has so many workers.
+fn wait_for(pool: &Pool, workers: usize) {
+    let start = Instant::now();
+    while pool.workers() != workers {
+        assert!(
+            start.elapsed() < Duration::from_secs(30),
+            "never {workers} workers"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// The whole way: credentials from `init`, a coordinator behind TLS, workers as processes, and one of them revoked.
+#[test]
+fn workers_join_by_tls_and_leave_when_they_are_revoked() {
+    let project = cluster();
+    project.ok(&["cluster", "cert", "w1", "--role", "worker", "--dir", "lab"]);
+    let gate = Gate::open(Some(&project.dir().join("lab/server")), Limits::default()).unwrap();
+    let bound = gate.bind(&"127.0.0.1:0".parse().unwrap()).unwrap();
+    let at = bound.at().to_string();
+    let pool = Pool::start(Config::new(env!("CARGO_PKG_VERSION"), 1), None).unwrap();
+    pool.serve(bound, Routes::default());
+    let args = |tls| {
+        [
+            "worker",
+            "--connect",
+            &at,
+            "--tls",
+            tls,
+            "--reach-within",
+            "1s",
+        ]
+        .map(str::to_owned)
+    };
+    let refused = |tls| {
+        let args = args(tls);
+        let args: Vec<_> = args.iter().map(String::as_str).collect();
+        project.fails(3, &args).stderr
+    };
+    let viewer = refused("lab/clients/viewer");
+    assert!(
+        viewer.contains("may not call Workers/Join, which needs the role worker"),
+        "{viewer}"
+    );
+    let plain = project.fails(3, &["worker", "--connect", &at, "--reach-within", "1s"]);
+    assert!(
+        plain.stderr.contains("speaks TLS alone"),
+        "{}",
+        plain.stderr
+    );
+    assert!(plain.stderr.contains("--tls DIR"), "{}", plain.stderr);
+
+    let start = |tls| {
+        let mut command = project.command(&[]);
+        command.args(args(tls)).stderr(Stdio::null());
+        command.spawn().unwrap()
+    };
+    let mut one = start("lab/clients/w1");
+    let mut two = start("lab/clients/worker");
+    wait_for(&pool, 2);
+    project.ok(&["cluster", "revoke", "w1", "--dir", "lab"]);
+    wait_for(&pool, 1);
+    let again = refused("lab/clients/w1");
+    assert!(again.contains("certificate `w1` was revoked"), "{again}");
+    assert_eq!(pool.workers(), 1);
+    for worker in [&mut one, &mut two] {
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
 }

@@ -34,7 +34,8 @@ impl Cluster {
     }
 
     fn address(&self) -> String {
-        format!("unix:{}", self.folder.path().join("s").display())
+        // A folder that is not there yet is made for this user alone.
+        format!("unix:{}", self.folder.path().join("sock/s").display())
     }
 
     fn command(&self, cache: &str) -> Command {
@@ -337,7 +338,7 @@ fn one_coordinator_has_a_state_folder() {
     let mut second = cluster.command("coordinator");
     second
         .args(["serve", "--listen"])
-        .arg(format!("unix:{}", cluster.path("s2").display()))
+        .arg(format!("unix:{}", cluster.path("sock2/s").display()))
         .arg("--state")
         .arg(cluster.path("state"));
     let said = said(second.output().unwrap());

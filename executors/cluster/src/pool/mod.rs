@@ -28,7 +28,8 @@ use tokio::{
 
 use crate::{
     message::{Extra, Identity},
-    net::{Listener, MESSAGE, Routes},
+    net::Routes,
+    security::{Bound, MESSAGE},
 };
 use actor::{Actor, Input};
 
@@ -108,8 +109,8 @@ impl Pool {
         })
     }
 
-    /// Takes connections from a listener, for workers and for the given other services.
-    pub fn serve(&self, listener: Listener, others: Routes) {
+    /// Takes connections from a socket, for workers and for the given other services.
+    pub fn serve(&self, bound: Bound, others: Routes) {
         let (words, heard) = mpsc::channel(INBOX);
         // The actor hears of the channel before anything comes through it.
         let _ = self.shared.inbox.send(Input::Listen(heard));
@@ -118,7 +119,7 @@ impl Pool {
             .max_decoding_message_size(MESSAGE)
             .max_encoding_message_size(MESSAGE);
         let routes = others.add_service(workers);
-        self.runtime.spawn(crate::net::serve(listener, routes));
+        self.runtime.spawn(crate::net::serve(bound, routes));
     }
 
     /// An executor for a run, by which it sees all workers.

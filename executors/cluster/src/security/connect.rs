@@ -72,6 +72,12 @@ struct Own {
     token: Option<Watched<Secret>>,
 }
 
+impl std::fmt::Debug for Connector {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connector").finish_non_exhaustive()
+    }
+}
+
 impl Connector {
     /// Takes the credentials of a folder and a token. The token comes from `token_file`, else from [`TOKEN_VARIABLE`], else from
     /// `token` in the folder.

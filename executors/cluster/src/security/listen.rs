@@ -4,7 +4,7 @@
 
 use std::{
     io,
-    net::SocketAddr,
+    net::{SocketAddr, ToSocketAddrs},
     os::unix::fs::{FileTypeExt, PermissionsExt},
     path::{Path, PathBuf},
     pin::Pin,
@@ -71,51 +71,91 @@ impl Drop for Incoming {
     }
 }
 
-enum Listener {
-    Unix(UnixListener),
-    Tcp(TcpListener),
+/// A socket that is bound, where connections wait until somebody serves them.
+pub struct Bound {
+    gate: Arc<Gate>,
+    listener: Listener<std::os::unix::net::UnixListener, std::net::TcpListener>,
+    at: Address,
 }
 
-impl Gate {
-    /// Listens. An address that others reach needs TLS; without it this refuses, and says what to do.
-    pub async fn listen(self: &Arc<Self>, at: &Address) -> Result<Incoming, Error> {
-        let (listener, at, socket) = match at {
-            Address::Unix(path) => {
-                let listener = Listener::Unix(bind_unix(path)?);
-                (listener, at.clone(), Some(path.clone()))
-            }
-            Address::Tcp { host, port } => {
-                let listener = self.bind_tcp(at, host, *port).await?;
-                let bound = listener
-                    .local_addr()
-                    .map_err(|error| cannot_listen(at, &error))?;
-                let at = Address::Tcp {
-                    host: host.clone(),
-                    port: bound.port(),
+enum Listener<U, T> {
+    Unix(U),
+    Tcp(T),
+}
+
+impl Bound {
+    /// Where it listens, with the port that the system chose.
+    pub fn at(&self) -> &Address {
+        &self.at
+    }
+
+    /// The gate that its connections pass.
+    pub fn gate(&self) -> &Arc<Gate> {
+        &self.gate
+    }
+
+    /// Begins to take connections, on the runtime that this is called on.
+    ///
+    /// # Errors
+    /// When the runtime does not take the socket.
+    pub fn incoming(self) -> io::Result<Incoming> {
+        let (listener, socket) = match self.listener {
+            Listener::Unix(listener) => {
+                let socket = match &self.at {
+                    Address::Unix(path) => Some(path.clone()),
+                    Address::Tcp { .. } => None,
                 };
-                (Listener::Tcp(listener), at, None)
+                (Listener::Unix(UnixListener::from_std(listener)?), socket)
             }
+            Listener::Tcp(listener) => (Listener::Tcp(TcpListener::from_std(listener)?), None),
         };
         let (sender, ready) = mpsc::channel(READY);
-        let accepting = tokio::spawn(accept(Arc::clone(self), listener, sender));
-        self.keep_watch();
+        self.gate.keep_watch();
         Ok(Incoming {
-            at,
+            at: self.at,
             ready,
-            accepting,
+            accepting: tokio::spawn(accept(self.gate, listener, sender)),
             socket,
         })
     }
+}
 
-    async fn bind_tcp(&self, at: &Address, host: &str, port: u16) -> Result<TcpListener, Error> {
-        let found = tokio::net::lookup_host((host, port)).await;
-        let found: Vec<_> = found.map_err(|error| cannot_listen(at, &error))?.collect();
+impl Gate {
+    /// Binds a socket. An address that others reach needs TLS; without it this refuses, and says what to do.
+    ///
+    /// # Errors
+    /// When the address is not safe, or cannot be had.
+    pub fn bind(self: &Arc<Self>, at: &Address) -> Result<Bound, Error> {
+        let bound = |listener, at: &Address| Bound {
+            gate: Arc::clone(self),
+            listener,
+            at: at.clone(),
+        };
+        match at {
+            Address::Unix(path) => Ok(bound(Listener::Unix(bind_unix(path)?), at)),
+            Address::Tcp { host, port } => {
+                let failed = |error: io::Error| cannot_listen(at, &error);
+                let listener = self.bind_tcp(at, host, *port)?;
+                listener.set_nonblocking(true).map_err(failed)?;
+                let port = listener.local_addr().map_err(failed)?.port();
+                let host = host.clone();
+                Ok(bound(Listener::Tcp(listener), &Address::Tcp { host, port }))
+            }
+        }
+    }
+
+    fn bind_tcp(
+        &self,
+        at: &Address,
+        host: &str,
+        port: u16,
+    ) -> Result<std::net::TcpListener, Error> {
+        let failed = |error: io::Error| cannot_listen(at, &error);
+        let found: Vec<SocketAddr> = (host, port).to_socket_addrs().map_err(failed)?.collect();
         if self.tls.is_none() && !found.iter().all(|address| is_loopback(address.ip())) {
             return Err(unprotected(at));
         }
-        TcpListener::bind(&found[..])
-            .await
-            .map_err(|error| cannot_listen(at, &error))
+        std::net::TcpListener::bind(&found[..]).map_err(failed)
     }
 }
 
@@ -133,7 +173,7 @@ fn cannot_listen(at: &Address, error: &io::Error) -> Error {
 }
 
 /// Binds a socket that only its owner reaches: 0600 in a folder of 0700. A socket that nobody listens on any more is replaced.
-fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
+fn bind_unix(path: &Path) -> Result<std::os::unix::net::UnixListener, Error> {
     let at = Address::Unix(path.to_path_buf());
     let failed = |error: io::Error| cannot_listen(&at, &error);
     let folder = match path.parent() {
@@ -155,12 +195,17 @@ fn bind_unix(path: &Path) -> Result<UnixListener, Error> {
         }
         std::fs::remove_file(path).map_err(failed)?;
     }
-    let listener = UnixListener::bind(path).map_err(failed)?;
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
     Ok(listener)
 }
 
-async fn accept(gate: Arc<Gate>, listener: Listener, ready: mpsc::Sender<Io>) {
+async fn accept(
+    gate: Arc<Gate>,
+    listener: Listener<UnixListener, TcpListener>,
+    ready: mpsc::Sender<Io>,
+) {
     loop {
         let permit = Arc::clone(&gate.handshakes).acquire_owned().await;
         let permit = permit.expect("the semaphore is never closed");

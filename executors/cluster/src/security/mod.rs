@@ -38,7 +38,7 @@ pub use self::{
     error::{Error, Kind},
     gate::{Gate, Limits, MESSAGE},
     identity::{Facts, Identity, Proof},
-    listen::Incoming,
+    listen::{Bound, Incoming},
     rate::Rate,
     roles::{Role, Roles},
     service::{GateLayer, Gated, caller},

@@ -38,7 +38,7 @@ const WINDOWS: (u32, u32) = (1 << 20, 4 << 20);
 const RESETS: usize = 32;
 
 impl Gate {
-    /// A server behind the gate, with all limits set; services are added to it, and it serves what [`Gate::listen`] gives.
+    /// A server behind the gate, with all limits set; services are added to it, and it serves what [`Gate::bind`] gives.
     pub fn server(self: &Arc<Self>) -> Server<Stack<GateLayer, Plain>> {
         let (every, wait) = self.limits.keepalive;
         Server::builder()
@@ -109,7 +109,7 @@ where
 
 impl Gate {
     async fn pass(&self, mut request: Request<Body>) -> Result<Request<Body>, Status> {
-        // A server that was not given connections of `listen` lets nobody in.
+        // A server that was not given connections of a gate lets nobody in.
         let connection = request.extensions().get::<ConnectionOf>().cloned();
         let Some(ConnectionOf(connection)) = connection else {
             return Err(Status::internal("a connection that came by no gate"));

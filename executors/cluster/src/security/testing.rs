@@ -164,7 +164,7 @@ pub(super) struct Served {
 
 impl Served {
     pub(super) async fn new(gate: &Arc<Gate>, at: &str) -> Self {
-        let incoming = gate.listen(&at.parse().unwrap()).await.unwrap();
+        let incoming = gate.bind(&at.parse().unwrap()).unwrap().incoming().unwrap();
         let at = incoming.at().clone();
         let stub = Stub::default();
         let server = gate

@@ -8,8 +8,9 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use crate::{
     message::{FromWorker, ToWorker},
-    net::{Address, MESSAGE, reasons},
+    net::reasons,
     pool::ConnIx,
+    security::{Address, Connector, Error, Expect, MESSAGE},
     wire,
 };
 
@@ -40,11 +41,12 @@ impl Connection {
     pub(super) fn make(
         conn: ConnIx,
         address: Address,
+        connector: Connector,
         words: mpsc::Sender<(ConnIx, Word)>,
     ) -> Self {
         let (messages, outgoing) = mpsc::channel(OUTBOX);
         let task = tokio::spawn(async move {
-            let why = carry(conn, &address, outgoing, &words).await;
+            let why = carry(conn, &address, &connector, outgoing, &words).await;
             let _ = words.send((conn, Word::Closed(why))).await;
         });
         Self {
@@ -76,12 +78,13 @@ impl Connection {
 async fn carry(
     conn: ConnIx,
     address: &Address,
+    connector: &Connector,
     outgoing: mpsc::Receiver<v1::FromWorker>,
     words: &mpsc::Sender<(ConnIx, Word)>,
 ) -> String {
-    let channel = match address.connect().await {
+    let channel = match connector.connect(address, Expect::Coordinator).await {
         Ok(channel) => channel,
-        Err(why) => return why,
+        Err(error) => return error.to_string(),
     };
     let mut client = WorkersClient::new(channel)
         .max_decoding_message_size(MESSAGE)
@@ -108,6 +111,9 @@ async fn carry(
 }
 
 fn words_of(status: &tonic::Status) -> String {
+    if let Some(error) = Error::of_status(status) {
+        return error.to_string();
+    }
     match std::error::Error::source(status) {
         Some(source) => reasons(source),
         None => status.message().to_owned(),

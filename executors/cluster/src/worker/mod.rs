@@ -20,8 +20,8 @@ use tokio::sync::mpsc;
 
 use crate::{
     message::{Extra, Identity, StartAttempt},
-    net::Address,
     pool::ConnIx,
+    security::{Address, Connector},
     session::{Config, Core, Effect, Event, Exit, Link},
 };
 use connection::{Connection, Word};
@@ -39,6 +39,8 @@ const FAREWELL: Duration = Duration::from_secs(1);
 pub struct WorkerOptions {
     /// The coordinator.
     pub address: Address,
+    /// How it is connected to.
+    pub connector: Connector,
     /// Who it is.
     pub identity: Identity,
     /// Its host's store, which its executor uses too.
@@ -93,6 +95,7 @@ struct Worker<'a> {
     clock: Instant,
     effects: Vec<Effect>,
     address: Address,
+    connector: Connector,
     local: Arc<dyn Executor>,
     events: mpsc::UnboundedReceiver<ExecutorEvent>,
     connection: Option<Connection>,
@@ -135,6 +138,7 @@ impl<'a> Worker<'a> {
             clock: Instant::now(),
             effects: Vec::new(),
             address: options.address,
+            connector: options.connector,
             local,
             events,
             connection: None,
@@ -262,7 +266,8 @@ impl<'a> Worker<'a> {
         match effect {
             Effect::Connect(conn) => {
                 let words = self.words.clone();
-                self.connection = Some(Connection::make(conn, self.address.clone(), words));
+                let (address, connector) = (self.address.clone(), self.connector.clone());
+                self.connection = Some(Connection::make(conn, address, connector, words));
             }
             Effect::Send(conn, message) => {
                 if let Some(connection) = self.connection.as_ref().filter(|c| c.conn == conn)

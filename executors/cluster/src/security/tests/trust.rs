@@ -384,15 +384,14 @@ async fn shown(client: &Path, port: u16) -> Vec<u8> {
 async fn only_safe_addresses_are_listened_on_without_tls() {
     let gate = Gate::open(None, Limits::default()).unwrap();
     for at in ["0.0.0.0:0", "[::]:0"] {
-        let error = gate.listen(&at.parse().unwrap()).await.unwrap_err();
+        let error = gate.bind(&at.parse().unwrap()).err().unwrap();
         let text = error.to_string();
         assert!(text.contains("refusing to listen on"), "{text}");
         assert!(text.contains("dagrun cluster init"), "{text}");
     }
     let lab = Lab::new(&["127.0.0.1"]);
     lab.gate(Limits::default())
-        .listen(&"0.0.0.0:0".parse().unwrap())
-        .await
+        .bind(&"0.0.0.0:0".parse().unwrap())
         .unwrap();
     // A folder of the CA instead of the server's is a slip that is named.
     let ca = lab.server().parent().unwrap().to_path_buf();
@@ -415,7 +414,7 @@ async fn a_unix_socket_is_for_its_owner() {
         .await
         .unwrap();
     call(&channel, STATUS).await.unwrap();
-    let error = gate.listen(&served.at).await.unwrap_err().to_string();
+    let error = gate.bind(&served.at).err().unwrap().to_string();
     assert!(error.contains("listens on"), "{error}");
     // One that was left behind is replaced, one that is no socket is not.
     drop(served);
@@ -425,11 +424,7 @@ async fn a_unix_socket_is_for_its_owner() {
     drop(served);
     until("the socket is gone", async || !path.exists()).await;
     std::fs::write(&path, "mine").unwrap();
-    let error = gate
-        .listen(&at.parse().unwrap())
-        .await
-        .unwrap_err()
-        .to_string();
+    let error = gate.bind(&at.parse().unwrap()).err().unwrap().to_string();
     assert!(error.contains("no socket"), "{error}");
 }
 
