@@ -6,6 +6,7 @@
 use std::{
     collections::VecDeque,
     io::{BufRead, BufReader},
+    os::unix::fs::PermissionsExt,
     path::Path,
     process::{Child, ChildStderr, Command, Stdio},
     sync::{Arc, Mutex, PoisonError},
@@ -106,6 +107,7 @@ impl Workers {
     ) -> Result<Self, String> {
         let folder = tempfile::Builder::new()
             .prefix("dagrun-")
+            .permissions(std::fs::Permissions::from_mode(0o700))
             .tempdir()
             .map_err(|error| format!("cannot make a folder for a socket: {error}"))?;
         let socket = folder.path().join("s");
