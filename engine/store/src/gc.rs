@@ -98,6 +98,15 @@ pub struct GcRow {
     pub entry: bool,
 }
 
+/// What a store holds beyond a bound, see [`Store::excess`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Excess {
+    /// Bytes of blobs beyond the bound.
+    pub bytes: u64,
+    /// Blobs that no live lease guards, and their sizes; those that were not used for longest first.
+    pub candidates: Vec<(Digest, u64)>,
+}
+
 /// Removals under one lock: users of the store wait for this at most.
 const STEP: usize = 64;
 /// A temporary file is only looked at when it is older than this: it is locked soon after it is made.
@@ -179,6 +188,57 @@ impl Store {
         }
         self.sweep(options, &mut report)?;
         Ok(report)
+    }
+
+    /// Finds what may go from a store that others can fill again: whose entries, if it has any, do not keep blobs.
+    ///
+    /// Blobs younger than `min_age` are no candidates: somebody may just be told of them.
+    ///
+    /// # Errors
+    /// When the store cannot be read.
+    pub fn excess(&self, max_bytes: u64, min_age: Duration) -> Result<Excess, StoreError> {
+        let root = &self.inner.root;
+        let mut guarded = Guarded::default();
+        let uses = {
+            let _lock = self.gc_lock(true)?;
+            guarded.refresh(root)?;
+            LastUses::load(root)?
+        };
+        self.expand(&mut guarded);
+        let blobs = self.list_blobs(&uses)?;
+        let total: u64 = blobs.values().map(|blob| blob.size).sum();
+        let bytes = total.saturating_sub(max_bytes);
+        if bytes == 0 {
+            return Ok(Excess::default());
+        }
+        let now = now_ms();
+        let is_old = |blob: &Blob| u128::from(now.saturating_sub(blob.made)) >= min_age.as_millis();
+        let mut rest: Vec<(u64, Digest, u64)> = blobs
+            .iter()
+            .filter(|(digest, blob)| !guarded.blobs.contains(*digest) && is_old(blob))
+            .map(|(digest, blob)| (blob.used, *digest, blob.size))
+            .collect();
+        rest.sort_unstable();
+        let candidates = rest.into_iter().map(|(_, digest, size)| (digest, size));
+        Ok(Excess {
+            bytes,
+            candidates: candidates.collect(),
+        })
+    }
+
+    /// Removes blobs, those excepted that a live lease guards. Gives what was removed.
+    ///
+    /// # Errors
+    /// When one cannot be removed.
+    pub fn remove_unguarded(&self, blobs: &[Digest]) -> Result<Vec<Digest>, StoreError> {
+        let doomed = blobs.iter().copied().collect();
+        let mut guarded = Guarded::default();
+        let gone = self.remove_blobs(&doomed, &mut guarded, &mut GcReport::default())?;
+        Ok(blobs
+            .iter()
+            .copied()
+            .filter(|blob| gone.contains(blob))
+            .collect())
     }
 
     fn list_blobs(&self, uses: &LastUses) -> Result<FxHashMap<Digest, Blob>, StoreError> {

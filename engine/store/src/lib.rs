@@ -63,7 +63,7 @@ pub use crate::{
     codec::{ActionEntry, MadeBy},
     commit::{CommitReport, Differing},
     error::StoreError,
-    gc::{GcOptions, GcReport, GcRow},
+    gc::{Excess, GcOptions, GcReport, GcRow},
     hashes::{FileError, FileHashes},
     lease::Lease,
     receive::{Incoming, Received},

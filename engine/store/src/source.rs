@@ -127,7 +127,8 @@ impl Store {
         }
     }
 
-    pub(crate) fn has_sources(&self) -> bool {
+    /// Whether what is not here may be had from elsewhere.
+    pub fn has_sources(&self) -> bool {
         !lock(&self.inner.sources).is_empty()
     }
 }

@@ -7,10 +7,11 @@ use std::{
         Arc,
         atomic::{AtomicUsize, Ordering},
     },
+    time::Duration,
 };
 
 use dagrun_model::{Artifact, Digest};
-use dagrun_store::{BlobSource, PutMode, Staging, Store, StoreError, StoreOptions};
+use dagrun_store::{BlobSource, Excess, PutMode, Staging, Store, StoreError, StoreOptions};
 
 /// Another store, as a host of a cluster has one.
 struct Other {
@@ -124,4 +125,38 @@ fn a_store_that_cannot_take_a_blob_says_so_instead_of_losing_it() {
     let error = store.read(&Digest::of(b"large")).unwrap_err();
     assert!(matches!(error, StoreError::DiskFull { .. }), "{error}");
     assert!(!error.is_lost_blob());
+}
+
+/// A store that others can fill again gives up what was not used for longest, and nothing that somebody needs.
+#[test]
+fn what_is_beyond_a_bound_may_go_unless_it_is_needed() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = open(folder.path(), "here");
+    let blobs: Vec<_> = (0..4_u8)
+        .map(|n| store.put_bytes(&[n; 1000]).unwrap())
+        .collect();
+    let lease = store.lease("attempt").unwrap();
+    store.guard(&Artifact::File(blobs[1])).unwrap();
+    assert_eq!(
+        store.excess(4000, Duration::ZERO).unwrap(),
+        Excess::default()
+    );
+    let excess = store.excess(1500, Duration::ZERO).unwrap();
+    assert_eq!((excess.bytes, excess.candidates.len()), (2500, 3));
+    assert!(
+        excess
+            .candidates
+            .iter()
+            .all(|(digest, size)| *size == 1000 && *digest != blobs[1].digest)
+    );
+    let young = store.excess(1500, Duration::from_secs(3600)).unwrap();
+    assert_eq!(young.candidates, []);
+
+    let all: Vec<Digest> = blobs.iter().map(|blob| blob.digest).collect();
+    assert_eq!(store.remove_unguarded(&all[..3]).unwrap(), [all[0], all[2]]);
+    let left = all.iter().map(|digest| store.contains(digest));
+    assert_eq!(left.collect::<Vec<_>>(), [false, true, false, true]);
+    drop(lease);
+    assert_eq!(store.remove_unguarded(&all).unwrap().len(), 4);
+    assert_eq!(store.stat().unwrap().blobs, 0);
 }
