@@ -19,8 +19,10 @@ use dagrun_events::{
     Record,
     journal::{self, End},
 };
-use dagrun_model::{ActionDigest, AttemptId, FailureCause, NodeIx};
-use dagrun_store::{ActionEntry, Differing, Store, StoreError};
+use dagrun_executor_api::Executor;
+use dagrun_model::{ActionDigest, Artifact, AttemptId, Digest, FailureCause, NodeIx};
+use dagrun_store::{ActionEntry, CommitReport, Differing, Store, StoreError};
+use rustc_hash::FxHashSet;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
@@ -206,6 +208,7 @@ impl JournalHandle {
             ran: false,
             behind: None,
             replies,
+            executor: None,
         }))))
     }
 
@@ -247,6 +250,18 @@ impl JournalHandle {
             }
             // A writer that failed has said so by a reply, and takes nothing more.
             Place::Thread(shared, _) => shared.add(batch),
+            Place::Failed(_) => {}
+        }
+    }
+
+    /// Where results come from: blobs that it holds durably need not be in the store.
+    pub(crate) fn results_of(&mut self, executor: Arc<dyn Executor>) {
+        match &mut self.0 {
+            Place::Here(writer) => writer.executor = Some(executor),
+            Place::Thread(shared, _) => {
+                let mut writer = shared.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                writer.executor = Some(executor);
+            }
             Place::Failed(_) => {}
         }
     }
@@ -450,6 +465,7 @@ struct Writer {
     /// Since when records are written and not synced.
     behind: Option<Instant>,
     replies: UnboundedSender<Durable>,
+    executor: Option<Arc<dyn Executor>>,
 }
 
 impl Writer {
@@ -496,7 +512,7 @@ impl Writer {
             .collect();
         let mut differing = Vec::new();
         let mut nodes: Vec<(NodeIx, ActionDigest)> = Vec::new();
-        match self.store.commit(entries) {
+        match self.commit_entries(entries) {
             Ok(report) => {
                 differing = report.differing;
                 nodes = commits.iter().map(|c| (c.node, c.digest)).collect();
@@ -513,7 +529,7 @@ impl Writer {
                     replace: _,
                 } in commits
                 {
-                    match self.store.commit(vec![(digest, entry)]) {
+                    match self.commit_entries(vec![(digest, entry)]) {
                         Ok(report) => {
                             differing.extend(report.differing);
                             nodes.push((node, digest));
@@ -546,12 +562,33 @@ impl Writer {
             .evict(&|action, _| *action == commit.digest)
             .map_err(tell)?;
         let again = vec![(commit.digest, commit.entry)];
-        let report = self.store.commit(again).map_err(tell)?;
+        let report = self.commit_entries(again).map_err(tell)?;
         if report.differing.is_empty() {
             std::mem::swap(&mut found.kept, &mut found.other);
             found.replaced = true;
         }
         Ok(())
+    }
+
+    /// Commits to the store. What is here is made durable here; of the rest, who made it must hold it.
+    fn commit_entries(
+        &self,
+        entries: Vec<(ActionDigest, ActionEntry)>,
+    ) -> Result<CommitReport, StoreError> {
+        let Some(executor) = &self.executor else {
+            return self.store.commit(entries);
+        };
+        // The manifest of a folder may be here and its files not.
+        let outputs = entries.iter().flat_map(|(_, entry)| entry.outputs.values());
+        let trees: FxHashSet<Digest> = outputs
+            .filter_map(|output| match output {
+                Artifact::Tree { digest, .. } => Some(*digest),
+                _ => None,
+            })
+            .collect();
+        self.store.commit_elsewhere(entries, &|blob| {
+            executor.holds(blob) && (trees.contains(blob) || !self.store.contains(blob))
+        })
     }
 
     fn refuse(&self, node: NodeIx, error: StoreError) {

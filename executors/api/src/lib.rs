@@ -7,7 +7,7 @@
 
 pub mod conformance;
 
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, HostIx, Resources, WorkerIx};
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, HostIx, Resources, WorkerIx};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Runs attempts on the workers that it announces.
@@ -33,6 +33,12 @@ pub trait Executor: Send + Sync {
     /// ignored. Told once for each attempt that ended, some time after [`ExecutorEvent::Ended`].
     fn settled(&self, _attempts: &[AttemptId]) {}
 
+    /// Whether a blob of a result is durable on the host where it was made, so that it need not be here; for a tree, with all its
+    /// files. Never blocks. An executor that shares the store of whoever uses it need not do anything.
+    fn holds(&self, _blob: &Digest) -> bool {
+        false
+    }
+
     /// Ends all attempts (KILL) and frees what it holds. Returns when nothing is left running. May block.
     fn shutdown(&self);
 }
@@ -48,6 +54,8 @@ pub enum ExecutorEvent {
     WorkerLost(WorkerIx, String),
     /// The process of an attempt runs.
     Started(AttemptId),
+    /// These blobs were fetched for an attempt: they are on its host too from now on. Told before its end.
+    Fetched(AttemptId, HostIx, Vec<Digest>),
     /// An attempt ended.
     Ended(AttemptId, Box<AttemptResult>),
 }

@@ -3,10 +3,10 @@
 use std::{sync::Arc, time::SystemTime, time::UNIX_EPOCH};
 
 use dagrun_events::{AttemptSummary, NodeOutcome, RunEvent};
-use dagrun_executor_api::ExecutorEvent;
+use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{
-    Action, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec, ContentHasher,
-    FailureCause, InputSource, NodeIx, Outcome, Outputs, Resources, RetryCause, WorkerIx,
+    Action, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec, ContentHasher, Digest,
+    FailureCause, HostIx, InputSource, NodeIx, Outcome, Outputs, Resources, RetryCause, WorkerIx,
 };
 use dagrun_sched::{AttemptEnd, Event, Stop};
 use dagrun_store::{ActionEntry, Differing, MadeBy};
@@ -195,7 +195,26 @@ impl Driver<'_> {
                 }
                 self.queue.push_back(Event::AttemptStarted(attempt));
             }
+            ExecutorEvent::Fetched(attempt, host, blobs) => self.fetched(attempt, host, &blobs),
             ExecutorEvent::Ended(attempt, result) => self.attempt_ended(attempt, *result),
+        }
+    }
+
+    /// What an attempt read is on its host too from now on: others that read it are better off there.
+    fn fetched(&mut self, attempt: AttemptId, host: HostIx, blobs: &[Digest]) {
+        let Some(live) = self.live.get(&attempt) else {
+            return;
+        };
+        let was_fetched = |output: &Artifact| {
+            output
+                .blob_digest()
+                .is_some_and(|blob| blobs.contains(&blob))
+        };
+        for node in self.plan.producers(live.node) {
+            let outputs = self.board.outputs_of(node);
+            if outputs.is_some_and(|outputs| outputs.values().any(was_fetched)) {
+                self.queue.push_back(Event::ReplicaAdded { node, host });
+            }
         }
     }
 
@@ -316,7 +335,7 @@ impl Driver<'_> {
             None => Vec::new(),
         };
         if producers.is_empty() {
-            let gone = |a: &Artifact| a.blob_digest().is_some_and(|d| !self.store.contains(&d));
+            let gone = |a: &Artifact| a.blob_digest().is_some_and(|blob| !self.is_had(&blob));
             producers = needs.into_iter().filter(|node| made(node, &gone)).collect();
         }
         if producers.is_empty() {
@@ -333,6 +352,12 @@ impl Driver<'_> {
         ));
         self.rewound.extend(&producers);
         AttemptEnd::InputsMissing(producers)
+    }
+
+    /// Whether a blob is here, or with a worker as far as is known.
+    fn is_had(&self, blob: &Digest) -> bool {
+        let is_elsewhere = |executor: &Arc<dyn Executor>| executor.holds(blob);
+        self.store.contains(blob) || self.executor.as_ref().is_some_and(is_elsewhere)
     }
 
     /// Hands a success to the journal's thread.

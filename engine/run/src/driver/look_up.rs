@@ -128,8 +128,11 @@ impl Driver<'_> {
     }
 
     /// A hit needs digests only, but an export needs the bytes: find out before the node counts as done.
+    ///
+    /// A store that asks others is asked only when the bytes are laid out: what nobody has then is made again in another round.
     fn export_is_gone(&self, node: NodeIx, outputs: &Outputs) -> bool {
         self.exported_nodes.contains(&node)
+            && !self.store.has_sources()
             && outputs
                 .values()
                 .filter_map(Artifact::blob_digest)

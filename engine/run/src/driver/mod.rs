@@ -744,6 +744,7 @@ impl Driver<'_> {
         match factory(&context) {
             Ok(executor) => {
                 self.journal.begin_thread();
+                self.journal.results_of(Arc::clone(&executor));
                 executor.start(self.executor_sender.clone());
                 self.executor = Some(executor);
             }
