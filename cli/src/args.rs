@@ -434,6 +434,13 @@ pub(crate) struct WorkerArgs {
     /// What it is called; default: the name of the host
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Where others get blobs from it, as HOST:PORT or unix:PATH; default: a free port of the address by which it reaches the
+    /// coordinator
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) blobs: Option<String>,
+    /// How much its cache may hold: what was not used for longest goes, and nothing that is needed; default: no bound
+    #[arg(long, value_name = "SIZE")]
+    pub(crate) cache_size: Option<String>,
     /// How long what runs may take to end once it is told to stop
     #[arg(long, value_name = "DURATION", default_value = "30s")]
     pub(crate) leave_within: String,

@@ -6,11 +6,12 @@ use std::{
 };
 
 use dagrun_cluster::{
-    blobs::{BlobService, WriteLimits},
+    blobs::{CoordinatorBlobs, WriteLimits},
     net::Routes,
     pool::{Config, Pool, RunOptions, WorkerStatus},
     runs::{ClusterService, Refusal, RunsService},
-    security::Address,
+    security::{Address, Connector},
+    worker::host,
 };
 use dagrun_executor_api::Executor;
 use dagrun_model::Resources;
@@ -23,7 +24,7 @@ use dagrun_store::Store;
 
 use crate::{
     args::{Global, ServeArgs},
-    credentials::{gate, security_error},
+    credentials::{connector, gate, security_error},
     error::{CliError, Context, Done},
     load::open_store,
     say,
@@ -53,7 +54,9 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
 
     let mut config = Config::new(env!("CARGO_PKG_VERSION"), epoch);
     config.limits = settings.resources.value.clone();
-    let pool = Arc::new(Pool::start(config, None).doing(|| "start the pool".into())?);
+    let blobs = start_blobs(&store, connector(&args.credentials, &settings)?)?;
+    let pool = Pool::start(config, Some(blobs.witness())).doing(|| "start the pool".into())?;
+    let pool = Arc::new(pool);
     let coordinator = Coordinator::open(
         &state,
         epoch,
@@ -62,14 +65,11 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
         Box::new(PoolWorkers(Arc::clone(&pool))),
     )
     .doing(|| format!("read {}", state.display()))?;
-    let blobs = BlobService::new(store)
-        .with_writes(WriteLimits::default())
-        .with_relay();
     let services = Routes::new(RunsServer::new(RunsService::new(Arc::clone(&coordinator))))
         .add_service(ClusterServer::new(ClusterService::new(Arc::clone(
             &coordinator,
         ))))
-        .add_service(blobs.into_server());
+        .add_service(blobs.service(WriteLimits::default()).into_server());
     pool.serve(bound, services);
     coordinator.resume();
     if !style.quiet {
@@ -81,6 +81,12 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     }
     wait(&coordinator, style)?;
     Ok(0)
+}
+
+/// Knows from now on where workers have blobs, and gets from them what is needed here.
+fn start_blobs(store: &Store, connector: Connector) -> Result<CoordinatorBlobs, CliError> {
+    let host = host::host_id(store.root()).doing(|| "look at the cache".into())?;
+    CoordinatorBlobs::start(store, host, connector).doing(|| "start threads for blobs".into())
 }
 
 /// Waits until it is told to stop: the first signal lets nodes end by TERM, the second kills them.

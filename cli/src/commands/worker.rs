@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use dagrun_cluster::{
+    blobs::{BlobOptions, WorkerBlobs, own_ip},
     message::{Identity, Platform},
     security::Address,
     session::Exit,
@@ -16,7 +17,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::{
     args::{Global, WorkerArgs},
     commands::run::MAX_SLOTS,
-    credentials::{connector, security_error},
+    credentials::{connector, gate, security_error},
     error::{CliError, Context, Done},
     say,
     settings::Settings,
@@ -40,7 +41,15 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
         CliError::environment(format!("the cache does not take results: {error}"))
     })?;
     let executor = local_executor(args, &settings, store.clone())?;
-    let identity = identity(args, &executor, &store)?;
+    let blobs = match args.part_of {
+        // The run that it is part of has the same store.
+        Some(_) => None,
+        None => Some(start_blobs(args, &address, &store, &settings)?),
+    };
+    let mut identity = identity(args, &executor, &store)?;
+    identity.blobs = blobs
+        .as_ref()
+        .map_or_else(String::new, WorkerBlobs::address);
     let who = identity.name.clone();
     let (orders, received) = unbounded_channel();
     handle_signals(orders, leave_within)?;
@@ -48,6 +57,7 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
         address: address.clone(),
         connector: connector(&args.credentials, &settings)?,
         identity,
+        blobs,
         store,
         reach,
         linger: args.part_of.map(|_| LINGER),
@@ -60,6 +70,32 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
     };
     let exit = run(options, executor, received, &notice)?;
     conclude(exit, &address)
+}
+
+/// Serves the blobs of the store, and fetches what it lacks.
+fn start_blobs(
+    args: &WorkerArgs,
+    coordinator: &Address,
+    store: &Store,
+    settings: &Settings,
+) -> Result<WorkerBlobs, CliError> {
+    let listen = match &args.blobs {
+        Some(text) => text.parse().map_err(security_error)?,
+        None => Address::Tcp {
+            host: own_ip(coordinator).to_string(),
+            port: 0,
+        },
+    };
+    let bytes = args.cache_size.as_deref().map(parse_bytes).transpose();
+    let options = BlobOptions {
+        coordinator: coordinator.clone(),
+        listen,
+        host: host_id(store)?,
+        max_bytes: bytes.map_err(CliError::invalid)?,
+    };
+    let gate = gate(&args.credentials, settings)?;
+    let connector = connector(&args.credentials, settings)?;
+    WorkerBlobs::start(store, &gate, connector, options).map_err(security_error)
 }
 
 fn run(
@@ -143,7 +179,7 @@ fn identity(
         version: env!("CARGO_PKG_VERSION").into(),
         platform: Platform::here(),
         name: args.name.clone().unwrap_or_else(host::host_name),
-        host: host::host_id(store.root()).doing(|| "look at the cache".into())?,
+        host: host_id(store)?,
         incarnation: host::incarnation().doing(|| "read /dev/urandom".into())?,
         capacity: info.capacity.clone(),
         labels: pairs("--label", &args.labels)?,
@@ -154,6 +190,10 @@ fn identity(
         boot: host::boot_id(),
         pid: std::process::id(),
     })
+}
+
+fn host_id(store: &Store) -> Result<String, CliError> {
+    host::host_id(store.root()).doing(|| "look at the cache".into())
 }
 
 fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, CliError> {

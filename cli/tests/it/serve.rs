@@ -73,7 +73,7 @@ impl Cluster {
     fn start_worker(&mut self) {
         let number = self.workers.len() + 1;
         let log = std::fs::File::create(self.path(&format!("worker{number}.log"))).unwrap();
-        let mut command = self.command("coordinator");
+        let mut command = self.command(&format!("host{number}"));
         command
             .args(["worker", "--connect", &self.address(), "--slots", "2"])
             .args(["--name", &format!("w{number}")])

@@ -409,7 +409,7 @@ impl<'a> Fetch<'a> {
         let size = fresh.len().div_ceil(SPREAD).clamp(1, BATCH);
         let batches = begun.chunks(1).chain(fresh.chunks(size));
         for batch in batches {
-            let mut patience = self.inner.options.stall;
+            let mut relay = false;
             let mut partial = None;
             for digest in batch {
                 let Some(job) = self.jobs.get_mut(digest) else {
@@ -419,7 +419,7 @@ impl<'a> Fetch<'a> {
                 let fits = |partial: &Partial| !job.alone || partial.is_of(peer);
                 partial = begun.filter(fits).or(partial);
                 if job.stage == Stage::Coordinator {
-                    patience = self.inner.options.relay;
+                    relay = true;
                 }
             }
             if partial.is_some() {
@@ -429,7 +429,11 @@ impl<'a> Fetch<'a> {
                 peer: peer.clone(),
                 blobs: batch.to_vec(),
                 partial,
-                patience,
+                patience: match relay {
+                    true => self.inner.options.relay,
+                    false => self.inner.options.stall,
+                },
+                relay,
             };
             let (inner, store) = (self.inner, self.store);
             running.push(Box::pin(async move {

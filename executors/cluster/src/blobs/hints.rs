@@ -1,10 +1,6 @@
 //! Where blobs may be had: what a worker was told, and whom it asks when that is not enough.
 
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::{collections::VecDeque, sync::Mutex, time::Duration};
 
 use dagrun_model::Digest;
 use dagrun_proto::v1::FindBlobs;
@@ -101,6 +97,10 @@ impl Whereabouts for Hints {
         let others = digests.iter().map(|digest| {
             let mut holders: Vec<Peer> = holders(digest);
             holders.retain(|holder| !own.contains(holder));
+            if holders.is_empty() {
+                // It names nobody for what it has itself.
+                holders.extend(self.coordinator.clone());
+            }
             holders
         });
         others.collect()
@@ -165,48 +165,4 @@ pub(crate) async fn find_among(
         holders.entry(digest).or_default().extend(more);
     }
     holders.into_iter().collect()
-}
-
-/// The coordinator's own knowledge for its fetcher: a directory by a closure, and everybody for all else.
-pub struct Everybody<K, A> {
-    peers: Peers,
-    known: K,
-    all: A,
-}
-
-impl<K, A> Everybody<K, A>
-where
-    K: Fn(&[Digest]) -> Vec<Vec<Peer>> + Send + Sync,
-    A: Fn() -> Vec<Peer> + Send + Sync,
-{
-    /// `known` says who has blobs; `all` who may be asked for others.
-    pub fn new(peers: Peers, known: K, all: A) -> Arc<Self> {
-        Arc::new(Self { peers, known, all })
-    }
-}
-
-impl<K, A> std::fmt::Debug for Everybody<K, A> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Everybody").finish_non_exhaustive()
-    }
-}
-
-impl<K, A> Whereabouts for Everybody<K, A>
-where
-    K: Fn(&[Digest]) -> Vec<Vec<Peer>> + Send + Sync,
-    A: Fn() -> Vec<Peer> + Send + Sync,
-{
-    fn known(&self, digests: &[Digest]) -> Vec<Vec<Peer>> {
-        (self.known)(digests)
-    }
-
-    fn search<'a>(&'a self, digests: &'a [Digest]) -> BoxFuture<'a, Vec<(Digest, Vec<Peer>)>> {
-        Box::pin(async move {
-            let mut found = Vec::new();
-            for part in digests.chunks(MOST_IN_REQUEST) {
-                found.extend(find_among(&self.peers, (self.all)(), part).await);
-            }
-            found
-        })
-    }
 }

@@ -2,6 +2,7 @@
 
 use dagrun_model::{AttemptResult, Digest, Outcome};
 use dagrun_store::{Received, Store, StoreError};
+use prost::bytes::Bytes;
 
 /// The largest blob that rides along, in bytes.
 const LARGEST: u64 = 64 << 10;
@@ -9,7 +10,7 @@ const LARGEST: u64 = 64 << 10;
 const ALL: u64 = 256 << 10;
 
 /// Blobs with their bytes.
-pub type Inlined = Vec<(Digest, Vec<u8>)>;
+pub type Inlined = Vec<(Digest, Bytes)>;
 
 /// The small blobs of a result: logs, outputs, manifests of folders; the smallest first, as many as there is room for.
 pub fn small_blobs(store: &Store, result: &AttemptResult) -> Inlined {
@@ -29,7 +30,7 @@ pub fn small_blobs(store: &Store, result: &AttemptResult) -> Inlined {
         // What was damaged or removed just now is no reason to fail a success.
         if let Ok(bytes) = store.read(&digest) {
             left -= size;
-            blobs.push((digest, bytes));
+            blobs.push((digest, bytes.into()));
         }
     }
     blobs
@@ -110,7 +111,7 @@ mod tests {
         let mut blobs = small_blobs(&worker, &result);
         let sizes: Vec<usize> = blobs.iter().map(|(_, bytes)| bytes.len()).collect();
         assert_eq!(sizes, [4, 60_000, 60_000, 60_000, 60_000]);
-        blobs[1].1[0] ^= 1;
+        blobs[1].1 = vec![7; 60_000].into();
         let kept = take_blobs(&coordinator, blobs.iter().map(|(d, b)| (d, &b[..]))).unwrap();
         assert_eq!(kept, 4);
         assert!(!coordinator.contains(&blobs[1].0));

@@ -1,7 +1,8 @@
 //! Blobs between hosts: who has them, how they are served, how they are had.
 //!
 //! Owns: the `Blobs` service over a store ([`BlobService`]), what brings blobs from others into a store ([`Fetcher`]), the
-//! coordinator's knowledge of replicas ([`Directory`]), and the small blobs that ride along with results ([`small_blobs`]).
+//! coordinator's knowledge of replicas ([`Replicas`]), a worker's end of it all ([`WorkerBlobs`]), and the small blobs that ride
+//! along with results ([`small_blobs`]).
 //! Knows nothing of attempts, schedulers or leases, and of connections only that a
 //! [`Connector`](crate::security::Connector) makes them.
 //!
@@ -10,7 +11,9 @@
 
 mod assemble;
 mod chunks;
+mod coordinator;
 mod directory;
+mod evict;
 mod extras;
 mod fetch;
 mod flights;
@@ -19,9 +22,11 @@ mod inline;
 mod pace;
 mod peers;
 mod read;
+mod replicas;
 mod service;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
+mod worker;
 
 use std::{
     hash::BuildHasher,
@@ -34,13 +39,16 @@ use rustc_hash::FxBuildHasher;
 use tonic::Status;
 
 pub use self::{
+    coordinator::CoordinatorBlobs,
     directory::{Directory, HostNumber, RunNumber},
     extras::Extras,
     fetch::{FetchOptions, FetchStats, Fetcher},
-    hints::{Everybody, Hints, Whereabouts},
+    hints::{Hints, Whereabouts},
     inline::{Inlined, small_blobs, take_blobs},
     peers::{Peer, Peers},
+    replicas::Replicas,
     service::{BlobService, Places, WriteLimits},
+    worker::{BlobOptions, WorkerBlobs, own_ip},
 };
 
 /// The largest piece of a blob in one message, in bytes.

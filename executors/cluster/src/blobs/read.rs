@@ -42,6 +42,8 @@ pub(super) struct Order {
     pub(super) partial: Option<Partial>,
     /// How long the peer may say nothing.
     pub(super) patience: Duration,
+    /// The peer is to get what it has not.
+    pub(super) relay: bool,
 }
 
 /// Bytes of a blob whose end has not come.
@@ -132,6 +134,7 @@ pub(super) async fn read(inner: &Arc<Inner>, store: &Store, order: Order) -> Rea
         blobs,
         partial,
         patience,
+        relay,
     } = order;
     let mut end = ReadEnd::new(&peer, &blobs);
     let known = match inner.peers.get(&peer) {
@@ -156,7 +159,7 @@ pub(super) async fn read(inner: &Arc<Inner>, store: &Store, order: Order) -> Rea
     };
     let offset = incoming.as_ref().map_or(0, Incoming::size);
     from.retain(|_| offset > 0);
-    let request = request(&blobs, offset);
+    let request = request(&blobs, offset, relay);
     let (sender, receiver) = mpsc::channel(AHEAD);
     let sinking = {
         let store = store.clone();
@@ -185,7 +188,7 @@ pub(super) async fn read(inner: &Arc<Inner>, store: &Store, order: Order) -> Rea
     end
 }
 
-fn request(blobs: &[Digest], offset: u64) -> ReadBlobs {
+fn request(blobs: &[Digest], offset: u64, relay: bool) -> ReadBlobs {
     let blobs = blobs.iter().enumerate().map(|(at, digest)| ReadBlob {
         digest: wire(digest),
         offset: if at == 0 { offset } else { 0 },
@@ -193,6 +196,7 @@ fn request(blobs: &[Digest], offset: u64) -> ReadBlobs {
     ReadBlobs {
         blobs: blobs.collect(),
         zstd: true,
+        relay,
     }
 }
 

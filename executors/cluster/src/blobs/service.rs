@@ -152,7 +152,8 @@ impl Blobs for BlobService {
             .iter()
             .map(|blob| Ok((digest_of(&blob.digest)?, blob.offset)))
             .collect::<Result<VecDeque<_>, Status>>()?;
-        let cursor = Cursor::new(self.shelf.clone(), wanted, request.zstd).relaying(self.relay);
+        let cursor = Cursor::new(self.shelf.clone(), wanted, request.zstd)
+            .relaying(self.relay && request.relay);
         let (sender, receiver) = mpsc::channel(AHEAD);
         tokio::spawn(send(cursor, self.reads.clone(), sender));
         let steps = ReceiverStream::new(receiver);

@@ -19,7 +19,7 @@ use super::{
     service::{Outbox, Word},
 };
 use crate::{
-    message::{Identity, ToWorker},
+    message::{Ended, Identity, ToWorker},
     wire,
 };
 
@@ -50,6 +50,7 @@ pub(super) struct Actor {
     listeners: Vec<mpsc::Receiver<Word>>,
     conns: FxHashMap<ConnIx, Outbox>,
     runs: FxHashMap<RunIx, mpsc::UnboundedSender<ExecutorEvent>>,
+    ids: FxHashMap<RunIx, Arc<str>>,
     closing: FxHashMap<RunIx, std::sync::mpsc::Sender<()>>,
     workers: BTreeMap<WorkerIx, (HostIx, Arc<Identity>)>,
     count: watch::Sender<usize>,
@@ -72,6 +73,7 @@ impl Actor {
             listeners: Vec::new(),
             conns: FxHashMap::default(),
             runs: FxHashMap::default(),
+            ids: FxHashMap::default(),
             closing: FxHashMap::default(),
             workers: BTreeMap::new(),
             count,
@@ -119,6 +121,7 @@ impl Actor {
             Input::Event(event) => self.tell(event),
             Input::OpenRun(run, id, priority, events) => {
                 self.runs.insert(run, events);
+                self.ids.insert(run, id.clone());
                 self.tell(Event::RunOpened { run, id, priority });
             }
             Input::CloseRun(run, done) => {
@@ -167,7 +170,7 @@ impl Actor {
 
     fn execute(&mut self, effect: Effect) {
         match effect {
-            Effect::Send(conn, message) => self.send(conn, &message),
+            Effect::Send(conn, message) => self.send(conn, self.with_sources(conn, message)),
             Effect::Close(conn, why) => {
                 tracing::info!(?conn, why, "a connection is closed");
                 self.conns.remove(&conn);
@@ -178,16 +181,14 @@ impl Actor {
                     let _ = run.send(event);
                 }
             }
-            Effect::Landed(worker, result, extra) => {
-                if let (Some(witness), Some((host, _))) = (&self.witness, self.workers.get(&worker))
-                {
-                    witness.landed(*host, &result, &extra);
-                }
-            }
+            Effect::Landed(worker, run, ended) => self.landed(worker, run, &ended),
             Effect::Joined(worker, host, identity) => self.joined(worker, host, identity),
             Effect::Gone(worker, host) => self.gone(worker, host),
             Effect::RunOver(run) => {
                 self.runs.remove(&run);
+                if let (Some(id), Some(witness)) = (self.ids.remove(&run), &self.witness) {
+                    witness.run_ended(&id);
+                }
                 if let Some(done) = self.closing.remove(&run) {
                     let _ = done.send(());
                 }
@@ -195,11 +196,42 @@ impl Actor {
         }
     }
 
-    fn send(&mut self, conn: ConnIx, message: &ToWorker) {
+    /// Says of attempts where their inputs may be had.
+    fn with_sources(&self, conn: ConnIx, mut message: ToWorker) -> ToWorker {
+        let worker = self
+            .core
+            .worker_at(conn)
+            .and_then(|worker| self.workers.get(&worker));
+        if let (ToWorker::Start(starts), Some(witness), Some((host, _))) =
+            (&mut message, &self.witness, worker)
+        {
+            for start in starts {
+                start.sources = witness.sources(*host, &start.attempt.run, &start.spec);
+            }
+        }
+        message
+    }
+
+    fn landed(&self, worker: WorkerIx, run: RunIx, ended: &Ended) {
+        let Some((host, _)) = self.workers.get(&worker) else {
+            return;
+        };
+        if let Some(witness) = &self.witness {
+            witness.landed(*host, ended);
+        }
+        if let Some(run) = self.runs.get(&run)
+            && !ended.extra.fetched.is_empty()
+        {
+            let blobs = ended.extra.fetched.clone();
+            let _ = run.send(ExecutorEvent::Fetched(ended.attempt.attempt, *host, blobs));
+        }
+    }
+
+    fn send(&mut self, conn: ConnIx, message: ToWorker) {
         let Some(outbox) = self.conns.get(&conn) else {
             return;
         };
-        let message = wire::encode_to_worker(message);
+        let message = wire::encode_to_worker(&message);
         if outbox.messages.try_send(Ok(message)).is_err() {
             self.conns.remove(&conn);
             self.tell(Event::Closed(conn, "it does not read".into()));

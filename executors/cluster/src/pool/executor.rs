@@ -8,12 +8,12 @@ use std::{
 };
 
 use dagrun_executor_api::{Executor, ExecutorEvent};
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, WorkerIx};
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, WorkerIx};
 use dagrun_store::Store;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
-    Event, RunIx,
+    Event, RunIx, Witness,
     actor::Input,
     inputs::{Inputs, Ready},
 };
@@ -40,6 +40,7 @@ pub struct RunExecutor {
     id: Arc<str>,
     priority: i32,
     inbox: UnboundedSender<Input>,
+    witness: Option<Arc<dyn Witness>>,
     events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>>,
     inputs: Inputs,
 }
@@ -51,7 +52,12 @@ impl fmt::Debug for RunExecutor {
 }
 
 impl RunExecutor {
-    pub(super) fn new(run: RunIx, options: RunOptions, inbox: UnboundedSender<Input>) -> Self {
+    pub(super) fn new(
+        run: RunIx,
+        options: RunOptions,
+        inbox: UnboundedSender<Input>,
+        witness: Option<Arc<dyn Witness>>,
+    ) -> Self {
         let events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>> = Arc::default();
         let ready = {
             let (inbox, events) = (inbox.clone(), events.clone());
@@ -72,6 +78,7 @@ impl RunExecutor {
             id: options.id.into(),
             priority: options.priority,
             inbox,
+            witness,
             events,
             inputs: Inputs::new(options.project, options.store, Box::new(ready)),
         }
@@ -116,6 +123,12 @@ impl Executor for RunExecutor {
 
     fn settled(&self, attempts: &[AttemptId]) {
         self.tell(Event::Settled(self.run, attempts.to_vec()));
+    }
+
+    fn holds(&self, blob: &Digest) -> bool {
+        self.witness
+            .as_ref()
+            .is_some_and(|witness| witness.holds(blob))
     }
 
     fn shutdown(&self) {

@@ -10,7 +10,7 @@ mod inputs;
 mod service;
 
 use std::{
-    io,
+    fmt, io,
     sync::{
         Arc,
         atomic::{AtomicU32, AtomicU64, Ordering},
@@ -19,7 +19,7 @@ use std::{
     time::Duration,
 };
 
-use dagrun_model::{HostIx, WorkerIx};
+use dagrun_model::{AttemptSpec, Digest, HostIx, WorkerIx};
 use dagrun_proto::v1::workers_server::WorkersServer;
 use tokio::{
     runtime::Handle,
@@ -27,7 +27,7 @@ use tokio::{
 };
 
 use crate::{
-    message::{Extra, Identity},
+    message::{Ended, Identity},
     net::Routes,
     security::{Bound, MESSAGE},
 };
@@ -49,8 +49,19 @@ pub trait Witness: Send + Sync {
     fn joined(&self, host: HostIx, worker: &Identity);
     /// A worker is gone.
     fn gone(&self, host: HostIx, worker: &Identity);
-    /// A result came in from a worker: its blobs, and those fetched for it, are on that host. Told before the run hears of it.
-    fn landed(&self, host: HostIx, result: &dagrun_model::AttemptResult, extra: &Extra);
+    /// An attempt ended on a host: its blobs, and those fetched for it, are there. Told before the run hears of it.
+    fn landed(&self, host: HostIx, ended: &Ended);
+    /// Where a host may have the inputs of an attempt of a run from. Asked when the attempt is sent there.
+    fn sources(
+        &self,
+        host: HostIx,
+        run: &Arc<str>,
+        spec: &AttemptSpec,
+    ) -> Vec<(Digest, Vec<Arc<str>>)>;
+    /// Whether a blob is durable on a host; for a tree, with all its files.
+    fn holds(&self, digest: &Digest) -> bool;
+    /// A run is over.
+    fn run_ended(&self, run: &str);
 }
 
 /// A coordinator's workers. Dropping it closes all connections and ends its thread.
@@ -64,11 +75,18 @@ pub struct Pool {
 }
 
 /// What handles to a pool have in common.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 struct Shared {
+    witness: Option<Arc<dyn Witness>>,
     inbox: mpsc::UnboundedSender<Input>,
     next_run: Arc<AtomicU32>,
     workers: watch::Receiver<usize>,
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
 }
 
 impl Pool {
@@ -84,7 +102,7 @@ impl Pool {
         let (inbox, commands) = mpsc::unbounded_channel();
         let (count, workers) = watch::channel(0);
         let (stop, mut stopped) = mpsc::channel::<()>(1);
-        let actor = Actor::new(config, witness, count, commands);
+        let actor = Actor::new(config, witness.clone(), count, commands);
         let thread = std::thread::Builder::new()
             .name("dagrun-pool".into())
             .spawn(move || {
@@ -99,6 +117,7 @@ impl Pool {
             })?;
         Ok(Self {
             shared: Shared {
+                witness,
                 inbox,
                 next_run: Arc::default(),
                 workers,
@@ -125,7 +144,8 @@ impl Pool {
     /// An executor for a run, by which it sees all workers.
     pub fn executor(&self, options: RunOptions) -> Arc<RunExecutor> {
         let run = RunIx(self.shared.next_run.fetch_add(1, Ordering::Relaxed));
-        Arc::new(RunExecutor::new(run, options, self.shared.inbox.clone()))
+        let Shared { inbox, witness, .. } = self.shared.clone();
+        Arc::new(RunExecutor::new(run, options, inbox, witness))
     }
 
     /// The runtime of the pool, for services that go with it. It has one thread: nothing on it may block.

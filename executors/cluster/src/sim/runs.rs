@@ -211,6 +211,8 @@ impl Run {
                     false => Ok(Next::Nothing),
                 }
             }
+            // Blobs are outside of both state machines.
+            ExecutorEvent::Fetched(id, ..) => self.open(id).map(|_| Next::Nothing),
             ExecutorEvent::Ended(id, result) => self.ended(id, &result, made_by),
         }
     }

@@ -12,20 +12,19 @@ use std::{
 };
 
 use dagrun_executor_api::{Executor, ExecutorEvent};
-use dagrun_model::{
-    Action, Artifact, AttemptId, AttemptResult, AttemptSpec, InputSource, WorkerIx,
-};
+use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, InputSource, WorkerIx};
 use dagrun_store::Store;
 use tokio::sync::mpsc;
 
 use crate::{
+    blobs::WorkerBlobs,
     message::{Extra, Identity, StartAttempt},
     pool::ConnIx,
     security::{Address, Connector},
     session::{Config, Core, Effect, Event, Exit, Link},
 };
 use connection::{Connection, Word};
-use sync::Syncer;
+use sync::{Results, Syncer};
 
 /// What is taken at once, so that one message tells it all.
 const BATCH: usize = 256;
@@ -45,6 +44,8 @@ pub struct WorkerOptions {
     pub identity: Identity,
     /// Its host's store, which its executor uses too.
     pub store: Store,
+    /// How blobs come and go; `None` where it shares the coordinator's store.
+    pub blobs: Option<WorkerBlobs>,
     /// How long it tries to reach a coordinator that it has never reached.
     pub reach: Duration,
     /// How long it tries to reach one that it had reached; `None` for as long as it lives.
@@ -102,7 +103,8 @@ struct Worker<'a> {
     words: mpsc::Sender<(ConnIx, Word)>,
     heard: mpsc::Receiver<(ConnIx, Word)>,
     syncer: Syncer,
-    synced: mpsc::UnboundedReceiver<Vec<(AttemptId, AttemptResult)>>,
+    synced: mpsc::UnboundedReceiver<Results>,
+    blobs: Option<Arc<WorkerBlobs>>,
     notices: &'a dyn Fn(Notice),
     was_up: bool,
     last_words: String,
@@ -133,6 +135,7 @@ impl<'a> Worker<'a> {
         local.start(sender);
         let (words, heard) = mpsc::channel(BATCH);
         let (done, synced) = mpsc::unbounded_channel();
+        let blobs = options.blobs.map(Arc::new);
         Ok(Self {
             core,
             clock: Instant::now(),
@@ -144,8 +147,9 @@ impl<'a> Worker<'a> {
             connection: None,
             words,
             heard,
-            syncer: Syncer::start(options.store, done)?,
+            syncer: Syncer::start(options.store, blobs.clone(), done)?,
             synced,
+            blobs,
             notices,
             was_up: false,
             last_words: String::new(),
@@ -176,7 +180,7 @@ impl<'a> Worker<'a> {
                 },
                 Some((conn, word)) = self.heard.recv() => self.hear(conn, word),
                 Some(event) = self.events.recv() => self.take_events(event),
-                Some(results) = self.synced.recv() => self.take_synced(results),
+                Some(results) = self.synced.recv() => self.tell(Event::Ended(results)),
                 () = tokio::time::sleep(tick) => {}
             }
             self.tell(Event::Tick);
@@ -225,15 +229,21 @@ impl<'a> Worker<'a> {
                 None => break,
                 Some(ExecutorEvent::Started(id)) => started.push(id),
                 Some(ExecutorEvent::Ended(id, result)) if sync::has_blobs(&result) => {
-                    to_sync.push((id, *result));
+                    to_sync.push((id, *result, Extra::default()));
                 }
                 Some(ExecutorEvent::Ended(id, result)) => {
-                    ended.push((id, *result, Extra::default()));
+                    let blobs = self.blobs.as_ref();
+                    let extra = blobs.map(|blobs| blobs.extra(id, &result));
+                    ended.push((id, *result, extra.unwrap_or_default()));
                 }
                 Some(ExecutorEvent::WorkerLost(_, why)) => {
                     self.tell(Event::Leave(Duration::ZERO, why));
                 }
-                Some(ExecutorEvent::WorkerJoined(_) | ExecutorEvent::WorkerDraining(_)) => {}
+                Some(
+                    ExecutorEvent::WorkerJoined(_)
+                    | ExecutorEvent::WorkerDraining(_)
+                    | ExecutorEvent::Fetched(..),
+                ) => {}
             }
             next = self.events.try_recv().ok();
         }
@@ -246,12 +256,6 @@ impl<'a> Worker<'a> {
         if !to_sync.is_empty() {
             self.syncer.sync(to_sync);
         }
-    }
-
-    fn take_synced(&mut self, results: Vec<(AttemptId, AttemptResult)>) {
-        let ended = results.into_iter();
-        let ended = ended.map(|(id, result)| (id, result, Extra::default()));
-        self.tell(Event::Ended(ended.collect()));
     }
 
     fn carry_out(&mut self) {
@@ -283,6 +287,9 @@ impl<'a> Worker<'a> {
                 }
             }
             Effect::Submit(starts, locals) => {
+                if let Some(blobs) = &self.blobs {
+                    blobs.told(starts.iter().zip(locals.iter().copied()));
+                }
                 let specs = starts.into_iter().zip(locals).map(localised);
                 self.local.submit(WorkerIx(0), specs.collect());
             }

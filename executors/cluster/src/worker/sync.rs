@@ -4,15 +4,20 @@
 
 use std::{
     io,
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::{
+        Arc,
+        mpsc::{Receiver, Sender, channel},
+    },
 };
 
 use dagrun_model::{AttemptId, AttemptResult, FailureCause, LogRef, Outcome, Outputs};
 use dagrun_store::{Store, StoreError};
 use tokio::sync::mpsc::UnboundedSender;
 
-/// Results of attempts.
-type Results = Vec<(AttemptId, AttemptResult)>;
+use crate::{blobs::WorkerBlobs, message::Extra};
+
+/// Results of attempts, with what goes along with them.
+pub(super) type Results = Vec<(AttemptId, AttemptResult, Extra)>;
 
 /// Whether a result counts only once its blobs are durable.
 pub(super) fn has_blobs(result: &AttemptResult) -> bool {
@@ -30,11 +35,15 @@ pub(super) struct Syncer {
 }
 
 impl Syncer {
-    pub(super) fn start(store: Store, done: UnboundedSender<Results>) -> io::Result<Self> {
+    pub(super) fn start(
+        store: Store,
+        blobs: Option<Arc<WorkerBlobs>>,
+        done: UnboundedSender<Results>,
+    ) -> io::Result<Self> {
         let (results, waiting) = channel();
         std::thread::Builder::new()
             .name("dagrun-sync".into())
-            .spawn(move || work(&store, &waiting, &done))?;
+            .spawn(move || work(&store, blobs.as_deref(), &waiting, &done))?;
         Ok(Self { results })
     }
 
@@ -45,10 +54,20 @@ impl Syncer {
     }
 }
 
-fn work(store: &Store, waiting: &Receiver<Results>, done: &UnboundedSender<Results>) {
+fn work(
+    store: &Store,
+    blobs: Option<&WorkerBlobs>,
+    waiting: &Receiver<Results>,
+    done: &UnboundedSender<Results>,
+) {
     while let Ok(mut results) = waiting.recv() {
         results.extend(waiting.try_iter().flatten());
         sync_all(store, &mut results);
+        if let Some(blobs) = blobs {
+            for (id, result, extra) in &mut results {
+                *extra = blobs.extra(*id, result);
+            }
+        }
         if done.send(results).is_err() {
             return;
         }
@@ -63,7 +82,7 @@ fn sync_all(store: &Store, results: &mut Results) {
             return;
         }
     }
-    for (_, result) in results {
+    for (_, result, _) in results {
         if let Err(error) = sync_one(store, result) {
             result.outcome = Outcome::Failed(failure(&error));
         }
@@ -73,7 +92,7 @@ fn sync_all(store: &Store, results: &mut Results) {
 fn together(results: &Results) -> (Outputs, Vec<&LogRef>) {
     let mut outputs = Outputs::new();
     let mut logs = Vec::new();
-    for (id, result) in results {
+    for (id, result, _) in results {
         if let Outcome::Succeeded(own) = &result.outcome {
             let own = own
                 .iter()

@@ -314,6 +314,9 @@ pub struct ReadBlobs {
     /// The reader understands zstd.
     #[prost(bool, tag = "2")]
     pub zstd: bool,
+    /// Of a coordinator: get what is not here from elsewhere first. Asked last, for hosts that the reader cannot reach.
+    #[prost(bool, tag = "3")]
+    pub relay: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ReadBlob {

@@ -28,13 +28,13 @@ use crate::{
 };
 
 /// A runtime, and a folder for stores.
-pub(super) struct World {
-    pub(super) runtime: Runtime,
+pub(crate) struct World {
+    pub(crate) runtime: Runtime,
     folder: tempfile::TempDir,
 }
 
 impl World {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         Self {
             runtime: runtime.worker_threads(2).enable_all().build().unwrap(),
@@ -42,16 +42,16 @@ impl World {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    pub(super) fn store(&self, name: &str) -> Store {
+    pub(crate) fn store(&self, name: &str) -> Store {
         Store::open(&self.path().join(name), StoreOptions::default()).unwrap()
     }
 
     /// Serves blobs until the world ends.
-    pub(super) fn serve(&self, service: impl Blobs) -> SocketAddr {
+    pub(crate) fn serve(&self, service: impl Blobs) -> SocketAddr {
         let listener = self
             .runtime
             .block_on(TcpListener::bind("127.0.0.1:0"))
@@ -64,21 +64,21 @@ impl World {
         address
     }
 
-    pub(super) fn serve_store(&self, store: &Store) -> Peer {
+    pub(crate) fn serve_store(&self, store: &Store) -> Peer {
         peer(self.serve(BlobService::new(store.clone())))
     }
 
-    pub(super) fn peers(&self, coordinator: Option<Peer>) -> Peers {
+    pub(crate) fn peers(&self, coordinator: Option<Peer>) -> Peers {
         Peers::new(Connector::open(None, None).unwrap(), coordinator)
     }
 
     /// A fetcher that knows nothing yet.
-    pub(super) fn fetcher(&self, coordinator: Option<Peer>) -> (Fetcher, Arc<Hints>) {
+    pub(crate) fn fetcher(&self, coordinator: Option<Peer>) -> (Fetcher, Arc<Hints>) {
         self.impatient(coordinator, Duration::from_secs(20))
     }
 
     /// One that gives up peers which say nothing for so long.
-    pub(super) fn impatient(
+    pub(crate) fn impatient(
         &self,
         coordinator: Option<Peer>,
         stall: Duration,
@@ -94,17 +94,17 @@ impl World {
         (fetcher, hints)
     }
 
-    pub(super) fn bring(&self, fetcher: &Fetcher, store: &Store, blobs: &[Digest]) {
+    pub(crate) fn bring(&self, fetcher: &Fetcher, store: &Store, blobs: &[Digest]) {
         self.runtime.block_on(fetcher.bring(store, blobs)).unwrap();
     }
 }
 
-pub(super) fn peer(address: SocketAddr) -> Peer {
+pub(crate) fn peer(address: SocketAddr) -> Peer {
     address.to_string().into()
 }
 
 /// Bytes that do not compress, different for each seed.
-pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
+pub(crate) fn noise(seed: u64, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
     let key = blake3::hash(&seed.to_le_bytes());
     blake3::Hasher::new_keyed(key.as_bytes())
@@ -114,7 +114,7 @@ pub(super) fn noise(seed: u64, length: usize) -> Vec<u8> {
 }
 
 /// No temporary file is left anywhere in a store.
-pub(super) fn assert_clean(store: &Store) {
+pub(crate) fn assert_clean(store: &Store) {
     let mut folders = vec![store.root().to_path_buf()];
     while let Some(folder) = folders.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
@@ -130,10 +130,10 @@ pub(super) fn assert_clean(store: &Store) {
 }
 
 /// What a peer does with the chunk of this number of the request of that number.
-pub(super) type Rule = dyn Fn(usize, usize, BlobChunk) -> Mischief + Send + Sync;
+pub(crate) type Rule = dyn Fn(usize, usize, BlobChunk) -> Mischief + Send + Sync;
 
 /// What a peer does with a chunk.
-pub(super) enum Mischief {
+pub(crate) enum Mischief {
     Send(BlobChunk),
     /// Ends the stream with an error.
     Break,
@@ -145,21 +145,21 @@ pub(super) enum Mischief {
 
 /// A peer whose chunks go through a rule. Counts what it sends.
 #[derive(Clone)]
-pub(super) struct Bad {
+pub(crate) struct Bad {
     service: BlobService,
     rule: Arc<Rule>,
-    pub(super) counts: Arc<Counts>,
+    pub(crate) counts: Arc<Counts>,
 }
 
 #[derive(Default)]
-pub(super) struct Counts {
-    pub(super) requests: AtomicUsize,
-    pub(super) bytes: AtomicU64,
-    pub(super) blobs: AtomicU64,
+pub(crate) struct Counts {
+    pub(crate) requests: AtomicUsize,
+    pub(crate) bytes: AtomicU64,
+    pub(crate) blobs: AtomicU64,
 }
 
 impl Bad {
-    pub(super) fn new(
+    pub(crate) fn new(
         store: &Store,
         rule: impl Fn(usize, usize, BlobChunk) -> Mischief + Send + Sync + 'static,
     ) -> Self {
@@ -171,7 +171,7 @@ impl Bad {
     }
 
     /// One that behaves, and is watched.
-    pub(super) fn counted(store: &Store) -> Self {
+    pub(crate) fn counted(store: &Store) -> Self {
         Self::new(store, |_, _, chunk| Mischief::Send(chunk))
     }
 }

@@ -14,7 +14,13 @@ fn read(world: &World, from: &Peer, blobs: Vec<ReadBlob>) -> Vec<Result<BlobChun
     let peers = world.peers(None);
     world.runtime.block_on(async {
         let mut client = peers.get(from).unwrap().client();
-        match client.read(ReadBlobs { blobs, zstd: false }).await {
+        match client
+            .read(ReadBlobs {
+                blobs,
+                ..ReadBlobs::default()
+            })
+            .await
+        {
             Ok(answer) => answer.into_inner().collect().await,
             Err(status) => vec![Err(status)],
         }

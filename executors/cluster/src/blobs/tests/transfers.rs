@@ -103,7 +103,7 @@ fn ten_thousand_small_blobs_come_in_one_request() {
                 offset: 0,
             })
             .collect(),
-        zstd: true,
+        ..ReadBlobs::default()
     };
     let peers = world.peers(None);
     let arrived = world.runtime.block_on(async {

@@ -180,10 +180,9 @@ impl Core {
         self.forget(run, id);
         let known = self.runs.get_mut(&run).expect("it is in the index");
         known.unsettled.insert(id, worker);
-        if matches!(ended.result.outcome, Outcome::Succeeded(_)) {
-            effects.push(Effect::Landed(worker, ended.result.clone(), ended.extra));
-        }
-        effects.push(end_of(run, id, ended.result));
+        let result = ended.result.clone();
+        effects.push(Effect::Landed(worker, run, Box::new(ended)));
+        effects.push(end_of(run, id, result));
         self.after_end(run, effects);
         None
     }

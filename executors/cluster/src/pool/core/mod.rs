@@ -16,11 +16,11 @@ mod status;
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dagrun_executor_api::ExecutorEvent;
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, HostIx, WorkerIx};
+use dagrun_model::{AttemptId, AttemptSpec, HostIx, WorkerIx};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    message::{Extra, FromWorker, Identity, Incarnation, Platform, ToWorker},
+    message::{Ended, FromWorker, Identity, Incarnation, Platform, ToWorker},
     mutant::{Mutant, Mutants},
 };
 use state::{Conn, Run, Worker};
@@ -114,8 +114,8 @@ pub enum Effect {
     Close(ConnIx, String),
     /// Tell a run.
     Tell(RunIx, ExecutorEvent),
-    /// A result came in: its blobs are on the worker's host.
-    Landed(WorkerIx, Arc<AttemptResult>, Arc<Extra>),
+    /// An attempt of a run ended on a worker: its blobs, and those that were fetched for it, are on the worker's host.
+    Landed(WorkerIx, RunIx, Box<Ended>),
     /// A worker is there.
     Joined(WorkerIx, HostIx, Arc<Identity>),
     /// A worker is gone.
@@ -171,6 +171,14 @@ impl Core {
         Self {
             mutants: Mutants::of(mutant),
             ..Self::new(config)
+        }
+    }
+
+    /// Whose connection it is.
+    pub fn worker_at(&self, conn: ConnIx) -> Option<WorkerIx> {
+        match self.conns.get(&conn) {
+            Some(Conn::Of(worker)) => Some(*worker),
+            _ => None,
         }
     }
 
