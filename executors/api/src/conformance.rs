@@ -26,6 +26,7 @@ macro_rules! conformance_tests {
         $crate::conformance_tests!(@each $fixture:
             success_gives_outputs_and_logs exit_codes_and_signals_are_told_apart programs_that_cannot_start_say_why
             steps_run_in_order_until_one_fails timeouts_end_the_tree cancelling_ends_what_waits_and_what_runs
+            a_kill_ends_what_it_names_alone
             what_has_not_begun_is_given_back missing_outputs_are_failures daemons_do_not_survive a_daemon_that_holds_the_output_does_not_delay
             large_logs_are_cut_in_the_middle binary_logs_are_kept_raw the_environment_is_what_is_declared
             the_folder_holds_what_is_declared many_at_once_end_once_each shutdown_leaves_nothing
@@ -470,6 +471,21 @@ pub fn cancelling_ends_what_waits_and_what_runs(fixture: Fixture) {
     assert_eq!(marked(&mark), Vec::<u32>::new());
     running.executor().cancel(&[AttemptId(1)], true);
     assert_success(&running.run(attempt(300, &["true"])));
+}
+
+/// What runs beside an attempt that was killed goes on, also when the time that the kill may take is over.
+pub fn a_kill_ends_what_it_names_alone(fixture: Fixture) {
+    let mut running = Running::new(fixture);
+    running.submit(vec![
+        attempt(1, &["sleep", "60"]),
+        attempt(2, &["sleep", "3"]),
+    ]);
+    running.wait_started(1);
+    running.wait_started(2);
+    running.executor().cancel(&[AttemptId(1)], true);
+    assert_eq!(running.end_of(1).outcome, Outcome::Cancelled);
+    let other = running.end_of(2);
+    assert!(matches!(other.outcome, Outcome::Succeeded(_)), "{other:?}");
 }
 
 /// What an executor holds beyond its room begins in order; what is asked back before it began ends as cancelled, and nothing else

@@ -48,7 +48,7 @@ pub(crate) struct Host {
     /// Given to the spawner, and as far as is known not started.
     pending: usize,
     closing: bool,
-    /// When the spawner must have killed what it was told to; a spawner that is stopped or stuck is then killed itself.
+    /// When the spawner must have killed what it was told to first; a spawner that is stopped or stuck is then killed itself.
     kill_by: Option<Instant>,
     /// When to ask the spawner again whether it is there.
     beat_at: Instant,
@@ -72,6 +72,16 @@ struct Entry {
     state: State,
 }
 
+impl Entry {
+    /// By when the spawner must have killed it, where it was told to.
+    fn kill_by(&self) -> Option<Instant> {
+        match &self.state {
+            State::Given(given) => given.kill_by,
+            _ => None,
+        }
+    }
+}
+
 enum State {
     /// In `waiting`.
     Waiting,
@@ -87,6 +97,8 @@ struct Given {
     prepared: Box<Prepared>,
     timing: Timing,
     started: bool,
+    /// By when the spawner must have killed it, where it was told to.
+    kill_by: Option<Instant>,
 }
 
 impl Host {
@@ -200,13 +212,10 @@ impl Host {
         if self.kill_by.is_none_or(|by| by > Instant::now()) {
             return Ok(());
         }
-        self.kill_by = None;
-        let waits = |entry: &Entry| matches!(entry.state, State::Given(_));
-        let Some(link) = self
-            .link
-            .as_mut()
-            .filter(|_| heard.is_empty() && self.attempts.values().any(waits))
-        else {
+        // Others may have ended since, or have been told of later.
+        self.kill_by = self.attempts.values().filter_map(Entry::kill_by).min();
+        let late = self.kill_by.is_some_and(|by| by <= Instant::now());
+        let Some(link) = self.link.as_mut().filter(|_| late && heard.is_empty()) else {
             return Ok(());
         };
         link.kill();
@@ -289,13 +298,14 @@ impl Host {
                 self.end(id, AttemptResult::bare(Outcome::Cancelled));
             }
             State::Preparing { cancelled } => *cancelled = true,
-            State::Given(_) => {
+            State::Given(given) => {
                 if let Some(link) = &mut self.link {
                     link.stop(id, kill);
                 }
                 if kill {
-                    self.kill_by
-                        .get_or_insert_with(|| Instant::now() + KILL_WITHIN);
+                    let by = Instant::now() + KILL_WITHIN;
+                    given.kill_by.get_or_insert(by);
+                    self.kill_by.get_or_insert(by);
                 }
             }
             State::Collecting => {}
@@ -343,6 +353,7 @@ impl Host {
             prepared,
             timing: Timing { queue },
             started: false,
+            kill_by: None,
         });
     }
 
