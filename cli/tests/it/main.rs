@@ -2,6 +2,7 @@
 
 mod basics;
 mod clock;
+mod cluster;
 mod contract;
 mod credentials;
 mod docs;
