@@ -160,6 +160,23 @@ impl Workers {
                 .arg(format!("unix:{}", socket.display()))
                 .arg("--cache")
                 .arg(store.root())
+                // Inputs that only the shared cache has are fetched by whoever stages them.
+                .args(
+                    settings
+                        .shared
+                        .at
+                        .value
+                        .iter()
+                        .flat_map(|at| ["--cache".into(), at.to_string()]),
+                )
+                .args([
+                    "--cache-mode",
+                    if settings.shared.at.value.is_some() {
+                        "read"
+                    } else {
+                        "off"
+                    },
+                ])
                 .args(["--slots", &slots.to_string()])
                 .args(["--memory", &(memory / division.workers as u64).to_string()])
                 .args(["--name", &format!("worker{number}")])

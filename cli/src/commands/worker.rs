@@ -21,6 +21,7 @@ use crate::{
     error::{CliError, Context, Done},
     say,
     settings::Settings,
+    shared,
     term::{Ink, Style},
 };
 
@@ -37,6 +38,7 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
     let settings = Settings::load(Path::new("."), &global.cache)?;
     let store = Store::open(&settings.cache.value, StoreOptions::default())
         .doing(|| "open the cache".into())?;
+    let _shared = shared::open(&settings, &store, style)?;
     store.check_writable().map_err(|error| {
         CliError::environment(format!("the cache does not take results: {error}"))
     })?;
