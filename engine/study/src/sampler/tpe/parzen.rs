@@ -175,11 +175,14 @@ impl Axis<'_> {
                 let Some(cell) = self.scale.cell(place) else {
                     return kernels.add_log_density(place, sums);
                 };
-                let masses: Vec<f64> = (0..kernels.centres.len())
-                    .map(|at| kernels.log_cell(at, cell))
-                    .collect();
-                for (at, sum) in sums.iter_mut().enumerate() {
-                    *sum += masses[which.as_ref().map_or(at, |it| it[at] as usize)];
+                let masses = kernels.log_cells(cell);
+                match which {
+                    Some(which) => {
+                        for (sum, at) in sums.iter_mut().zip(which) {
+                            *sum += masses[*at as usize];
+                        }
+                    }
+                    None => sums.iter_mut().zip(masses).for_each(|(sum, it)| *sum += it),
                 }
             }
         }
@@ -233,17 +236,23 @@ impl Normals {
         }
     }
 
-    /// The logarithm of the mass of a cell.
-    fn log_cell(&self, at: usize, (from, to): (f64, f64)) -> f64 {
-        let (centre, inverse) = (self.centres[at], self.inverses[at]);
-        let width = (to - from) * inverse;
-        let z = (0.5 * (from + to) - centre) * inverse;
-        if width < NARROW || z.abs() > FAR {
-            // The density at the middle, and how much it bends: off by less than a thousandth.
-            let bend = width * width * (z * z - 1.0) / 24.0;
-            return self.log_peaks[at] - 0.5 * z * z + bend.min(1.0) + (to - from).ln();
-        }
-        mass(z - 0.5 * width, z + 0.5 * width).ln() - self.log_masses[at]
+    /// The logarithm of the mass of a cell by each kernel.
+    fn log_cells(&self, (from, to): (f64, f64)) -> Vec<f64> {
+        let (size, middle) = (to - from, 0.5 * (from + to));
+        let log_size = size.ln();
+        let kernels = self.centres.iter().zip(&self.inverses);
+        let kernels = kernels.zip(self.log_peaks.iter().zip(&self.log_masses));
+        let masses = kernels.map(|((centre, inverse), (log_peak, log_mass))| {
+            let width = size * inverse;
+            let z = (middle - centre) * inverse;
+            if width < NARROW || z.abs() > FAR {
+                // The density at the middle, and how much it bends: off by less than a thousandth.
+                let bend = width * width * (z * z - 1.0) / 24.0;
+                return log_peak - 0.5 * z * z + bend.min(1.0) + log_size;
+            }
+            mass(z - 0.5 * width, z + 0.5 * width).ln() - log_mass
+        });
+        masses.collect()
     }
 }
 
