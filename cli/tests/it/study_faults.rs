@@ -484,6 +484,43 @@ fn a_torn_log_goes_on_and_a_damaged_one_can_be_repaired() {
     }
 }
 
+/// A power cut takes the end of the log, also the asks of trials that ran: their nodes do not wait for it. No trial is lost or
+/// told twice; what the log still has stays; with `lag` the same trials come again, as hits.
+#[test]
+fn trials_whose_asks_were_lost_are_asked_for_again() {
+    for order in ["{lag: 3}", "async"] {
+        let project = fit(order);
+        project.ok(&["run", "-j", "3"]);
+        let whole = table(&project, "fit");
+        let log = project.dir().join(".dagrun/studies/fit/log");
+        let bytes = fs::read(&log).unwrap();
+        for part in [1, 3, 5, 7] {
+            fs::write(&log, &bytes[..bytes.len() * part / 8]).unwrap();
+            let rows = project.json(&["study", "trials", "--json", "--all"]);
+            let told = |rows: &serde_json::Value| {
+                let rows = rows.as_array().unwrap().iter();
+                let told = rows.filter(|row| row["state"] == "complete");
+                told.cloned().collect::<Vec<_>>()
+            };
+            let kept = told(&rows);
+            project.ok(&["run", "-j", "3"]);
+            assert_eq!(states(&project, "fit"), [12, 0, 0], "{order}, {part} of 8");
+            let now = told(&project.json(&["study", "trials", "--json", "--all"]));
+            assert!(
+                kept.iter().all(|row| now.contains(row)),
+                "{order}, {part} of 8"
+            );
+            let numbers: Vec<_> = now.iter().map(|row| row["trial"].as_u64()).collect();
+            let all: Vec<_> = (1..=12).map(Some).collect();
+            assert_eq!(numbers, all, "{order}, {part} of 8");
+            if order != "async" {
+                assert_eq!(table(&project, "fit"), whole);
+                assert_eq!(project.executed(), 0);
+            }
+        }
+    }
+}
+
 /// A sampler in Python: `BODY` answers `ask(number, told)` with parameters, or says what it likes.
 const SAMPLER: &str = r#"
 import json, random, sys, time, os

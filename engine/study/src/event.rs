@@ -93,7 +93,8 @@ pub struct Scores {
 /// What is to be done, in this order.
 #[derive(Clone, Debug, PartialEq)]
 pub enum StudyAction {
-    /// Keep a record. It has to be durable before an action after it has an effect outside.
+    /// Keep a record. It has to be durable before a sampler in another process hears what is behind it, and before the end is
+    /// told. A trial may start before: see "What a power cut takes" in `docs/design/studies.md`.
     Append(StudyRecord),
     /// Ask the external sampler for a point. There is never more than one ask that waits for its answer.
     Ask {
