@@ -1426,3 +1426,37 @@ fn benches_may_place_without_looking_at_bytes_and_take_groups_apart() {
         assert_eq!(actions.iter().any(grouped), !plain);
     }
 }
+
+// --- many hosts -------------------------------------------------------------------------------
+
+#[test]
+fn of_hundreds_of_hosts_the_one_that_has_the_inputs_is_found() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..200).map(|_| plan.node(&[])).collect();
+    let reader_of = |plan: &mut PlanBuilder, node: NodeIx| {
+        let need = plan.one(node);
+        plan.node(&[need])
+    };
+    let readers: Vec<_> = nodes.iter().map(|n| reader_of(&mut plan, *n)).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 200, 1);
+    let placed = starts(&story.miss(&nodes));
+    let (node, host) = placed[150];
+    for attempt in 1..=200 {
+        let (node, _) = placed[attempt as usize - 1];
+        story.succeed(attempt, node, 1 << 20);
+    }
+    let reader = readers[nodes.iter().position(|n| *n == node).unwrap()];
+    assert_eq!(starts(&story.miss(&[reader])), [(reader, host)]);
+    // A copy that was fetched counts as much, and one that is gone does not.
+    let (other, from) = placed[120];
+    let reader = readers[nodes.iter().position(|n| *n == other).unwrap()];
+    story.tell(Event::ReplicaAdded {
+        node: other,
+        host: HostIx(199),
+    });
+    story.tell(Event::ReplicaDropped {
+        node: other,
+        host: HostIx(from),
+    });
+    assert_eq!(starts(&story.miss(&[reader])), [(reader, 199)]);
+}

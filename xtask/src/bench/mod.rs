@@ -4,6 +4,7 @@
 //! of whole processes: wall seconds and CPU seconds of the process tree. Nothing here judges; goals stand beside the figures.
 
 mod cases;
+mod cluster_sim;
 mod graphs;
 mod measure;
 mod peers;
@@ -17,6 +18,8 @@ use crate::tools::{root, run};
 
 /// The figures of studies, which have a page of their own.
 const STUDY: &str = "study";
+/// Clusters on a simulated clock, on a page of their own.
+const CLUSTER_SIM: &str = "cluster-sim";
 /// Own samplers beside Optuna's, on a page of their own.
 const SAMPLERS: &str = "samplers";
 
@@ -69,14 +72,14 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     for name in &names {
-        if !cases::NAMES.contains(name) && ![STUDY, SAMPLERS].contains(name) {
+        if !cases::NAMES.contains(name) && ![STUDY, SAMPLERS, CLUSTER_SIM].contains(name) {
             return Err(format!(
-                "unknown bench `{name}`; there are {}, {STUDY}, {SAMPLERS}",
+                "unknown bench `{name}`; there are {}, {STUDY}, {SAMPLERS}, {CLUSTER_SIM}",
                 cases::NAMES.join(", ")
             ));
         }
     }
-    if names != [SAMPLERS] {
+    if names != [SAMPLERS] && names != [CLUSTER_SIM] {
         run("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
     }
     if with_peers {
@@ -103,6 +106,9 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
     }
     if names.is_empty() || names.contains(&SAMPLERS) {
         samplers::bench(&bench)?;
+    }
+    if names.is_empty() || names.contains(&CLUSTER_SIM) {
+        cluster_sim::run(&bench)?;
     }
     match tables.is_empty() {
         true => Ok(()),

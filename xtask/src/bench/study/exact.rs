@@ -215,6 +215,25 @@ pub(super) fn moves(
     })
 }
 
+/// Outputs of 50 MB that go to another host, a trial of 10 replicates and 2 scores, on 5 hosts of 4 slots that are never idle.
+pub(in crate::bench) fn moves_on_a_cluster(
+    plain: bool,
+    in_flight: &str,
+    trials: u64,
+) -> Result<f64, String> {
+    let study = format!("sampler: random; trials: {trials}; in_flight: {in_flight}");
+    let seconds = |place: Place| {
+        per_job(1.0, 0.1)(place) * lognormal(0.3, place.trial, place.job.into(), place.at.into())
+    };
+    let site = Site {
+        plain,
+        bytes: 50_000_000,
+        ..Site::new(&[4; 5], &seconds)
+    };
+    let outcome = simulate(&Planned::new(&calibration(&study, 10, 2))?, &site)?;
+    Ok(outcome.moves as f64 / trials as f64)
+}
+
 /// The same where every node goes to a host by chance; or, `drawn`, the scores together to the host that has most.
 pub(super) fn moves_by_chance(targets: u64, drawn: bool, trials: u64) -> Moves {
     let (mut moved, mut split) = (0_u64, 0_u64);

@@ -2,7 +2,7 @@
 //!
 //! Exact ones on a simulated clock, memory and CPU time of the core, and bounds with real processes beside Optuna.
 
-mod exact;
+pub(in crate::bench) mod exact;
 mod long;
 mod node;
 mod plans;

@@ -117,3 +117,11 @@ fn studies_end() -> Result<(), String> {
     assert_eq!(exact::many_replicates(20, 20)?, 4000);
     Ok(())
 }
+
+#[test]
+fn placement_moves_a_third_of_what_chance_moves() {
+    // As many nodes wait as the window holds.
+    let plain = exact::moves_on_a_cluster(true, "10", 300).unwrap();
+    let placed = exact::moves_on_a_cluster(false, "10", 300).unwrap();
+    assert!(placed <= 0.34 * plain, "{placed:.2} of {plain:.2} a trial");
+}

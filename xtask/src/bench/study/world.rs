@@ -38,6 +38,8 @@ pub(super) struct Site<'a> {
     pub(super) hosts: &'a [u32],
     /// Whether scores of the same inputs are one unit of work.
     pub(super) fused: bool,
+    /// Place nodes where there is room, whatever they read, and members of fused groups like others.
+    pub(super) plain: bool,
     /// Plan every trial anew instead of shifting the plan of the first.
     pub(super) plan_each: bool,
     /// Bytes of the outputs of a node.
@@ -64,6 +66,7 @@ impl<'a> Site<'a> {
         Self {
             hosts,
             fused: true,
+            plain: false,
             plan_each: false,
             bytes: 1 << 20,
             seconds,
@@ -182,7 +185,11 @@ pub(super) fn simulate(planned: &Planned, site: &Site<'_>) -> Result<Outcome, St
         site,
         planned,
         study: Study::new(planned.definition.clone()),
-        scheduler: Scheduler::new(Config::default()),
+        scheduler: Scheduler::new(Config {
+            no_locality: site.plain,
+            no_fuse: site.plain,
+            ..Config::default()
+        }),
         template: None,
         now: 0,
         due: BinaryHeap::new(),
