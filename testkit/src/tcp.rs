@@ -254,7 +254,7 @@ mod tests {
             _ => TcpFault::Rate(10_000),
         });
         assert_eq!(get(&proxy), [7; 1000]);
-        assert_eq!(get(&proxy), []);
+        assert_eq!(get(&proxy), b"");
         assert_eq!(get(&proxy), [7; 100]);
         assert!(get(&proxy).len() <= 500);
         let flipped = get(&proxy);
