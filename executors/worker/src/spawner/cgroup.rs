@@ -201,4 +201,34 @@ mod tests {
         );
         assert!(of("3:cpu,cpuacct:/").is_empty());
     }
+    /// The kernel's files stand in for it: only the names and the words are ours.
+    #[test]
+    fn version_2_has_its_files_and_words() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let place = Hierarchy {
+            parent: folder.path().into(),
+            v2: true,
+        };
+        let group = place.make("7", 1 << 30).expect("it can be made");
+        let file = |name: &str| group.folder.join(name);
+        let read = |name: &str| fs::read_to_string(file(name)).expect("it was written");
+        assert_eq!(read("memory.max"), "1073741824");
+        assert_eq!(read("memory.swap.max"), "0");
+        assert_eq!(read("memory.oom.group"), "1");
+        for (events, killed) in [
+            (
+                "low 0\nhigh 0\nmax 12\noom 0\noom_kill 0\noom_group_kill 0\n",
+                false,
+            ),
+            (
+                "low 0\nhigh 0\nmax 12\noom 1\noom_kill 3\noom_group_kill 1\n",
+                true,
+            ),
+        ] {
+            fs::write(file("memory.events"), events).expect("the folder is ours");
+            assert_eq!(group.oom_killed(), killed, "{events}");
+        }
+        fs::write(file("memory.peak"), "1073741824\n").expect("the folder is ours");
+        assert_eq!(group.peak(), 1 << 30);
+    }
 }
