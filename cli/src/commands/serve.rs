@@ -40,6 +40,12 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     store.check_writable().map_err(|error| {
         CliError::environment(format!("the cache does not take results: {error}"))
     })?;
+    if let Some(location) = &settings.shared.at.value {
+        say!(
+            "{} the shared cache {location} is for runs on one machine: a coordinator shares its own",
+            style.paint(Ink::Warn, "warning:")
+        );
+    }
     let state = match &args.state {
         Some(state) => state.clone(),
         None => default_state()?,

@@ -28,7 +28,7 @@ use super::{
     registry::{Found, Registry, millis},
 };
 use crate::{
-    args::{CacheFlags, Cli, Command, Global, RunArgs, StudyChoice, When},
+    args::{CacheFlags, CacheMode, Cli, Command, Global, RunArgs, StudyChoice, When},
     commands::{Ready, run_error},
     error::{CliError, Done},
     term::{Style, captured},
@@ -569,9 +569,10 @@ impl Job<'_> {
             color: When::Never,
             quiet: false,
             verbose: 0,
+            // Whose results count is the coordinator's affair, and not that of the project that it is given.
             cache: CacheFlags {
                 cache: vec![host.store.root().display().to_string()],
-                cache_mode: None,
+                cache_mode: Some(CacheMode::Off),
             },
         };
         let mut ready = Ready::new(mode, &args, &global, STYLE)?;
