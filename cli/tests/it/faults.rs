@@ -247,7 +247,7 @@ fn a_failing_sync_ends_the_run_and_claims_nothing() {
             panic!("{when}: {lost}");
         }
     }
-    assert!(failed > 2, "only {failed} syncs failed");
+    assert!(failed > 1, "only {failed} syncs failed");
 }
 
 /// What was reported before the power went is there when it is back, with the right bytes.

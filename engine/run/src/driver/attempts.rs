@@ -16,7 +16,7 @@ use crate::{
     PastEnd, PastRun,
     history::EndLine,
     journal::{Commit, Durable},
-    lock::host_name,
+    lock::{LockWatch, host_name},
 };
 
 /// An attempt that runs.
@@ -470,7 +470,11 @@ impl Driver<'_> {
                 }
             }
             Some(Durable::StudyLog) => self.study_is_durable(),
-            Some(Durable::Failed(error)) => self.fatal = Some(error),
+            Some(Durable::Failed(error)) => {
+                // A workspace that was deleted is why nothing can be written in it.
+                let lost = self.lock.as_ref().and_then(LockWatch::lost);
+                self.fatal = Some(lost.unwrap_or(error));
+            }
             None => {
                 self.fatal
                     .get_or_insert_with(|| "the journal's writer died".into());

@@ -474,7 +474,15 @@ async fn refusals_are_logged_without_secrets() {
         .await
         .unwrap();
 
-    let log = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    let read = || String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    // The client hears of it before the server has written it down.
+    for _ in 0..500 {
+        if read().contains("refused a connection") {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let log = read();
     for words in [
         "refused a call",
         "token `laptop` (worker) may not call Cluster/Status",
