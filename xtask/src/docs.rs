@@ -213,7 +213,7 @@ mod tests {
         let page = fill(TEMPLATE).unwrap();
         for row in [
             "| `--color WHEN` | When to use colour; `NO_COLOR` is respected. One of `auto`, `always`, `never`. Default: `auto`. |",
-            "| `--cache DIR` | The cache folder. Also the variable `DAGRUN_CACHE`. |",
+            "| `--on HOST:PORT` | The coordinator, as HOST:PORT or unix:PATH. Also the variable `DAGRUN_ON`. |",
             "| `-p`, `--param NAME=VALUE` | Set a parameter: NAME=VALUE. May stand several times. |",
             "| 130 | interrupted |",
         ] {
