@@ -153,6 +153,7 @@ impl Shared {
     }
 
     fn serve(&self) {
+        dagrun_sys::wake_promptly();
         loop {
             let mut state = self.state();
             state.idle += 1;

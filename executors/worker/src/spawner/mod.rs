@@ -58,6 +58,8 @@ fn serve() -> io::Result<()> {
     // A session of its own keeps Ctrl-C at the terminal away from it and from the nodes: the engine decides what that means.
     let _ = rustix::process::setsid();
     dagrun_sys::catch_stop_signals();
+    // Its nodes fill the CPUs, and each end of one leaves a slot empty until this process is heard.
+    dagrun_sys::wake_promptly();
     #[cfg(target_os = "linux")]
     {
         rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
