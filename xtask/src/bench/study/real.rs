@@ -36,14 +36,10 @@ const ORDERS_SCALE: u32 = 400;
 fn orders(bench: &Bench) -> Result<Group, String> {
     let trials = bench.size(320).max(64);
     let program = this_program()?;
-    let pipeline = |order: &str| {
-        format!(
-            "name: orders\nstudy:\n  space: {{k: {{int: [1, {trials}]}}}}\n  sampler: grid\n  trials: {trials}\n  in_flight: 16\n  \
-             order: {order}\n  minimize: ${{{{ jobs.simulate.outputs.loss }}}}\njobs:\n  simulate:\n    outputs: {{loss: {{json: loss.json, \
-             pointer: /loss}}}}\n    run: [{program}, bench-node, wait, \"${{{{ trial.k }}}}\", \"{ORDERS_SCALE}\", loss.json]\n"
-        )
-    };
-    let (batched, free) = (pipeline("{batched: 16}"), pipeline("async"));
+    let (batched, free) = (
+        one_node(&program, trials, "{batched: 16}"),
+        one_node(&program, trials, "async"),
+    );
     let folders = [bench.folder("study-batched")?, bench.folder("study-async")?];
     let sides = [
         dagrun(bench, &folders[0], batched, "16"),
@@ -269,6 +265,15 @@ fn this_program() -> Result<String, String> {
         .map_err(|error| format!("cannot find the path of this program: {error}"))
 }
 
+/// A study of one node a trial, which waits as long as the table has it for its number.
+fn one_node(program: &str, trials: u64, order: &str) -> String {
+    format!(
+        "name: orders\nstudy:\n  space: {{k: {{int: [1, {trials}]}}}}\n  sampler: grid\n  trials: {trials}\n  in_flight: 16\n  \
+             order: {order}\n  minimize: ${{{{ jobs.simulate.outputs.loss }}}}\njobs:\n  simulate:\n    outputs: {{loss: {{json: loss.json, \
+             pointer: /loss}}}}\n    run: [{program}, bench-node, wait, \"${{{{ trial.k }}}}\", \"{ORDERS_SCALE}\", loss.json]\n"
+    )
+}
+
 /// The study of `peer.py` as a pipeline.
 fn calibration(program: &str, trials: u64) -> String {
     format!(
@@ -318,4 +323,52 @@ fn emptied(folder: &Path) -> Result<(), String> {
 
 fn written(path: PathBuf, text: &str) -> Result<(), String> {
     fs::write(&path, text).map_err(|error| format!("cannot write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::study::{node, plans::Planned};
+
+    #[test]
+    fn the_studies_are_what_their_benches_say() -> Result<(), String> {
+        let counts = Planned::new(&calibration("/bin/true", 24))?.counts();
+        assert_eq!((counts.naive, counts.nodes, counts.units), (12, 7, 6));
+        for order in ["async", "{batched: 16}"] {
+            let planned = Planned::new(&one_node("/bin/true", 64, order))?;
+            assert_eq!(planned.definition.trials, 64);
+            assert_eq!(planned.counts().nodes, 1);
+        }
+        Ok(())
+    }
+
+    #[test]
+    fn the_node_of_all_engines_simulates_and_scores() -> Result<(), String> {
+        let folder = std::env::temp_dir().join(format!("bench-node-{}", std::process::id()));
+        emptied(&folder)?;
+        let file = folder.join("0.json").display().to_string();
+        node(&["simulate", r#"{"a": 0.5, "b": 1}"#, "2", "0", &file])?;
+        let read = fs::read_to_string(&file).map_err(|error| error.to_string())?;
+        assert_eq!(read, r#"{"value":0.55}"#);
+        node(&["wait", "3", "0", &file])?;
+        assert!(
+            node(&["score", "age"]).is_err(),
+            "there is nothing to score"
+        );
+        assert!(node(&["sleep"]).is_err(), "there is no such word");
+        fs::remove_dir_all(&folder).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_is_there_once_is_in_no_trial() {
+        let of = |wall, cpu| Figures {
+            wall,
+            cpu,
+            range: (wall, wall),
+            runs: 1,
+        };
+        let each = difference(&of(3.0, 2.0), &of(7.0, 4.0), [10, 50]);
+        assert!((each.rate - 600.0).abs() < 1e-9 && (each.cpu - 50.0).abs() < 1e-9);
+        assert!((each.fixed.0 - 2.0).abs() < 1e-9 && (each.fixed.1 - 1.5).abs() < 1e-9);
+    }
 }
