@@ -335,6 +335,19 @@ pub(crate) struct RunArgs {
         allow_hyphen_values = true
     )]
     pub(crate) priority: i32,
+    #[command(flatten)]
+    pub(crate) without: Without,
+}
+
+/// What benches switch off to see what it is worth.
+#[derive(Debug, Args, Clone, Copy)]
+pub(crate) struct Without {
+    /// For benches only: place nodes without looking at where their inputs are
+    #[arg(long)]
+    pub(crate) no_locality: bool,
+    /// For benches only: place each node of a group by itself, not the group at once
+    #[arg(long)]
+    pub(crate) no_fuse: bool,
 }
 
 /// Which coordinator.

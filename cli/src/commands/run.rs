@@ -17,8 +17,8 @@ use dagrun_model::NodeIx;
 use dagrun_plan::Plan;
 use dagrun_run::{
     ExecutorFactory, Force, Notification, RescoreOptions, RunOptions, RunRequest, RunSummary,
-    StopHandle, StopReceiver, StudyMode, StudyRequest, Subscriber, Subscription, WorkspaceLock,
-    stop_channel, subscribe,
+    StopHandle, StopReceiver, StudyMode, StudyRequest, Subscriber, Subscription, Without,
+    WorkspaceLock, stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
 use dagrun_store::Tier;
@@ -221,6 +221,10 @@ impl Ready {
             options: RunOptions {
                 force: std::mem::take(&mut self.force),
                 fail_fast: args.fail_fast,
+                without: Without {
+                    locality: args.without.no_locality,
+                    fusion: args.without.no_fuse,
+                },
                 keep_failed: args.keep_failed,
                 // A part of one trial would take the place of what all of them export.
                 export: self.planned.trial.is_none(),

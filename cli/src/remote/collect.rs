@@ -143,6 +143,8 @@ fn forwarded(args: &RunArgs) -> Vec<String> {
     let switches = [
         ("--fail-fast", args.fail_fast),
         ("--keep-failed", args.keep_failed),
+        ("--no-locality", args.without.no_locality),
+        ("--no-fuse", args.without.no_fuse),
     ];
     words.extend(
         switches

@@ -47,7 +47,7 @@ pub use preview::{
 };
 pub use request::{
     ExecutorContext, ExecutorFactory, Failure, Force, RunOptions, RunRequest, RunSummary,
-    StopHandle, StopReceiver, run, stop_channel,
+    StopHandle, StopReceiver, Without, run, stop_channel,
 };
 pub use study::{
     COLUMNS, RescoreOptions, StudyLog, StudyMode, StudyRequest, StudySummary, check_study,

@@ -87,6 +87,17 @@ pub struct RunOptions {
     pub grace: Duration,
     /// Bytes kept of each log.
     pub log_cap: u64,
+    /// What the scheduler does without.
+    pub without: Without,
+}
+
+/// What the scheduler does without, to see what it is worth: for benches.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Without {
+    /// Nodes are placed without looking at where their inputs are.
+    pub locality: bool,
+    /// Members of fused groups are placed one by one.
+    pub fusion: bool,
 }
 
 impl Default for RunOptions {
@@ -105,6 +116,7 @@ impl Default for RunOptions {
             seed: 0,
             grace: Limits::default().grace,
             log_cap: Limits::default().log_cap,
+            without: Without::default(),
         }
     }
 }

@@ -4,6 +4,7 @@
 //! of whole processes: wall seconds and CPU seconds of the process tree. Nothing here judges; goals stand beside the figures.
 
 mod cases;
+mod cluster;
 mod cluster_sim;
 mod graphs;
 mod measure;
@@ -72,10 +73,12 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
         .filter(|arg| !arg.starts_with('-'))
         .collect();
     for name in &names {
-        if !cases::NAMES.contains(name) && ![STUDY, SAMPLERS, CLUSTER_SIM].contains(name) {
+        let on_own_page = [STUDY, SAMPLERS, CLUSTER_SIM].contains(name) || cluster::is_named(name);
+        if !cases::NAMES.contains(name) && !on_own_page {
             return Err(format!(
-                "unknown bench `{name}`; there are {}, {STUDY}, {SAMPLERS}, {CLUSTER_SIM}",
-                cases::NAMES.join(", ")
+                "unknown bench `{name}`; there are {}, {STUDY}, {SAMPLERS}, {CLUSTER_SIM}, {}",
+                cases::NAMES.join(", "),
+                cluster::names().join(", ")
             ));
         }
     }
@@ -110,6 +113,9 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
     if names.is_empty() || names.contains(&CLUSTER_SIM) {
         cluster_sim::run(&bench)?;
     }
+    if names.is_empty() || names.iter().any(|name| cluster::is_named(name)) {
+        cluster::run(&bench, &names)?;
+    }
     match tables.is_empty() {
         true => Ok(()),
         false => report::write(&tables),
@@ -121,9 +127,17 @@ fn target() -> PathBuf {
     std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root().join("target"), PathBuf::from)
 }
 
+/// The path of this program, for nodes that run it.
+fn this_program() -> Result<String, String> {
+    std::env::current_exe()
+        .map(|path| path.display().to_string())
+        .map_err(|error| format!("cannot find the path of this program: {error}"))
+}
+
 /// A study in a process of its own: `cargo xtask bench-study NODES`.
 pub(crate) use study::core_alone as bare_study;
 
+use cluster::{fill, stamp};
 /// A node of the benches with real processes: `cargo xtask bench-node ...`.
 pub(crate) use study::node as bench_node;
 

@@ -17,6 +17,7 @@ const PYPI: &[&str] = &[
     // What runs Optuna's trials in processes.
     "joblib",
     "distributed",
+    "ray",
 ];
 
 fn environment() -> PathBuf {

@@ -177,6 +177,8 @@ pub(crate) fn drive<'p>(
         // Nothing here asks for it.
         story: 0,
         first_attempt: unfinished.as_ref().map_or(1, |u| u.next_attempt),
+        no_locality: parts.options.without.locality,
+        no_fuse: parts.options.without.fusion,
         ..Config::default()
     };
     parts.progress.set_total(plan.len() as u64);

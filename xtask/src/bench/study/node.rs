@@ -11,6 +11,10 @@ use super::exact::table_of_durations;
 
 /// `wait TRIAL SCALE FILE`: one node a trial, as long as the table has it for this trial.
 /// `simulate PARAMS REPLICATE SCALE FILE`: a replicate, as long as the table has it for a place that comes from both.
+/// `stamp FILE SECONDS`: writes down when it began, and takes so long.
+/// `fill PATH FILES BYTES`: one file, or a folder of many, with bytes that do not repeat.
+/// `output TRIAL REPLICATE SCALE BYTES FILE`: a replicate, as long as the table has it for its place, with an output of some size.
+/// `gathered TARGET FILE...`: writes `loss.json` at once.
 /// `score TARGET FILE...`: writes `loss.json` from files of `simulate`.
 ///
 /// `SCALE` is by how much the table's seconds are divided; 0 waits for nothing.
@@ -44,6 +48,19 @@ pub(crate) fn run(args: &[&str]) -> Result<(), String> {
                 &json!({ "loss": weight * sum / files.len() as f64 }),
             )
         }
+        ["output", trial, replicate, scale, bytes, path, ..] => {
+            let place = number::<u64>(trial)? * 16 + number::<u64>(replicate)?;
+            pause(place, number(scale)?);
+            crate::bench::fill(path.as_ref(), 1, number(bytes)?, place)
+        }
+        ["gathered", target, files @ ..] => write(
+            "loss.json",
+            &json!({ "loss": files.len(), "target": target }),
+        ),
+        ["fill", path, files, bytes] => {
+            crate::bench::fill(path.as_ref(), number(files)?, number(bytes)?, 0)
+        }
+        ["stamp", file, seconds, ..] => crate::bench::stamp(file, seconds),
         other => Err(format!("bench-node cannot `{}`", other.join(" "))),
     }
 }

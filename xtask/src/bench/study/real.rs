@@ -12,7 +12,7 @@ use super::{Figure, Group};
 use crate::bench::{
     Bench, Figures,
     measure::{Side, children_cpu, in_turn},
-    peers,
+    peers, this_program,
 };
 use crate::tools::output;
 
@@ -257,12 +257,6 @@ fn start(program: &str, folder: &Path, args: &[&str]) -> Result<(), String> {
 
 fn runs(bench: &Bench) -> usize {
     if bench.quick { 1 } else { RUNS }
-}
-
-fn this_program() -> Result<String, String> {
-    std::env::current_exe()
-        .map(|path| path.display().to_string())
-        .map_err(|error| format!("cannot find the path of this program: {error}"))
 }
 
 /// A study of one node a trial, which waits as long as the table has it for its number.
