@@ -7,6 +7,8 @@
 
 pub mod conformance;
 
+use std::time::Duration;
+
 use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, HostIx, Resources, WorkerIx};
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -37,6 +39,12 @@ pub trait Executor: Send + Sync {
     /// files. Never blocks. An executor that shares the store of whoever uses it need not do anything.
     fn holds(&self, _blob: &Digest) -> bool {
         false
+    }
+
+    /// How long nodes that no worker can take wait for one that can, before the run is given up. Where workers come and go, those that
+    /// are there are told of one after the other, and may be back in a moment.
+    fn patience(&self) -> Duration {
+        Duration::ZERO
     }
 
     /// Ends all attempts (KILL) and frees what it holds. Returns when nothing is left running. May block.

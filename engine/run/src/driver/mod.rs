@@ -228,6 +228,7 @@ pub(crate) fn drive<'p>(
         exported: Vec::new(),
         laid: Vec::new(),
         kept_back: Vec::new(),
+        stuck: None,
         finished: false,
         stopped: None,
         fatal: None,
@@ -342,6 +343,8 @@ struct Driver<'p> {
     laid: Vec<Export>,
     kept_back: Vec<(String, String)>,
 
+    /// Nodes that no worker can take, and until when they wait for one that can.
+    stuck: Option<(Instant, Vec<NodeIx>)>,
     finished: bool,
     stopped: Option<Stop>,
     fatal: Option<String>,
@@ -693,6 +696,7 @@ impl Driver<'_> {
             }
         }
         self.take_words();
+        self.look_at_the_stuck();
         if let Some(study) = &mut self.study {
             study.look_at_the_clock();
         }

@@ -1,6 +1,6 @@
 //! What the scheduler tells people.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Instant};
 
 use dagrun_events::{CachedNode, NodeOutcome, OutputRows, RunEvent, output_rows};
 use dagrun_model::NodeIx;
@@ -52,7 +52,24 @@ impl Driver<'_> {
         self.record(RunEvent::Rewound { node });
     }
 
+    /// Nodes that no worker can take: the run is over, or waits a while for one that can.
     fn stuck(&mut self, nodes: &[NodeIx]) {
+        let patience = self.executor.as_ref().map(|it| it.patience());
+        match patience.filter(|patience| !patience.is_zero()) {
+            Some(patience) => self.stuck = Some((Instant::now() + patience, nodes.to_vec())),
+            None => self.give_up(nodes),
+        }
+    }
+
+    /// Gives up where no worker came in time.
+    pub(super) fn look_at_the_stuck(&mut self) {
+        let late = self.stuck.take_if(|(until, _)| *until <= Instant::now());
+        if let Some((_, nodes)) = late {
+            self.give_up(&nodes);
+        }
+    }
+
+    fn give_up(&mut self, nodes: &[NodeIx]) {
         let ids: Vec<String> = nodes.iter().map(|node| self.plan.id(*node)).collect();
         let first = ids.first().cloned().unwrap_or_default();
         self.record(RunEvent::Stuck { nodes: ids });

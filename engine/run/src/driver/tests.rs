@@ -3,7 +3,7 @@
 pub(crate) mod kit;
 mod races;
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use dagrun_events::{NodeCounts, NodeOutcome, RunEvent, RunState};
 use dagrun_model::{NodeIx, Trigger};
@@ -385,6 +385,28 @@ fn a_node_that_fits_nowhere_is_named() {
     plan.needs_cpus("b", 64_000);
     let summary = bench.run(&plan);
     assert_eq!(summary.exit_code, 3);
+    assert!(summary.fatal.unwrap().contains("`b` asks for "));
+}
+
+#[test]
+fn a_node_that_fits_nowhere_waits_for_a_worker_where_they_come_and_go() {
+    let bench = Bench::new();
+    bench.patience(Duration::from_secs(600));
+    bench.late_worker(64_000);
+    let mut plan = chain();
+    plan.needs_cpus("b", 64_000);
+    let summary = bench.run(&plan);
+    assert_eq!((summary.counts, summary.exit_code), (counts(3, 0, 0, 0), 0));
+}
+
+#[test]
+fn a_node_that_fits_nowhere_is_named_when_no_worker_came() {
+    let bench = Bench::new();
+    bench.patience(Duration::from_millis(50));
+    let mut plan = chain();
+    plan.needs_cpus("b", 64_000);
+    let summary = bench.run(&plan);
+    assert_eq!((summary.counts.succeeded, summary.exit_code), (1, 3));
     assert!(summary.fatal.unwrap().contains("`b` asks for "));
 }
 

@@ -20,6 +20,8 @@ use super::{
 
 /// How long a shutdown waits for workers that do not answer: they are lost long before.
 const SHUTDOWN: Duration = Duration::from_secs(60);
+/// How long nodes wait for a worker that can take them: as long as a worker may be silent.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a run brings with it.
 #[derive(Clone, Debug)]
@@ -129,6 +131,10 @@ impl Executor for RunExecutor {
         self.witness
             .as_ref()
             .is_some_and(|witness| witness.holds(blob))
+    }
+
+    fn patience(&self) -> Duration {
+        PATIENCE
     }
 
     fn shutdown(&self) {

@@ -245,6 +245,10 @@ struct Script {
     does: BTreeMap<String, VecDeque<Does>>,
     on_start: BTreeMap<String, Hook>,
     log: Vec<String>,
+    /// How long nodes wait that no worker can take.
+    patience: Duration,
+    /// The CPUs of a worker that joins when the first result is settled.
+    late_worker: Option<u64>,
 }
 
 struct FakeExecutor {
@@ -260,6 +264,22 @@ impl FakeExecutor {
             .as_ref()
             .expect("the executor was started")
             .send(event);
+    }
+
+    fn join(&self, worker: WorkerIx, cpu_milli: u64) {
+        self.say(ExecutorEvent::WorkerJoined(WorkerInfo {
+            worker,
+            host: HostIx(worker.0),
+            host_name: "here".into(),
+            capacity: Resources {
+                cpu_milli,
+                memory: 1 << 30,
+                named: BTreeMap::new(),
+            },
+            profile: None,
+            ahead: 0,
+            speed: 1000,
+        }));
     }
 
     fn outcome(&self, spec: &AttemptSpec) -> Option<Outcome> {
@@ -309,19 +329,7 @@ impl FakeExecutor {
 impl Executor for FakeExecutor {
     fn start(&self, events: UnboundedSender<ExecutorEvent>) {
         *self.events.lock().unwrap() = Some(events);
-        self.say(ExecutorEvent::WorkerJoined(WorkerInfo {
-            worker: WorkerIx(0),
-            host: HostIx(0),
-            host_name: "here".into(),
-            capacity: Resources {
-                cpu_milli: 2000,
-                memory: 1 << 30,
-                named: BTreeMap::new(),
-            },
-            profile: None,
-            ahead: 0,
-            speed: 1000,
-        }));
+        self.join(WorkerIx(0), 2000);
     }
 
     fn submit(&self, _worker: WorkerIx, attempts: Vec<AttemptSpec>) {
@@ -340,6 +348,17 @@ impl Executor for FakeExecutor {
             let result = Box::new(AttemptResult::bare(Outcome::Cancelled));
             self.say(ExecutorEvent::Ended(*attempt, result));
         }
+    }
+
+    fn settled(&self, _attempts: &[AttemptId]) {
+        let late = self.script.lock().unwrap().late_worker.take();
+        if let Some(cpu_milli) = late {
+            self.join(WorkerIx(1), cpu_milli);
+        }
+    }
+
+    fn patience(&self) -> Duration {
+        self.script.lock().unwrap().patience
     }
 
     fn shutdown(&self) {}
@@ -386,6 +405,16 @@ impl Bench {
     pub(crate) fn does(&self, id: &str, does: Does) {
         let mut script = self.script.lock().unwrap();
         script.does.entry(id.into()).or_default().push_back(does);
+    }
+
+    /// Workers come and go: nodes that none can take wait so long.
+    pub(crate) fn patience(&self, patience: Duration) {
+        self.script.lock().unwrap().patience = patience;
+    }
+
+    /// Another worker joins when the first result is settled.
+    pub(crate) fn late_worker(&self, cpu_milli: u64) {
+        self.script.lock().unwrap().late_worker = Some(cpu_milli);
     }
 
     pub(crate) fn on_start(&self, id: &str, hook: impl FnOnce() + Send + 'static) {
