@@ -61,10 +61,11 @@ pub(super) fn run(bench: &Bench, names: &[&str]) -> Result<(), String> {
             continue;
         }
         println!("\n== cluster/{name}");
+        let load = page::load();
         let section = measure(bench)?;
         print!("{}", section.markdown());
         if !bench.quick {
-            page::write(&section, PARTS.iter().map(|(name, _)| *name))?;
+            page::write(&section, &load, PARTS.iter().map(|(name, _)| *name))?;
         }
     }
     Ok(())

@@ -53,6 +53,7 @@ impl Section {
 /// Puts a section in the place of its former one.
 pub(super) fn write(
     section: &Section,
+    load: &str,
     order: impl Iterator<Item = &'static str>,
 ) -> Result<(), String> {
     let path = root().join(PAGE);
@@ -60,7 +61,7 @@ pub(super) fn write(
     let commit = output("git", &["rev-parse", "--short", "HEAD"]).unwrap_or_default();
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     let new = format!(
-        "## {}: {}\n{}\nMeasured at commit {} on {cpus} CPUs.\n",
+        "## {}: {}\n{}\nMeasured at commit {} on {cpus} CPUs; load of the machine in the minute before: {load}.\n",
         section.part,
         section.title,
         section.markdown(),
@@ -85,4 +86,10 @@ pub(super) fn span(values: &[f64], digits: usize) -> String {
     let from = values.iter().copied().fold(f64::INFINITY, f64::min);
     let to = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
     format!("{from:.digits$} - {to:.digits$}")
+}
+
+/// How many processes wanted a CPU in the last minute, in the mean.
+pub(super) fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_owned()
 }

@@ -3,6 +3,7 @@
 Starts the engine with two workers of one slot each, measures one thing from submission to the last result, and prints it as JSON. Each is
 used as its documentation says for many short programs.
 """
+import atexit
 import json
 import os
 import subprocess
@@ -32,7 +33,7 @@ class Dask:
 
         command = [os.path.join(os.path.dirname(sys.executable), "dask")]
         with open("dask.log", "w") as log:
-            file = os.path.abspath("scheduler.json")
+            file = os.path.abspath(f"scheduler{time.monotonic_ns()}.json")
             options = ["--scheduler-file", file, "--no-dashboard"]
             scheduler = command + ["scheduler", "--host", "127.0.0.1", "--port", "0"] + options
             self.scheduler = subprocess.Popen(scheduler, stdout=log, stderr=log)
@@ -40,11 +41,16 @@ class Dask:
                 time.sleep(0.05)
             worker = command + ["worker", "--nthreads", str(slots), "--no-nanny"] + options
             self.workers = [subprocess.Popen(worker, stdout=log, stderr=log) for _ in range(workers)]
+        # Whatever goes wrong from here, nothing is left running.
+        atexit.register(self.end)
         self.client = Client(scheduler_file=file)
         self.client.wait_for_workers(workers)
 
     def close(self):
         self.client.close()
+        self.end()
+
+    def end(self):
         for process in [*self.workers, self.scheduler]:
             process.kill()
             process.wait()
@@ -108,7 +114,7 @@ def stamps(file):
 def until(condition):
     began = time.monotonic()
     while not condition():
-        if time.monotonic() - began > 300:
+        if time.monotonic() - began > 600:
             sys.exit("waited in vain")
         time.sleep(0.002)
 

@@ -15,7 +15,7 @@ const LEFT: (u64, &str) = (400, "0.05");
 
 pub(super) fn measure(bench: &Bench) -> Result<Section, String> {
     let nodes = bench.size(NODES);
-    let rounds = if bench.quick { 1 } else { 5 };
+    let rounds = if bench.quick { 1 } else { 3 };
     let own = own(bench, nodes, rounds)?;
     let program = this_program()?;
     let (count, times, left) = (nodes.to_string(), rounds.to_string(), LEFT.0.to_string());

@@ -13,8 +13,8 @@ use serde_json::Value;
 use super::stamps::descends;
 use crate::bench::Bench;
 
-/// How long anything may take to be there.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long anything may take: a hundred thousand nodes too.
+const PATIENCE: Duration = Duration::from_secs(600);
 /// How often one looks.
 const LOOK: Duration = Duration::from_millis(5);
 
