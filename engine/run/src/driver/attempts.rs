@@ -175,8 +175,6 @@ impl Driver<'_> {
                 };
                 self.workers.push(joined.clone());
                 self.queue.push_back(joined);
-                // It may take what the others could not.
-                self.stuck = None;
             }
             ExecutorEvent::WorkerDraining(worker) => {
                 self.queue.push_back(Event::WorkerDraining(worker));

@@ -551,6 +551,10 @@ impl Driver<'_> {
             self.run_study();
             while let Some(event) = self.queue.pop_front() {
                 self.look_for_a_stop();
+                if matches!(event, Event::WorkerJoined { .. }) {
+                    // It may take what the others could not; if it does not, the scheduler says so again.
+                    self.stuck = None;
+                }
                 let mut actions = std::mem::take(&mut self.actions);
                 self.sched.handle(self.now(), event, &mut actions);
                 for action in actions.drain(..) {

@@ -399,6 +399,19 @@ fn a_node_that_fits_nowhere_waits_for_a_worker_where_they_come_and_go() {
     assert_eq!((summary.counts, summary.exit_code), (counts(3, 0, 0, 0), 0));
 }
 
+/// Workers are told of one after the other: the first may be too small, and the node may run for longer than anyone would have waited.
+#[test]
+fn a_node_that_fits_the_second_worker_runs_for_longer_than_the_patience() {
+    let bench = Bench::new();
+    bench.patience(Duration::from_millis(1));
+    bench.second_worker(64_000);
+    bench.on_start("a", || std::thread::sleep(Duration::from_millis(20)));
+    let mut plan = chain();
+    plan.needs_cpus("a", 64_000);
+    let summary = bench.run(&plan);
+    assert_eq!((summary.counts, summary.exit_code), (counts(3, 0, 0, 0), 0));
+}
+
 #[test]
 fn a_node_that_fits_nowhere_is_named_when_no_worker_came() {
     let bench = Bench::new();

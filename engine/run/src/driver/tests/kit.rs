@@ -249,6 +249,8 @@ struct Script {
     patience: Duration,
     /// The CPUs of a worker that joins when the first result is settled.
     late_worker: Option<u64>,
+    /// The CPUs of a worker that joins right after the first.
+    second_worker: Option<u64>,
 }
 
 struct FakeExecutor {
@@ -330,6 +332,10 @@ impl Executor for FakeExecutor {
     fn start(&self, events: UnboundedSender<ExecutorEvent>) {
         *self.events.lock().unwrap() = Some(events);
         self.join(WorkerIx(0), 2000);
+        let second = self.script.lock().unwrap().second_worker;
+        if let Some(cpu_milli) = second {
+            self.join(WorkerIx(1), cpu_milli);
+        }
     }
 
     fn submit(&self, _worker: WorkerIx, attempts: Vec<AttemptSpec>) {
@@ -415,6 +421,11 @@ impl Bench {
     /// Another worker joins when the first result is settled.
     pub(crate) fn late_worker(&self, cpu_milli: u64) {
         self.script.lock().unwrap().late_worker = Some(cpu_milli);
+    }
+
+    /// Another worker joins right after the first.
+    pub(crate) fn second_worker(&self, cpu_milli: u64) {
+        self.script.lock().unwrap().second_worker = Some(cpu_milli);
     }
 
     pub(crate) fn on_start(&self, id: &str, hook: impl FnOnce() + Send + 'static) {
