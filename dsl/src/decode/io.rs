@@ -6,7 +6,11 @@ use dagrun_model::{
 };
 use indexmap::IndexMap;
 
-use super::{At, Decoder, Entry, View, printable};
+use super::{
+    At, Decoder, Entry, View,
+    clash::{Seen, literal_path},
+    printable,
+};
 use crate::schema;
 
 impl<'a> Decoder<'a, '_> {
@@ -157,14 +161,15 @@ impl<'a> Decoder<'a, '_> {
     /// `outputs`: paths or long forms by name.
     pub(crate) fn outputs(&mut self, at: At) -> IndexMap<String, Output> {
         let mut outputs: IndexMap<String, Output> = IndexMap::new();
+        let mut seen = Seen::default();
         for entry in self
             .entries(at, "`outputs`", "a map of names")
             .unwrap_or_default()
         {
             self.check_name("an output", &entry.name, entry.name_span);
-            self.check_output_case(&entry, &outputs);
+            self.check_output_case(&entry, &outputs, &mut seen);
             let output = self.output(&entry);
-            self.check_collision(&entry, &output, &outputs);
+            self.check_collision(&entry, &output, &outputs, &mut seen);
             outputs.insert(entry.name.into_owned(), output);
         }
         outputs
@@ -276,24 +281,27 @@ impl<'a> Decoder<'a, '_> {
         Some(template)
     }
 
-    fn check_output_case(&mut self, entry: &Entry<'a>, outputs: &IndexMap<String, Output>) {
-        let lower = entry.name.to_lowercase();
-        let other = outputs
-            .iter()
-            .find(|(name, _)| name.to_lowercase() == lower);
-        if let Some((name, output)) = other {
-            let diagnostic = Diagnostic::error(
-                "case-collision",
-                entry.name_span,
-                format!(
-                    "the outputs `{name}` and `{}` differ in case alone",
-                    entry.name
-                ),
-            )
-            .related(output.span, "the other one")
-            .help("give one of them another name");
-            self.push(diagnostic);
-        }
+    fn check_output_case(
+        &mut self,
+        entry: &Entry<'a>,
+        outputs: &IndexMap<String, Output>,
+        seen: &mut Seen,
+    ) {
+        let first = seen.name(&entry.name, outputs.len());
+        let Some((name, output)) = first.and_then(|ix| outputs.get_index(ix)) else {
+            return;
+        };
+        let diagnostic = Diagnostic::error(
+            "case-collision",
+            entry.name_span,
+            format!(
+                "the outputs `{name}` and `{}` differ in case alone",
+                entry.name
+            ),
+        )
+        .related(output.span, "the other one")
+        .help("give one of them another name");
+        self.push(diagnostic);
     }
 
     /// Two files of one path, or of paths that some file systems take for one. Values may share a JSON file.
@@ -302,45 +310,37 @@ impl<'a> Decoder<'a, '_> {
         entry: &Entry<'a>,
         output: &Output,
         outputs: &IndexMap<String, Output>,
+        seen: &mut Seen,
     ) {
-        let path_of = |output: &Output| {
-            output
-                .path
-                .as_text()
-                .and_then(|text| RelPath::new(text).ok())
-        };
-        let Some(path) = path_of(output) else {
+        let Some(path) = literal_path(output) else {
             return;
         };
-        for (name, other) in outputs {
-            let Some(theirs) = path_of(other) else {
-                continue;
-            };
-            let same = theirs == path;
-            if same && output.json.is_some() && other.json.is_some() {
-                continue;
-            }
-            if theirs.as_str().to_lowercase() != path.as_str().to_lowercase() {
-                continue;
-            }
-            let (code, words) = if same {
-                (
-                    "duplicate-path",
-                    format!("the outputs `{name}` and `{}` are one file", entry.name),
-                )
-            } else {
-                (
-                    "case-collision",
-                    format!("`{theirs}` and `{path}` are one file where case does not count"),
-                )
-            };
-            let diagnostic = self
-                .diagnostic(code, entry.at, words)
-                .related(other.path.span, "the other one")
-                .help("give each output a path of its own");
-            self.push(diagnostic);
+        let first = seen.path(&path, outputs.len());
+        let Some((name, other)) = first.and_then(|ix| outputs.get_index(ix)) else {
+            return;
+        };
+        let Some(theirs) = literal_path(other) else {
+            return;
+        };
+        if theirs == path && output.json.is_some() && other.json.is_some() {
             return;
         }
+        let (code, words) = if theirs == path {
+            (
+                "duplicate-path",
+                format!("the outputs `{name}` and `{}` are one file", entry.name),
+            )
+        } else {
+            (
+                "case-collision",
+                format!("`{theirs}` and `{path}` are one file where case does not count"),
+            )
+        };
+        let diagnostic = self
+            .diagnostic(code, entry.at, words)
+            .related(other.path.span, "the other one")
+            .help("give each output a path of its own");
+        self.push(diagnostic);
     }
 
     /// `stdout: NAME`: the name of an output; one that is not declared gets its name as its path.

@@ -3,6 +3,7 @@
 //! Owns: what each key takes, the words for what it does not take, and the budget on what aliases and merge keys unfold
 //! to. Knows nothing of files; text of modules comes in by a loader.
 
+mod clash;
 mod command;
 mod io;
 mod job;
@@ -31,6 +32,9 @@ use crate::{
 /// More diagnostics than anybody reads; what comes after them is dropped.
 const MAX_DIAGNOSTICS: usize = 2000;
 
+/// The most jobs, parameters, outputs and so on: the entries of one map of names, and the jobs of all files together.
+pub(crate) const MAX_NAMES: usize = 10_000;
+
 /// How much more a value behind an alias counts than one that is written out.
 const ALIAS_WEIGHT: usize = 4;
 
@@ -39,6 +43,8 @@ const ALIAS_WEIGHT: usize = 4;
 pub(crate) struct Shared {
     pub(crate) out: Vec<Diagnostic>,
     visited: usize,
+    /// How many jobs all files have so far.
+    pub(crate) jobs: usize,
 }
 
 impl Shared {
@@ -319,7 +325,26 @@ impl<'a> Decoder<'a, '_> {
         let mut seen = FxHashSet::default();
         let mut entries = Vec::new();
         self.merge_into(at, &mut seen, &mut entries);
+        if entries.len() > MAX_NAMES {
+            self.too_many_names(at, what, entries.len());
+            return None;
+        }
         Some(entries)
+    }
+
+    /// Reports more names than memory for them is meant to be spent on.
+    pub(crate) fn too_many_names(&mut self, at: At, what: &str, count: usize) {
+        let span = self.span(at);
+        let begin = Span {
+            end: span.start,
+            ..span
+        };
+        let words = format!("{what} has {count} entries and the limit is {MAX_NAMES}");
+        let help = match what {
+            "`jobs`" => "write jobs that differ in values alone as one job with a `matrix`",
+            _ => "keep them in a file and read that in the job",
+        };
+        self.push(Diagnostic::error("too-many-names", begin, words).help(help));
     }
 
     fn merge_into(

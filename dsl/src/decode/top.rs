@@ -7,7 +7,7 @@ use dagrun_model::{
 use indexmap::IndexMap;
 use rustc_hash::FxHashMap;
 
-use super::{At, Decoder, Entry, Fields, printable};
+use super::{At, Decoder, Entry, Fields, MAX_NAMES, printable};
 use crate::schema;
 
 /// The version of the language that this crate reads.
@@ -148,11 +148,16 @@ impl<'a> Decoder<'a, '_> {
     }
 
     fn raw_jobs(&mut self, at: At) -> Vec<RawJob<'a>> {
-        let entries = self
-            .entries(at, "`jobs`", "a map of jobs by name")
-            .unwrap_or_default();
-        if entries.is_empty() && matches!(self.view(at), super::View::Map) {
+        let Some(entries) = self.entries(at, "`jobs`", "a map of jobs by name") else {
+            return Vec::new();
+        };
+        if entries.is_empty() {
             self.error("empty-value", at, "this pipeline has no jobs");
+        }
+        self.shared.jobs += entries.len();
+        if self.shared.jobs > MAX_NAMES {
+            self.too_many_names(at, "`jobs`", self.shared.jobs);
+            return Vec::new();
         }
         entries.iter().map(|e| self.raw_job(e)).collect()
     }

@@ -23,4 +23,7 @@ pub const MAX_BYTES: usize = 4 << 20;
 pub const MAX_DEPTH: usize = 64;
 
 /// The most nodes in a file, and the most nodes that decoding a pipeline may visit; those behind aliases count fourfold.
-pub const MAX_NODES: usize = 1_000_000;
+pub const MAX_NODES: usize = 250_000;
+
+/// The most bytes of one scalar; a longer script or expression is refused anyway, by then with copies of it.
+pub(crate) const MAX_SCALAR: usize = 1 << 20;

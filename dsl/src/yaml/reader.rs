@@ -4,7 +4,7 @@ use dagrun_model::{Diagnostic, FileIx, Span};
 use granit_parser::{ErrorKind, Event, Parser, ScalarStyle, ScanError, StructureStyle, options};
 
 use super::{
-    Kind, MAX_BYTES, MAX_DEPTH, MAX_NODES, Node, NodeId, Style, Tree,
+    Kind, MAX_BYTES, MAX_DEPTH, MAX_NODES, MAX_SCALAR, Node, NodeId, Style, Tree,
     hints::{self, Syntax},
 };
 
@@ -56,6 +56,24 @@ fn too_big(file: FileIx, bytes: usize) -> Diagnostic {
         ),
     )
     .help("keep data in files of their own and name them under `inputs`")
+}
+
+fn too_long(span: Span, bytes: usize) -> Diagnostic {
+    // Not the whole of it: excerpts would be as long.
+    let begin = Span {
+        end: span.start,
+        ..span
+    };
+    Diagnostic::error(
+        "value-too-long",
+        begin,
+        format!(
+            "this value has {} and the limit is {}",
+            dagrun_model::format_bytes(bytes as u64),
+            dagrun_model::format_bytes(MAX_SCALAR as u64)
+        ),
+    )
+    .help("keep it in a file of its own and name that under `inputs`")
 }
 
 /// A collection that is not closed yet.
@@ -206,6 +224,9 @@ impl<'t> Builder<'t> {
         tag: Option<Box<str>>,
         anchor: usize,
     ) -> Result<(), Failure> {
+        if text.len() > MAX_SCALAR {
+            return Err(too_long(self.span(range), text.len()).into());
+        }
         let style = match style {
             ScalarStyle::SingleQuoted => Style::Single,
             ScalarStyle::DoubleQuoted => Style::Double,
