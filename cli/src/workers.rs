@@ -122,6 +122,8 @@ impl Workers {
         pool.serve(bound, Routes::default());
         let executor = pool.executor(RunOptions {
             id: context.run.0.clone(),
+            // They ended with that one.
+            resumes: Vec::new(),
             priority: 0,
             project: context.project.clone(),
             store: store.clone(),

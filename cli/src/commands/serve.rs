@@ -3,6 +3,7 @@
 use std::{
     path::{Path, PathBuf},
     sync::{Arc, mpsc::channel},
+    time::Duration,
 };
 
 use dagrun_cluster::{
@@ -34,6 +35,9 @@ use crate::{
     term::{Ink, Style},
 };
 
+/// How long a run may take after a restart of the coordinator until it takes over what workers still run of it.
+const ADOPTS: Duration = Duration::from_secs(60);
+
 pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     let settings = Settings::load(Path::new("."), &global.cache)?;
     let store = open_store(&settings)?;
@@ -60,6 +64,7 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
 
     let mut config = Config::new(env!("CARGO_PKG_VERSION"), epoch);
     config.limits = settings.resources.value.clone();
+    config.adopts = Some(ADOPTS);
     let blobs = start_blobs(&store, connector(&args.credentials, &settings)?)?;
     let pool = Pool::start(config, Some(blobs.witness())).doing(|| "start the pool".into())?;
     let pool = Arc::new(pool);
@@ -128,6 +133,7 @@ fn executors(pool: &Arc<Pool>, store: &Store) -> crate::serve::Executors {
         Box::new(move |context| {
             let executor = pool.executor(RunOptions {
                 id: context.run.0.clone(),
+                resumes: context.resumes.iter().map(|run| run.0.clone()).collect(),
                 priority: run.priority,
                 project: context.project.clone(),
                 store,

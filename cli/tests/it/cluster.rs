@@ -123,6 +123,7 @@ impl Bench {
     fn executor(&self) -> Arc<RunExecutor> {
         self.pool.executor(RunOptions {
             id: "r1".into(),
+            resumes: Vec::new(),
             priority: 0,
             project: self.folder.path().join("project"),
             store: self.store.clone(),

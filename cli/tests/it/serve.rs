@@ -91,6 +91,31 @@ impl Cluster {
         });
     }
 
+    /// Waits until the newest journal of a run knows that a node was started, be it by that run or by one before it.
+    fn wait_for_start_of(&self, node: &str) {
+        let told = format!("\"node\":\"{node}\"");
+        let began = Instant::now();
+        while !self.newest_journal().contains(&told) {
+            assert!(began.elapsed() < Duration::from_secs(30), "{}", self.logs());
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn newest_journal(&self) -> String {
+        let entries = |folder: &std::path::Path| {
+            let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+            entries.map(|entry| entry.path()).collect::<Vec<_>>()
+        };
+        let projects = entries(&self.path("state/projects"));
+        let runs = projects
+            .iter()
+            .flat_map(|project| entries(&project.join(".dagrun/runs")));
+        // The ids of runs begin with when they began.
+        let newest = runs.max();
+        let journal = newest.and_then(|run| std::fs::read(run.join("journal.log")).ok());
+        String::from_utf8_lossy(&journal.unwrap_or_default()).into_owned()
+    }
+
     /// Says something to the coordinator until the answer is as wanted.
     fn eventually(&self, args: &[&str], wanted: impl Fn(&Said) -> bool) -> Said {
         let began = Instant::now();
@@ -243,7 +268,7 @@ fn a_pipeline_that_is_wrong_is_refused_before_it_is_submitted() {
 fn waiting(folder: &std::path::Path) -> String {
     let folder = folder.display();
     format!(
-        "name: waiting\njobs:\n  first: {{outputs: {{out: o}}, run: 'echo 1 > o; echo x >> {folder}/first'}}\n  wait:\n    needs: first\n    inputs: {{i: '${{{{ needs.first.outputs.out }}}}'}}\n    outputs: {{out: o}}\n    run: |\n      echo x >> {folder}/began\n      while [ ! -e {folder}/go ]; do sleep 0.02; done\n      cp ${{{{ inputs.i }}}} o\nexport:\n  result: ${{{{ jobs.wait.outputs.out }}}}\n"
+        "name: waiting\njobs:\n  first: {{outputs: {{out: o}}, run: 'echo 1 > o; echo x >> {folder}/first'}}\n  wait:\n    needs: first\n    inputs: {{i: '${{{{ needs.first.outputs.out }}}}'}}\n    outputs: {{out: o}}\n    run: |\n      echo x >> {folder}/began\n      while [ ! -e {folder}/go ]; do sleep 0.02; done\n      cp ${{{{ inputs.i }}}} o\n      echo x >> {folder}/ended\nexport:\n  result: ${{{{ jobs.wait.outputs.out }}}}\n"
     )
 }
 
@@ -304,6 +329,7 @@ fn runs_go_on_after_the_coordinator_was_killed() {
         .spawn()
         .unwrap();
     wait_for(&scratch.path().join("began"));
+    cluster.wait_for_start_of("wait");
     cluster.kill_coordinator();
     cluster.start_coordinator();
     cluster.wait_for_workers(1);
@@ -311,8 +337,33 @@ fn runs_go_on_after_the_coordinator_was_killed() {
     let said = said(client.wait_with_output().unwrap());
     assert_eq!(said.code, 0, "{}\n{}", said.stderr, cluster.logs());
     assert_eq!(project.read("result"), "1\n");
-    // The first node's result was durable.
+    // The first node's result was durable, and the second one went on.
     assert_eq!(lines(&scratch.path().join("first")), 1);
+    assert_eq!(lines(&scratch.path().join("began")), 1);
+}
+
+#[test]
+fn what_ends_without_a_coordinator_waits_for_the_next() {
+    let mut cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    // Killed twice: the second one knows of the node only what the first has left it.
+    for _ in 0..2 {
+        cluster.wait_for_start_of("wait");
+        cluster.kill_coordinator();
+        cluster.start_coordinator();
+    }
+    cluster.kill_coordinator();
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    wait_for(&scratch.path().join("ended"));
+    cluster.start_coordinator();
+    let mut attach = project.command(&["attach", "1", "--on", &cluster.address()]);
+    let attached = said(attach.args(["-f", "pipeline.yaml"]).output().unwrap());
+    assert_eq!(attached.code, 0, "{}\n{}", attached.stderr, cluster.logs());
+    assert_eq!(project.read("result"), "1\n");
+    assert_eq!(lines(&scratch.path().join("began")), 1);
 }
 
 #[test]

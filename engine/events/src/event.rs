@@ -48,6 +48,9 @@ pub enum RunEvent {
         slots: f64,
         /// Bytes of memory it gives to nodes; 0 where it has no limit.
         memory: u64,
+        /// What tells its process from all others; empty where nothing of it outlives the run.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        process: String,
     },
     /// A worker went away.
     WorkerLost {
@@ -61,7 +64,7 @@ pub enum RunEvent {
         /// The nodes.
         nodes: Vec<CachedNode>,
     },
-    /// An attempt was handed to a worker.
+    /// An attempt was handed to a worker, or was found there and taken over.
     AttemptStarted {
         /// The node.
         node: String,
@@ -76,6 +79,9 @@ pub enum RunEvent {
         /// The node among those it needs that ended last, where that one ran: the way back along the critical path.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         after: Option<String>,
+        /// The run that had handed it to the worker, where it was taken over.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        adopted: Option<String>,
     },
     /// An attempt ended.
     AttemptEnded {
@@ -302,6 +308,29 @@ pub struct RunStarted {
     /// The unfinished run that this one goes on with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resumes: Option<String>,
+    /// The first number that its own attempts have: greater than those of the runs that it goes on with.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub first_attempt: u64,
+    /// Attempts of those runs that may still run.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherits: Vec<Inherited>,
+}
+
+/// An attempt whose end no journal has.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Inherited {
+    /// The run in which it was started.
+    pub run: String,
+    /// Its number.
+    pub attempt: u64,
+    /// Its node.
+    pub node: String,
+    /// Its node's key.
+    pub key: Digest,
+    /// The number of this attempt at the node, from 1.
+    pub number: u32,
+    /// The process of its worker.
+    pub process: String,
 }
 
 /// A parameter or setting of a run.
@@ -487,8 +516,8 @@ pub struct AttemptSummary {
     pub kept_folder: Option<String>,
 }
 
-fn is_zero(n: &u32) -> bool {
-    *n == 0
+fn is_zero<N: Default + PartialEq>(n: &N) -> bool {
+    *n == N::default()
 }
 
 impl From<&dagrun_model::AttemptResult> for AttemptSummary {

@@ -64,6 +64,8 @@ pub struct WorkerRow {
     pub slots: f64,
     /// When it joined.
     pub joined: f64,
+    /// What tells its process from others.
+    pub process: String,
 }
 
 /// A node of a run.
@@ -104,7 +106,9 @@ pub struct AttemptRow {
     pub worker: u32,
     /// The node among those it needs that ended last, where that one ran.
     pub after: Option<String>,
-    /// When it was handed to the worker.
+    /// The run that had started it, where it was taken over.
+    pub adopted: Option<String>,
+    /// When it was handed to the worker, or taken over.
     pub started: f64,
     /// When its end was known.
     pub ended: Option<f64>,
@@ -149,12 +153,14 @@ impl RunState {
                 worker,
                 host,
                 slots,
+                process,
                 ..
             } => {
                 let row = WorkerRow {
                     host: host.clone(),
                     slots: *slots,
                     joined: at,
+                    process: process.clone(),
                 };
                 self.workers.insert(*worker, row);
             }
@@ -173,6 +179,7 @@ impl RunState {
                 number,
                 worker,
                 after,
+                adopted,
             } => {
                 let row = AttemptRow {
                     node: self.node_ix(node),
@@ -180,6 +187,7 @@ impl RunState {
                     number: *number,
                     worker: *worker,
                     after: after.clone(),
+                    adopted: adopted.clone(),
                     started: at,
                     ended: None,
                     result: None,
@@ -332,8 +340,8 @@ impl RunState {
         self.by_attempt.insert(row.attempt, ix);
         self.nodes[row.node].attempts.push(ix);
         self.nodes[row.node].key = Some(key);
+        self.executed += u64::from(row.adopted.is_none());
         self.attempts.push(row);
-        self.executed += 1;
     }
 
     fn end_attempt(
@@ -385,6 +393,7 @@ mod tests {
             number,
             worker: 0,
             after: None,
+            adopted: None,
         }
     }
 

@@ -21,6 +21,7 @@ pub(crate) fn start(node: &str, attempt: u64, after: Option<&str>) -> RunEvent {
         number: 1,
         worker: 0,
         after: after.map(Into::into),
+        adopted: None,
     }
 }
 

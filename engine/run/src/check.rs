@@ -92,6 +92,7 @@ pub fn check(request: CheckRequest) -> Result<CheckReport, RunError> {
         .lease(&run.0)
         .map_err(|e| RunError::Store(e.to_string()))?;
     let context = ExecutorContext {
+        resumes: Vec::new(),
         project: request.workspace.project().to_path_buf(),
         folder: request.workspace.run_path(&run),
         run: run.clone(),

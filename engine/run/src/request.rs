@@ -52,6 +52,8 @@ pub type ExecutorFactory =
 pub struct ExecutorContext {
     /// The run.
     pub run: RunId,
+    /// The runs of which attempts may still run that this one would take over.
+    pub resumes: Vec<RunId>,
     /// The project folder.
     pub project: PathBuf,
     /// The folder of the run's own files, below `.dagrun`.

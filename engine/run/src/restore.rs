@@ -1,12 +1,16 @@
 //! What a run that was cut off leaves to the next one.
 //!
 //! Results need nothing: the action cache has them. Failures that were charged do: else a node that fails could be tried
-//! for ever by a machine that dies.
+//! for ever by a machine that dies. And attempts whose end nobody has written down: where they outlive whoever started them, they need
+//! not be made again.
 
-use std::{collections::BTreeMap, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use dagrun_events::{
-    AttemptSummary, Record, RunEvent, RunState,
+    AttemptSummary, Inherited, Record, RunEvent, RunState,
     journal::{End, decode},
 };
 use dagrun_model::{NodeKey, RunId};
@@ -24,7 +28,20 @@ pub(crate) struct Restored {
     pub(crate) charged: BTreeMap<NodeKey, Charged>,
     /// An attempt id that was never used.
     pub(crate) next_attempt: u64,
+    /// Attempts that may still run.
+    pub(crate) inherits: Vec<Inherited>,
+    /// The slots of its workers.
+    pub(crate) slots: u32,
     pub(crate) torn_at: Option<u64>,
+}
+
+impl Restored {
+    /// The runs of which workers may have something.
+    pub(crate) fn runs(&self) -> Vec<RunId> {
+        let inherited = self.inherits.iter().map(|it| it.run.as_str());
+        let runs: BTreeSet<&str> = inherited.chain([self.run.0.as_str()]).collect();
+        runs.into_iter().map(|run| RunId(run.to_owned())).collect()
+    }
 }
 
 #[derive(Debug, PartialEq)]
@@ -52,8 +69,7 @@ pub(crate) fn unfinished(
             Last::CutOff => {}
         }
         let loaded = journal::load(&path)?;
-        let state = RunState::fold(&loaded.records);
-        return Ok(Some(restored(former, &state, loaded.torn_at)));
+        return Ok(Some(restored(former, &loaded.records, loaded.torn_at)));
     }
     Ok(None)
 }
@@ -86,7 +102,8 @@ fn last_of(path: &Path, pipeline: &str) -> Result<Last, RunError> {
     })
 }
 
-fn restored(run: RunId, state: &RunState, torn_at: Option<u64>) -> Restored {
+fn restored(run: RunId, records: &[Record], torn_at: Option<u64>) -> Restored {
+    let state = RunState::fold(records);
     let mut charged = BTreeMap::new();
     for node in state.nodes.iter().filter(|node| node.charged > 0) {
         if let Some(key) = node.key {
@@ -96,12 +113,47 @@ fn restored(run: RunId, state: &RunState, torn_at: Option<u64>) -> Restored {
         }
     }
     let used = state.attempts.iter().map(|a| a.attempt).max().unwrap_or(0);
+    let first = state.started.as_ref().map_or(1, |it| it.first_attempt);
+    let inherits = inherits(&run, records, &state);
     Restored {
         run,
         charged,
-        next_attempt: used + 1,
+        next_attempt: first.max(used + 1),
+        inherits,
+        slots: state.workers.values().map(|it| it.slots as u32).sum(),
         torn_at,
     }
+}
+
+/// Attempts whose end is not known: of the run itself, and those that it had inherited and did not get to.
+fn inherits(run: &RunId, records: &[Record], state: &RunState) -> Vec<Inherited> {
+    let open = state.attempts.iter().filter(|it| it.result.is_none());
+    let own = open.filter_map(|attempt| {
+        let node = &state.nodes[attempt.node];
+        let process = &state.workers.get(&attempt.worker)?.process;
+        let key = node.key?;
+        // Where nothing outlives the run, nothing can be left of it.
+        (!process.is_empty()).then(|| Inherited {
+            run: attempt.adopted.clone().unwrap_or_else(|| run.0.clone()),
+            attempt: attempt.attempt,
+            node: node.id.clone(),
+            key,
+            number: attempt.number,
+            process: process.clone(),
+        })
+    });
+    let decided: BTreeSet<u64> = records
+        .iter()
+        .filter_map(|record| match &record.event {
+            RunEvent::AttemptStarted { attempt, .. } | RunEvent::AttemptEnded { attempt, .. } => {
+                Some(*attempt)
+            }
+            _ => None,
+        })
+        .collect();
+    let former = state.started.iter().flat_map(|it| &it.inherits);
+    let left = former.filter(|it| !decided.contains(&it.attempt)).cloned();
+    own.chain(left).collect()
 }
 
 #[cfg(test)]

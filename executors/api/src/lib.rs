@@ -7,9 +7,11 @@
 
 pub mod conformance;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, HostIx, Resources, WorkerIx};
+use dagrun_model::{
+    ActionDigest, AttemptId, AttemptResult, AttemptSpec, Digest, HostIx, Resources, WorkerIx,
+};
 use tokio::sync::mpsc::UnboundedSender;
 
 /// Runs attempts on the workers that it announces.
@@ -47,6 +49,20 @@ pub trait Executor: Send + Sync {
         Duration::ZERO
     }
 
+    /// Whether workers may come that hold attempts of former drivers of the run: then [`ExecutorEvent::Rejoined`] says when all that
+    /// may come have.
+    fn may_rejoin(&self) -> bool {
+        false
+    }
+
+    /// Takes over attempts that a worker holds, as [`WorkerInfo::held`] told of them. From now on they are attempts like those that
+    /// were submitted, under the numbers that they have: each ends exactly once. What has been told of and is neither taken over nor
+    /// disowned is ended some time later.
+    fn adopt(&self, _worker: WorkerIx, _attempts: Vec<HeldAttempt>) {}
+
+    /// Ends held attempts that nobody wants. Nothing is told of them.
+    fn disown(&self, _attempts: Vec<HeldAttempt>) {}
+
     /// Ends all attempts (KILL) and frees what it holds. Returns when nothing is left running. May block.
     fn shutdown(&self);
 }
@@ -56,6 +72,8 @@ pub trait Executor: Send + Sync {
 pub enum ExecutorEvent {
     /// A worker is there.
     WorkerJoined(WorkerInfo),
+    /// Workers that former drivers of the run had given something have had their time to come back: whoever has not is lost.
+    Rejoined,
     /// A worker takes nothing new.
     WorkerDraining(WorkerIx),
     /// A worker is gone; its attempts end as lost.
@@ -85,4 +103,25 @@ pub struct WorkerInfo {
     pub ahead: u32,
     /// How fast it is, in thousandths of a common reference: what a node takes there is weighed by it.
     pub speed: u32,
+    /// Tells its process from all others, also over restarts of whoever sees it; empty where nothing of it outlives that.
+    pub process: String,
+    /// What it has of former drivers of the run.
+    pub held: Vec<HeldAttempt>,
+}
+
+/// An attempt that a former driver of a run gave to a worker, and that still runs there or whose result is kept there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct HeldAttempt {
+    /// The run as which it was started.
+    pub run: Arc<str>,
+    /// Its number there.
+    pub attempt: AttemptId,
+    /// What it does, as the worker says.
+    pub action: ActionDigest,
+    /// What it takes.
+    pub resources: Resources,
+    /// Its process ran or runs.
+    pub began: bool,
+    /// For how long it has run, in microseconds.
+    pub ran: u64,
 }

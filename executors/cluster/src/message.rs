@@ -18,6 +18,12 @@ impl fmt::Debug for Incarnation {
     }
 }
 
+impl fmt::Display for Incarnation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
 /// An attempt, over all runs of a coordinator.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct AttemptRef {
@@ -118,6 +124,12 @@ pub struct Held {
     pub started: bool,
     /// It ended, and its result was not settled.
     pub ended: bool,
+    /// What it takes of the worker.
+    pub resources: Resources,
+    /// What it takes of the limits over all workers, as the coordinator said when it gave it.
+    pub limited: BTreeMap<String, u64>,
+    /// For how long it has run.
+    pub ran: Duration,
 }
 
 /// A sign of life.
@@ -214,6 +226,8 @@ pub struct StartAttempt {
     pub attempt: AttemptRef,
     /// What to do.
     pub spec: Arc<AttemptSpec>,
+    /// What it takes of the limits over all workers: no matter of the worker, which says it again in [`Held`].
+    pub limited: BTreeMap<String, u64>,
     /// Where its input blobs may be had besides the coordinator.
     pub sources: Vec<(Digest, Vec<Arc<str>>)>,
 }

@@ -33,12 +33,20 @@ pub(crate) enum Mutant {
     LeavingIgnored,
     /// What waits in the pool for a worker that is lost stays there.
     QueueForgotten,
+    /// What workers hold of an earlier coordinator is dropped at once.
+    HeldForgotten,
+    /// What was taken over is called by the name of its new run.
+    AdoptedRenamed,
+    /// Results that come before a run has taken them over are not kept.
+    EarlyResultForgotten,
+    /// What nobody takes over is held for ever.
+    HeldForEver,
 }
 
 #[cfg(test)]
 impl Mutant {
     /// All of them.
-    pub(crate) const ALL: [Self; 15] = [
+    pub(crate) const ALL: [Self; 19] = [
         Self::NoFence,
         Self::NoResend,
         Self::ForgetUnsettled,
@@ -54,6 +62,10 @@ impl Mutant {
         Self::RoomIgnored,
         Self::LeavingIgnored,
         Self::QueueForgotten,
+        Self::HeldForgotten,
+        Self::AdoptedRenamed,
+        Self::EarlyResultForgotten,
+        Self::HeldForEver,
     ];
 }
 

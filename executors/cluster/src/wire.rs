@@ -122,6 +122,9 @@ fn encode_held(held: &Held) -> v1::Held {
         action: encode_digest(&held.action),
         started: held.started,
         ended: held.ended,
+        resources: Some(encode_resources(&held.resources)),
+        limited: held.limited.clone().into_iter().collect(),
+        ran_us: u64::try_from(held.ran.as_micros()).unwrap_or(u64::MAX),
     }
 }
 
@@ -131,6 +134,9 @@ fn decode_held(held: v1::Held) -> Result<Held> {
         action: decode_digest(&held.action)?,
         started: held.started,
         ended: held.ended,
+        resources: decode_resources(held.resources.ok_or_else(|| lacks("resources"))?),
+        limited: held.limited.into_iter().collect(),
+        ran: Duration::from_micros(held.ran_us),
     })
 }
 
@@ -267,6 +273,7 @@ fn encode_start(starts: &[StartAttempt]) -> v1::Start {
         .map(|start| v1::StartAttempt {
             attempt: Some(encode_ref(&start.attempt)),
             spec: json(&*start.spec),
+            limited: start.limited.clone().into_iter().collect(),
             sources: peers.encode(&start.sources),
         })
         .collect();
@@ -318,6 +325,7 @@ fn decode_start_attempt(start: v1::StartAttempt, peers: &[Arc<str>]) -> Result<S
     Ok(StartAttempt {
         attempt: decode_ref(start.attempt)?,
         spec: Arc::new(serde_json::from_slice(&start.spec).map_err(bad("an attempt"))?),
+        limited: start.limited.into_iter().collect(),
         sources: sources.collect::<Result<_>>()?,
     })
 }

@@ -66,6 +66,7 @@ impl Cluster {
         pool.serve(bound, Routes::new(service.into_server()));
         let executor = pool.executor(RunOptions {
             id: "run".into(),
+            resumes: Vec::new(),
             priority: 0,
             project: folder.path().join("project"),
             store: store.clone(),

@@ -169,6 +169,8 @@ impl LocalExecutor {
             capacity,
             profile: options.profile.clone(),
             ahead: host::HELD,
+            process: String::new(),
+            held: Vec::new(),
         };
         let inbox = Arc::new(Inbox::new()?);
         let pool = Pool::new(options.slots.min(15) as usize + 1, &worker, &inbox)?;

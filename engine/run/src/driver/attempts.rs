@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime, time::UNIX_EPOCH};
 
 use dagrun_events::{AttemptSummary, NodeOutcome, RunEvent};
-use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_executor_api::{Executor, ExecutorEvent, WorkerInfo};
 use dagrun_model::{
     Action, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec, ContentHasher, Digest,
     FailureCause, HostIx, InputSource, NodeIx, Outcome, Outputs, Resources, RetryCause, WorkerIx,
@@ -23,7 +23,9 @@ use crate::{
 pub(super) struct Live {
     node: NodeIx,
     number: u32,
-    action: Arc<Action>,
+    digest: ActionDigest,
+    /// What it does; not known yet of one that was taken over before its node was looked up.
+    action: Option<Arc<Action>>,
     /// A process of it ran.
     began: bool,
 }
@@ -37,6 +39,25 @@ pub(super) struct Finished {
 }
 
 impl Live {
+    /// One that runs already.
+    pub(super) fn adopted(node: NodeIx, number: u32, digest: ActionDigest) -> Self {
+        Self {
+            node,
+            number,
+            digest,
+            action: None,
+            began: true,
+        }
+    }
+
+    pub(super) fn number(&self) -> u32 {
+        self.number
+    }
+
+    pub(super) fn learn(&mut self, action: Arc<Action>) {
+        self.action = Some(action);
+    }
+
     pub(super) fn node(&self) -> NodeIx {
         self.node
     }
@@ -79,6 +100,7 @@ impl Driver<'_> {
             number,
             worker: worker.0,
             after: self.last_need(node),
+            adopted: None,
         });
         self.executed += 1;
         if number == 1 {
@@ -97,7 +119,8 @@ impl Driver<'_> {
         let live = Live {
             node,
             number,
-            action,
+            digest: action.digest,
+            action: Some(action),
             began: false,
         };
         self.live.insert(attempt, live);
@@ -153,28 +176,10 @@ impl Driver<'_> {
 
     pub(super) fn take_executor_event(&mut self, event: ExecutorEvent) {
         match event {
-            ExecutorEvent::WorkerJoined(info) => {
-                self.record(RunEvent::WorkerJoined {
-                    worker: info.worker.0,
-                    host: info.host_name,
-                    slots: info.capacity.cpu_milli as f64 / 1000.0,
-                    memory: info.capacity.memory,
-                });
-                self.slots += info.capacity.cpu_milli / 1000;
-                if let Some(study) = &mut self.study {
-                    study.set_slots(u32::try_from(self.slots).unwrap_or(u32::MAX));
-                }
-                let joined = Event::WorkerJoined {
-                    worker: info.worker,
-                    host: info.host,
-                    capacity: info.capacity,
-                    profile: info.profile,
-                    ahead: info.ahead,
-                    speed: info.speed,
-                    held: Vec::new(),
-                };
-                self.workers.push(joined.clone());
-                self.queue.push_back(joined);
+            ExecutorEvent::WorkerJoined(info) => self.worker_joined(info),
+            ExecutorEvent::Rejoined => {
+                self.rejoined();
+                self.answer_released();
             }
             ExecutorEvent::WorkerDraining(worker) => {
                 self.queue.push_back(Event::WorkerDraining(worker));
@@ -198,6 +203,34 @@ impl Driver<'_> {
             ExecutorEvent::Fetched(attempt, host, blobs) => self.fetched(attempt, host, &blobs),
             ExecutorEvent::Ended(attempt, result) => self.attempt_ended(attempt, *result),
         }
+    }
+
+    fn worker_joined(&mut self, mut info: WorkerInfo) {
+        self.record(RunEvent::WorkerJoined {
+            worker: info.worker.0,
+            host: info.host_name.clone(),
+            slots: info.capacity.cpu_milli as f64 / 1000.0,
+            memory: info.capacity.memory,
+            process: info.process.clone(),
+        });
+        let held = self.take_over(&mut info);
+        self.slots += info.capacity.cpu_milli / 1000;
+        if let Some(study) = &mut self.study {
+            study.set_slots(u32::try_from(self.slots).unwrap_or(u32::MAX));
+        }
+        let joined = |held| Event::WorkerJoined {
+            worker: info.worker,
+            host: info.host,
+            capacity: info.capacity.clone(),
+            profile: info.profile.clone(),
+            ahead: info.ahead,
+            speed: info.speed,
+            held,
+        };
+        // A later round has a scheduler that knows nothing of former drivers.
+        self.workers.push(joined(Vec::new()));
+        self.queue.push_back(joined(held));
+        self.answer_released();
     }
 
     /// What an attempt read is on its host too from now on: others that read it are better off there.
@@ -281,8 +314,12 @@ impl Driver<'_> {
         let last = LastEnd {
             summary,
             number: live.number,
-            command: command_text(&live.action),
-            values: command_values(&live.action),
+            command: live.action.as_deref().map(command_text).unwrap_or_default(),
+            values: live
+                .action
+                .as_deref()
+                .map(command_values)
+                .unwrap_or_default(),
         };
         self.last_ends.insert(live.node, last);
         match outcome {
@@ -290,6 +327,10 @@ impl Driver<'_> {
             Outcome::TimedOut(_) => AttemptEnd::Failed(Some(RetryCause::Timeout)),
             Outcome::Lost(_) => AttemptEnd::Lost,
             Outcome::Cancelled => AttemptEnd::Cancelled,
+            // One that was taken over, and whose node was not looked up: nobody knows yet what it read.
+            Outcome::Failed(FailureCause::Staging { .. }) if live.action.is_none() => {
+                AttemptEnd::Lost
+            }
             Outcome::Failed(FailureCause::Staging {
                 path,
                 missing_blob: true,
@@ -303,7 +344,7 @@ impl Driver<'_> {
     /// A node that is never cached is kept under a digest of its own, so that its outputs are durable like others.
     fn commit_digest(&self, live: &Live) -> ActionDigest {
         if !self.never_cached.contains(&live.node) {
-            return live.action.digest;
+            return live.digest;
         }
         ContentHasher::new("dagrun.uncached.v1")
             .with(&self.run.0)
@@ -313,7 +354,8 @@ impl Driver<'_> {
 
     /// Finds who made the input that is gone.
     fn missing_inputs(&mut self, live: &Live, path: &str) -> AttemptEnd {
-        let staged = live.action.inputs.iter().find_map(|input| {
+        let inputs = live.action.iter().flat_map(|action| &action.inputs);
+        let staged = inputs.into_iter().find_map(|input| {
             let same = input.path.as_str() == path;
             match &input.source {
                 InputSource::Stored(artifact) if same => Some(artifact.content_digest()),
@@ -493,7 +535,7 @@ impl Driver<'_> {
 }
 
 /// The command of an action on one line.
-fn command_text(action: &Action) -> String {
+pub(super) fn command_text(action: &Action) -> String {
     let texts: Vec<String> = action
         .commands
         .iter()
@@ -507,7 +549,7 @@ fn command_text(action: &Action) -> String {
 
 /// What stands for the templates of a command: variables that its text names, with their values. Secrets are not among them:
 /// only the worker knows their values.
-fn command_values(action: &Action) -> Vec<(String, String)> {
+pub(super) fn command_values(action: &Action) -> Vec<(String, String)> {
     let text = command_text(action);
     let own = action.commands.iter().flat_map(|command| &command.env);
     let mut values: Vec<(String, String)> = action

@@ -57,6 +57,7 @@ impl Driver<'_> {
         if answers.iter().any(runs) {
             self.need_executor();
         }
+        self.withhold(&mut answers);
         if !answers.is_empty() {
             self.queue.push_back(Event::CacheAnswered(answers));
         }

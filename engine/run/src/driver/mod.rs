@@ -2,6 +2,7 @@
 //!
 //! One thread owns all state here. What blocks is elsewhere: syncs in the journal's thread, nodes in the executor.
 
+mod adopt;
 mod attempts;
 mod behind;
 mod finish;
@@ -45,6 +46,7 @@ use crate::{
     view::View,
 };
 
+use adopt::Inheritance;
 use attempts::{Finished, Live};
 use behind::Behind;
 use trials::StudyRun;
@@ -155,7 +157,13 @@ pub(crate) fn drive<'p>(
         .map_err(|e| RunError::Store(e.to_string()))?;
     let (replies, durable) = unbounded_channel();
     let dropped = parts.subscribers.iter().map(Subscriber::dropped).collect();
-    let (study, study_log) = study.unzip();
+    let (mut study, study_log) = study.unzip();
+    if let (Some(study), Some(former)) = (&mut study, &unfinished)
+        && !former.inherits.is_empty()
+    {
+        // Trials that were under way are to be there before the first worker says what it has of them.
+        study.set_slots(former.slots);
+    }
     let journal = JournalHandle::create(
         &parts.workspace.journal_path(&run),
         parts.store.clone(),
@@ -208,6 +216,11 @@ pub(crate) fn drive<'p>(
         succeeded: FxHashMap::default(),
         timers: BinaryHeap::new(),
         forced: FxHashSet::default(),
+        inherited: Inheritance::new(
+            unfinished
+                .as_ref()
+                .map_or_else(Vec::new, |u| u.inherits.clone()),
+        ),
         restored: unfinished,
         study,
         to_retire: Vec::new(),
@@ -272,6 +285,10 @@ fn started_event(
         boot: boot_id(),
         pid: std::process::id(),
         resumes: unfinished.as_ref().map(|u| u.run.0.clone()),
+        first_attempt: unfinished.as_ref().map_or(0, |u| u.next_attempt),
+        inherits: unfinished
+            .as_ref()
+            .map_or_else(Vec::new, |u| u.inherits.clone()),
     }))
 }
 
@@ -312,6 +329,8 @@ struct Driver<'p> {
 
     /// Nodes that run though the cache has them; unused where all are.
     forced: FxHashSet<NodeIx>,
+    /// What may still run of former drivers.
+    inherited: Inheritance,
     /// What a run that was cut off leaves to this one.
     restored: Option<Restored>,
     study: Option<StudyRun<'p>>,
@@ -453,6 +472,8 @@ impl Driver<'_> {
             .filter(|export| !project.join(&export.target).exists());
         self.exported_nodes.extend(absent.map(|export| export.node));
         self.queue.push_back(Event::PlanExtended(delta));
+        self.inherited
+            .learn(nodes.clone(), |node| self.plan.key(node));
         self.restore(nodes);
     }
 
@@ -748,6 +769,7 @@ impl Driver<'_> {
         };
         let context = ExecutorContext {
             run: self.run.clone(),
+            resumes: self.restored.as_ref().map_or_else(Vec::new, Restored::runs),
             project: self.workspace.project().to_path_buf(),
             folder: self.workspace.run_path(&self.run),
         };
@@ -756,7 +778,11 @@ impl Driver<'_> {
                 self.journal.begin_thread();
                 self.journal.results_of(Arc::clone(&executor));
                 executor.start(self.executor_sender.clone());
+                let may_rejoin = executor.may_rejoin();
                 self.executor = Some(executor);
+                if !may_rejoin {
+                    self.rejoined();
+                }
             }
             Err(error) => self.fatal = Some(format!("the executor cannot start: {error}")),
         }

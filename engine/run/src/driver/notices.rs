@@ -23,8 +23,7 @@ impl Driver<'_> {
                 let node = self.plan.id(node);
                 self.record(RunEvent::Speculated { node });
             }
-            // Its start is in the journal of the coordinator that started it.
-            Notice::Adopted { .. } => {}
+            Notice::Adopted { node, attempt } => self.adopted(node, attempt),
             Notice::Rewound { node } => self.rewind(node),
             Notice::Stuck { nodes } => self.stuck(&nodes),
         }

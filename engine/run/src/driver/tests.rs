@@ -1,5 +1,6 @@
 //! The driver with plans made by hand and an executor that only pretends.
 
+mod adoption;
 pub(crate) mod kit;
 mod races;
 

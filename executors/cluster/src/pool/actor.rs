@@ -32,13 +32,21 @@ pub(super) enum Input {
     /// Something for the state machine.
     Event(Event),
     /// A run begins; where its events go.
-    OpenRun(RunIx, Arc<str>, i32, mpsc::UnboundedSender<ExecutorEvent>),
+    OpenRun(RunIx, OpenRun, mpsc::UnboundedSender<ExecutorEvent>),
     /// A run ends; who waits until nothing is left of it.
     CloseRun(RunIx, std::sync::mpsc::Sender<()>),
     /// Somebody wants to know how the workers are.
     Status(std::sync::mpsc::Sender<PoolStatus>),
     /// A listener's words.
     Listen(mpsc::Receiver<Word>),
+}
+
+/// What is said of a run when it begins.
+#[derive(Clone, Debug)]
+pub(super) struct OpenRun {
+    pub(super) id: Arc<str>,
+    pub(super) priority: i32,
+    pub(super) resumes: Vec<Arc<str>>,
 }
 
 pub(super) struct Actor {
@@ -119,10 +127,15 @@ impl Actor {
     fn take(&mut self, command: Input) {
         match command {
             Input::Event(event) => self.tell(event),
-            Input::OpenRun(run, id, priority, events) => {
+            Input::OpenRun(run, open, events) => {
                 self.runs.insert(run, events);
-                self.ids.insert(run, id.clone());
-                self.tell(Event::RunOpened { run, id, priority });
+                self.ids.insert(run, open.id.clone());
+                self.tell(Event::RunOpened {
+                    run,
+                    id: open.id,
+                    priority: open.priority,
+                    resumes: open.resumes,
+                });
             }
             Input::CloseRun(run, done) => {
                 // One that was never opened is over.

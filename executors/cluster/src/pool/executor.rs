@@ -7,14 +7,14 @@ use std::{
     time::Duration,
 };
 
-use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_executor_api::{Executor, ExecutorEvent, HeldAttempt};
 use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, WorkerIx};
 use dagrun_store::Store;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::{
     Event, RunIx, Witness,
-    actor::Input,
+    actor::{Input, OpenRun},
     inputs::{Inputs, Ready},
 };
 
@@ -28,6 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 pub struct RunOptions {
     /// Its id; new at every start of its driver.
     pub id: String,
+    /// The runs that it goes on with, of which workers may hold attempts.
+    pub resumes: Vec<String>,
     /// Higher goes first; 0 is usual.
     pub priority: i32,
     /// The folder that workspace inputs are relative to.
@@ -39,8 +41,7 @@ pub struct RunOptions {
 /// Runs the attempts of one run on all workers of a pool.
 pub struct RunExecutor {
     run: RunIx,
-    id: Arc<str>,
-    priority: i32,
+    open: OpenRun,
     inbox: UnboundedSender<Input>,
     witness: Option<Arc<dyn Witness>>,
     events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>>,
@@ -49,7 +50,7 @@ pub struct RunExecutor {
 
 impl fmt::Debug for RunExecutor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("RunExecutor").field(&self.id).finish()
+        f.debug_tuple("RunExecutor").field(&self.open.id).finish()
     }
 }
 
@@ -77,8 +78,11 @@ impl RunExecutor {
         };
         Self {
             run,
-            id: options.id.into(),
-            priority: options.priority,
+            open: OpenRun {
+                id: options.id.into(),
+                priority: options.priority,
+                resumes: options.resumes.into_iter().map(Arc::from).collect(),
+            },
             inbox,
             witness,
             events,
@@ -96,7 +100,7 @@ impl Executor for RunExecutor {
     fn start(&self, events: UnboundedSender<ExecutorEvent>) {
         let first = self.events.set(events.clone());
         assert!(first.is_ok(), "an executor is started once");
-        let open = Input::OpenRun(self.run, self.id.clone(), self.priority, events);
+        let open = Input::OpenRun(self.run, self.open.clone(), events);
         let _ = self.inbox.send(open);
     }
 
@@ -135,6 +139,18 @@ impl Executor for RunExecutor {
 
     fn patience(&self) -> Duration {
         PATIENCE
+    }
+
+    fn may_rejoin(&self) -> bool {
+        !self.open.resumes.is_empty()
+    }
+
+    fn adopt(&self, worker: WorkerIx, attempts: Vec<HeldAttempt>) {
+        self.tell(Event::Adopt(self.run, worker, attempts));
+    }
+
+    fn disown(&self, attempts: Vec<HeldAttempt>) {
+        self.tell(Event::Disown(self.run, attempts));
     }
 
     fn shutdown(&self) {

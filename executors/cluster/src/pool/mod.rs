@@ -81,6 +81,8 @@ struct Shared {
     inbox: mpsc::UnboundedSender<Input>,
     next_run: Arc<AtomicU32>,
     workers: watch::Receiver<usize>,
+    /// Workers outlive it.
+    adopts: bool,
 }
 
 impl fmt::Debug for Shared {
@@ -101,6 +103,7 @@ impl Pool {
         let handle = runtime.handle().clone();
         let (inbox, commands) = mpsc::unbounded_channel();
         let (count, workers) = watch::channel(0);
+        let adopts = config.adopts.is_some();
         let (stop, mut stopped) = mpsc::channel::<()>(1);
         let actor = Actor::new(config, witness.clone(), count, commands);
         let thread = std::thread::Builder::new()
@@ -121,6 +124,7 @@ impl Pool {
                 inbox,
                 next_run: Arc::default(),
                 workers,
+                adopts,
             },
             runtime: handle,
             stop: Some(stop),
@@ -142,7 +146,10 @@ impl Pool {
     }
 
     /// An executor for a run, by which it sees all workers.
-    pub fn executor(&self, options: RunOptions) -> Arc<RunExecutor> {
+    pub fn executor(&self, mut options: RunOptions) -> Arc<RunExecutor> {
+        if !self.shared.adopts {
+            options.resumes.clear();
+        }
         let run = RunIx(self.shared.next_run.fetch_add(1, Ordering::Relaxed));
         let Shared { inbox, witness, .. } = self.shared.clone();
         Arc::new(RunExecutor::new(run, options, inbox, witness))

@@ -186,7 +186,7 @@ impl Core {
         }
         match event {
             Event::Tick => self.tick(now, effects),
-            Event::Connected(conn) => self.connected(conn, effects),
+            Event::Connected(conn) => self.connected(now, conn, effects),
             Event::Message(conn, message) => self.message(now, conn, message, effects),
             Event::Closed(conn, why) => self.closed(now, conn, &why, effects),
             Event::Started(locals) => self.started(now, &locals, effects),
@@ -208,14 +208,14 @@ impl Core {
 
     // --- the connection ------------------------------------------------------------------------
 
-    fn connected(&mut self, conn: ConnIx, effects: &mut Vec<Effect>) {
+    fn connected(&mut self, now: Duration, conn: ConnIx, effects: &mut Vec<Effect>) {
         if !matches!(&self.link, Link::Greeting { conn: mine, .. } if *mine == conn) {
             return;
         }
         let hello = Hello {
             worker: self.config.identity.clone(),
             epoch: self.epoch,
-            held: self.held.held(),
+            held: self.held.held(now),
         };
         effects.push(Effect::Send(conn, FromWorker::Hello(Box::new(hello))));
     }
@@ -427,8 +427,7 @@ impl Core {
         let mut locals = Vec::with_capacity(starts.len());
         let mut taken = starts;
         taken.retain(|start| {
-            let action = start.spec.action.digest;
-            let local = self.held.take(&start.attempt, action);
+            let local = self.held.take(start);
             locals.extend(local);
             local.is_some()
         });
@@ -441,8 +440,7 @@ impl Core {
     fn hand_back(&mut self, now: Duration, starts: Vec<StartAttempt>, effects: &mut Vec<Effect>) {
         let ended = starts.into_iter().filter_map(|start| {
             let result = AttemptResult::bare(Outcome::Cancelled);
-            let action = start.spec.action.digest;
-            self.held.take_ended(start.attempt, action, result)
+            self.held.take_ended(&start, result)
         });
         let progress = Progress {
             started: Vec::new(),
@@ -476,7 +474,9 @@ impl Core {
     }
 
     fn started(&mut self, now: Duration, locals: &[AttemptId], effects: &mut Vec<Effect>) {
-        let started = locals.iter().filter_map(|local| self.held.begin(*local));
+        let started = locals
+            .iter()
+            .filter_map(|local| self.held.begin(now, *local));
         let progress = Progress {
             started: started.collect(),
             ended: Vec::new(),

@@ -1,11 +1,11 @@
 //! What a worker holds: attempts by what the coordinator calls them and by what its own executor does.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dagrun_model::{ActionDigest, AttemptId, AttemptResult};
+use dagrun_model::{ActionDigest, AttemptId, AttemptResult, Resources};
 use rustc_hash::FxHashMap;
 
-use crate::message::{AttemptRef, Ended, Extra, Held};
+use crate::message::{AttemptRef, Ended, Extra, Held, StartAttempt};
 
 /// Attempts that a worker took and that were not settled.
 #[derive(Debug, Default)]
@@ -18,16 +18,20 @@ pub(super) struct Holdings {
 
 /// An attempt that a worker holds.
 #[derive(Debug)]
-pub(super) struct Holding {
+struct Holding {
     /// What the worker's own executor calls it.
-    pub(super) local: AttemptId,
-    pub(super) action: ActionDigest,
-    pub(super) state: State,
+    local: AttemptId,
+    action: ActionDigest,
+    resources: Resources,
+    limited: BTreeMap<String, u64>,
+    state: State,
+    /// When its process began.
+    began: Option<Duration>,
 }
 
 /// How far an attempt is.
 #[derive(Debug)]
-pub(super) enum State {
+enum State {
     /// With the executor.
     Open {
         began: bool,
@@ -40,7 +44,8 @@ pub(super) enum State {
 
 impl Holdings {
     /// Takes an attempt; gives what it is called here, or nothing where it is held already.
-    pub(super) fn take(&mut self, attempt: &AttemptRef, action: ActionDigest) -> Option<AttemptId> {
+    pub(super) fn take(&mut self, start: &StartAttempt) -> Option<AttemptId> {
+        let attempt = &start.attempt;
         if self.attempts.contains_key(attempt) {
             return None;
         }
@@ -53,8 +58,11 @@ impl Holdings {
         };
         let holding = Holding {
             local,
-            action,
+            action: start.spec.action.digest,
+            resources: start.spec.resources.clone(),
+            limited: start.limited.clone(),
             state,
+            began: None,
         };
         self.attempts.insert(attempt.clone(), holding);
         self.by_local.insert(local, attempt.clone());
@@ -64,18 +72,18 @@ impl Holdings {
     /// Takes an attempt that ends at once.
     pub(super) fn take_ended(
         &mut self,
-        attempt: AttemptRef,
-        action: ActionDigest,
+        start: &StartAttempt,
         result: AttemptResult,
     ) -> Option<Ended> {
-        let local = self.take(&attempt, action)?;
+        let local = self.take(start)?;
         self.end(local, Arc::new(result), Arc::default())
     }
 
     /// A process of an attempt runs; gives the attempt where that is news.
-    pub(super) fn begin(&mut self, local: AttemptId) -> Option<AttemptRef> {
+    pub(super) fn begin(&mut self, now: Duration, local: AttemptId) -> Option<AttemptRef> {
         let attempt = self.by_local.get(&local)?;
         let holding = self.attempts.get_mut(attempt)?;
+        holding.began.get_or_insert(now);
         match &mut holding.state {
             State::Open { began, dropped } if !*began => {
                 *began = true;
@@ -171,12 +179,21 @@ impl Holdings {
     }
 
     /// For a hello.
-    pub(super) fn held(&self) -> Vec<Held> {
-        let held = self.attempts.iter().map(|(attempt, holding)| Held {
+    pub(super) fn held(&self, now: Duration) -> Vec<Held> {
+        // What was dropped ends, and nothing will be told of it.
+        let wanted =
+            |holding: &Holding| !matches!(holding.state, State::Open { dropped: true, .. });
+        let held = self.attempts.iter().filter(|(_, it)| wanted(it));
+        let held = held.map(|(attempt, holding)| Held {
             attempt: attempt.clone(),
             action: holding.action,
             started: matches!(holding.state, State::Open { began: true, .. }),
             ended: matches!(holding.state, State::Ended(..)),
+            resources: holding.resources.clone(),
+            limited: holding.limited.clone(),
+            ran: holding
+                .began
+                .map_or(Duration::ZERO, |began| now.saturating_sub(began)),
         });
         held.collect()
     }

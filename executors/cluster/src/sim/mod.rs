@@ -27,6 +27,8 @@ struct Report {
     /// A hash of all that happened.
     hash: u64,
     faults: u64,
+    /// Attempts that were taken over from an earlier coordinator.
+    adopted: u64,
     trace: Vec<String>,
 }
 
@@ -60,7 +62,7 @@ fn seeds() -> u64 {
 fn promises_hold_whatever_happens() {
     let first = std::env::var("DAGRUN_SIM_FIRST").ok();
     let first: u64 = first.and_then(|n| n.parse().ok()).unwrap_or(0);
-    let mut faults = 0;
+    let (mut faults, mut adopted) = (0, 0);
     for seed in first..first + seeds() {
         let report = simulate(of(seed));
         if let Some(violation) = report.violation {
@@ -75,11 +77,13 @@ fn promises_hold_whatever_happens() {
             );
         }
         faults += report.faults;
+        adopted += report.adopted;
     }
     assert!(
         faults > seeds(),
         "a simulation without trouble shows nothing"
     );
+    assert!(adopted * 4 > seeds(), "{adopted} were taken over");
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dagrun_executor_api::ExecutorEvent;
+use dagrun_executor_api::{ExecutorEvent, HeldAttempt, WorkerInfo};
 use dagrun_model::{
     Action, AttemptId, AttemptResult, AttemptSpec, Digest, Limits, NodeIx, Outcome, Resources,
     WorkerIx,
@@ -35,6 +35,19 @@ pub(super) struct Attempt {
     pub(super) ended: bool,
     pub(super) began: bool,
     pub(super) stopped: bool,
+    /// The run in which it was started.
+    pub(super) name: Arc<str>,
+    /// Nothing of it is left to do: the journal has its end.
+    pub(super) over: bool,
+}
+
+/// An attempt whose end no journal has.
+#[derive(Clone, Debug)]
+pub(super) struct Inherited {
+    name: Arc<str>,
+    id: AttemptId,
+    job: usize,
+    process: String,
 }
 
 /// A worker as a driver sees it.
@@ -45,6 +58,7 @@ pub(super) struct Known {
     pub(super) draining: bool,
     pub(super) lost: bool,
     pub(super) given: u64,
+    pub(super) process: String,
 }
 
 /// A run and its driver.
@@ -57,6 +71,11 @@ pub(super) struct Run {
     pub(super) all: BTreeMap<u64, usize>,
     pub(super) workers: BTreeMap<WorkerIx, Known>,
     pub(super) next_attempt: u64,
+    /// The runs of former drivers.
+    pub(super) chain: Vec<Arc<str>>,
+    pub(super) inherited: Vec<Inherited>,
+    /// Its driver has told the coordinator of it.
+    pub(super) opened: bool,
     pub(super) closed: bool,
     pub(super) over: bool,
 }
@@ -68,6 +87,8 @@ pub(super) enum Next {
     Commit(AttemptId),
     /// Say that it is settled.
     Settle(AttemptId),
+    /// Take over what a worker holds, and give up the rest.
+    Decide(WorkerIx, Vec<HeldAttempt>, Vec<HeldAttempt>),
 }
 
 impl Run {
@@ -83,16 +104,33 @@ impl Run {
             all: BTreeMap::new(),
             workers: BTreeMap::new(),
             next_attempt: 1,
+            chain: Vec::new(),
+            inherited: Vec::new(),
+            opened: false,
             closed: false,
             over: false,
         }
     }
 
-    /// A new driver: of the former one only what is durable is left.
-    pub(super) fn restart(&mut self, ix: RunIx) {
+    /// A new driver: of the former one only what is durable is left. Of its last starts the journal may lack some.
+    pub(super) fn restart(&mut self, ix: RunIx, rng: &mut Rng) {
+        if !self.id.is_empty() {
+            self.chain.push(self.id.clone());
+        }
+        for (id, attempt) in self.attempts.iter().filter(|(_, it)| !it.over) {
+            if rng.percent(90) {
+                self.inherited.push(Inherited {
+                    name: attempt.name.clone(),
+                    id: *id,
+                    job: attempt.job,
+                    process: self.workers[&attempt.worker].process.clone(),
+                });
+            }
+        }
         self.ix = ix;
         self.id = format!("run{}", ix.0).into();
         self.attempts.clear();
+        self.opened = false;
         self.workers.clear();
         self.over = false;
         self.closed = false;
@@ -110,7 +148,8 @@ impl Run {
         let mut submits: BTreeMap<WorkerIx, Vec<AttemptSpec>> = BTreeMap::new();
         for at in 0..self.jobs.len() {
             let job = &self.jobs[at];
-            if job.done || job.attempt.is_some() {
+            let may_run = self.inherited.iter().any(|it| it.job == at);
+            if job.done || job.attempt.is_some() || may_run {
                 continue;
             }
             // That a worker leaves may come too late.
@@ -143,6 +182,8 @@ impl Run {
             ended: false,
             began: false,
             stopped: false,
+            name: self.id.clone(),
+            over: false,
         };
         self.attempts.insert(id, attempt);
         self.all.insert(id.0, at);
@@ -180,18 +221,10 @@ impl Run {
             return Err(format!("{event:?} after the run was over"));
         }
         match event {
-            ExecutorEvent::WorkerJoined(info) => {
-                let known = Known {
-                    slots: info.capacity.cpu_milli / 1000,
-                    ahead: info.ahead.into(),
-                    draining: false,
-                    lost: false,
-                    given: 0,
-                };
-                match self.workers.insert(info.worker, known) {
-                    Some(_) => Err(format!("{:?} joined twice", info.worker)),
-                    None => Ok(Next::Nothing),
-                }
+            ExecutorEvent::WorkerJoined(info) => self.joined(info),
+            ExecutorEvent::Rejoined => {
+                self.inherited.clear();
+                Ok(Next::Nothing)
             }
             ExecutorEvent::WorkerDraining(worker) => {
                 self.known(worker)?.draining = true;
@@ -214,6 +247,50 @@ impl Run {
             // Blobs are outside of both state machines.
             ExecutorEvent::Fetched(id, ..) => self.open(id).map(|_| Next::Nothing),
             ExecutorEvent::Ended(id, result) => self.ended(id, &result, made_by),
+        }
+    }
+
+    fn joined(&mut self, info: WorkerInfo) -> Result<Next, String> {
+        let mut known = Known {
+            slots: info.capacity.cpu_milli / 1000,
+            ahead: info.ahead.into(),
+            draining: false,
+            lost: false,
+            given: 0,
+            process: info.process.clone(),
+        };
+        let is_its = |it: &Inherited| it.process == info.process;
+        let expected: Vec<Inherited> = self.inherited.extract_if(.., |it| is_its(it)).collect();
+        let (mut wanted, mut unwanted) = (Vec::new(), Vec::new());
+        for held in info.held {
+            let is_it = |it: &&Inherited| it.name == held.run && it.id == held.attempt;
+            let job = expected.iter().find(is_it).map(|it| it.job);
+            let is_free = |job: &usize| !self.jobs[*job].done && self.jobs[*job].attempt.is_none();
+            let Some(job) = job.filter(is_free).filter(|_| held.began) else {
+                unwanted.push(held);
+                continue;
+            };
+            if self.jobs[job].action.digest != held.action {
+                return Err(format!("{held:?} is said to do what it does not"));
+            }
+            self.jobs[job].attempt = Some(held.attempt);
+            let attempt = Attempt {
+                job,
+                worker: info.worker,
+                ended: false,
+                began: true,
+                stopped: false,
+                name: held.run.clone(),
+                over: false,
+            };
+            self.attempts.insert(held.attempt, attempt);
+            known.given += 1;
+            wanted.push(held);
+        }
+        match self.workers.insert(info.worker, known) {
+            Some(_) => Err(format!("{:?} joined twice", info.worker)),
+            None if wanted.is_empty() && unwanted.is_empty() => Ok(Next::Nothing),
+            None => Ok(Next::Decide(info.worker, wanted, unwanted)),
         }
     }
 
@@ -243,7 +320,10 @@ impl Run {
         worker.given -= 1;
         let lost = worker.lost;
         let job = &mut self.jobs[attempt.job];
-        job.attempt = None;
+        if !matches!(result.outcome, Outcome::Succeeded(_)) {
+            job.attempt = None;
+            self.attempts.get_mut(&id).expect("it is there").over = true;
+        }
         match &result.outcome {
             Outcome::Succeeded(_) => {
                 // The executor of the simulation writes down who it is.

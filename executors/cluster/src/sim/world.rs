@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dagrun_executor_api::ExecutorEvent;
+use dagrun_executor_api::{ExecutorEvent, HeldAttempt};
 use dagrun_model::{AttemptId, AttemptResult, Outcome, Outputs, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
 
@@ -20,7 +20,8 @@ use super::{
 };
 use crate::{
     message::{
-        AttemptRef, Ended, Extra, FromWorker, Identity, Incarnation, Platform, Progress, ToWorker,
+        AttemptRef, Ended, Extra, FromWorker, Held, Identity, Incarnation, Platform, Progress,
+        ToWorker,
     },
     pool::{self, ConnIx, RunIx},
     session::{self, Exit, Link},
@@ -30,6 +31,8 @@ const LEASE: u64 = 2_000_000;
 const BEAT: u64 = 400_000;
 const GRACE: u64 = 400_000;
 const TICK: u64 = 100_000;
+/// For how long coordinators keep what workers hold of earlier ones.
+const ADOPTS: u64 = 2_500_000;
 /// Troubles happen until then.
 const HEALED: u64 = 5_000_000;
 /// By then all must be done.
@@ -53,6 +56,8 @@ enum What {
     Over(usize, u64, AttemptId, bool),
     /// A driver's turn.
     Drive(usize),
+    Decide(usize, RunIx, WorkerIx, Vec<HeldAttempt>, Vec<HeldAttempt>),
+    OpenRun(usize, usize, RunIx),
     Durable(usize, RunIx, AttemptId),
     Settle(usize, RunIx, Vec<AttemptId>),
     /// A process starts.
@@ -64,6 +69,9 @@ enum What {
 struct Coordinator {
     core: pool::Core,
     epoch: u64,
+    began: u64,
+    /// What workers said last that they hold.
+    told: BTreeMap<Incarnation, Vec<Held>>,
     paused: u64,
     /// Its place was taken; it may still be there for a while.
     replaced: bool,
@@ -85,6 +93,8 @@ pub(super) struct World {
     runs: Vec<Run>,
     places: Vec<Place>,
     wires: Vec<Wire>,
+    /// Attempts of which a worker said that nothing came.
+    useless: BTreeSet<AttemptRef>,
     /// Which kinds of trouble this seed has.
     kinds: u64,
     limit: bool,
@@ -120,6 +130,7 @@ impl World {
             runs,
             places,
             wires: Vec::new(),
+            useless: BTreeSet::new(),
             kinds: rng.next(),
             limit,
             report: Report::default(),
@@ -210,6 +221,7 @@ impl World {
             What::ToCoordinator(wire, message) => {
                 let event = pool::Event::Message(ConnIx(wire as u64), message);
                 if self.arrives(wire, End::Coordinator) {
+                    self.overhear(wire, &event);
                     self.tell_coordinator(self.wires[wire].coordinator, event);
                 }
             }
@@ -240,6 +252,13 @@ impl World {
                 self.task_over(place, generation, id, killed)
             }
             What::Drive(coordinator) => self.drive(coordinator),
+            What::Decide(coordinator, run, worker, wanted, unwanted) => {
+                if self.drives(coordinator) {
+                    self.tell_coordinator(coordinator, pool::Event::Adopt(run, worker, wanted));
+                    self.tell_coordinator(coordinator, pool::Event::Disown(run, unwanted));
+                }
+            }
+            What::OpenRun(coordinator, at, run) => self.open_run(coordinator, at, run),
             What::Durable(coordinator, run, id) => self.durable(coordinator, run, id),
             What::Settle(coordinator, run, ids) => {
                 if self.drives(coordinator) {
@@ -260,8 +279,12 @@ impl World {
             What::ToCoordinator(wire, _) | What::Hung(wire, End::Coordinator) => {
                 of_coordinator(self.wires[*wire].coordinator)
             }
-            What::CoordinatorTick(ix) | What::Drive(ix) => of_coordinator(*ix),
-            What::Durable(ix, ..) | What::Settle(ix, ..) => of_coordinator(*ix),
+            What::CoordinatorTick(ix) | What::Drive(ix) | What::OpenRun(ix, ..) => {
+                of_coordinator(*ix)
+            }
+            What::Decide(ix, ..) | What::Durable(ix, ..) | What::Settle(ix, ..) => {
+                of_coordinator(*ix)
+            }
             What::ToWorker(wire, _) | What::Hung(wire, End::Worker) => {
                 of_worker(self.wires[*wire].place)
             }
@@ -729,12 +752,15 @@ impl World {
         config.lease = Duration::from_micros(LEASE);
         config.beat = Duration::from_micros(BEAT);
         config.grace = Duration::from_micros(GRACE);
+        config.adopts = Some(Duration::from_micros(ADOPTS));
         if self.limit {
             config.limits.insert(LIMITED.into(), 1000);
         }
         self.coordinators.push(Coordinator {
             core: pool::Core::with_mutant(config, self.options.mutant),
             epoch,
+            began: self.now,
+            told: BTreeMap::new(),
             paused: 0,
             replaced: false,
             dead: false,
@@ -751,13 +777,98 @@ impl World {
         for at in 0..self.runs.len() {
             let run = RunIx(self.next_run);
             self.next_run += 1;
-            self.runs[at].restart(run);
-            let id = self.runs[at].id.clone();
-            let priority = self.rng.below(2) as i32;
-            self.tell_coordinator(ix, pool::Event::RunOpened { run, id, priority });
+            self.runs[at].restart(run, &mut self.rng);
+            // Some have much to plan, or wait for others.
+            let most = [1, 1, 500_000, ADOPTS + BEAT][self.rng.below(4) as usize];
+            self.later(most, What::OpenRun(ix, at, run));
         }
         self.at(self.now, What::CoordinatorTick(ix));
         self.at(self.now, What::Drive(ix));
+    }
+
+    fn open_run(&mut self, ix: usize, at: usize, run: RunIx) {
+        if !self.drives(ix) {
+            return;
+        }
+        self.runs[at].opened = true;
+        let id = self.runs[at].id.clone();
+        let resumes = self.runs[at].chain.clone();
+        let priority = self.rng.below(2) as i32;
+        let opened = pool::Event::RunOpened {
+            run,
+            id,
+            priority,
+            resumes,
+        };
+        self.tell_coordinator(ix, opened);
+    }
+
+    /// Remembers what workers say that they hold, and of what nothing came.
+    fn overhear(&mut self, wire: usize, event: &pool::Event) {
+        match event {
+            pool::Event::Message(_, FromWorker::Hello(hello)) => {
+                let told = &mut self.coordinators[self.wires[wire].coordinator].told;
+                told.insert(hello.worker.incarnation, hello.held.clone());
+            }
+            pool::Event::Message(_, FromWorker::Progress(progress)) => {
+                let nothing = |ended: &&Ended| {
+                    matches!(ended.result.outcome, Outcome::Cancelled | Outcome::Lost(_))
+                };
+                let useless = progress.ended.iter().filter(nothing);
+                self.useless.extend(useless.map(|it| it.attempt.clone()));
+            }
+            _ => {}
+        }
+    }
+
+    /// A run hears of all that a worker holds of its former drivers, and of nothing else.
+    fn check_offer(&mut self, ix: usize, at: usize, event: &ExecutorEvent) {
+        let coordinator = &self.coordinators[ix];
+        let began = coordinator.began;
+        if let ExecutorEvent::Rejoined = event
+            && self.now < began + LEASE
+            && coordinator.epoch > 1
+        {
+            return self.violation("workers had no time to come back".into());
+        }
+        let ExecutorEvent::WorkerJoined(info) = event else {
+            return;
+        };
+        // One that died while it introduced itself is not known here.
+        let Some((incarnation, place, _)) = coordinator.workers.get(&info.worker) else {
+            return;
+        };
+        let told = coordinator.told.get(incarnation);
+        let chain = &self.runs[at].chain;
+        let of_run = |held: &&Held| chain.contains(&held.attempt.run);
+        let held: Vec<&Held> = told.into_iter().flatten().filter(of_run).collect();
+        let names = |held: &[&Held]| -> BTreeSet<AttemptRef> {
+            held.iter().map(|held| held.attempt.clone()).collect()
+        };
+        let expected = names(&held);
+        // Others may have by now what is limited.
+        let unlimited = |held: &&Held| {
+            (held.ended || held.limited.is_empty()) && !self.useless.contains(&held.attempt)
+        };
+        let certain = names(&held.iter().copied().filter(unlimited).collect::<Vec<_>>());
+        let offered: BTreeSet<AttemptRef> = info
+            .held
+            .iter()
+            .map(|held| AttemptRef {
+                run: held.run.clone(),
+                attempt: held.attempt,
+            })
+            .collect();
+        let process = self.places[*place].process.as_ref();
+        // What it had not begun it hands back.
+        let leaving = process.is_none_or(|process| process.leaving);
+        let in_time = self.now < began + ADOPTS && coordinator.epoch > 1;
+        if !offered.is_subset(&expected) || in_time && !leaving && !certain.is_subset(&offered) {
+            self.violation(format!(
+                "{:?} holds {expected:?} of a run, which hears of {offered:?}",
+                info.worker
+            ));
+        }
     }
 
     /// Whether this is the coordinator that drivers work with.
@@ -870,12 +981,18 @@ impl World {
         let Some(at) = self.runs.iter().position(|other| other.ix == run) else {
             return;
         };
+        self.check_offer(ix, at, &event);
         let workers = &self.coordinators[ix].workers;
         let made_by = |worker| workers.get(&worker).map_or(0, |known| mark(known.0));
         match self.runs[at].hear(event, made_by) {
             Ok(Next::Nothing) => {}
             Ok(Next::Commit(id)) => self.later(80_000, What::Durable(ix, run, id)),
             Ok(Next::Settle(id)) => self.later(40_000, What::Settle(ix, run, vec![id])),
+            Ok(Next::Decide(worker, wanted, unwanted)) => {
+                self.report.adopted += wanted.len() as u64;
+                // The state machine tells before it is told: not from within.
+                self.at(self.now, What::Decide(ix, run, worker, wanted, unwanted));
+            }
             Err(why) => self.violation(why),
         }
     }
@@ -885,8 +1002,13 @@ impl World {
             return;
         }
         if let Some(run) = self.runs.iter_mut().find(|other| other.ix == run) {
-            let job = run.attempts[&id].job;
-            run.jobs[job].done = true;
+            let attempt = run.attempts.get_mut(&id).expect("it ended");
+            attempt.over = true;
+            let job = &mut run.jobs[attempt.job];
+            job.attempt = None;
+            if std::mem::replace(&mut job.done, true) {
+                self.violation(format!("{id} is committed, and its job was already"));
+            }
         }
         self.later(20_000, What::Settle(ix, run, vec![id]));
     }
@@ -904,7 +1026,7 @@ impl World {
 
     fn drive_run(&mut self, ix: usize, at: usize) {
         let run = self.runs[at].ix;
-        if self.runs[at].closed {
+        if self.runs[at].closed || !self.runs[at].opened {
             return;
         }
         if self.runs[at].is_done() && self.now > HEALED {

@@ -241,6 +241,7 @@ impl<'a> Worker<'a> {
                 }
                 Some(
                     ExecutorEvent::WorkerJoined(_)
+                    | ExecutorEvent::Rejoined
                     | ExecutorEvent::WorkerDraining(_)
                     | ExecutorEvent::Fetched(..),
                 ) => {}

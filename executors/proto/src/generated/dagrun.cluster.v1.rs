@@ -118,7 +118,7 @@ pub struct AttemptRef {
     #[prost(uint64, tag = "2")]
     pub attempt: u64,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Held {
     #[prost(message, optional, tag = "1")]
     pub attempt: ::core::option::Option<AttemptRef>,
@@ -131,6 +131,18 @@ pub struct Held {
     /// It ended, and its result is sent again until it is settled.
     #[prost(bool, tag = "4")]
     pub ended: bool,
+    /// What it takes of the worker.
+    #[prost(message, optional, tag = "5")]
+    pub resources: ::core::option::Option<Resources>,
+    /// What it takes of the limits over all workers, as StartAttempt said.
+    #[prost(btree_map = "string, uint64", tag = "6")]
+    pub limited: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
+    /// For how long it has run, in microseconds.
+    #[prost(uint64, tag = "7")]
+    pub ran_us: u64,
 }
 /// Both sides say that they are there. The answer carries the number of the question.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -191,6 +203,12 @@ pub struct StartAttempt {
     /// Where its input blobs may be had besides the coordinator.
     #[prost(message, repeated, tag = "3")]
     pub sources: ::prost::alloc::vec::Vec<BlobSource>,
+    /// What it takes of the limits over all workers: the worker only says it again in Held.
+    #[prost(btree_map = "string, uint64", tag = "4")]
+    pub limited: ::prost::alloc::collections::BTreeMap<
+        ::prost::alloc::string::String,
+        u64,
+    >,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct BlobSource {

@@ -9,7 +9,7 @@ use std::{
 };
 
 use dagrun_events::{PlanCounts, Record, RunEvent, RunState, journal as codec};
-use dagrun_executor_api::{Executor, ExecutorEvent, WorkerInfo};
+use dagrun_executor_api::{Executor, ExecutorEvent, HeldAttempt, WorkerInfo};
 use dagrun_model::{
     Action, ActionCommand, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec,
     ContentHasher, Digest, FailureCause, HostIx, InputSource, JobIx, Limits, NodeClass, NodeIx,
@@ -251,6 +251,14 @@ struct Script {
     late_worker: Option<u64>,
     /// The CPUs of a worker that joins right after the first.
     second_worker: Option<u64>,
+    /// The process of its worker; one that outlives the executor where it has a name.
+    process: String,
+    held: Vec<HeldAttempt>,
+    adopted: Vec<HeldAttempt>,
+    disowned: Vec<HeldAttempt>,
+    /// Submitting this node is when no worker comes back any more.
+    rejoined_at: Option<String>,
+    actions: BTreeMap<String, ActionDigest>,
 }
 
 struct FakeExecutor {
@@ -269,6 +277,10 @@ impl FakeExecutor {
     }
 
     fn join(&self, worker: WorkerIx, cpu_milli: u64) {
+        let (process, held) = {
+            let mut script = self.script.lock().unwrap();
+            (script.process.clone(), std::mem::take(&mut script.held))
+        };
         self.say(ExecutorEvent::WorkerJoined(WorkerInfo {
             worker,
             host: HostIx(worker.0),
@@ -281,6 +293,8 @@ impl FakeExecutor {
             profile: None,
             ahead: 0,
             speed: 1000,
+            process,
+            held,
         }));
     }
 
@@ -300,6 +314,8 @@ impl FakeExecutor {
         }
         let mut script = self.script.lock().unwrap();
         script.log.push(spec.id.clone());
+        let digest = spec.action.digest;
+        script.actions.insert(spec.id.clone(), digest);
         let does = script.does.get_mut(&spec.id).and_then(VecDeque::pop_front);
         let hook = script.on_start.remove(&spec.id);
         drop(script);
@@ -341,6 +357,10 @@ impl Executor for FakeExecutor {
     fn submit(&self, _worker: WorkerIx, attempts: Vec<AttemptSpec>) {
         for spec in attempts {
             let outcome = self.outcome(&spec);
+            let rejoined = self.script.lock().unwrap().rejoined_at.clone();
+            if rejoined.is_some_and(|node| node == spec.id) {
+                self.say(ExecutorEvent::Rejoined);
+            }
             self.say(ExecutorEvent::Started(spec.attempt));
             if let Some(outcome) = outcome {
                 let result = Box::new(AttemptResult::bare(outcome));
@@ -365,6 +385,24 @@ impl Executor for FakeExecutor {
 
     fn patience(&self) -> Duration {
         self.script.lock().unwrap().patience
+    }
+
+    fn may_rejoin(&self) -> bool {
+        !self.script.lock().unwrap().process.is_empty()
+    }
+
+    /// What was taken over ends at once.
+    fn adopt(&self, _worker: WorkerIx, attempts: Vec<HeldAttempt>) {
+        for held in attempts {
+            let outcome = self.written("adopted");
+            let result = Box::new(AttemptResult::bare(outcome));
+            self.say(ExecutorEvent::Ended(held.attempt, result));
+            self.script.lock().unwrap().adopted.push(held);
+        }
+    }
+
+    fn disown(&self, attempts: Vec<HeldAttempt>) {
+        self.script.lock().unwrap().disowned.extend(attempts);
     }
 
     fn shutdown(&self) {}
@@ -431,6 +469,42 @@ impl Bench {
     pub(crate) fn on_start(&self, id: &str, hook: impl FnOnce() + Send + 'static) {
         let mut script = self.script.lock().unwrap();
         script.on_start.insert(id.into(), Box::new(hook));
+    }
+
+    /// The worker's process, which outlives executors.
+    pub(crate) fn process(&self, name: &str) {
+        self.script.lock().unwrap().process = name.into();
+    }
+
+    /// The worker comes with the first attempt at a node of a run.
+    pub(crate) fn holds(&self, run: &RunSummary, id: &str, began: bool) {
+        let state = self.fold(run);
+        let first = state.find(id).unwrap().attempts[0];
+        let mut script = self.script.lock().unwrap();
+        let held = HeldAttempt {
+            run: run.run.0.as_str().into(),
+            attempt: AttemptId(state.attempts[first].attempt),
+            action: script.actions[id],
+            resources: Resources {
+                cpu_milli: 1000,
+                ..Resources::none()
+            },
+            began,
+            ran: 1000,
+        };
+        script.held = vec![held];
+    }
+
+    /// No worker comes back any more when a node is submitted.
+    pub(crate) fn rejoined_at(&self, id: &str) {
+        self.script.lock().unwrap().rejoined_at = Some(id.into());
+    }
+
+    /// What was taken over, and what was given up.
+    pub(crate) fn decided(&self) -> (Vec<AttemptId>, Vec<AttemptId>) {
+        let script = self.script.lock().unwrap();
+        let ids = |held: &[HeldAttempt]| held.iter().map(|it| it.attempt).collect();
+        (ids(&script.adopted), ids(&script.disowned))
     }
 
     /// The nodes that ran, in order.

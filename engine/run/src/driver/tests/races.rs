@@ -78,6 +78,8 @@ impl Executor for Hosts {
                 profile: None,
                 ahead: 0,
                 speed: 1000,
+                process: String::new(),
+                held: Vec::new(),
             }));
         }
     }

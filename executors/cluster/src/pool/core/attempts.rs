@@ -8,7 +8,7 @@ use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome, Resources, Wo
 use super::{
     Core, Effect, RunIx,
     room::Key,
-    state::{Attempt, State},
+    state::{Attempt, Origin, Run, State, Unsettled},
 };
 use crate::{
     message::{AttemptRef, Ended, How, Progress, ToWorker},
@@ -53,15 +53,16 @@ impl Core {
     fn enqueue(&mut self, run: RunIx, worker: WorkerIx, mut spec: AttemptSpec) {
         let id = spec.attempt;
         let limited = take_limited(&mut spec.resources, &self.config.limits);
+        let known = self.runs.get_mut(&run).expect("it was looked at");
         let attempt = Attempt {
+            name: known.id.clone(),
             demand: spec.resources.clone(),
             limited,
-            spec: Arc::new(spec),
+            origin: Origin::Given(Arc::new(spec)),
             worker,
             state: State::Queued,
             stop: None,
         };
-        let known = self.runs.get_mut(&run).expect("it was looked at");
         known.attempts.insert(id, attempt);
         let worker = self.workers.get_mut(&worker).expect("it was looked at");
         worker.share(run).queue.push_back(id);
@@ -83,7 +84,13 @@ impl Core {
     }
 
     /// Ends what waits in the pool, and tells workers of the rest.
-    fn stop(&mut self, run: RunIx, attempts: &[AttemptId], how: How, effects: &mut Vec<Effect>) {
+    pub(super) fn stop(
+        &mut self,
+        run: RunIx,
+        attempts: &[AttemptId],
+        how: How,
+        effects: &mut Vec<Effect>,
+    ) {
         let mut told: BTreeMap<WorkerIx, Vec<AttemptRef>> = BTreeMap::new();
         let Some(known) = self.runs.get_mut(&run) else {
             return;
@@ -99,10 +106,7 @@ impl Core {
                 State::Sent { .. } => {
                     attempt.stop = attempt.stop.max(Some(how));
                     let refs = told.entry(attempt.worker).or_default();
-                    refs.push(AttemptRef {
-                        run: known.id.clone(),
-                        attempt: *id,
-                    });
+                    refs.push(attempt.as_ref(*id));
                 }
             }
         }
@@ -139,16 +143,16 @@ impl Core {
     }
 
     fn started(&mut self, worker: WorkerIx, attempt: &AttemptRef, effects: &mut Vec<Effect>) {
-        let Some(run) = self.by_id.get(&attempt.run).copied() else {
+        let Some((run, id)) = self.key_of(attempt) else {
             return;
         };
         let known = self.runs.get_mut(&run).expect("it is in the index");
-        if let Some(known) = known.attempts.get_mut(&attempt.attempt)
-            && known.worker == worker
-            && known.state == (State::Sent { began: false })
+        if let Some(attempt) = known.attempts.get_mut(&id)
+            && attempt.worker == worker
+            && attempt.state == (State::Sent { began: false })
         {
-            known.state = State::Sent { began: true };
-            effects.push(Effect::Tell(run, ExecutorEvent::Started(attempt.attempt)));
+            attempt.state = State::Sent { began: true };
+            known.tell(run, ExecutorEvent::Started(id), effects);
         }
     }
 
@@ -159,8 +163,7 @@ impl Core {
         ended: Ended,
         effects: &mut Vec<Effect>,
     ) -> Option<AttemptRef> {
-        let id = ended.attempt.attempt;
-        let Some(run) = self.by_id.get(&ended.attempt.run).copied() else {
+        let Some((run, id)) = self.key_of(&ended.attempt) else {
             return Some(ended.attempt);
         };
         let known = &self.runs[&run];
@@ -169,7 +172,7 @@ impl Core {
             Some(attempt) if is_from(attempt.worker) && attempt.state != State::Queued => {}
             Some(_) => return Some(ended.attempt),
             // It was told before: the word that it is settled will follow.
-            None if known.unsettled.get(&id) == Some(&worker) => {
+            None if known.unsettled.get(&id).map(|it| it.worker) == Some(worker) => {
                 if self.has(Mutant::DoubleEnd) {
                     effects.push(end_of(run, id, ended.result));
                 }
@@ -177,12 +180,17 @@ impl Core {
             }
             None => return Some(ended.attempt),
         }
-        self.forget(run, id);
+        let attempt = self.forget(run, id);
         let known = self.runs.get_mut(&run).expect("it is in the index");
-        known.unsettled.insert(id, worker);
-        let result = ended.result.clone();
-        effects.push(Effect::Landed(worker, run, Box::new(ended)));
-        effects.push(end_of(run, id, result));
+        let name = attempt.name.clone();
+        known.unsettled.insert(id, Unsettled { worker, name });
+        if known.former.is_some() {
+            if !self.keep_result(run, &attempt, ended) {
+                self.settle(run, &[id], effects);
+            }
+        } else {
+            landed(known, run, worker, Box::new(ended), effects);
+        }
         self.after_end(run, effects);
         None
     }
@@ -196,12 +204,14 @@ impl Core {
         effects: &mut Vec<Effect>,
     ) {
         self.forget(run, id);
-        tell_end(run, id, outcome, effects);
+        if self.runs[&run].former.is_none() {
+            tell_end(run, id, outcome, effects);
+        }
         self.after_end(run, effects);
     }
 
     /// Takes an attempt out of the run, and of all that it waited for or had.
-    fn forget(&mut self, run: RunIx, id: AttemptId) {
+    fn forget(&mut self, run: RunIx, id: AttemptId) -> Attempt {
         let known = self.runs.get_mut(&run).expect("an attempt is of a run");
         let attempt = known.attempts.remove(&id).expect("it is known");
         let key: Key = (run, id);
@@ -213,7 +223,7 @@ impl Core {
         }
         let leaks = self.has(Mutant::LeakSlot);
         let Some(worker) = self.workers.get_mut(&attempt.worker) else {
-            return;
+            return attempt;
         };
         worker.holds.remove(&key);
         let share = worker.share(run);
@@ -225,6 +235,7 @@ impl Core {
                 worker.room.release(key, &attempt.demand);
             }
         }
+        attempt
     }
 
     /// Results of these are durable or not wanted: their workers may forget them.
@@ -234,8 +245,14 @@ impl Core {
         };
         let mut told: BTreeMap<WorkerIx, Vec<AttemptRef>> = BTreeMap::new();
         for id in attempts {
-            if let Some(worker) = known.unsettled.remove(id) {
-                told.entry(worker).or_default().push(known.attempt_ref(*id));
+            if let Some(Unsettled { worker, name }) = known.unsettled.remove(id) {
+                let (run, attempt) = (name, *id);
+                told.entry(worker)
+                    .or_default()
+                    .push(AttemptRef { run, attempt });
+            }
+            if let Some(results) = &mut known.former {
+                results.remove(id);
             }
         }
         for (worker, refs) in told {
@@ -253,6 +270,7 @@ impl Core {
         let mut all: Vec<AttemptId> = known.attempts.keys().copied().collect();
         all.sort_unstable();
         self.stop(run, &all, How::Kill, effects);
+        self.close_former(Some(run), effects);
         self.after_end(run, effects);
     }
 
@@ -269,10 +287,13 @@ impl Core {
         self.settle(run, &left, effects);
         let known = self.runs.remove(&run).expect("it was looked at");
         self.by_id.remove(&known.id);
+        self.heirs.retain(|_, heir| *heir != run);
         for worker in self.workers.values_mut() {
             worker.shares.remove(&run);
         }
-        effects.push(Effect::RunOver(run));
+        if known.former.is_none() {
+            effects.push(Effect::RunOver(run));
+        }
     }
 }
 
@@ -284,11 +305,26 @@ fn take_limited(demand: &mut Resources, limits: &BTreeMap<String, u64>) -> BTree
         .collect()
 }
 
+/// Tells of a result, by the name that its run has now.
+pub(super) fn landed(
+    known: &Run,
+    run: RunIx,
+    worker: WorkerIx,
+    mut ended: Box<Ended>,
+    effects: &mut Vec<Effect>,
+) {
+    let id = ended.attempt.attempt;
+    let result = ended.result.clone();
+    ended.attempt.run = known.id.clone();
+    effects.push(Effect::Landed(worker, run, ended));
+    effects.push(end_of(run, id, result));
+}
+
 fn end_of(run: RunIx, id: AttemptId, result: Arc<AttemptResult>) -> Effect {
     let result = Arc::unwrap_or_clone(result);
     Effect::Tell(run, ExecutorEvent::Ended(id, Box::new(result)))
 }
 
-fn tell_end(run: RunIx, id: AttemptId, outcome: Outcome, effects: &mut Vec<Effect>) {
+pub(super) fn tell_end(run: RunIx, id: AttemptId, outcome: Outcome, effects: &mut Vec<Effect>) {
     effects.push(end_of(run, id, Arc::new(AttemptResult::bare(outcome))));
 }

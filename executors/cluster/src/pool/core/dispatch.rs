@@ -73,9 +73,12 @@ impl Core {
     }
 
     fn within_limits(&self, attempt: &Attempt) -> bool {
+        if attempt.limited.is_empty() || self.has(Mutant::LimitIgnored) {
+            return true;
+        }
+        // Workers that may come back have some of it, perhaps.
         let mut limited = attempt.limited.iter();
-        limited.all(|(name, amount)| self.limits.get(name) >= Some(amount))
-            || self.has(Mutant::LimitIgnored)
+        self.rejoined && limited.all(|(name, amount)| self.limits.get(name) >= Some(amount))
     }
 
     /// Whether a worker can take an attempt: it has room, or the run itself gave it ahead and the worker holds few such.
@@ -89,7 +92,6 @@ impl Core {
     /// Moves an attempt from its queue to its worker.
     fn send(&mut self, ix: WorkerIx, run: RunIx, id: AttemptId) -> StartAttempt {
         let known = self.runs.get_mut(&run).expect("it has a queue");
-        let attempt_ref = known.attempt_ref(id);
         let attempt = known.attempts.get_mut(&id).expect("it is in a queue");
         attempt.state = State::Sent { began: false };
         known.used += attempt.demand.cpu_milli;
@@ -105,10 +107,8 @@ impl Core {
         share.room.take(key, &attempt.demand);
         let at = share.queue.iter().position(|other| *other == id);
         share.queue.remove(at.expect("it is in the queue"));
-        StartAttempt {
-            attempt: attempt_ref,
-            spec: attempt.spec.clone(),
-            sources: Vec::new(),
-        }
+        attempt
+            .start(id)
+            .expect("what waits here was given by a run")
     }
 }

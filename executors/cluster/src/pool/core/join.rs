@@ -11,9 +11,7 @@ use super::{
     state::{Conn, Line, State, Worker},
 };
 use crate::{
-    message::{
-        AttemptRef, Beat, Held, Hello, How, Identity, Refusal, StartAttempt, ToWorker, Welcome,
-    },
+    message::{AttemptRef, Beat, Held, Hello, How, Identity, Refusal, ToWorker, Welcome},
     mutant::Mutant,
 };
 
@@ -32,12 +30,16 @@ impl Core {
         }
         let incarnation = hello.worker.incarnation;
         let line = Line::Open { conn, heard: now };
-        let ix = match self.by_incarnation.get(&incarnation).copied() {
+        let known = self.by_incarnation.get(&incarnation).copied();
+        let ix = match known {
             Some(ix) => self.reconnect(ix, line, effects),
             None => self.take_in(hello.worker, line, effects),
         };
         self.conns.insert(conn, Conn::Of(ix));
-        let held = self.reconcile(ix, hello.held, effects);
+        let held = self.reconcile(now, ix, hello.held, effects);
+        if known.is_none() {
+            self.announce(now, ix, effects);
+        }
         effects.push(Effect::Send(conn, self.welcome(ix, &held)));
         self.tell_again(conn, ix, held, effects);
         self.dispatch(ix, effects);
@@ -101,38 +103,56 @@ impl Core {
         let next = HostIx::from_index(self.hosts.len());
         let host = *self.hosts.entry(identity.host.clone()).or_insert(next);
         self.by_incarnation.insert(identity.incarnation, ix);
-        let worker = Worker::new(identity.clone(), host, line);
+        self.workers
+            .insert(ix, Worker::new(identity.clone(), host, line));
         effects.push(Effect::Joined(ix, host, identity));
-        for run in self.runs.keys() {
-            let info = worker.info(ix, &self.config.limits);
-            effects.push(Effect::Tell(*run, ExecutorEvent::WorkerJoined(info)));
-        }
-        self.workers.insert(ix, worker);
         ix
     }
 
+    /// Tells all runs of a worker, each with what it holds for it.
+    fn announce(&self, now: Duration, ix: WorkerIx, effects: &mut Vec<Effect>) {
+        let worker = &self.workers[&ix];
+        for run in self.opened() {
+            let held = self.offered(now, run, ix);
+            let info = worker.info(ix, &self.config, held);
+            effects.push(Effect::Tell(run, ExecutorEvent::WorkerJoined(info)));
+        }
+    }
+
     /// Compares what a worker says that it holds with what it was given.
-    fn reconcile(&mut self, ix: WorkerIx, held: Vec<Held>, effects: &mut Vec<Effect>) -> Holding {
+    fn reconcile(
+        &mut self,
+        now: Duration,
+        ix: WorkerIx,
+        mut held: Vec<Held>,
+        effects: &mut Vec<Effect>,
+    ) -> Holding {
         let mut holding = Holding::default();
+        // What runs has its room before what waits.
+        held.sort_by_key(|item| !item.started);
         for item in held {
-            let Some(run) = self.by_id.get(&item.attempt.run).copied() else {
-                holding.refuse(item);
+            let Some(key) = self.key_of(&item.attempt) else {
+                if self.may_keep(now, &item) {
+                    holding.has.insert(self.keep(now, ix, item));
+                } else {
+                    holding.refuse(item);
+                }
                 continue;
             };
-            let key = (run, item.attempt.attempt);
+            let run = key.0;
             let known = self.runs.get_mut(&run).expect("it is in the index");
             match known.attempts.get_mut(&key.1) {
                 Some(attempt) if attempt.worker == ix && attempt.state != State::Queued => {
                     let began = State::Sent { began: true };
                     if item.started && attempt.state != began {
                         attempt.state = began;
-                        effects.push(Effect::Tell(run, ExecutorEvent::Started(key.1)));
+                        known.tell(run, ExecutorEvent::Started(key.1), effects);
                     }
                     holding.has.insert(key);
                 }
                 Some(_) => holding.refuse(item),
                 // Its result is here; what happens to it will be told.
-                None if known.unsettled.get(&key.1) == Some(&ix) => {}
+                None if known.unsettled.get(&key.1).map(|it| it.worker) == Some(ix) => {}
                 None => holding.refuse(item),
             }
         }
@@ -179,7 +199,7 @@ impl Core {
             let refs: Vec<_> = has
                 .iter()
                 .filter(told)
-                .map(|(run, id)| self.runs[run].attempt_ref(*id))
+                .map(|(run, id)| self.runs[run].attempts[id].as_ref(*id))
                 .collect();
             if !refs.is_empty() {
                 effects.push(Effect::Send(conn, ToWorker::Stop(refs, how)));
@@ -204,14 +224,13 @@ impl Core {
                     Outcome::Lost("its worker does not know of it any more".into())
                 }
                 _ if attempt.stop.is_some() || leaving => Outcome::Cancelled,
-                _ => {
-                    starts.push(StartAttempt {
-                        attempt: self.runs[&run].attempt_ref(id),
-                        spec: attempt.spec.clone(),
-                        sources: Vec::new(),
-                    });
-                    continue;
-                }
+                _ => match attempt.start(id) {
+                    Some(start) => {
+                        starts.push(start);
+                        continue;
+                    }
+                    None => Outcome::Lost("its worker does not know of it any more".into()),
+                },
             };
             self.end_here(run, id, outcome, effects);
         }

@@ -35,6 +35,7 @@ impl Core {
             return self.give_all_another_lease(now);
         }
         self.close_mute(now, effects);
+        self.tick_former(now, effects);
         let gone: Vec<_> = self
             .workers
             .iter()
@@ -102,9 +103,9 @@ impl Core {
             self.hang_up(conn, why, effects);
         }
         effects.push(Effect::Gone(ix, worker.host));
-        for run in self.runs.keys() {
+        for run in self.opened() {
             let lost = ExecutorEvent::WorkerLost(ix, why.to_owned());
-            effects.push(Effect::Tell(*run, lost));
+            effects.push(Effect::Tell(run, lost));
         }
         let queued = worker.shares.iter();
         let queued = queued.flat_map(|(run, share)| share.queue.iter().map(|id| (*run, *id)));
@@ -120,7 +121,7 @@ impl Core {
             self.end_here(run, id, Outcome::Lost(why.to_owned()), effects);
         }
         for run in self.runs.values_mut() {
-            run.unsettled.retain(|_, holder| *holder != ix);
+            run.forget_results_of(ix);
         }
         self.dispatch_after(ix, effects);
     }
@@ -133,7 +134,8 @@ impl Core {
         }
         worker.leaving = true;
         tracing::info!(worker = worker.identity.name, why, "a worker leaves");
-        for run in self.runs.keys() {
+        let opened = self.runs.iter().filter(|(_, run)| run.former.is_none());
+        for (run, _) in opened {
             effects.push(Effect::Tell(*run, ExecutorEvent::WorkerDraining(ix)));
         }
         let queues = worker.shares.iter_mut();

@@ -5,6 +5,7 @@
 //! - only the worker that an attempt was given to can end it, and only while it is not counted as lost;
 //! - a worker is given no more than it has room for, besides what a run itself gave it ahead.
 
+mod adopt;
 mod attempts;
 mod dispatch;
 mod join;
@@ -15,7 +16,7 @@ mod status;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use dagrun_executor_api::ExecutorEvent;
+use dagrun_executor_api::{ExecutorEvent, HeldAttempt};
 use dagrun_model::{AttemptId, AttemptSpec, HostIx, WorkerIx};
 use rustc_hash::FxHashMap;
 
@@ -52,6 +53,9 @@ pub struct Config {
     pub grace: Duration,
     /// Named resources, in thousandths, that all workers together may use at a time.
     pub limits: BTreeMap<String, u64>,
+    /// For how long after its start what workers hold of an earlier coordinator's runs is kept for those who go on with them. `None`
+    /// where workers end with their coordinator.
+    pub adopts: Option<Duration>,
 }
 
 impl Config {
@@ -65,6 +69,7 @@ impl Config {
             beat: Duration::from_secs(2),
             grace: Duration::from_secs(2),
             limits: BTreeMap::new(),
+            adopts: None,
         }
     }
 }
@@ -88,7 +93,13 @@ pub enum Event {
         id: Arc<str>,
         /// Higher goes first.
         priority: i32,
+        /// The runs that it goes on with: what workers hold of them it may take over.
+        resumes: Vec<Arc<str>>,
     },
+    /// A run takes over what a worker holds of runs that it goes on with.
+    Adopt(RunIx, WorkerIx, Vec<HeldAttempt>),
+    /// A run gives up what workers hold of such runs.
+    Disown(RunIx, Vec<HeldAttempt>),
     /// A run takes no more; all of it is killed.
     RunClosed(RunIx),
     /// A run gives attempts to a worker.
@@ -135,6 +146,13 @@ pub struct Core {
     hosts: FxHashMap<String, HostIx>,
     runs: BTreeMap<RunIx, Run>,
     by_id: FxHashMap<Arc<str>, RunIx>,
+    /// Who goes on with runs, by their names.
+    heirs: BTreeMap<Arc<str>, RunIx>,
+    next_former: u32,
+    /// When the first event came.
+    began: Option<Duration>,
+    /// Workers that an earlier coordinator had have had their time to come back.
+    rejoined: bool,
     /// What is left of the limits.
     limits: BTreeMap<String, u64>,
     last_tick: Option<Duration>,
@@ -150,6 +168,7 @@ impl Core {
     pub fn new(config: Config) -> Self {
         Self {
             limits: config.limits.clone(),
+            rejoined: config.adopts.is_none() || config.epoch <= 1,
             config,
             conns: BTreeMap::new(),
             workers: BTreeMap::new(),
@@ -158,6 +177,9 @@ impl Core {
             hosts: FxHashMap::default(),
             runs: BTreeMap::new(),
             by_id: FxHashMap::default(),
+            heirs: BTreeMap::new(),
+            next_former: 0,
+            began: None,
             last_tick: None,
             forgive_until: Duration::ZERO,
             dismissed: None,
@@ -184,6 +206,7 @@ impl Core {
 
     /// Takes an event; appends what is to be done. `now` is of a monotonic clock, since any moment.
     pub fn handle(&mut self, now: Duration, event: Event, effects: &mut Vec<Effect>) {
+        self.began.get_or_insert(now);
         match event {
             Event::Opened(conn) => {
                 self.conns.insert(conn, Conn::Mute { since: now });
@@ -191,7 +214,21 @@ impl Core {
             Event::Message(conn, message) => self.message(now, conn, message, effects),
             Event::Closed(conn, _) => self.closed(now, conn),
             Event::Tick => self.tick(now, effects),
-            Event::RunOpened { run, id, priority } => self.open_run(run, id, priority, effects),
+            Event::RunOpened {
+                run,
+                id,
+                priority,
+                resumes,
+            } => {
+                self.runs
+                    .insert(run, Run::new(id.clone(), priority, &resumes));
+                self.by_id.insert(id, run);
+                self.heirs
+                    .extend(resumes.into_iter().map(|name| (name, run)));
+                self.introduce(now, run, effects);
+            }
+            Event::Adopt(run, worker, wanted) => self.adopt(run, worker, wanted, effects),
+            Event::Disown(run, unwanted) => self.disown(run, unwanted, effects),
             Event::RunClosed(run) => self.close_run(run, effects),
             Event::Submit(run, worker, specs) => self.submit(run, worker, specs, effects),
             Event::Cancel(run, attempts, kill) => self.cancel(run, &attempts, kill, effects),
@@ -242,14 +279,17 @@ impl Core {
         }
     }
 
-    fn open_run(&mut self, run: RunIx, id: Arc<str>, priority: i32, effects: &mut Vec<Effect>) {
-        self.by_id.insert(id.clone(), run);
-        self.runs.insert(run, Run::new(id, priority));
-        let here = self.workers.iter().filter(|(_, worker)| !worker.leaving);
-        for (ix, worker) in here {
-            let info = worker.info(*ix, &self.config.limits);
+    /// Tells a run which workers there are. Of one that leaves too: it will hear of its end, and may have something of it.
+    fn introduce(&mut self, now: Duration, run: RunIx, effects: &mut Vec<Effect>) {
+        for (ix, worker) in &self.workers {
+            let held = self.offered(now, run, *ix);
+            let info = worker.info(*ix, &self.config, held);
             effects.push(Effect::Tell(run, ExecutorEvent::WorkerJoined(info)));
+            if worker.leaving {
+                effects.push(Effect::Tell(run, ExecutorEvent::WorkerDraining(*ix)));
+            }
         }
+        self.tell_rejoined(effects);
     }
 
     /// Closes a connection whose worker did wrong, or that has another now.

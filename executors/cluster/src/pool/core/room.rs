@@ -50,6 +50,13 @@ impl Room {
         }
     }
 
+    /// An attempt is another run's from now on.
+    pub(super) fn rename(&mut self, from: Key, to: Key) {
+        for (key, _) in self.ahead.iter_mut().filter(|(key, _)| *key == from) {
+            *key = to;
+        }
+    }
+
     /// Gives back what an attempt has or waits for.
     pub(super) fn release(&mut self, key: Key, demand: &Resources) {
         match self.ahead.iter().position(|(other, _)| *other == key) {

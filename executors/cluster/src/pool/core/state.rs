@@ -6,15 +6,15 @@ use std::{
     time::Duration,
 };
 
-use dagrun_executor_api::WorkerInfo;
-use dagrun_model::{AttemptId, AttemptSpec, HostIx, Resources, WorkerIx};
+use dagrun_executor_api::{ExecutorEvent, HeldAttempt, WorkerInfo};
+use dagrun_model::{ActionDigest, AttemptId, AttemptSpec, HostIx, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
 
 use super::{
-    ConnIx, RunIx,
+    Config, ConnIx, Effect, RunIx,
     room::{Key, Room},
 };
-use crate::message::{AttemptRef, How, Identity};
+use crate::message::{AttemptRef, Ended, How, Identity, StartAttempt};
 
 /// A connection.
 #[derive(Debug)]
@@ -89,9 +89,16 @@ impl Worker {
     }
 
     /// As runs see it: what is limited over all workers is no matter of one of them.
-    pub(super) fn info(&self, worker: WorkerIx, limits: &BTreeMap<String, u64>) -> WorkerInfo {
+    pub(super) fn info(
+        &self,
+        worker: WorkerIx,
+        config: &Config,
+        held: Vec<HeldAttempt>,
+    ) -> WorkerInfo {
         let mut capacity = self.identity.capacity.clone();
-        capacity.named.extend(limits.clone());
+        capacity.named.extend(config.limits.clone());
+        let outlives = config.adopts.is_some();
+        let process = outlives.then(|| self.identity.incarnation.to_string());
         WorkerInfo {
             worker,
             host: self.host,
@@ -100,6 +107,8 @@ impl Worker {
             profile: self.identity.profile.clone(),
             ahead: self.identity.ahead,
             speed: self.identity.speed,
+            process: process.unwrap_or_default(),
+            held,
         }
     }
 }
@@ -113,12 +122,31 @@ pub(super) struct Run {
     pub(super) used: u64,
     pub(super) attempts: FxHashMap<AttemptId, Attempt>,
     /// Attempts that ended and whose results workers still keep.
-    pub(super) unsettled: FxHashMap<AttemptId, WorkerIx>,
+    pub(super) unsettled: FxHashMap<AttemptId, Unsettled>,
     pub(super) closing: bool,
+    /// It wants to hear when no more workers of an earlier coordinator come.
+    pub(super) waits: bool,
+    /// Nobody has opened it: it was an earlier coordinator's. With the results that nobody has taken over.
+    pub(super) former: Option<FxHashMap<AttemptId, Kept>>,
+}
+
+/// Who keeps a result, and by which run's name.
+#[derive(Debug)]
+pub(super) struct Unsettled {
+    pub(super) worker: WorkerIx,
+    pub(super) name: Arc<str>,
+}
+
+/// A result of a former run.
+#[derive(Debug)]
+pub(super) struct Kept {
+    pub(super) former: Former,
+    pub(super) demand: Resources,
+    pub(super) ended: Box<Ended>,
 }
 
 impl Run {
-    pub(super) fn new(id: Arc<str>, priority: i32) -> Self {
+    pub(super) fn new(id: Arc<str>, priority: i32, resumes: &[Arc<str>]) -> Self {
         Self {
             id,
             priority,
@@ -126,21 +154,47 @@ impl Run {
             attempts: FxHashMap::default(),
             unsettled: FxHashMap::default(),
             closing: false,
+            waits: !resumes.is_empty(),
+            former: None,
         }
     }
 
-    pub(super) fn attempt_ref(&self, attempt: AttemptId) -> AttemptRef {
-        AttemptRef {
-            run: self.id.clone(),
-            attempt,
+    /// A run of an earlier coordinator.
+    pub(super) fn former(id: Arc<str>) -> Self {
+        Self {
+            former: Some(FxHashMap::default()),
+            ..Self::new(id, 0, &[])
         }
+    }
+
+    /// Tells it something, where somebody has opened it.
+    pub(super) fn tell(&self, run: RunIx, event: ExecutorEvent, effects: &mut Vec<Effect>) {
+        if self.former.is_none() {
+            effects.push(Effect::Tell(run, event));
+        }
+    }
+
+    /// A worker that kept results is gone.
+    pub(super) fn forget_results_of(&mut self, worker: WorkerIx) {
+        self.unsettled.retain(|_, kept| kept.worker != worker);
+        if let Some(results) = &mut self.former {
+            results.retain(|id, _| self.unsettled.contains_key(id));
+        }
+    }
+
+    /// The run by whose name the worker of an attempt knows it.
+    pub(super) fn name_of(&self, attempt: AttemptId) -> Option<&Arc<str>> {
+        let open = self.attempts.get(&attempt).map(|it| &it.name);
+        open.or_else(|| Some(&self.unsettled.get(&attempt)?.name))
     }
 }
 
 /// An attempt that did not end.
 #[derive(Debug)]
 pub(super) struct Attempt {
-    pub(super) spec: Arc<AttemptSpec>,
+    /// The run by whose name its worker knows it: that in which it was started.
+    pub(super) name: Arc<str>,
+    pub(super) origin: Origin,
     /// What it takes of the worker.
     pub(super) demand: Resources,
     /// What it takes of the limits over all workers.
@@ -149,6 +203,46 @@ pub(super) struct Attempt {
     pub(super) state: State,
     /// How it was told to stop; told again on every connection.
     pub(super) stop: Option<How>,
+}
+
+impl Attempt {
+    pub(super) fn as_ref(&self, attempt: AttemptId) -> AttemptRef {
+        AttemptRef {
+            run: self.name.clone(),
+            attempt,
+        }
+    }
+
+    /// What its worker is told, where it is known.
+    pub(super) fn start(&self, attempt: AttemptId) -> Option<StartAttempt> {
+        let Origin::Given(spec) = &self.origin else {
+            return None;
+        };
+        Some(StartAttempt {
+            attempt: self.as_ref(attempt),
+            spec: spec.clone(),
+            limited: self.limited.clone(),
+            sources: Vec::new(),
+        })
+    }
+}
+
+/// Where an attempt comes from.
+#[derive(Debug)]
+pub(super) enum Origin {
+    /// A run gave it.
+    Given(Arc<AttemptSpec>),
+    /// Its worker had it before this coordinator began.
+    Former(Former),
+}
+
+/// What a worker told of an attempt that it had.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Former {
+    pub(super) action: ActionDigest,
+    /// For how long it had run when that was told.
+    pub(super) ran: Duration,
+    pub(super) told: Duration,
 }
 
 /// Where an attempt is.

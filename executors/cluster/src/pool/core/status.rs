@@ -94,7 +94,11 @@ impl Core {
             }
         }
         for (name, most) in &self.config.limits {
-            if self.limits.get(name) == Some(&0) && *most > 0 {
+            if !self.rejoined {
+                waits.push(format!(
+                    "`{name}` waits for workers that the former coordinator had: they may use it"
+                ));
+            } else if self.limits.get(name) == Some(&0) && *most > 0 {
                 waits.push(format!(
                     "`{name}` is all taken: {} over all workers",
                     *most as f64 / 1000.0
