@@ -26,6 +26,8 @@ pub struct Directory {
     /// Grows with every blob that is told.
     stamp: u32,
     live: FxHashSet<RunNumber>,
+    /// Live runs may need what is not known here.
+    forgot: bool,
     /// Bytes for which each host was named as the first source.
     handed: BTreeMap<HostNumber, u64>,
 }
@@ -70,6 +72,7 @@ impl Directory {
             limit: limit.max(1),
             stamp: 0,
             live: FxHashSet::default(),
+            forgot: false,
             handed: BTreeMap::new(),
         }
     }
@@ -82,6 +85,11 @@ impl Directory {
     /// A run is over.
     pub fn run_ended(&mut self, run: RunNumber) {
         self.live.remove(&run);
+    }
+
+    /// Whether live runs may need what is not known here, since they began before it was made.
+    pub fn set_forgot(&mut self, forgot: bool) {
+        self.forgot = forgot;
     }
 
     /// A host has a blob of so many bytes, of which a run has spoken.
@@ -179,15 +187,20 @@ impl Directory {
     /// Which of these a host may remove; they count as gone from there from now on.
     ///
     /// What others have, and what no live run has named, may go. The last replica of what a live run has named goes only where
-    /// the disk is `full`: its producer then runs again when somebody needs it.
+    /// the disk is `full`: its producer then runs again when somebody needs it. What is not known counts as such while live runs
+    /// may have named it before.
     pub fn spare(&mut self, host: HostNumber, digests: &[Digest], full: bool) -> Vec<Digest> {
         let mut spared = Vec::new();
         for digest in digests {
-            if let Some(row) = self.rows.get(digest) {
-                let is_last = row.holders().all(|other| other == host);
-                if is_last && self.live.contains(&row.run) && !full {
-                    continue;
+            let is_needed = match self.rows.get(digest) {
+                Some(row) => {
+                    let is_last = row.holders().all(|other| other == host);
+                    is_last && (self.live.contains(&row.run) || self.forgot)
                 }
+                None => self.forgot,
+            };
+            if is_needed && !full {
+                continue;
             }
             self.remove(host, digest);
             spared.push(*digest);
@@ -302,6 +315,20 @@ mod tests {
         assert_eq!(spared, [blob(2), blob(3), blob(4)], "run 2 is over");
         assert_eq!(directory.spare(1, &[blob(1)], true), [blob(1)]);
         assert!(!directory.has(&blob(1)));
+    }
+
+    #[test]
+    fn what_was_forgotten_may_be_a_last_replica() {
+        let mut directory = directory();
+        directory.set_forgot(true);
+        directory.add(1, blob(1), 1, 7);
+        directory.add(1, blob(2), 1, 7);
+        directory.add(2, blob(2), 1, 7);
+        let all = [blob(1), blob(2), blob(3)];
+        assert_eq!(directory.spare(1, &all, false), [blob(2)], "others have it");
+        assert_eq!(directory.spare(1, &[blob(3)], true), [blob(3)]);
+        directory.set_forgot(false);
+        assert_eq!(directory.spare(1, &all, false), all);
     }
 
     #[test]

@@ -193,6 +193,10 @@ impl Witness for Replicas {
         lock(&self.inner.known).directory.has(digest)
     }
 
+    fn forgot(&self, forgot: bool) {
+        lock(&self.inner.known).directory.set_forgot(forgot);
+    }
+
     fn run_ended(&self, run: &str) {
         let mut known = lock(&self.inner.known);
         if let Some(number) = known.runs.remove(run) {

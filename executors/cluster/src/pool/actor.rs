@@ -1,7 +1,7 @@
 //! The task that owns the state: it feeds the state machine and carries out what that decides.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -63,6 +63,12 @@ pub(super) struct Actor {
     workers: BTreeMap<WorkerIx, (HostIx, Arc<Identity>)>,
     count: watch::Sender<usize>,
     witness: Option<Arc<dyn Witness>>,
+    /// For how long after the start runs of an earlier coordinator may come.
+    adopts: Duration,
+    /// Such runs that are not over.
+    resumed: BTreeSet<RunIx>,
+    /// They may need blobs that the witness was not told of.
+    forgot: bool,
 }
 
 impl Actor {
@@ -74,6 +80,12 @@ impl Actor {
     ) -> Self {
         Self {
             tick: config.beat / 8,
+            adopts: match config.epoch {
+                0 | 1 => Duration::ZERO,
+                _ => config.adopts.unwrap_or_default(),
+            },
+            resumed: BTreeSet::new(),
+            forgot: false,
             core: Core::new(config),
             clock: Instant::now(),
             effects: Vec::new(),
@@ -102,9 +114,21 @@ impl Actor {
                 word = next_word(&mut self.listeners) => self.hear(word),
                 _ = ticks.tick() => self.tell(Event::Tick),
             }
+            self.look_back();
             self.take_what_waits();
             self.carry_out();
         }
+    }
+
+    /// Tells the witness whether runs go on that began before it was there.
+    fn look_back(&mut self) {
+        let forgot = self.clock.elapsed() < self.adopts || !self.resumed.is_empty();
+        if forgot != self.forgot
+            && let Some(witness) = &self.witness
+        {
+            witness.forgot(forgot);
+        }
+        self.forgot = forgot;
     }
 
     fn take_what_waits(&mut self) {
@@ -130,6 +154,9 @@ impl Actor {
             Input::OpenRun(run, open, events) => {
                 self.runs.insert(run, events);
                 self.ids.insert(run, open.id.clone());
+                if !open.resumes.is_empty() {
+                    self.resumed.insert(run);
+                }
                 self.tell(Event::RunOpened {
                     run,
                     id: open.id,
@@ -199,6 +226,7 @@ impl Actor {
             Effect::Gone(worker, host) => self.gone(worker, host),
             Effect::RunOver(run) => {
                 self.runs.remove(&run);
+                self.resumed.remove(&run);
                 if let (Some(id), Some(witness)) = (self.ids.remove(&run), &self.witness) {
                     witness.run_ended(&id);
                 }

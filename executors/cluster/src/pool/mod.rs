@@ -60,6 +60,8 @@ pub trait Witness: Send + Sync {
     ) -> Vec<(Digest, Vec<Arc<str>>)>;
     /// Whether a blob is durable on a host; for a tree, with all its files.
     fn holds(&self, digest: &Digest) -> bool;
+    /// Whether live runs may need blobs of which nothing was told: they began with an earlier coordinator.
+    fn forgot(&self, forgot: bool);
     /// A run is over.
     fn run_ended(&self, run: &str);
 }
