@@ -10,6 +10,7 @@ pub mod blobs;
 pub mod message;
 mod mutant;
 pub mod net;
+mod parts;
 pub mod pool;
 pub mod runs;
 pub mod security;

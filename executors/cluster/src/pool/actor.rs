@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     message::{Ended, Identity, ToWorker},
-    wire,
+    parts, wire,
 };
 
 /// What is taken at once, so that one answer serves it all.
@@ -272,8 +272,12 @@ impl Actor {
         let Some(outbox) = self.conns.get(&conn) else {
             return;
         };
-        let message = wire::encode_to_worker(&message);
-        if outbox.messages.try_send(Ok(message)).is_err() {
+        let mut parts = parts::to_worker(message).into_iter();
+        let is_sent = parts.all(|part| {
+            let part = wire::encode_to_worker(&part);
+            outbox.messages.try_send(Ok(part)).is_ok()
+        });
+        if !is_sent {
             self.conns.remove(&conn);
             self.tell(Event::Closed(conn, "it does not read".into()));
         }

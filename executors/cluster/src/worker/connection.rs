@@ -9,6 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use crate::{
     message::{FromWorker, ToWorker},
     net::reasons,
+    parts,
     pool::ConnIx,
     security::{Address, Connector, Error, Expect, MESSAGE},
     wire,
@@ -57,11 +58,13 @@ impl Connection {
     }
 
     /// Sends a message.
-    pub(super) fn send(&self, message: &FromWorker) -> Result<(), String> {
-        let message = wire::encode_from_worker(message);
-        self.messages
-            .try_send(message)
-            .map_err(|_| "the coordinator does not read".to_owned())
+    pub(super) fn send(&self, message: FromWorker) -> Result<(), String> {
+        for part in parts::from_worker(message) {
+            self.messages
+                .try_send(wire::encode_from_worker(&part))
+                .map_err(|_| "the coordinator does not read".to_owned())?;
+        }
+        Ok(())
     }
 
     /// Lets what was sent get out, and ends.

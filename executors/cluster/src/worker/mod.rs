@@ -276,7 +276,7 @@ impl<'a> Worker<'a> {
             }
             Effect::Send(conn, message) => {
                 if let Some(connection) = self.connection.as_ref().filter(|c| c.conn == conn)
-                    && let Err(why) = connection.send(&message)
+                    && let Err(why) = connection.send(message)
                 {
                     self.tell(Event::Closed(conn, why));
                 }
