@@ -373,6 +373,9 @@ pub(crate) struct ServeArgs {
     /// Where it keeps what it took; default: `serve` in dagrun's state folder
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
+    /// A worker that says nothing for so long is lost, and its nodes start elsewhere
+    #[arg(long, value_name = "TIME", default_value = "10s")]
+    pub(crate) lease: String,
     #[command(flatten)]
     pub(crate) credentials: Credentials,
 }
@@ -706,6 +709,8 @@ pub(crate) struct GetArgs {
     /// Overwrite what is there
     #[arg(long)]
     pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
 }
 
 #[derive(Debug, Args)]
@@ -715,6 +720,8 @@ pub(crate) struct ShellArgs {
     /// Use the folder that a failed attempt of the last run left behind (`dagrun run --keep-failed`)
     #[arg(long)]
     pub(crate) keep_failed: bool,
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
     /// A command instead of an interactive shell
     #[arg(last = true)]
     pub(crate) command: Vec<String>,
@@ -761,6 +768,8 @@ pub(crate) enum CacheCommand {
         #[command(flatten)]
         answer: Answer,
     },
+    /// Forget the results that a machine made, so that their nodes run again: it was found to be broken
+    Evict(EvictArgs),
     /// Print where the cache is
     Dir,
     /// Upload every result of the local cache that the shared one lacks
@@ -783,6 +792,21 @@ pub(crate) enum CacheCommand {
         /// The folder to write them to
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvictArgs {
+    /// The host, or a worker on it, as `dagrun explain` and `dagrun cluster status` name it
+    #[arg(long, value_name = "NAME")]
+    pub(crate) host: String,
+    /// Only what it made since then: a time such as `2026-11-30T18:00:00Z`, or so long ago, such as `3d`
+    #[arg(long, value_name = "TIME")]
+    pub(crate) since: Option<String>,
+    /// Change nothing; say what would go
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,8 +1,8 @@
 //! What the cache has for a node and all that it needs, without running anything.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use dagrun_model::{NodeIx, Outputs};
+use dagrun_model::{ActionDigest, NodeIx, Outputs};
 use dagrun_plan::{Plan, Upstream, UpstreamEnd};
 use dagrun_store::{ActionEntry, Store};
 
@@ -14,15 +14,27 @@ pub(crate) struct Resolved {
     ends: Vec<Option<UpstreamEnd>>,
     /// The first node on the way that has no result, where there is one.
     pub(crate) missing: Option<NodeIx>,
+    /// Actions that have no result, among those whose digests are known.
+    pub(crate) missed: Vec<ActionDigest>,
 }
 
+/// Results that are not in the cache here.
+pub(crate) type Elsewhere = BTreeMap<ActionDigest, ActionEntry>;
+
 impl Resolved {
-    /// Looks up `target` and everything above it. Nodes of a plan stand after what they read.
-    pub(crate) fn new(plan: &Plan, store: &Store, target: NodeIx) -> Result<Self, CliError> {
+    /// Looks up `target` and everything above it, here first and then among what is elsewhere. Nodes of a plan stand after
+    /// what they read.
+    pub(crate) fn new(
+        plan: &Plan,
+        store: &Store,
+        elsewhere: &Elsewhere,
+        target: NodeIx,
+    ) -> Result<Self, CliError> {
         let mut resolved = Self {
             entries: vec![None; plan.len()],
             ends: vec![None; plan.len()],
             missing: None,
+            missed: Vec::new(),
         };
         for node in with_ancestors(plan, target) {
             match plan.condition(node, &resolved) {
@@ -38,11 +50,7 @@ impl Resolved {
             }
             let digest = plan.action_digest(node, &resolved).ok().flatten();
             let entry = match digest {
-                Some(digest) => store
-                    .lookup(&[digest])
-                    .map_err(CliError::environment)?
-                    .pop()
-                    .flatten(),
+                Some(digest) => resolved.look_up(digest, store, elsewhere)?,
                 None => None,
             };
             if entry.is_some() {
@@ -53,6 +61,21 @@ impl Resolved {
             resolved.entries[node.index()] = entry;
         }
         Ok(resolved)
+    }
+
+    fn look_up(
+        &mut self,
+        digest: ActionDigest,
+        store: &Store,
+        elsewhere: &Elsewhere,
+    ) -> Result<Option<ActionEntry>, CliError> {
+        let here = store.lookup(&[digest]).map_err(CliError::environment)?;
+        let found = here.into_iter().flatten().next();
+        let found = found.or_else(|| elsewhere.get(&digest).cloned());
+        if found.is_none() {
+            self.missed.push(digest);
+        }
+        Ok(found)
     }
 
     /// The result of a node.

@@ -18,6 +18,7 @@ use dagrun_cluster::{
     net::Routes,
     pool::{Config, Pool, RunExecutor, RunOptions},
     security::{Address, Gate, Limits},
+    worker::host,
 };
 use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{AttemptId, AttemptSpec, WorkerIx};
@@ -181,7 +182,7 @@ impl Workers {
                 ])
                 .args(["--slots", &slots.to_string()])
                 .args(["--memory", &(memory / division.workers as u64).to_string()])
-                .args(["--name", &format!("worker{number}")])
+                .args(["--name", &format!("{}/worker{number}", host::host_name())])
                 .args(["--work-name", &work_name(&context.run.0, number)])
                 .args(["--part-of", &std::process::id().to_string()])
                 // Settings such as secrets are those of the project.

@@ -4,6 +4,7 @@ mod cache;
 mod cluster;
 mod credentials;
 mod end;
+mod evict;
 mod explain;
 mod graph;
 mod later;
@@ -61,6 +62,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
             cache::verify(fix, answer.json, &global, style)
         }
         Command::Cache(CacheCommand::Stat { answer }) => cache::stat(answer.json, &global, style),
+        Command::Cache(CacheCommand::Evict(args)) => evict::evict(&args, &global),
         Command::Cache(CacheCommand::Dir) => cache::dir(&global),
         Command::Cache(CacheCommand::Push { answer }) => {
             move_cache::push(answer.json, &global, style)

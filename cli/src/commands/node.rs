@@ -7,13 +7,14 @@ use dagrun_run::{CheckRequest, CheckRow};
 use dagrun_worker::{Worker, WorkerOptions};
 
 use crate::{
-    args::{CheckArgs, GetArgs, Global, NodeOf, Selection, ShellArgs},
+    args::{CheckArgs, Coordinator, GetArgs, Global, NodeOf, Selection, ShellArgs},
     commands::{no_such_node, report, run, run_error},
     error::{CliError, Context, Done},
     leftovers,
     load::{Loaded, Planned},
     put,
-    resolve::Resolved,
+    remote::Afar,
+    resolve::{Elsewhere, Resolved},
     say, shared,
     term::{Ink, Style, escape, shell_word},
     trial::trial_of,
@@ -56,8 +57,40 @@ impl Found {
         })
     }
 
-    fn resolve(&self) -> Result<Resolved, CliError> {
-        Resolved::new(&self.planned.plan, &self.planned.store, self.node)
+    /// Resolves the node by the cache here. Where that is not `enough`, also by the coordinator that has run it: what is given
+    /// beside it lets the store fetch from there for as long as it is kept.
+    fn resolve(
+        &self,
+        coordinator: &Coordinator,
+        global: &Global,
+        enough: impl Fn(&Resolved) -> bool,
+    ) -> Result<(Resolved, Option<Afar>), CliError> {
+        let Planned {
+            plan,
+            store,
+            workspace,
+            ..
+        } = &self.planned;
+        let resolve = |elsewhere: &Elsewhere| Resolved::new(plan, store, elsewhere, self.node);
+        let here = resolve(&Elsewhere::new())?;
+        if enough(&here) {
+            return Ok((here, None));
+        }
+        let Some(mut afar) = Afar::connect(coordinator, workspace, global)? else {
+            return Ok((here, None));
+        };
+        afar.serve(store);
+        Ok((afar.resolve(resolve)?, Some(afar)))
+    }
+
+    /// Whether a node's result is here with all its blobs, those in trees aside.
+    fn has(&self, resolved: &Resolved) -> bool {
+        let is_here = |artifact: &Artifact| {
+            let digest = artifact.blob_digest();
+            digest.is_none_or(|digest| self.planned.store.contains(&digest))
+        };
+        let entry = resolved.entry(self.node);
+        entry.is_some_and(|entry| entry.outputs.values().all(is_here))
     }
 
     /// Says that a node must run before `what` can be had.
@@ -82,7 +115,7 @@ pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
         of: args.of.clone(),
     };
     let found = Found::new(&of, global, style)?;
-    let resolved = found.resolve()?;
+    let (resolved, _afar) = found.resolve(&args.coordinator, global, |it| found.has(it))?;
     let entry = resolved
         .entry(found.node)
         .ok_or_else(|| found.must_run(resolved.missing.unwrap_or(found.node), "nothing to get"))?;
@@ -164,7 +197,8 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, style: Style) -> Done {
         return run_command(command);
     }
     let found = Found::new(&args.node, global, style)?;
-    let resolved = found.resolve()?;
+    let has_inputs = |it: &Resolved| it.missing.is_none_or(|missing| missing == found.node);
+    let (resolved, _afar) = found.resolve(&args.coordinator, global, has_inputs)?;
     let action: Action = match resolved.missing.filter(|missing| *missing != found.node) {
         Some(missing) => return Err(found.must_run(missing, "an input cannot be staged")),
         None => found

@@ -237,6 +237,7 @@ impl Ready {
                 seed: 0,
                 grace: settings.grace.value,
                 log_cap: settings.log_cap.value,
+                awaits_workers: false,
             },
             executor,
             subscribers,

@@ -15,7 +15,7 @@ use dagrun_cluster::{
     worker::host,
 };
 use dagrun_executor_api::Executor;
-use dagrun_model::Resources;
+use dagrun_model::{Resources, parse_duration};
 use dagrun_proto::v1::{
     ClusterStatus, Drained, Resources as WireResources, WorkerRow, cluster_server::ClusterServer,
     runs_server::RunsServer,
@@ -37,6 +37,10 @@ use crate::{
 
 /// How long a run may take after a restart of the coordinator until it takes over what workers still run of it.
 const ADOPTS: Duration = Duration::from_secs(60);
+/// A shorter lease would expire while a busy machine is only slow.
+const MIN_LEASE: Duration = Duration::from_secs(1);
+/// A longer one is as good as none.
+const MAX_LEASE: Duration = Duration::from_secs(600);
 
 pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     let settings = Settings::load(Path::new("."), &global.cache)?;
@@ -65,6 +69,7 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     let mut config = Config::new(env!("CARGO_PKG_VERSION"), epoch);
     config.limits = settings.resources.value.clone();
     config.adopts = Some(ADOPTS);
+    set_lease(&mut config, &args.lease)?;
     let blobs = start_blobs(&store, connector(&args.credentials, &settings)?)?;
     let pool = Pool::start(config, Some(blobs.witness())).doing(|| "start the pool".into())?;
     let pool = Arc::new(pool);
@@ -92,6 +97,21 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     }
     wait(&coordinator, style)?;
     Ok(0)
+}
+
+/// Workers say something five times a lease, and have half of it to come back when a connection
+/// breaks, up to the usual 2 s each.
+fn set_lease(config: &mut Config, text: &str) -> Result<(), CliError> {
+    let lease = parse_duration(text).map_err(CliError::invalid)?;
+    if !(MIN_LEASE..=MAX_LEASE).contains(&lease) {
+        return Err(CliError::invalid(format!(
+            "`--lease {text}` cannot be: write a time from 1s to 10m"
+        )));
+    }
+    config.lease = lease;
+    config.beat = config.beat.min(lease / 5);
+    config.grace = config.grace.min(lease / 2);
+    Ok(())
 }
 
 /// Knows from now on where workers have blobs, and gets from them what is needed here.

@@ -2,14 +2,16 @@
 
 use std::{path::Path, sync::Arc};
 
-use dagrun_cluster::blobs::{FetchOptions, Fetcher, Hints, Peer, Peers};
 use dagrun_events::{Record, RunEvent};
 use dagrun_model::{Artifact, BlobRef, Digest};
 use dagrun_proto::v1::{Export as WireExport, ProjectFile, RunEnd};
 use dagrun_run::{Export, import_journal, lay_exports};
 use dagrun_store::Store;
 
-use super::Remote;
+use super::{
+    Remote,
+    afar::{Origin, fetcher},
+};
 use crate::{
     args::RunArgs,
     commands::{Ready, report, run_error},
@@ -38,6 +40,9 @@ pub(super) fn take_over(
     let lock = ready.take_lock()?;
     store.add_source(Arc::new(fetcher(remote)));
     let run = import_journal(&workspace, &lock, records).map_err(run_error)?;
+    if let Some(run) = &run {
+        Origin::new(remote, &args.coordinator.credentials).keep(&workspace, run)?;
+    }
     store.bring(&logs(records)).map_err(CliError::environment)?;
     for file in &end.records {
         take_record(&store, workspace.project(), file)?;
@@ -112,20 +117,6 @@ fn tell(laid: &dagrun_run::LaidOut, project: &Path, style: Style) {
             laid.exported.len() - LISTED
         );
     }
-}
-
-/// Blobs come from the coordinator, which gets them from its workers.
-fn fetcher(remote: &Remote) -> Fetcher {
-    let coordinator: Peer = remote.address.as_str().into();
-    let peers = Peers::new(remote.connector(), Some(Arc::clone(&coordinator)));
-    let hints = Hints::new(peers.clone(), Some(Arc::clone(&coordinator)));
-    Fetcher::new(
-        remote.runtime.handle().clone(),
-        peers,
-        Arc::new(hints),
-        Some(coordinator),
-        FetchOptions::default(),
-    )
 }
 
 fn export(export: &WireExport) -> Result<Export, CliError> {

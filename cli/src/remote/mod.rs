@@ -3,12 +3,14 @@
 //! A run on a coordinator looks like one here: the same checks before, the same progress, and at its end the same exports, journal and
 //! exit code, so that `show`, `log` and `report` answer as usual.
 
+mod afar;
 mod collect;
 mod connect;
 mod end;
 mod follow;
 mod submit;
 
+pub(crate) use afar::Afar;
 pub(crate) use connect::{Remote, call_error};
 pub(crate) use follow::{attach, cancel};
 pub(crate) use submit::run_on;

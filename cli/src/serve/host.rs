@@ -12,7 +12,7 @@ use std::{
 
 use clap::Parser;
 use dagrun_cluster::runs::{Batch, Refusal, RunHost};
-use dagrun_model::{RunId, id_file_name};
+use dagrun_model::{ActionDigest, RunId, id_file_name};
 use dagrun_proto::v1::{
     ClusterStatus, Drained, Export as WireExport, ProjectFile, RunEnd, RunRow, Submission,
 };
@@ -20,7 +20,7 @@ use dagrun_run::{
     ExecutorFactory, Export, Progress, StopHandle, StudyMode, Workspace, stop_channel,
 };
 use dagrun_sched::Stop;
-use dagrun_store::{PutMode, Store};
+use dagrun_store::{ActionEntry, PutMode, Store};
 
 use super::{
     journals::{Position, read_some},
@@ -459,6 +459,11 @@ impl RunHost for Coordinator {
             .collect()
     }
 
+    fn results(&self, actions: &[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, Refusal> {
+        let found = self.store.lookup(actions);
+        found.map_err(|error| Refusal::Trouble(format!("cannot look that up: {error}")))
+    }
+
     fn status(&self) -> ClusterStatus {
         let uptime = self.started.elapsed().unwrap_or_default();
         ClusterStatus {
@@ -576,11 +581,15 @@ impl Job<'_> {
             },
         };
         let mut ready = Ready::new(mode, &args, &global, STYLE)?;
+        // The coordinator's own, which gets from workers what it lacks; what others have taken out of it meanwhile is no hit.
+        host.store.refresh().map_err(CliError::environment)?;
+        ready.planned.store = host.store.clone();
         let executor = (host.executors)(RunFor {
             priority: submission.priority,
         });
         let mut request = ready.request(&args, executor, Vec::new(), stop)?;
         request.progress = progress;
+        request.options.awaits_workers = true;
         let mut summary = dagrun_run::run(request).map_err(run_error)?;
         let laid = std::mem::take(&mut summary.laid);
         // Where they lie here is nobody's business: the client says where it lays them.

@@ -89,6 +89,8 @@ pub struct RunOptions {
     pub grace: Duration,
     /// Bytes kept of each log.
     pub log_cap: u64,
+    /// Workers come and go by themselves: a run that has none waits for one.
+    pub awaits_workers: bool,
     /// What the scheduler does without.
     pub without: Without,
 }
@@ -118,6 +120,7 @@ impl Default for RunOptions {
             seed: 0,
             grace: Limits::default().grace,
             log_cap: Limits::default().log_cap,
+            awaits_workers: false,
             without: Without::default(),
         }
     }

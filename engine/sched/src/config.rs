@@ -22,6 +22,8 @@ pub struct Config {
     pub fail_fast: bool,
     /// No [`crate::Notice::Stuck`] before so many workers have joined.
     pub expected_workers: u32,
+    /// Workers come and go: where there is none, one is waited for, and nothing is stuck.
+    pub awaits_workers: bool,
     /// Whether classes that say `speculate` get second attempts.
     pub speculate: bool,
     /// A second attempt starts when the first has run for so many percent of its job's median.
@@ -56,6 +58,7 @@ impl Default for Config {
             max_rewinds: 3,
             fail_fast: false,
             expected_workers: 1,
+            awaits_workers: false,
             speculate: true,
             straggler_percent: 200,
             straggler_samples: 5,

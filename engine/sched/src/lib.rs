@@ -388,6 +388,7 @@ impl Scheduler {
             && self.stop.is_none()
             && self.attempts.is_empty()
             && self.hosts.joined >= self.config.expected_workers
+            && !(self.config.awaits_workers && self.hosts.alive.is_empty())
             && !self.lanes.any_held()
     }
 }

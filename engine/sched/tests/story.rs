@@ -780,6 +780,25 @@ fn nodes_larger_than_any_worker_are_reported() {
 }
 
 #[test]
+fn the_last_worker_is_missed_and_another_awaited_where_workers_come_and_go() {
+    for awaits_workers in [false, true] {
+        let mut plan = PlanBuilder::new();
+        plan.class(NodeClass::default());
+        let a = plan.node(&[]);
+        let config = Config {
+            awaits_workers,
+            ..Config::default()
+        };
+        let mut story = Story::of(config, &mut plan, 1, 2);
+        assert_eq!(starts(&story.miss(&[a])), [(a, 0)]);
+        let lost = story.tell(Event::WorkerLost(WorkerIx(0)));
+        let is_stuck = |action: &Action| matches!(action, Action::Emit(Notice::Stuck { .. }));
+        assert_eq!(lost.iter().any(is_stuck), !awaits_workers, "{lost:?}");
+        assert_eq!(starts(&story.join(5, 0, 2, 0)), [(a, 5)]);
+    }
+}
+
+#[test]
 fn nodes_go_only_where_their_profile_is_served() {
     let mut plan = PlanBuilder::new();
     plan.class(NodeClass {

@@ -414,6 +414,24 @@ impl Store {
         Ok(())
     }
 
+    /// The results that `wanted` names, and who made them.
+    ///
+    /// # Errors
+    /// When the action cache cannot be read.
+    pub fn entries_that(
+        &self,
+        wanted: &dyn Fn(&ActionDigest, &ActionEntry) -> bool,
+    ) -> Result<Vec<(ActionDigest, crate::MadeBy)>, StoreError> {
+        let mut found = Vec::new();
+        self.inner.actions.each(|row| {
+            if row.holds && wanted(&row.action, &row.entry) {
+                found.push((row.action, row.entry.made_by));
+            }
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
     /// Drops the results that `distrusted` names, wherever they are, so that their nodes run again: for a machine that
     /// was found to be broken. Gives who made them. Blobs stay until they are collected.
     ///
@@ -429,13 +447,7 @@ impl Store {
             log::Kind,
         };
         self.inner.poison.check()?;
-        let mut evicted = Vec::new();
-        self.inner.actions.each(|row| {
-            if row.holds && distrusted(&row.action, &row.entry) {
-                evicted.push((row.action, row.entry.made_by));
-            }
-            Ok(())
-        })?;
+        let evicted = self.entries_that(distrusted)?;
         let records: Vec<Append> = evicted
             .iter()
             .map(|(action, _)| Append {

@@ -155,7 +155,7 @@ impl Driver<'_> {
             after: None,
             adopted: Some(known.run.clone()),
         });
-        let live = Live::adopted(node, known.number, found.action);
+        let live = Live::adopted(node, known.number, info.worker, found.action);
         self.live.insert(found.attempt, live);
         Held {
             attempt: found.attempt,

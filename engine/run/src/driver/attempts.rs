@@ -16,13 +16,14 @@ use crate::{
     PastEnd, PastRun,
     history::EndLine,
     journal::{Commit, Durable},
-    lock::{LockWatch, host_name},
+    lock::LockWatch,
 };
 
 /// An attempt that runs.
 pub(super) struct Live {
     node: NodeIx,
     number: u32,
+    worker: WorkerIx,
     digest: ActionDigest,
     /// What it does; not known yet of one that was taken over before its node was looked up.
     action: Option<Arc<Action>>,
@@ -33,6 +34,7 @@ pub(super) struct Live {
 /// An attempt that succeeded.
 pub(super) struct Finished {
     node: NodeIx,
+    worker: WorkerIx,
     digest: ActionDigest,
     outputs: Arc<Outputs>,
     result: AttemptResult,
@@ -40,10 +42,16 @@ pub(super) struct Finished {
 
 impl Live {
     /// One that runs already.
-    pub(super) fn adopted(node: NodeIx, number: u32, digest: ActionDigest) -> Self {
+    pub(super) fn adopted(
+        node: NodeIx,
+        number: u32,
+        worker: WorkerIx,
+        digest: ActionDigest,
+    ) -> Self {
         Self {
             node,
             number,
+            worker,
             digest,
             action: None,
             began: true,
@@ -119,6 +127,7 @@ impl Driver<'_> {
         let live = Live {
             node,
             number,
+            worker,
             digest: action.digest,
             action: Some(action),
             began: false,
@@ -213,6 +222,7 @@ impl Driver<'_> {
             memory: info.capacity.memory,
             process: info.process.clone(),
         });
+        self.hosts.insert(info.worker, info.host_name.clone());
         let held = self.take_over(&mut info);
         self.slots += info.capacity.cpu_milli / 1000;
         if let Some(study) = &mut self.study {
@@ -299,6 +309,7 @@ impl Driver<'_> {
             let bytes = bytes_of(&outputs);
             let finished = Finished {
                 node: live.node,
+                worker: live.worker,
                 digest: self.commit_digest(live),
                 outputs: Arc::new(outputs),
                 result,
@@ -417,7 +428,11 @@ impl Driver<'_> {
             made_by: MadeBy {
                 run: self.run.0.clone(),
                 node: self.plan.id(node),
-                host: host_name(),
+                host: self
+                    .hosts
+                    .get(&finished.worker)
+                    .cloned()
+                    .unwrap_or_default(),
                 time_ms: now_ms(),
             },
         };

@@ -182,6 +182,7 @@ pub(crate) fn drive<'p>(
         seed: parts.options.seed,
         // A trial that fails is a value: the driver knows which nodes are of trials.
         fail_fast: parts.options.fail_fast && study.is_none(),
+        awaits_workers: parts.options.awaits_workers,
         // Nothing here asks for it.
         story: 0,
         first_attempt: unfinished.as_ref().map_or(1, |u| u.next_attempt),
@@ -208,6 +209,7 @@ pub(crate) fn drive<'p>(
         executor_events,
         workers: Vec::new(),
         slots: 0,
+        hosts: FxHashMap::default(),
         submits: BTreeMap::new(),
         cancels: [Vec::new(), Vec::new()],
         recalls: Vec::new(),
@@ -314,6 +316,8 @@ struct Driver<'p> {
     executor_events: UnboundedReceiver<ExecutorEvent>,
     workers: Vec<Event>,
     slots: u64,
+    /// The hosts of all workers that were ever here, by name.
+    hosts: FxHashMap<WorkerIx, String>,
     submits: BTreeMap<WorkerIx, Vec<AttemptSpec>>,
     /// Attempts to stop: by TERM, and by KILL.
     cancels: [Vec<AttemptId>; 2],
@@ -558,7 +562,8 @@ impl Driver<'_> {
                 self.fatal = Some(lost);
                 return;
             }
-            if self.slots > 0 && self.workers.is_empty() && self.live.is_empty() {
+            let is_deserted = self.slots > 0 && self.workers.is_empty() && self.live.is_empty();
+            if is_deserted && !self.config.awaits_workers {
                 self.fatal = Some("the last worker is gone, and nodes are left to run".into());
                 return;
             }

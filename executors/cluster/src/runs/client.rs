@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use dagrun_model::Digest;
+use dagrun_model::{ActionDigest, Digest};
 use dagrun_proto::v1::{
-    BlobChunk, CancelRun, ClusterStatus, DrainWorker, FindBlobs, FollowRun, ListRuns, RunRecords,
-    RunRow, StatusRequest, Submission, blobs_client::BlobsClient, cluster_client::ClusterClient,
-    runs_client,
+    BlobChunk, CancelRun, ClusterStatus, DrainWorker, FindBlobs, FindResults, FollowRun, ListRuns,
+    RunRecords, RunRow, StatusRequest, Submission, blobs_client::BlobsClient,
+    cluster_client::ClusterClient, runs_client,
 };
+use dagrun_store::ActionEntry;
 use futures_util::Stream;
 use tonic::{Code, Status, Streaming};
 
@@ -156,6 +157,25 @@ impl RunsClient {
             .await?
             .into_inner()
             .runs)
+    }
+
+    /// What the coordinator knows that actions have made, in the order asked for.
+    ///
+    /// # Errors
+    /// When the call fails.
+    pub async fn results(
+        &mut self,
+        actions: &[ActionDigest],
+    ) -> Result<Vec<Option<ActionEntry>>, CallError> {
+        let mut found = Vec::with_capacity(actions.len());
+        for asked in actions.chunks(ASKED) {
+            let actions = asked.iter().map(|it| it.0.to_vec().into()).collect();
+            let answer = self.runs.results(timely(FindResults { actions })).await?;
+            let entries = answer.into_inner().entries;
+            let entries = entries.iter().map(|bytes| ActionEntry::from_bytes(bytes));
+            found.extend(entries.chain(std::iter::repeat(None)).take(asked.len()));
+        }
+        Ok(found)
     }
 
     /// How the cluster is.

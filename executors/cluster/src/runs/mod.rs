@@ -8,7 +8,9 @@ mod server;
 
 use std::sync::Arc;
 
+use dagrun_model::ActionDigest;
 use dagrun_proto::v1::{ClusterStatus, Drained, RunEnd, RunRow, Submission};
+use dagrun_store::ActionEntry;
 
 pub use client::{CallError, RunsClient};
 pub use server::{ClusterService, RunsService};
@@ -57,6 +59,12 @@ pub trait RunHost: Send + Sync + 'static {
 
     /// The runs, the oldest first; `all` also those that are over.
     fn list(&self, all: bool) -> Vec<RunRow>;
+
+    /// What actions have made, in the order asked for.
+    ///
+    /// # Errors
+    /// When the action cache does not answer.
+    fn results(&self, actions: &[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, Refusal>;
 
     /// How the cluster is.
     fn status(&self) -> ClusterStatus;

@@ -2,10 +2,14 @@
 
 use std::{pin::Pin, sync::Arc, time::Duration};
 
+use bytes::Bytes;
+use dagrun_model::Digest;
 use dagrun_proto::v1::{
-    CancelRun, Cancelled, ClusterStatus, DrainWorker, Drained, FollowRun, ListRuns, RunList,
-    RunRecords, StatusRequest, Submission, Submitted, cluster_server::Cluster, runs_server::Runs,
+    CancelRun, Cancelled, ClusterStatus, DrainWorker, Drained, FindResults, FollowRun,
+    FoundResults, ListRuns, RunList, RunRecords, StatusRequest, Submission, Submitted,
+    cluster_server::Cluster, runs_server::Runs,
 };
+use dagrun_store::ActionEntry;
 use futures_util::Stream;
 use tokio::sync::mpsc::{Sender, channel};
 use tokio_stream::wrappers::ReceiverStream;
@@ -61,6 +65,12 @@ async fn ask<H: RunHost, T: Send + 'static>(
         .map_err(|_| Status::internal("the coordinator failed to answer; its log says more"))
 }
 
+fn digests(texts: &[Bytes]) -> Result<Vec<Digest>, Status> {
+    let digest = |bytes: &Bytes| <[u8; 32]>::try_from(bytes.as_ref()).map(Digest);
+    let digests: Result<_, _> = texts.iter().map(digest).collect();
+    digests.map_err(|_| Status::invalid_argument("a digest has 32 bytes"))
+}
+
 type Records = Pin<Box<dyn Stream<Item = Result<RunRecords, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -91,6 +101,20 @@ impl<H: RunHost> Runs for RunsService<H> {
         let all = request.into_inner().all;
         let runs = ask(&self.0, move |host| host.list(all)).await?;
         Ok(Response::new(RunList { runs }))
+    }
+
+    async fn results(
+        &self,
+        request: Request<FindResults>,
+    ) -> Result<Response<FoundResults>, Status> {
+        let actions = digests(&request.into_inner().actions)?;
+        let found = ask(&self.0, move |host| host.results(&actions)).await??;
+        let entries = found.iter().map(|entry| {
+            let bytes = entry.as_ref().map(ActionEntry::to_bytes);
+            bytes.unwrap_or_default().into()
+        });
+        let entries = entries.collect();
+        Ok(Response::new(FoundResults { entries }))
     }
 }
 

@@ -64,6 +64,11 @@ pub const CALLS: &[Call] = &[
     call("/dagrun.cluster.v1.Runs/Cancel", Role::Submit, About::Run),
     call("/dagrun.cluster.v1.Runs/List", Role::Viewer, About::Cluster),
     call(
+        "/dagrun.cluster.v1.Runs/Results",
+        Role::CacheRead,
+        About::Cluster,
+    ),
+    call(
         "/dagrun.cluster.v1.Cluster/Status",
         Role::Viewer,
         About::Cluster,

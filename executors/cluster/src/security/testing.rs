@@ -297,6 +297,10 @@ impl v1::runs_server::Runs for Stub {
     async fn list(&self, request: Request<v1::ListRuns>) -> Answer<v1::RunList> {
         self.answer("Runs/List", &request)
     }
+
+    async fn results(&self, request: Request<v1::FindResults>) -> Answer<v1::FoundResults> {
+        self.answer("Runs/Results", &request)
+    }
 }
 
 #[tonic::async_trait]

@@ -547,6 +547,18 @@ pub struct RunRow {
     #[prost(uint64, tag = "11")]
     pub waiting: u64,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindResults {
+    /// Digests of actions.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub actions: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FoundResults {
+    /// In the order asked for: an entry of the action cache in its own coding, empty where there is none.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub entries: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1616,6 +1628,28 @@ pub mod runs_client {
                 .insert(GrpcMethod::new("dagrun.cluster.v1.Runs", "List"));
             self.inner.unary(req, path, codec).await
         }
+        /// What actions have made, as far as the coordinator's action cache has it: for `get` after a run.
+        pub async fn results(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FindResults>,
+        ) -> std::result::Result<tonic::Response<super::FoundResults>, tonic::Status> {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dagrun.cluster.v1.Runs/Results",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dagrun.cluster.v1.Runs", "Results"));
+            self.inner.unary(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1657,6 +1691,11 @@ pub mod runs_server {
             &self,
             request: tonic::Request<super::ListRuns>,
         ) -> std::result::Result<tonic::Response<super::RunList>, tonic::Status>;
+        /// What actions have made, as far as the coordinator's action cache has it: for `get` after a run.
+        async fn results(
+            &self,
+            request: tonic::Request<super::FindResults>,
+        ) -> std::result::Result<tonic::Response<super::FoundResults>, tonic::Status>;
     }
     /// Runs of pipelines on a coordinator.
     #[derive(Debug)]
@@ -1893,6 +1932,49 @@ pub mod runs_server {
                     let inner = self.inner.clone();
                     let fut = async move {
                         let method = ListSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dagrun.cluster.v1.Runs/Results" => {
+                    #[allow(non_camel_case_types)]
+                    struct ResultsSvc<T: Runs>(pub Arc<T>);
+                    impl<T: Runs> tonic::server::UnaryService<super::FindResults>
+                    for ResultsSvc<T> {
+                        type Response = super::FoundResults;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FindResults>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Runs>::results(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ResultsSvc(inner);
                         let codec = tonic_prost::ProstCodec::default();
                         let mut grpc = tonic::server::Grpc::new(codec)
                             .apply_compression_config(
