@@ -6,13 +6,16 @@
 
 #![forbid(unsafe_code)]
 
+mod cluster;
 mod disk;
 mod measure;
+mod net;
 mod power;
 mod proc;
 mod proxy;
 mod pty;
 mod rights;
+mod rounds;
 mod s3;
 mod skip;
 mod subject;
@@ -20,13 +23,16 @@ mod syscall;
 mod tcp;
 
 pub use crate::{
+    cluster::{Settings as ClusterSettings, TestCluster},
     disk::SmallDisk,
     measure::{Measured, measure},
+    net::NetLab,
     power::{Fs, Loss, PowerCut},
     proc::ProcWatch,
     proxy::{Asked, FaultProxy, Mishap},
     pty::Pty,
     rights::{NOBODY, unprivileged},
+    rounds::{Round, Rounds},
     s3::{BUCKET, MotoServer},
     skip::{Unavailable, report_skipped, require_program, require_root, skipped},
     subject::Subject,

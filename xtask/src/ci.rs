@@ -3,7 +3,7 @@
 use std::{path::Path, process::Command, time::Instant};
 
 use crate::{
-    tidy,
+    soak, tidy,
     tools::{has, root, run},
 };
 
@@ -16,7 +16,13 @@ const DEBIAN: &[(&str, &str)] = &[
     ("bash", "bash"),
     ("git", "git"),
     ("faketime", "faketime"),
+    ("ip", "iproute2"),
+    ("nft", "nftables"),
+    ("jq", "jq"),
 ];
+
+/// Processes of a cluster that are killed.
+const KILLS: &str = "12";
 
 /// Runs everything; `quick` leaves out what needs a release build.
 pub(crate) fn ci(quick: bool) -> Result<(), String> {
@@ -42,6 +48,7 @@ pub(crate) fn ci(quick: bool) -> Result<(), String> {
         run_step("cargo", &["xtask", "codegen", "--check"])?;
         simulate()?;
         examples()?;
+        soak::soak(&["cluster", "--loops", KILLS])?;
     }
     println!("\nci: passed in {} s", started.elapsed().as_secs());
     Ok(())

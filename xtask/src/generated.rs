@@ -1,6 +1,6 @@
 //! Files in the repository that the code generates: written by `cargo xtask docs`, compared by `tidy`.
 
-use crate::{docs, tools::root};
+use crate::{docs, protocol, tools::root};
 
 /// A file as it has to be.
 pub(crate) struct File {
@@ -10,7 +10,7 @@ pub(crate) struct File {
 }
 
 fn all() -> Result<Vec<File>, String> {
-    Ok(vec![schema(), docs::cli()?])
+    Ok(vec![schema(), docs::cli()?, protocol::page()?])
 }
 
 /// The JSON Schema of the pipeline language, from the decoder's own table.

@@ -15,6 +15,7 @@ mod ci;
 mod codegen;
 mod docs;
 mod generated;
+mod protocol;
 mod soak;
 mod tidy;
 mod tools;
@@ -27,13 +28,13 @@ usage: cargo xtask COMMAND
   ci [--quick]     all that has to pass before a change lands: format, lints, tidy, docs, tests, simulation, examples
                    (--quick: without the 100,000-seed simulation and the release build)
   tidy             crate directions, generated files, purity of the core, no machine paths
-  docs             writes what is generated: docs/reference/cli.md and schema.json
+  docs             writes what is generated: docs/reference/cli.md, protocol.md and schema.json
   codegen [--check]
                    turns the protobuf files of executors/proto into Rust (--check: compares only)
   bench [NAME ...] [--peers] [--quick]
                    dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first)
-  soak kill|power|hostile|flood [--loops N] [--seed N]
-                   faults in a loop: kill -9, power cuts (root), damaged pipelines, hundreds of megabytes of output
+  soak kill|cluster|power|hostile|flood [--loops N] [--seed N]
+                   faults in a loop: kill -9 of a run, of a cluster, power cuts (root), damaged pipelines, hundreds of megabytes of output
 ";
 
 fn main() -> ExitCode {

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_testkit::{Fs, Loss, PowerCut, Subject, measure};
+use dagrun_testkit::{ClusterSettings, Fs, Loss, PowerCut, Rounds, Subject, TestCluster, measure};
 
 use crate::tools::{root, run};
 
@@ -20,13 +20,14 @@ struct Options {
     seed: u64,
 }
 
-/// Runs a kind of soak: `kill`, `power`, `hostile` or `flood`, with `--loops N` and `--seed N`.
+/// Runs a kind of soak: `kill`, `cluster`, `power`, `hostile` or `flood`, with `--loops N` and `--seed N`.
 pub(crate) fn soak(args: &[&str]) -> Result<(), String> {
     let [kind, rest @ ..] = args else {
-        return Err("a soak needs a kind: kill, power, hostile or flood".into());
+        return Err("a soak needs a kind: kill, cluster, power, hostile or flood".into());
     };
     let soak: fn(&Path, &Options) -> Result<String, String> = match *kind {
         "kill" => kill,
+        "cluster" => cluster,
         "power" => power,
         "hostile" => hostile,
         "flood" => flood,
@@ -144,6 +145,49 @@ fn kill_spawner(engine: u32) -> u64 {
         done.is_ok_and(|status| status.success())
     });
     killed.count() as u64
+}
+
+/// Workers of the cluster that is killed.
+const WORKERS: usize = 3;
+
+/// kill -9 of a coordinator and of its workers, in the middle of runs; `--loops` counts kills.
+fn cluster(dagrun: &Path, options: &Options) -> Result<String, String> {
+    let settings = ClusterSettings {
+        lease: Some("2s".into()),
+        ..ClusterSettings::default()
+    };
+    let mut cluster = TestCluster::here(dagrun, WORKERS, settings);
+    let mut rounds = Rounds::new(&cluster, 8);
+    let mut dice = Dice(options.seed);
+    let (mut coordinators, mut workers, mut runs) = (0, 0, 0);
+    let (mut attempts, mut drivers) = (0, 0);
+    while coordinators + workers < options.loops {
+        let client = rounds.start(&cluster);
+        for _ in 0..=dice.below(4) {
+            std::thread::sleep(Duration::from_millis(dice.below(500)));
+            if dice.below(3) == 0 {
+                cluster.kill_coordinator();
+                std::thread::sleep(Duration::from_millis(dice.below(200)));
+                cluster.start_coordinator();
+                coordinators += 1;
+            } else {
+                let worker = dice.below(WORKERS as u64) as usize;
+                cluster.kill_worker(worker);
+                std::thread::sleep(Duration::from_millis(dice.below(200)));
+                cluster.start_worker(worker);
+                workers += 1;
+            }
+        }
+        let told = rounds.finish(&cluster, client)?;
+        runs += 1;
+        attempts += told.attempts;
+        drivers += told.drivers;
+    }
+    cluster.verify_cache()?;
+    Ok(format!(
+        "{coordinators} coordinators and {workers} workers killed in {runs} runs of 17 nodes, {attempts} attempts by {drivers} drivers, \
+         0 results lost, 0 committed twice"
+    ))
 }
 
 /// Power cuts of each kind in turn, on ext4 and on XFS, at random moments.

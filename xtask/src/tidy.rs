@@ -190,6 +190,7 @@ fn functions() -> Result<BTreeSet<String>, String> {
             let names = text.lines().filter_map(|line| {
                 let line = line.trim_start();
                 let line = line.strip_prefix("pub ").unwrap_or(line);
+                let line = line.strip_prefix("async ").unwrap_or(line);
                 let name = line.strip_prefix("fn ")?.split('(').next()?;
                 Some(name.to_owned())
             });

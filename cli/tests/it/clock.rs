@@ -7,7 +7,7 @@ use dagrun_testkit::{Unavailable, skip};
 use crate::kit::{Project, said};
 
 /// The library that shifts the wall clock of a process, and leaves its monotonic clock alone.
-fn libfaketime() -> Result<PathBuf, Unavailable> {
+pub(crate) fn libfaketime() -> Result<PathBuf, Unavailable> {
     ["x86_64-linux-gnu", "aarch64-linux-gnu"]
         .map(|arch| PathBuf::from(format!("/usr/lib/{arch}/faketime/libfaketime.so.1")))
         .into_iter()

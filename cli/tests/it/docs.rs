@@ -8,6 +8,8 @@ use std::{
     process::Command,
 };
 
+use dagrun_testkit::ProcWatch;
+
 use crate::kit::{Project, dagrun};
 
 struct Fence {
@@ -77,6 +79,7 @@ fn the_examples_of_the_docs_run() {
             continue;
         }
         let project = Project::new("");
+        let left = Leftovers(ProcWatch::new());
         for fence in fences {
             let place = format!("{}:{}", page.display(), fence.line);
             if let Some(file) = &fence.file {
@@ -92,7 +95,7 @@ fn the_examples_of_the_docs_run() {
                     .lines()
                     .filter_map(|line| line.strip_prefix("$ "))
                 {
-                    let output = bash(&project, line);
+                    let output = bash(&project, &left.0, line);
                     let code = output.status.code().unwrap_or(-1);
                     let (stdout, stderr) = (
                         String::from_utf8_lossy(&output.stdout),
@@ -107,9 +110,19 @@ fn the_examples_of_the_docs_run() {
     assert!(ran > 20, "only {ran} examples were found");
 }
 
-fn bash(project: &Project, line: &str) -> std::process::Output {
+/// Servers that a page has started end with it, also where a line of it failed.
+struct Leftovers(ProcWatch);
+
+impl Drop for Leftovers {
+    fn drop(&mut self) {
+        self.0.kill();
+    }
+}
+
+fn bash(project: &Project, watch: &ProcWatch, line: &str) -> std::process::Output {
     let mut command = Command::new("bash");
     project.prepare(&mut command);
+    command.env(ProcWatch::NAME, watch.value());
     let path = std::env::var("PATH").unwrap_or_default();
     let own = dagrun().parent().unwrap().display().to_string();
     command

@@ -6,6 +6,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dagrun_cluster::{
+    runs::RunsClient,
+    security::{Connector, Expect},
+};
+use dagrun_proto::v1::Submission;
 use serde_json::Value;
 
 use crate::kit::{Project, Said, dagrun, said, signal};
@@ -240,6 +245,53 @@ fn a_run_on_a_cluster_is_like_one_here() {
 }
 
 #[test]
+fn what_a_run_there_has_made_can_be_got_here() {
+    let mut cluster = Cluster::new(2);
+    let project = sweep();
+    cluster.run(&project, 0, &[]);
+    // The journal's coordinator has it.
+    project.ok(&["get", "simulate[n=2]", "got"]);
+    assert_eq!(project.read("got/out.txt"), "data 2\n");
+    let shown = project.ok(&[
+        "shell",
+        "gather",
+        "--",
+        "sh",
+        "-c",
+        "find . -type f | sort | xargs cat",
+    ]);
+    shown.has("data 1\ndata 2\ndata 3\n");
+    // A project that has not run it says where.
+    let other = sweep();
+    other
+        .fails(1, &["get", "gather:table", "got"])
+        .has("run it first");
+    other.ok(&["get", "gather:table", "got", "--on", &cluster.address()]);
+    assert_eq!(other.read("got/table.txt"), "data 1\ndata 2\ndata 3\n");
+    // What has not run there is not there either.
+    other.write("data.txt", "new");
+    let there = ["get", "gather", "got", "--on", &cluster.address()];
+    other.fails(1, &there).has("has no result in the cache");
+    cluster.kill_coordinator();
+    project.fails(3, &["get", "simulate[n=1]", "got", "--force"]);
+}
+
+/// Results that are too large to ride along stay with the worker until somebody wants them.
+#[test]
+fn large_results_come_from_the_worker_that_made_them() {
+    let cluster = Cluster::new(1);
+    let project = Project::new(
+        "name: large\njobs:\n  a:\n    outputs: {out: large, dir: dir/}\n    run: head -c 3000000 /dev/urandom > large; mkdir dir; cp large dir/copy\nexport: {large: '${{ jobs.a.outputs.out }}'}\n",
+    );
+    cluster.run(&project, 0, &[]);
+    assert_eq!(project.counts(), [1, 0, 0, 0, 0]);
+    let large = project.read_bytes("large");
+    assert_eq!(large.len(), 3_000_000);
+    project.ok(&["get", "a:dir", "got"]);
+    assert!(project.read_bytes("got/dir/copy") == large);
+}
+
+#[test]
 fn failures_are_told_as_here() {
     let cluster = Cluster::new(1);
     let project = Project::new(
@@ -399,4 +451,37 @@ fn one_coordinator_has_a_state_folder() {
         "{}",
         said.stderr
     );
+}
+
+/// F21: a client whose submission was answered, and who did not hear of it, says it again.
+#[test]
+fn a_submission_that_is_repeated_is_one_run() {
+    let mut cluster = Cluster::new(0);
+    let submit = |cluster: &Cluster, token: &str| -> String {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(async {
+            let connector = Connector::open(None, None).unwrap();
+            let to = cluster.address().parse().unwrap();
+            let channel = connector.connect(&to, Expect::Coordinator).await.unwrap();
+            let submission = Submission {
+                version: env!("CARGO_PKG_VERSION").into(),
+                token: token.into(),
+                project: "/p".into(),
+                pipeline: "pipeline.yaml".into(),
+                ..Submission::default()
+            };
+            RunsClient::new(channel).submit(submission).await.unwrap()
+        })
+    };
+    let first = submit(&cluster, "one");
+    assert_eq!(submit(&cluster, "one"), first);
+    let second = submit(&cluster, "two");
+    assert_ne!(second, first);
+    cluster.kill_coordinator();
+    cluster.start_coordinator();
+    assert_eq!(submit(&cluster, "one"), first);
+    assert_eq!(submit(&cluster, "two"), second);
 }
