@@ -24,62 +24,82 @@ pub(crate) fn push(as_json: bool, global: &Global, style: Style) -> Done {
     let moved = cache
         .push(&mut |step| progress.tell(step))
         .map_err(CliError::environment)?;
-    shared::tell(&cache, style);
     let traffic = cache.traffic();
-    if as_json {
-        put!(
-            "{}",
-            json!({
-                "at": cache.location().to_string(),
-                "results": moved.results,
-                "incomplete": moved.left,
-                "blobs": traffic.blobs_out,
-                "bytes": traffic.bytes_out,
-                "complete": !moved.cut,
-            })
-        );
-    } else {
-        put!(
-            "{} at {}; {} uploaded ({}){}",
-            plural_of(moved.results, "result is", "results are"),
-            cache.location(),
-            plural(traffic.blobs_out, "blob"),
-            format_bytes(traffic.bytes_out),
-            left(moved, "lack a blob here and stay")
-        );
+    Report {
+        moved,
+        blobs: traffic.blobs_out,
+        bytes: traffic.bytes_out,
+        done: ("result is at", "results are at"),
+        how: "uploaded",
+        left: "lack a blob here and stay",
     }
-    concluded(moved, &cache)
+    .tell(&cache, as_json, style)
 }
 
 pub(crate) fn pull(entries: bool, as_json: bool, global: &Global, style: Style) -> Done {
     let cache = opened(CacheMode::Read, global, style)?;
     let mut progress = Progress::new(style);
     let moved = cache.pull(!entries, &mut |step| progress.tell(step));
-    shared::tell(&cache, style);
     let traffic = cache.traffic();
-    if as_json {
-        put!(
-            "{}",
-            json!({
-                "at": cache.location().to_string(),
-                "results": moved.results,
-                "incomplete": moved.left,
-                "blobs": traffic.blobs_in,
-                "bytes": traffic.bytes_in,
-                "complete": !moved.cut,
-            })
-        );
-    } else {
-        put!(
-            "{} from {}; {} fetched ({}){}",
-            plural_of(moved.results, "result is here", "results are here"),
-            cache.location(),
-            plural(traffic.blobs_in, "blob"),
-            format_bytes(traffic.bytes_in),
-            left(moved, "lack a blob there, or do not count")
-        );
+    Report {
+        moved,
+        blobs: traffic.blobs_in,
+        bytes: traffic.bytes_in,
+        done: ("result is here from", "results are here from"),
+        how: "fetched",
+        left: "lack a blob there, or do not count",
     }
-    concluded(moved, &cache)
+    .tell(&cache, as_json, style)
+}
+
+/// What went from one cache to the other.
+struct Report {
+    moved: Moved,
+    blobs: u64,
+    bytes: u64,
+    /// One result, and several.
+    done: (&'static str, &'static str),
+    how: &'static str,
+    /// Of results that did not go.
+    left: &'static str,
+}
+
+impl Report {
+    fn tell(&self, cache: &SharedCache, as_json: bool, style: Style) -> Done {
+        shared::tell(cache, style);
+        let at = cache.location();
+        if as_json {
+            put!(
+                "{}",
+                json!({
+                    "at": at.to_string(),
+                    "results": self.moved.results,
+                    "incomplete": self.moved.left,
+                    "blobs": self.blobs,
+                    "bytes": self.bytes,
+                    "complete": !self.moved.cut,
+                })
+            );
+        } else {
+            let left = match self.moved.left {
+                0 => String::new(),
+                left => format!("; {left} {}", self.left),
+            };
+            put!(
+                "{} {at}; {} {} ({}){left}",
+                plural_of(self.moved.results, self.done.0, self.done.1),
+                plural(self.blobs, "blob"),
+                self.how,
+                format_bytes(self.bytes),
+            );
+        }
+        if self.moved.cut {
+            return Err(CliError::environment(format!(
+                "{at} was not reached to the end; the same command goes on from there"
+            )));
+        }
+        Ok(0)
+    }
 }
 
 pub(crate) fn keygen(dir: &Path) -> Done {
@@ -103,23 +123,6 @@ fn opened(mode: CacheMode, global: &Global, style: Style) -> Result<Arc<SharedCa
     }
     shared::open(&settings, &store, style)?
         .ok_or_else(|| CliError::environment("the shared cache cannot be used"))
-}
-
-fn left(moved: Moved, why: &str) -> String {
-    match moved.left {
-        0 => String::new(),
-        left => format!("; {left} {why}"),
-    }
-}
-
-fn concluded(moved: Moved, cache: &SharedCache) -> Done {
-    if moved.cut {
-        return Err(CliError::environment(format!(
-            "{} was not reached to the end; the same command goes on from there",
-            cache.location()
-        )));
-    }
-    Ok(0)
 }
 
 /// A line now and then while a whole cache moves.

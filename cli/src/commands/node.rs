@@ -3,12 +3,13 @@
 use std::{path::Path, process::Command, sync::Arc};
 
 use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, NodeIx, Resources};
+use dagrun_plan::JobPhase;
 use dagrun_run::{CheckRequest, CheckRow};
 use dagrun_worker::{Worker, WorkerOptions};
 
 use crate::{
     args::{CheckArgs, Coordinator, GetArgs, Global, NodeOf, Selection, ShellArgs},
-    commands::{no_such_node, report, run, run_error},
+    commands::{no_such_node, plan_study::plan_after, report, run, run_error},
     error::{CliError, Context, Done},
     leftovers,
     load::{Loaded, Planned},
@@ -17,7 +18,7 @@ use crate::{
     resolve::{Elsewhere, Resolved},
     say, shared,
     term::{Ink, Style, escape, shell_word},
-    trial::trial_of,
+    trial::{phase_of, trial_of},
 };
 
 /// A pipeline, its plan, and the node that was named.
@@ -38,12 +39,16 @@ impl Found {
             },
         )?;
         let mut planned = loaded.plan(&args.of.params, &Selection::default())?;
-        if let Some(number) = trial_of(&loaded.pipeline, &args.node)?
-            && let Some(study) = &planned.study
-        {
-            let plan = loaded.past_trial(study, &planned.workspace, number, None)?;
-            planned.plan = Arc::new(plan);
-            planned.trial = Some(number);
+        if let Some(study) = &planned.study {
+            if let Some(number) = trial_of(&loaded.pipeline, &args.node)? {
+                let plan = loaded.past_trial(study, &planned.workspace, number, None)?;
+                planned.plan = Arc::new(plan);
+                planned.trial = Some(number);
+            } else if phase_of(&loaded.pipeline, &args.node) == Some(JobPhase::After)
+                && let Some(plan) = plan_after(&loaded, &planned, study)?
+            {
+                planned.plan = Arc::new(plan);
+            }
         }
         shared::bring(&planned, style)?;
         let node = planned

@@ -183,6 +183,21 @@ fn context(name: &str, past: Option<&Study>, shown: &ShownTrial) -> Map {
     map
 }
 
+/// The plan of what runs after the study, as the study stands now; none where nothing does.
+pub(crate) fn plan_after(
+    loaded: &Loaded,
+    planned: &Planned,
+    study: &PlannedStudy,
+) -> Result<Option<Plan>, CliError> {
+    let name = loaded.study_name();
+    let shown = loaded.next_trial(study, &planned.workspace)?;
+    let past = match shown.trouble {
+        None => trial::past(&planned.workspace, name)?,
+        Some(_) => None,
+    };
+    after(loaded, planned, study, context(name, past.as_ref(), &shown))
+}
+
 /// The plan of what runs after the study.
 fn after(
     loaded: &Loaded,

@@ -565,11 +565,8 @@ impl Job<'_> {
         } = self;
         project::lay(folder, submission, &host.store).map_err(CliError::environment)?;
         self.begin(before)?;
-        let (args, mode) = run_args(submission, folder).map_err(|refusal| match refusal {
-            Refusal::Unknown(why) | Refusal::Invalid(why) | Refusal::Trouble(why) => {
-                CliError::invalid(why)
-            }
-        })?;
+        let (args, mode) = run_args(submission, folder)
+            .map_err(|refusal| CliError::invalid(refusal.to_string()))?;
         let global = Global {
             color: When::Never,
             quiet: false,

@@ -52,7 +52,7 @@ pub(super) fn lay(folder: &Path, submission: &Submission, store: &Store) -> Resu
     let workspace = Workspace::open(folder).map_err(|error| trouble(&error))?;
     let mut paths = BTreeSet::new();
     for file in &submission.files {
-        let (path, blob) = checked(file).map_err(|refusal| format!("{refusal:?}"))?;
+        let (path, blob) = checked(file).map_err(|refusal| refusal.to_string())?;
         let dest = folder.join(&path);
         if !is_there(&dest, &blob) {
             store

@@ -283,6 +283,10 @@ fn nodes_of_trials_are_known_by_every_command() {
         .ok(&["log", "score[trial=2,target=b]"])
         .has("scored b");
     project.ok(&["get", "score[trial=2,target=a]:loss", "got"]);
+    // What runs after the study is no part of a trial, and is known by the same commands.
+    project.ok(&["explain", "report"]).has("hit");
+    project.ok(&["get", "report:text", "got"]);
+    assert!(project.read("got/out.txt").starts_with("best "));
     assert_eq!(project.read("got/loss.json").trim(), r#"{"loss": 0}"#);
     project
         .ok(&["check", "score[trial=2,target=a]"])

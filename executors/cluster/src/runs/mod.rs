@@ -16,13 +16,16 @@ pub use client::{CallError, RunsClient};
 pub use server::{ClusterService, RunsService};
 
 /// Why a request was not done, in words for the person who asked.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Refusal {
     /// There is no such run or worker.
+    #[error("{0}")]
     Unknown(String),
     /// The request cannot be done as it is.
+    #[error("{0}")]
     Invalid(String),
     /// The coordinator has trouble of its own.
+    #[error("{0}")]
     Trouble(String),
 }
 
