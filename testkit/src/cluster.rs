@@ -295,8 +295,10 @@ impl TestCluster {
         self.wait_until("all workers are there", |cluster| {
             let status = cluster.status();
             let rows = status["workers"].as_array();
-            let here = |row: &&Value| row["state"] == "here";
-            rows.into_iter().flatten().filter(here).count() == workers
+            // One that broke off is awaited for a while; until then it may be given something.
+            rows.is_some_and(|rows| {
+                rows.len() == workers && rows.iter().all(|row| row["state"] == "here")
+            })
         });
     }
 

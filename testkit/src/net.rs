@@ -220,6 +220,14 @@ mod tests {
         probe.stderr(Stdio::null()).status().unwrap().success()
     }
 
+    /// A link that comes up, and a server that starts, take a moment.
+    fn comes_to_reach(lab: &NetLab, from: usize, to: usize, port: u16) {
+        let began = std::time::Instant::now();
+        while !reaches(lab, from, to, port) {
+            assert!(began.elapsed().as_secs() < 30, "no way from {from} to {to}");
+        }
+    }
+
     #[test]
     fn hosts_reach_each_other_until_they_are_cut_off() {
         let test = "hosts_reach_each_other_until_they_are_cut_off";
@@ -234,14 +242,11 @@ mod tests {
             .spawn()
             .unwrap();
         let _server = Ended(server);
-        let began = std::time::Instant::now();
-        while !reaches(&lab, 1, 0, 7777) {
-            assert!(began.elapsed().as_secs() < 30, "the server does not answer");
-        }
+        comes_to_reach(&lab, 1, 0, 7777);
         lab.unplug(1);
         assert!(!reaches(&lab, 1, 0, 7777));
         lab.replug(1);
-        assert!(reaches(&lab, 1, 0, 7777));
+        comes_to_reach(&lab, 1, 0, 7777);
         lab.deafen(0);
         assert!(!reaches(&lab, 1, 0, 7777));
         lab.reset(0);
@@ -249,7 +254,7 @@ mod tests {
         lab.lose(0, 10);
         lab.throttle(0, "100mbit");
         lab.heal(0);
-        assert!(reaches(&lab, 1, 0, 7777));
+        comes_to_reach(&lab, 1, 0, 7777);
     }
 
     struct Ended(std::process::Child);
