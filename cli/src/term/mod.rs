@@ -96,7 +96,7 @@ fn paint(color: bool, ink: Ink, text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
 }
 
-/// Prints to standard error, or to whoever listens to this thread: see [`captured`](term::captured).
+/// Prints to standard error, or to whoever listens to this thread: see [`captured`].
 #[macro_export]
 macro_rules! say {
     ($($arg:tt)*) => {
