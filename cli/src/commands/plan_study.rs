@@ -47,13 +47,9 @@ impl StudyPlan {
         study: &PlannedStudy,
     ) -> Result<Self, CliError> {
         let name = loaded.study_name();
-        let shown = loaded.next_trial(study, &planned.workspace)?;
+        let (shown, past) = stands(loaded, planned, study)?;
         let trial = study.planner.trial(shown.point.clone());
         let trial = loaded.finish(trial, &planned.workspace)?;
-        let past = match shown.trouble {
-            None => trial::past(&planned.workspace, name)?,
-            Some(_) => None,
-        };
         let trouble = shown.trouble.clone().or_else(|| {
             let (workspace, store) = (&planned.workspace, &planned.store);
             let go_on = check_study(&study.planner, &study.definition, name, workspace, store);
@@ -183,19 +179,29 @@ fn context(name: &str, past: Option<&Study>, shown: &ShownTrial) -> Map {
     map
 }
 
+/// The trial that a study goes on with, and what it has so far, where it can go on with that.
+fn stands(
+    loaded: &Loaded,
+    planned: &Planned,
+    study: &PlannedStudy,
+) -> Result<(ShownTrial, Option<Study>), CliError> {
+    let shown = loaded.next_trial(study, &planned.workspace)?;
+    let past = match shown.trouble {
+        None => trial::past(&planned.workspace, loaded.study_name())?,
+        Some(_) => None,
+    };
+    Ok((shown, past))
+}
+
 /// The plan of what runs after the study, as the study stands now; none where nothing does.
 pub(crate) fn plan_after(
     loaded: &Loaded,
     planned: &Planned,
     study: &PlannedStudy,
 ) -> Result<Option<Plan>, CliError> {
-    let name = loaded.study_name();
-    let shown = loaded.next_trial(study, &planned.workspace)?;
-    let past = match shown.trouble {
-        None => trial::past(&planned.workspace, name)?,
-        Some(_) => None,
-    };
-    after(loaded, planned, study, context(name, past.as_ref(), &shown))
+    let (shown, past) = stands(loaded, planned, study)?;
+    let context = context(loaded.study_name(), past.as_ref(), &shown);
+    after(loaded, planned, study, context)
 }
 
 /// The plan of what runs after the study.

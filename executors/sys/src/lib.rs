@@ -91,21 +91,28 @@ pub fn wake_promptly() {
     #[cfg(target_os = "linux")]
     {
         const TURN_NS: u64 = 100_000;
-        let size = size_of::<libc::sched_attr>() as libc::c_uint;
-        // SAFETY: all-zero bytes are a valid `sched_attr`; the kernel writes at most `size` bytes to it, and reads as many.
-        unsafe {
-            let mut attr: libc::sched_attr = std::mem::zeroed();
-            let got = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0);
-            let is_plain =
-                got == 0 && attr.sched_policy == libc::SCHED_OTHER as u32 && attr.sched_nice >= 0;
-            if is_plain {
-                attr.size = size;
-                attr.sched_flags = libc::SCHED_FLAG_RESET_ON_FORK as u64;
-                attr.sched_runtime = TURN_NS;
-                libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0);
-            }
+        let Some(mut attr) = scheduling() else { return };
+        if attr.sched_policy == libc::SCHED_OTHER as u32 && attr.sched_nice >= 0 {
+            attr.sched_flags = libc::SCHED_FLAG_RESET_ON_FORK as u64;
+            attr.sched_runtime = TURN_NS;
+            // SAFETY: the kernel reads as many bytes as `size` says, which are those of the whole struct.
+            unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attr, 0) };
         }
     }
+}
+
+/// How the kernel schedules the calling thread, where it tells.
+#[cfg(target_os = "linux")]
+fn scheduling() -> Option<libc::sched_attr> {
+    let size = size_of::<libc::sched_attr>() as libc::c_uint;
+    // SAFETY: all-zero bytes are a valid `sched_attr`, and the kernel writes at most `size` bytes to it.
+    let (got, mut attr) = unsafe {
+        let mut attr: libc::sched_attr = std::mem::zeroed();
+        let got = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0);
+        (got, attr)
+    };
+    attr.size = size;
+    (got == 0).then_some(attr)
 }
 
 #[cfg(test)]
@@ -116,14 +123,8 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn short_turns_are_for_the_thread_alone() {
         fn runtime_and_nice() -> (u64, i32) {
-            let size = size_of::<libc::sched_attr>() as libc::c_uint;
-            // SAFETY: as in `wake_promptly`.
-            unsafe {
-                let mut attr: libc::sched_attr = std::mem::zeroed();
-                let got = libc::syscall(libc::SYS_sched_getattr, 0, &raw mut attr, size, 0);
-                assert_eq!(got, 0, "the kernel tells the attributes of a thread");
-                (attr.sched_runtime, attr.sched_nice)
-            }
+            let attr = scheduling().expect("the kernel tells the attributes of a thread");
+            (attr.sched_runtime, attr.sched_nice)
         }
         let (before, nice) = runtime_and_nice();
         let inside = std::thread::spawn(|| {

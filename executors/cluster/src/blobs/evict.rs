@@ -228,37 +228,23 @@ mod tests {
                 .filter(|n| store.contains(&blobs[*n].digest))
                 .collect()
         };
-        let removed = world
-            .runtime
-            .block_on(evictor.look(Duration::ZERO))
-            .unwrap();
+        let look = |evictor: &Evictor| {
+            let looked = evictor.look(Duration::ZERO);
+            world.runtime.block_on(looked).unwrap()
+        };
+        let removed = look(&evictor);
         assert_eq!((removed, there().len()), (6000, 4));
         assert!([0, 2, 5].iter().all(|n| there().contains(n)));
 
         // What its attempt does not need any more goes after the lease was taken anew, and not before.
         evictor.max_bytes = 0;
-        let removed = world
-            .runtime
-            .block_on(evictor.look(Duration::ZERO))
-            .unwrap();
+        let removed = look(&evictor);
         assert_eq!((removed, there()), (1000, vec![0, 2, 5]));
         evictor.renew().unwrap();
-        assert_eq!(
-            world
-                .runtime
-                .block_on(evictor.look(Duration::ZERO))
-                .unwrap(),
-            0
-        );
+        assert_eq!(look(&evictor), 0);
         assert_eq!(needs.remove(AttemptId(1)), [Artifact::File(blobs[2])]);
         evictor.renew().unwrap();
-        assert_eq!(
-            world
-                .runtime
-                .block_on(evictor.look(Duration::ZERO))
-                .unwrap(),
-            1000
-        );
+        assert_eq!(look(&evictor), 1000);
         assert_eq!(there(), [0, 5]);
     }
 }

@@ -9,6 +9,8 @@ mod runs;
 mod workers;
 mod world;
 
+use std::{panic::PanicHookInfo, sync::Arc};
+
 use crate::mutant::Mutant;
 
 /// What to simulate.
@@ -100,10 +102,11 @@ fn a_seed_always_means_the_same() {
 #[test]
 fn every_bug_is_found() {
     // Panics are findings here, and those of other tests are told as always.
-    let (former, here) = (std::panic::take_hook(), std::thread::current().id());
+    let former: Arc<dyn Fn(&PanicHookInfo<'_>) + Send + Sync> = std::panic::take_hook().into();
+    let (others, here) = (Arc::clone(&former), std::thread::current().id());
     std::panic::set_hook(Box::new(move |info| {
         if std::thread::current().id() != here {
-            former(info);
+            others(info);
         }
     }));
     let missed: Vec<Mutant> = Mutant::ALL
@@ -118,6 +121,6 @@ fn every_bug_is_found() {
             })
         })
         .collect();
-    drop(std::panic::take_hook());
+    std::panic::set_hook(Box::new(move |info| former(info)));
     assert!(missed.is_empty(), "not found: {missed:?}");
 }
