@@ -67,19 +67,27 @@ fn counted(trials: u64, study: &str, job: &str, script: &str, rest: &str) -> Str
         .replace("{random: {seed: 7}}", "grid")
 }
 
-/// The rows of a study's table by column, without what depends on time and on what was there.
-fn table(project: &Project, name: &str) -> Vec<BTreeMap<String, String>> {
+/// The rows of a study's table by column.
+fn whole_table(project: &Project, name: &str) -> Vec<BTreeMap<String, String>> {
     let text = project.read(&format!(".dagrun/studies/{name}/trials.csv"));
     let mut lines = text.lines();
     let header: Vec<&str> = lines.next().unwrap().split(',').collect();
-    lines
-        .map(|line| {
-            let cells = line.splitn(header.len(), ',').map(str::to_owned);
-            let row = header.iter().map(|name| (*name).to_owned()).zip(cells);
-            row.filter(|(name, _)| !["seconds", "hits"].contains(&name.as_str()))
-                .collect()
-        })
-        .collect()
+    let row = |line: &str| {
+        let cells = line.splitn(header.len(), ',').map(str::to_owned);
+        let names = header.iter().map(|name| (*name).to_owned());
+        names.zip(cells).collect()
+    };
+    lines.map(row).collect()
+}
+
+/// The same without what depends on time and on what was there.
+fn table(project: &Project, name: &str) -> Vec<BTreeMap<String, String>> {
+    let mut rows = whole_table(project, name);
+    for row in &mut rows {
+        row.remove("seconds");
+        row.remove("hits");
+    }
+    rows
 }
 
 fn states(project: &Project, name: &str) -> [usize; 3] {
@@ -796,6 +804,58 @@ fn a_stopped_rescore_goes_on() {
         project.ok(&["run"]);
         assert_eq!(project.executed(), 0);
     }
+}
+
+/// What a trial took, and why it failed, is no matter of its score.
+#[test]
+fn a_rescore_keeps_what_trials_cost_and_why_they_failed() {
+    let rest = "  score:\n    needs: sim\n    matrix: {t: [1, 2]}\n    inputs: {s: \"${{ needs.sim.outputs.loss }}\"}\n    outputs: {n: {json: n.json}}\n    \
+        run: cp ${{ inputs.s }} n.json\n  \
+        report:\n    needs: study\n    inputs: {t: \"${{ study.table }}\"}\n    outputs: {o: o.txt}\n    run: cp ${{ inputs.t }} o.txt";
+    let text = simple(
+        "  trials: 6\n  order: {lag: 2}\n  enqueue: [{x: 1}, {x: 2}]",
+        "",
+        "[ $X -gt 1 ] || exit 3\nsleep 0.05\necho $X > loss.json",
+        rest,
+    );
+    let text = text.replace(
+        "jobs.sim.outputs.loss }}\n",
+        "sum(jobs.score.outputs.n) }}\n",
+    );
+    let project = Project::new(&text);
+    project.ok(&["run"]);
+    let before = whole_table(&project, "s");
+    assert_eq!(states(&project, "s"), [5, 1, 0]);
+    assert_eq!(before[0]["reason"], "`sim[trial=1]` exit code 3");
+    project.ok(&["rescore"]);
+    assert_eq!(project.executed(), 0, "not even the report");
+    assert_eq!(whole_table(&project, "s"), before);
+
+    // One score of each trial that has a simulation runs: both targets are the same node.
+    let scored = text.replace(
+        "cp ${{ inputs.s }} n.json",
+        "expr 1 + $(cat ${{ inputs.s }}) > n.json",
+    );
+    project.write("pipeline.yaml", &scored);
+    project.ok(&["rescore"]);
+    assert_eq!(project.executed(), 6, "five scores and the report");
+    let number = |row: &BTreeMap<String, String>, name: &str| row[name].parse::<f64>().unwrap();
+    let after = whole_table(&project, "s");
+    for (before, after) in before.iter().zip(&after).skip(1) {
+        assert!(number(after, "seconds") > number(before, "seconds").max(0.05));
+        assert_eq!([&after["nodes"], &after["hits"]], ["2", "0"]);
+        assert_eq!(
+            number(after, "values.loss"),
+            number(before, "values.loss") + 2.0
+        );
+    }
+    assert_eq!(after[0], before[0]);
+    project.ok(&["run"]);
+    assert_eq!(project.executed(), 0);
+    assert_eq!(
+        project.ok(&["study", "export"]).stdout,
+        project.read(".dagrun/studies/s/trials.csv")
+    );
 }
 
 /// Trials that never ended are none of a rescore's.

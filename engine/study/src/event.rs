@@ -66,7 +66,7 @@ pub struct TrialEnd {
     pub result: Result<Scores, String>,
     /// How many replicates it has.
     pub replicates: u32,
-    /// Its time from start to end.
+    /// Its time from start to end; 0 where nothing of it was executed.
     pub seconds: f32,
     /// How many of its nodes were hits.
     pub hits: u32,

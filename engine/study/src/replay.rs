@@ -171,24 +171,8 @@ impl Study {
                     continue;
                 }
             };
-            let end = TrialEnd {
-                result: match row.values {
-                    Some(values) => Ok(crate::Scores {
-                        values,
-                        violation: row.violation,
-                    }),
-                    None => Err(row.reason.unwrap_or("failed").to_owned()),
-                },
-                replicates: row.replicates,
-                seconds: row.seconds,
-                hits: row.hits,
-                nodes: row.nodes,
-                key: *row.key,
-                targets: former
-                    .targets()
-                    .zip(&row.targets)
-                    .filter_map(|(name, value)| Some((name.clone(), (*value)?)))
-                    .collect(),
+            let Some(end) = former.end_of(row.trial) else {
+                continue;
             };
             let trial = study.know(row.source, &point, &end);
             records.push(StudyRecord::Known {

@@ -102,10 +102,8 @@ impl Table {
     /// Notes what a trial came to, in values to be minimised; the reason where it has none.
     pub(crate) fn tell(&mut self, trial: u64, values: Result<(&[f64], f64), &str>, end: &TrialEnd) {
         let at = index(trial);
+        self.charge(at, end);
         self.replicates[at] = end.replicates;
-        self.seconds[at] = end.seconds;
-        self.hits[at] = end.hits;
-        self.nodes[at] = end.nodes;
         self.keys[at] = end.key;
         for (name, value) in &end.targets {
             self.set_target(name, at, *value);
@@ -113,13 +111,14 @@ impl Table {
         let counts = &mut self.counts;
         counts.told += 1;
         counts.replicates += u64::from(end.replicates);
-        counts.hits += u64::from(end.hits);
-        counts.nodes += u64::from(end.nodes);
-        counts.seconds += f64::from(end.seconds);
+        counts.hits += u64::from(self.hits[at]);
+        counts.nodes += u64::from(self.nodes[at]);
+        counts.seconds += f64::from(self.seconds[at]);
         match values {
             Ok((values, violation)) => {
                 counts.infeasible += u64::from(violation > 0.0);
                 self.states[at] = TrialState::Complete;
+                self.reasons[at] = u32::MAX;
                 self.history.set(trial, Some(values), violation);
             }
             Err(reason) => {
@@ -131,14 +130,23 @@ impl Table {
         }
     }
 
-    /// Takes back what all trials came to.
+    /// Adds what a trial cost. What it took to tell it again comes on top, and its own work that it found again is no hit.
+    fn charge(&mut self, at: usize, end: &TrialEnd) {
+        self.hits[at] = match self.nodes[at] {
+            0 => end.hits,
+            _ => self.hits[at].min(end.nodes),
+        };
+        self.nodes[at] = end.nodes;
+        self.seconds[at] += end.seconds;
+    }
+
+    /// Takes back what all trials came to. What they cost stays, and so does why they failed, in case that still holds.
     pub(crate) fn untell(&mut self) {
         self.history.hide();
         for trial in 1..=self.counts.asked {
             self.history.set(trial, None, 0.0);
         }
         self.states.fill(TrialState::Asked);
-        self.reasons.fill(u32::MAX);
         self.targets.clear();
         self.counts = Counts {
             asked: self.counts.asked,
@@ -186,9 +194,10 @@ impl Table {
 
     pub(crate) fn cells(&self, trial: u64) -> Cells<'_> {
         let at = index(trial);
-        let reason = self.texts.get(self.reasons[at] as usize);
+        let state = self.states[at];
+        let reason = (state == TrialState::Failed).then(|| self.reason(trial));
         Cells {
-            state: self.states[at],
+            state,
             source: self.sources[at],
             seen: self.seen[at],
             replicates: self.replicates[at],
@@ -196,8 +205,14 @@ impl Table {
             hits: self.hits[at],
             nodes: self.nodes[at],
             key: &self.keys[at],
-            reason: reason.map(|text| &**text),
+            reason: reason.flatten(),
         }
+    }
+
+    /// Why a trial failed, or had failed before all were to be told again.
+    pub(crate) fn reason(&self, trial: u64) -> Option<&str> {
+        let text = self.texts.get(self.reasons[index(trial)] as usize);
+        text.map(|text| &**text)
     }
 
     /// Bytes of memory that it holds.

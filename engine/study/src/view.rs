@@ -4,7 +4,7 @@ use std::{cmp::Ordering, sync::Arc};
 
 use dagrun_model::{Digest, Map, Value};
 
-use crate::{History, Source, Study, TrialState};
+use crate::{History, Scores, Source, Study, TrialEnd, TrialState};
 
 /// What there is of what.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -55,9 +55,9 @@ pub struct TrialRow<'a> {
     pub reason: Option<&'a str>,
     /// How many replicates it has.
     pub replicates: u32,
-    /// Its time from start to end.
+    /// Its time from start to end, with that of telling it again.
     pub seconds: f32,
-    /// How many of its nodes were hits.
+    /// How many of its nodes were hits when it was told first.
     pub hits: u32,
     /// How many nodes it has.
     pub nodes: u32,
@@ -104,6 +104,31 @@ impl Study {
     /// All trials that were asked for, by number.
     pub fn rows(&self) -> impl Iterator<Item = TrialRow<'_>> {
         (1..=self.table.counts.asked).filter_map(|trial| self.row(trial))
+    }
+
+    /// What a trial came to, also of a failed one that is to be told again; none where it has no end.
+    pub fn end_of(&self, trial: u64) -> Option<TrialEnd> {
+        let row = self.row(trial)?;
+        let result = match (row.state, row.values) {
+            (_, Some(values)) => Ok(Scores {
+                values,
+                violation: row.violation,
+            }),
+            // One that is to be told again had failed with this reason.
+            _ => Err(self.table.reason(trial)?.to_owned()),
+        };
+        let targets = self.targets().zip(&row.targets);
+        Some(TrialEnd {
+            result,
+            replicates: row.replicates,
+            seconds: row.seconds,
+            hits: row.hits,
+            nodes: row.nodes,
+            key: *row.key,
+            targets: targets
+                .filter_map(|(name, value)| Some((name.clone(), (*value)?)))
+                .collect(),
+        })
     }
 
     /// The parameters of a trial by name; none where it was not asked for.

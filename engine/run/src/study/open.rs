@@ -1,12 +1,13 @@
 //! Opening a study: its log is read, what changed since is found, and what is to become of that is asked for.
 
-use std::{fs, path::PathBuf, sync::Arc};
+use std::{cell::LazyCell, collections::BTreeMap, fs, path::PathBuf, sync::Arc};
 
 use dagrun_model::{Diagnostic, Map, NodeIx, Sources};
 use dagrun_plan::{Plan, StudyPlanner, TrialPoint};
 use dagrun_store::Store;
 use dagrun_study::{
-    Best, Counts, Definition, EndReason, ReplayError, Study, StudyRecord, TrialRow, TrialState,
+    Best, Counts, Definition, EndReason, ReplayError, Study, StudyRecord, TrialEnd, TrialRow,
+    TrialState,
 };
 
 use crate::{Cause, Force, History, PreviewState, RunError, Workspace, preview};
@@ -84,6 +85,8 @@ pub(crate) struct Opened {
     pub(crate) warnings: Vec<String>,
     pub(crate) facts: FactCache,
     pub(crate) folder: PathBuf,
+    /// Failed trials that a rescore tells again as they are.
+    pub(crate) standing: BTreeMap<u64, TrialEnd>,
 }
 
 impl Opened {
@@ -127,6 +130,7 @@ impl Opened {
             };
             definition.trials = records.iter().filter(asked).count() as u64;
         }
+        let mut standing = BTreeMap::new();
         let (study, log) = match request.mode {
             _ if records.is_empty() => (Study::new(definition), LogWriter::open(&path, torn_at)?),
             StudyMode::New => {
@@ -154,6 +158,7 @@ impl Opened {
                 match request.mode {
                     StudyMode::Rescore(options) if !options.run_missing => {
                         check_simulations(&study, &request.planner, &mut facts, store)?;
+                        standing = still_failed(&study, &request.planner, &mut facts, place);
                     }
                     StudyMode::Rescore(_) => {}
                     _ => check_results(&study, &request.planner, &mut facts, place)?,
@@ -167,6 +172,7 @@ impl Opened {
             warnings,
             facts,
             folder,
+            standing,
         })
     }
 }
@@ -312,6 +318,41 @@ fn check_simulations(
         return Ok(());
     }
     Err(RunError::StudySimulations { scored, missing })
+}
+
+/// Failed trials that would fail again as they did: of which nothing has changed, or a simulation has failed that is what it
+/// was. What they came to, with what it depends on now.
+fn still_failed(
+    study: &Study,
+    planner: &StudyPlanner,
+    facts: &mut FactCache,
+    (_, workspace, store): Place<'_>,
+) -> BTreeMap<u64, TrialEnd> {
+    let history = LazyCell::new(|| History::load(workspace));
+    let mut standing = BTreeMap::new();
+    for row in study.rows().filter(|row| row.values.is_none()) {
+        let failed = study.end_of(row.trial).filter(|end| end.result.is_err());
+        let (Some(mut end), Ok(plan)) = (failed, plan_again(study, &row, planner, facts)) else {
+            continue;
+        };
+        let key = plan.objective_key();
+        if key == end.key || simulation_failed(&plan, store, &history) {
+            end.key = key;
+            end.seconds = 0.0;
+            standing.insert(row.trial, end);
+        }
+    }
+    standing
+}
+
+/// Whether history knows of a node before the scores that it failed under the key that it has.
+fn simulation_failed(plan: &Plan, store: &Store, history: &History) -> bool {
+    let scores = plan.objective_nodes();
+    let rows = preview(plan, store, history, &Force::None).unwrap_or_default();
+    rows.iter().any(|row| {
+        let failed = matches!(row.cause, Some(Cause::Failed { .. }));
+        failed && plan.is_own(row.node) && !scores.contains(&row.node)
+    })
 }
 
 /// Whether the cache has the simulations of a trial; nothing where its objectives read what they make themselves.

@@ -239,6 +239,70 @@ fn rescoring_tells_every_trial_again() {
 }
 
 #[test]
+fn rescoring_adds_to_what_a_trial_cost() {
+    let study = definition(Order::Lag(2), 4);
+    let first = finished(&study);
+    let mut again = Driver::resumed(study.clone(), &first.log);
+    let objective = Digest::of(b"squares");
+    again.handle(StudyEvent::Rescore { objective });
+    // One is scored anew, one is what it was, and the rest is cut off and told later.
+    again.handle(StudyEvent::Ended {
+        trial: 1,
+        end: TrialEnd {
+            seconds: 0.25,
+            hits: 5,
+            ..end(Ok((1.0, 0.0)))
+        },
+    });
+    again.handle(StudyEvent::Ended {
+        trial: 2,
+        end: TrialEnd {
+            seconds: 0.0,
+            hits: 6,
+            nodes: 6,
+            ..end(Ok((2.0, 0.0)))
+        },
+    });
+    let cost = |study: &Study, trial| {
+        let row = study.row(trial).expect("it was asked");
+        (row.seconds, row.nodes, row.hits)
+    };
+    let replayed = replay(study, again.log.clone()).expect("the log is whole");
+    for study in [&again.study, &replayed] {
+        assert_eq!(cost(study, 1), (1.75, 7, 2));
+        assert_eq!(cost(study, 2), (1.5, 6, 2));
+        assert_eq!(cost(study, 3), (1.5, 7, 2));
+        let counts = study.counts();
+        assert_eq!((counts.told, counts.nodes, counts.hits), (2, 13, 4));
+        assert_eq!(counts.seconds, 3.25);
+    }
+}
+
+#[test]
+fn why_a_trial_had_failed_is_known_until_it_is_told_again() {
+    let study = definition(Order::Lag(2), 2);
+    let mut first = Driver::new(study.clone());
+    first.slots();
+    first.handle(StudyEvent::Ended {
+        trial: 1,
+        end: end(Err("exit code 3")),
+    });
+    let failure = first.study.end_of(1).expect("it was told");
+    assert_eq!(failure.result, Err("exit code 3".to_owned()));
+    assert_eq!(first.study.end_of(2), None);
+    let objective = Digest::of(b"squares");
+    first.handle(StudyEvent::Rescore { objective });
+    let row = first.study.row(1).expect("it was asked");
+    assert_eq!((row.state, row.reason), (TrialState::Asked, None));
+    let failed = first.study.end_of(1).map(|end| end.result);
+    assert_eq!(failed, Some(Err("exit code 3".to_owned())));
+    first.tell(1, Ok(1.0));
+    let row = first.study.row(1).expect("it was asked");
+    assert_eq!((row.state, row.reason), (TrialState::Complete, None));
+    assert!(first.study.end_of(1).is_some_and(|end| end.result.is_ok()));
+}
+
+#[test]
 fn a_rescoring_that_was_cut_off_is_finished_by_the_next_run() {
     let study = definition(Order::Lag(2), 6);
     let first = finished(&study);

@@ -18,7 +18,7 @@ use dagrun_events::RunEvent;
 use dagrun_model::{Digest, Map, NodeIx, Value};
 use dagrun_plan::TrialPoint;
 use dagrun_sched::Event;
-use dagrun_study::{Answer, Best, Study, StudyAction, StudyEnd, StudyEvent, StudyRecord};
+use dagrun_study::{Answer, Best, Study, StudyAction, StudyEnd, StudyEvent, StudyRecord, TrialEnd};
 use rustc_hash::FxHashSet;
 
 use super::Driver;
@@ -62,6 +62,8 @@ pub(crate) struct StudyRun<'p> {
     sampler: Option<ExternalSampler>,
     /// Why the sampler has ended.
     gone: Option<String>,
+    /// Failed trials of a rescore that fail as they did, with what they came to.
+    standing: BTreeMap<u64, TrialEnd>,
     /// An ask that waits until what it tells is durable.
     to_ask: Option<Ask>,
     /// The ask that a sampler in another process thinks about, and until when it may.
@@ -107,6 +109,8 @@ struct LiveTrial {
     over: bool,
     replicates: Option<u32>,
     hits: u32,
+    /// Nodes that were executed.
+    ran: u32,
     /// Why its first node failed.
     failed: Option<String>,
     cancelled: bool,
@@ -138,6 +142,7 @@ impl<'p> StudyRun<'p> {
             warnings,
             facts,
             folder,
+            standing,
         } = Opened::open(&request, name, workspace, store)?;
         let now = Instant::now();
         let before = study.wall();
@@ -163,6 +168,7 @@ impl<'p> StudyRun<'p> {
             outgrown: Vec::new(),
             sampler: None,
             gone: None,
+            standing,
             to_ask: None,
             asked: None,
             before,

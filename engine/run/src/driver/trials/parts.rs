@@ -18,7 +18,10 @@ impl Driver<'_> {
             trial,
             params: Value::map((*values).clone()).to_json(),
         });
-        self.plan_part(study, trial, values, None, Instant::now());
+        match study.standing.remove(&trial) {
+            Some(end) => study.events.push(StudyEvent::Ended { trial, end }),
+            None => self.plan_part(study, trial, values, None, Instant::now()),
+        }
     }
 
     /// Plans a trial and hands its nodes to the scheduler.
@@ -82,6 +85,7 @@ impl Driver<'_> {
             over: false,
             replicates,
             hits: 0,
+            ran: 0,
             failed: None,
             cancelled: false,
             part: Rc::clone(&part),

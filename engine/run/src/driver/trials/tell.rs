@@ -30,11 +30,14 @@ impl Driver<'_> {
             NodeOutcome::Skipped => self.blame.get(&node).copied(),
             _ => None,
         };
+        let forbidden = study.forbids(node);
         match study.trial_of(node) {
             Some(trial) => {
                 trial.open -= 1;
                 trial.awaited.remove(&node);
                 trial.hits += u32::from(outcome == NodeOutcome::Cached);
+                let ended = matches!(outcome, NodeOutcome::Succeeded | NodeOutcome::Failed);
+                trial.ran += u32::from(ended && !forbidden);
                 trial.cancelled |= outcome == NodeOutcome::Cancelled;
                 let number = trial.number;
                 // What failed outside of trials says nothing of this one: it goes on once that is mended.
@@ -156,7 +159,10 @@ impl Driver<'_> {
         let end = TrialEnd {
             result,
             replicates: replicates_of(&trial.part, &self.board),
-            seconds: trial.began.elapsed().as_secs_f32(),
+            seconds: match trial.ran {
+                0 => 0.0,
+                _ => trial.began.elapsed().as_secs_f32(),
+            },
             hits: trial.hits,
             nodes: trial.part.nodes().len() as u32,
             key: plan.objective_key(),
