@@ -21,6 +21,7 @@ use crate::{
     recipe::{Findings, RecipeHasher},
     seeds::SeedPlan,
     sets::SetTable,
+    unused::unused_axes,
     uses::{Scope, class_exprs},
 };
 
@@ -187,10 +188,24 @@ impl<'p> Finisher<'p> {
                 )
                 .help("its command uses none of its axes: use `${{ matrix.AXIS }}` in it, or remove the axes"),
             );
+        } else if let Some(recipe) = recipe {
+            let decided = match plan.condition {
+                Condition::None => 0,
+                Condition::Static(uses)
+                | Condition::Succeeded(uses)
+                | Condition::Terminal(uses) => uses.axes,
+            };
+            let used = recipe.axes() | self.class_axes(ix) | decided;
+            self.findings.warnings.extend(unused_axes(core, ix, used));
         }
     }
 
     fn class_memo(&self, ix: usize) -> Memo<u32> {
+        Memo::new(self.class_axes(ix), &self.core.jobs[ix].points)
+    }
+
+    /// The axes that resources and limits use.
+    fn class_axes(&self, ix: usize) -> u64 {
         let (plan, job) = (&self.core.jobs[ix], &self.core.pipeline.jobs[ix]);
         let scope = Scope::new(
             job,
@@ -199,7 +214,7 @@ impl<'p> Finisher<'p> {
         );
         let mut axes = 0;
         class_exprs(job, &mut |expr| axes |= scope.expr(expr).axes);
-        Memo::new(axes, &plan.points)
+        axes
     }
 
     fn class(&mut self, ix: usize, row: usize) -> u32 {

@@ -52,6 +52,7 @@ mod select;
 mod sets;
 mod staging;
 mod study;
+mod unused;
 mod uses;
 mod wildcard;
 

@@ -150,6 +150,13 @@ impl<'p> RecipeHasher<'p> {
         recipe
     }
 
+    /// The axes that it uses itself; those by which it tells what it gets from others are not among them.
+    pub(crate) fn axes(&self) -> u64 {
+        self.holes
+            .iter()
+            .fold(0, |axes, hole| axes | hole.uses.axes)
+    }
+
     /// The digest of the recipe at a row.
     pub(crate) fn digest(&mut self, row: usize, findings: &mut Findings) -> Digest {
         let mut hasher = self.constant.clone();

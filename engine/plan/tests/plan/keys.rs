@@ -373,6 +373,37 @@ fn a_job_that_collapses_gets_a_warning() {
 }
 
 #[test]
+fn an_axis_that_makes_no_difference_gets_a_warning() {
+    let unused =
+        "unused-axis: job `a` does not use its axis `y`: nodes that differ only in it run once";
+    let warnings = |rest: &str| {
+        let a = "a: {matrix: {x: [1, 2], y: [3, 4]}, outputs: {o: o.txt}, REST}\n";
+        World::jobs(&a.replace("REST", rest)).warnings()
+    };
+    assert_eq!(warnings("run: [a, '${{ matrix.x }}']"), [unused]);
+    for used in [
+        "run: [a, '${{ matrix.x }}', '${{ matrix.y }}']",
+        "run: [a, '${{ toJSON(matrix) }}']",
+        "env: {Y: '${{ matrix.y }}'}, run: [a, '${{ matrix.x }}']",
+        "if: '${{ matrix.y == 3 }}', run: [a, '${{ matrix.x }}']",
+        "resources: {cpus: '${{ matrix.y }}'}, run: [a, '${{ matrix.x }}']",
+        "cache: never, run: [a, '${{ matrix.x }}']",
+    ] {
+        assert_eq!(warnings(used), [""; 0], "{used}");
+    }
+    // Another job may use it: by the data of its own point, or by taking it over.
+    let made =
+        "m: {matrix: {y: [3, 4]}, outputs: {o: o.txt}, run: 'echo ${{ matrix.y }} > o.txt'}\n";
+    let read = "inputs: ['${{ needs.m.outputs.o }}'], needs: m, run: [a, '${{ matrix.x }}']";
+    let a = format!("{made}a: {{matrix: {{x: [1, 2], y: [3, 4]}}, {read}}}\n");
+    assert_eq!(World::jobs(&a).warnings(), [""; 0]);
+    let a =
+        "a: {matrix: {x: [1, 2], y: [3, 4]}, outputs: {o: o.txt}, run: [a, '${{ matrix.x }}']}\n";
+    let b = "b: {needs: a, for_each: y, inputs: ['${{ needs.a.outputs.o }}'], run: [b, '${{ matrix.y }}']}\n";
+    assert_eq!(World::jobs(&format!("{a}{b}")).warnings(), [""; 0]);
+}
+
+#[test]
 fn variables_in_keys_are_only_the_named_ones() {
     let world = World::jobs("a: {run: [a], cache: {env: [TOKEN]}}\n");
     let mut set = world.clone();
