@@ -11,7 +11,6 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 #[command(
     name = "dagrun",
     version,
-    disable_help_subcommand = true,
     arg_required_else_help = true,
     after_help = exit_codes()
 )]
@@ -503,7 +502,7 @@ pub(crate) struct PlanArgs {
 /// A node of a pipeline.
 #[derive(Debug, Args, Clone)]
 pub(crate) struct NodeOf {
-    /// The node's logical id, such as `score[target=curve]`
+    /// The node, such as `score[target=curve]`; axes may be left out where only one node is meant
     pub(crate) node: String,
     #[command(flatten)]
     pub(crate) of: PipelineFlag,
@@ -542,7 +541,7 @@ pub(crate) enum GraphFormat {
 
 #[derive(Debug, Args)]
 pub(crate) struct LogArgs {
-    /// The node's logical id
+    /// The node; axes may be left out where only one node is meant
     pub(crate) node: String,
     /// The run; default: the last one in which the node ran
     #[arg(long, value_name = "RUN")]

@@ -244,9 +244,12 @@ fn read(file: &Path, style: Style) -> Result<String, CliError> {
         }
         Ok(metadata) => metadata.len(),
         Err(error) => {
+            let hint = match dagrun_run::facts::file_alike(file) {
+                Some(near) => format!("did you mean `{}`?", file.with_file_name(near).display()),
+                None => "`dagrun init` starts a pipeline from a template".into(),
+            };
             return Err(
-                CliError::invalid(format!("cannot read {}: {error}", file.display()))
-                    .hint("`dagrun init` starts a pipeline from a template"),
+                CliError::invalid(format!("cannot read {}: {error}", file.display())).hint(hint),
             );
         }
     };

@@ -120,6 +120,22 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
         .hint("`--study new` begins anew; equal simulations come from the cache. The former study is kept aside")
 }
 
+/// The one of several that a person named, where the name is also a part of the ids of others.
+pub(crate) fn only_one<T>(
+    name: &str,
+    found: Vec<T>,
+    id: impl Fn(&T) -> String,
+) -> Result<Option<T>, CliError> {
+    if found.len() < 2 {
+        return Ok(found.into_iter().next());
+    }
+    let some: Vec<String> = found.iter().take(3).map(id).collect();
+    Err(
+        CliError::invalid(format!("`{name}` names {} nodes", found.len()))
+            .hint(format!("name one, such as {}", some.join(", "))),
+    )
+}
+
 /// A node that a person named is not in the plan.
 pub(crate) fn no_such_node(name: &str, plan: &dagrun_plan::Plan) -> CliError {
     let jobs: Vec<&str> = plan.pipeline().jobs.keys().map(String::as_str).collect();

@@ -9,7 +9,7 @@ use dagrun_worker::{Worker, WorkerOptions};
 
 use crate::{
     args::{CheckArgs, Coordinator, GetArgs, Global, NodeOf, Selection, ShellArgs},
-    commands::{no_such_node, plan_study::plan_after, report, run, run_error},
+    commands::{no_such_node, only_one, plan_study::plan_after, report, run, run_error},
     error::{CliError, Context, Done},
     leftovers,
     load::{Loaded, Planned},
@@ -51,10 +51,9 @@ impl Found {
             }
         }
         shared::bring(&planned, style)?;
-        let node = planned
-            .plan
-            .find(&args.node)
-            .ok_or_else(|| no_such_node(&args.node, &planned.plan))?;
+        let plan = &planned.plan;
+        let node = only_one(&args.node, plan.named(&args.node), |node| plan.id(*node))?
+            .ok_or_else(|| no_such_node(&args.node, plan))?;
         Ok(Self {
             loaded,
             planned,

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use dagrun_events::{NodeOutcome, NodeRow, RunState, StudyRow, trial_of};
+use dagrun_events::{AttemptSummary, NodeOutcome, NodeRow, RunState, StudyRow, trial_of};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::Workspace;
@@ -14,13 +14,13 @@ use serde_json::json;
 
 use crate::{
     args::{Global, LogArgs, NodeOf, ReportArgs, RunArgs, RunsArgs, ShowArgs},
-    commands::{project_of, run_error},
+    commands::{only_one, project_of, run_error},
     error::{CliError, Context, Done, Kind},
     load::open_store,
     put, say,
     settings::Settings,
     shared,
-    term::{Ink, Style, escape, job_of, plural, table},
+    term::{Ink, Style, escape, job_of, plural, shell_word, table},
     trial,
 };
 
@@ -44,9 +44,16 @@ pub(crate) fn workspace(path: &Path) -> Result<Workspace, CliError> {
 }
 
 fn load(workspace: &Workspace, run: Option<&str>) -> Result<(RunId, RunState), CliError> {
-    let run = workspace
+    let found = workspace
         .find_run(run.unwrap_or("latest"))
-        .map_err(run_error)?;
+        .map_err(run_error);
+    let run = found.map_err(|error| match run.filter(|run| Path::new(run).is_file()) {
+        Some(file) => error.hint(format!(
+            "write `-f {}` for the last run in the folder of that file",
+            shell_word(file)
+        )),
+        None => error,
+    })?;
     let state = fold(workspace, &run)?;
     Ok((run, state))
 }
@@ -335,11 +342,8 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
     };
     for run in runs {
         let state = fold(&workspace, &run)?;
-        let Some(result) = state
-            .find(&args.node)
-            .and_then(|node| state.last_attempt(node))
-            .and_then(|attempt| attempt.result.as_ref())
-        else {
+        let results = with_result(&state, &args.node);
+        let Some((_, result)) = only_one(&args.node, results, |(node, _)| node.id.clone())? else {
             continue;
         };
         let settings = Settings::load(&project_of(&args.project.path), &global.cache)?;
@@ -373,6 +377,14 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
     Err(has_no_log(&workspace, args))
 }
 
+/// The nodes that a name stands for and that ran to an end, with the results of their last attempts.
+fn with_result<'s>(state: &'s RunState, name: &str) -> Vec<(&'s NodeRow, &'s AttemptSummary)> {
+    let nodes = state.named(name).into_iter();
+    nodes
+        .filter_map(|node| Some((node, state.last_attempt(node)?.result.as_ref()?)))
+        .collect()
+}
+
 /// Why there is no log of what a person named: no such node, a job, or a result from the cache.
 fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
     let name = &args.node;
@@ -394,7 +406,12 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
     if let Some(error) = no_trial(workspace, &state, name) {
         return error;
     }
-    if let Some(node) = state.find(name) {
+    let named = match only_one(name, state.named(name), |node| node.id.clone()) {
+        Ok(named) => named,
+        Err(error) => return error,
+    };
+    if let Some(node) = named {
+        let name = &node.id;
         let how = node.outcome.map_or("did not start", |end| end.word());
         let error = CliError::failed(format!(
             "`{name}` was {how} in run {run}: it has no log there"
@@ -558,11 +575,13 @@ pub(crate) fn kept_folder(args: &NodeOf) -> Result<PathBuf, CliError> {
     let workspace = workspace(&args.of.file)?;
     for run in workspace.journaled_runs().into_iter().rev() {
         let state = fold(&workspace, &run)?;
-        let kept = state
-            .find(&args.node)
-            .and_then(|node| state.last_attempt(node))
-            .and_then(|attempt| attempt.result.as_ref()?.kept_folder.clone());
-        if let Some(folder) = kept.map(PathBuf::from).filter(|folder| folder.is_dir()) {
+        let kept = with_result(&state, &args.node).into_iter();
+        let kept = kept.filter_map(|(node, result)| {
+            let folder = PathBuf::from(result.kept_folder.as_ref()?);
+            folder.is_dir().then_some((node, folder))
+        });
+        let one = only_one(&args.node, kept.collect(), |(node, _)| node.id.clone())?;
+        if let Some((_, folder)) = one {
             return Ok(folder);
         }
     }

@@ -47,6 +47,51 @@ fn a_pipeline_runs_and_then_comes_from_the_cache() {
 }
 
 #[test]
+fn names_may_be_short_and_mistyped_ones_are_guessed() {
+    let project = fan();
+    project.ok(&["run"]);
+    // `times[factor=2]` is the whole id; `total` and `times` are jobs.
+    project.ok(&["log", "source"]);
+    project
+        .fails(2, &["log", "times"])
+        .has("`times` names 3 nodes");
+    project
+        .fails(2, &["get", "times"])
+        .has("`times` names 3 nodes")
+        .has("times[factor=1]");
+    project
+        .fails(2, &["show", "pipeline.yaml"])
+        .has("-f pipeline.yaml");
+    project
+        .fails(2, &["pipelin.yaml"])
+        .has("did you mean `pipeline.yaml`?");
+    project
+        .fails(2, &["run", "-p", "skale=3"])
+        .has("did you mean `scale`?")
+        .has_not("pipeline.yaml:");
+    let text = project.read("pipeline.yaml");
+    project.write(
+        "pipeline.yaml",
+        &text.replace(
+            "matrix: {factor: [1, 2, 3]}",
+            "matrix: {factor: [1, 2, 3], unit: [a]}",
+        ),
+    );
+    project.ok(&["run"]);
+    project.ok(&["get", "times[factor=2]", "here"]);
+    assert_eq!(project.read("here/product.txt"), "28\n");
+    project.ok(&["log", "times[factor=2]"]);
+    project.write(
+        "pipeline.yaml",
+        &text.replace("[number.txt]", "[nmuber.txt]"),
+    );
+    project
+        .fails(2, &["plan"])
+        .has("did you mean `number.txt`?");
+    project.ok(&["help", "run"]).has("--force");
+}
+
+#[test]
 fn equal_bytes_cut_off_what_comes_after() {
     let project = fan();
     project.ok(&["run"]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dagrun_model::{Digest, FailureCause, Phases, Usage};
+use dagrun_model::{Digest, FailureCause, NodePattern, Phases, Usage};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -286,6 +286,23 @@ impl RunState {
                 .iter()
                 .find(|node| node.also.iter().any(|also| also == id)),
         }
+    }
+
+    /// The nodes that a logical id names, or a part of one as in [`NodePattern`].
+    pub fn named(&self, name: &str) -> Vec<&NodeRow> {
+        if let Some(node) = self.find(name) {
+            return vec![node];
+        }
+        let Some(pattern) = NodePattern::parse(name) else {
+            return Vec::new();
+        };
+        let nodes = self.nodes.iter();
+        nodes
+            .filter(|node| {
+                let mut ids = std::iter::once(&node.id).chain(&node.also);
+                ids.any(|id| pattern.matches(id))
+            })
+            .collect()
     }
 
     /// The last attempt of a node that ended.

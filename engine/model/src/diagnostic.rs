@@ -16,6 +16,13 @@ pub struct Span {
 }
 
 impl Span {
+    /// No place in a file: what is wrong was typed on the command line.
+    pub const COMMAND_LINE: Self = Self {
+        file: FileIx(u16::MAX),
+        start: 0,
+        end: 0,
+    };
+
     /// A span from bytes `start..end` of `file`.
     pub fn new(file: FileIx, start: usize, end: usize) -> Self {
         let clamp = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
@@ -70,7 +77,7 @@ impl Sources {
     /// Adds a file and returns its index.
     pub fn add(&mut self, path: impl Into<String>, text: impl Into<String>) -> FileIx {
         let ix = FileIx(
-            u16::try_from(self.files.len()).expect("the include budget keeps files below 65,536"),
+            u16::try_from(self.files.len()).expect("the include budget keeps files below 65,535"),
         );
         self.files.push(Source {
             path: path.into(),
@@ -106,6 +113,9 @@ impl Sources {
 
     /// `path:line:column` of a span, for one-line messages.
     pub fn locate(&self, span: Span) -> String {
+        if span == Span::COMMAND_LINE {
+            return "command line".into();
+        }
         let path = self.get(span.file).map_or("<unknown>", |s| s.path.as_str());
         let (line, column) = self.line_column(span);
         format!("{path}:{line}:{column}")

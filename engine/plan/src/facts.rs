@@ -46,6 +46,8 @@ pub struct Facts {
     pub env: Vec<Option<String>>,
     /// The state of the repository, where there is one.
     pub git: Option<GitFacts>,
+    /// For paths that find nothing, a path that exists and is spelled much alike.
+    pub alike: FxHashMap<String, String>,
 }
 
 /// A file that a pattern found.

@@ -81,8 +81,8 @@ pub(crate) fn resolve(
 fn unknown(pipeline: &Pipeline, name: &str, origin: &Origin) -> Diagnostic {
     let error = Diagnostic::error(
         "unknown-param",
-        pipeline.name.span,
-        format!("the pipeline has no parameter `{name}`, which {origin} gives"),
+        Span::COMMAND_LINE,
+        format!("the pipeline has no parameter `{name}` ({origin})"),
     );
     let names = || pipeline.params.keys().map(String::as_str);
     match did_you_mean(name, names()) {

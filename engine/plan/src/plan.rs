@@ -13,7 +13,7 @@ use crate::{
     facts::FactTable,
     join::NONE,
     layout::{Condition, Core},
-    select::parse_id,
+    select::matching,
     sets::SetTable,
 };
 
@@ -186,7 +186,7 @@ impl Plan {
 
     /// The node of a logical id.
     pub fn find(&self, id: &str) -> Option<NodeIx> {
-        let (job, axes) = parse_id(id)?;
+        let (job, axes) = dagrun_model::parse_logical_id(id)?;
         let plan = &self.core.jobs[self.core.pipeline.jobs.get_index_of(job)?];
         if axes.len() != plan.points.axes.len() {
             return None;
@@ -201,6 +201,16 @@ impl Plan {
             NONE => None,
             node => Some(NodeIx(node)),
         }
+    }
+
+    /// The nodes that a logical id names, or a part of one: a job, or a job with some of its axes. Empty where there are none.
+    pub fn named(&self, name: &str) -> Vec<NodeIx> {
+        let cells = matching(&self.core, name).unwrap_or_default();
+        let nodes = cells.into_iter().map(|cell| self.nodes.cell_node[cell]);
+        let mut nodes: Vec<NodeIx> = nodes.filter(|node| *node != NONE).map(NodeIx).collect();
+        nodes.sort_unstable();
+        nodes.dedup();
+        nodes
     }
 
     /// Names and labels of the axes of a node's first logical id.

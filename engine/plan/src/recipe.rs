@@ -671,7 +671,7 @@ impl<'p> RecipeHasher<'p> {
         }
         if files.is_empty() && findings.reported.insert(ix.unwrap_or(usize::MAX)) {
             match must_exist(pattern) {
-                true => findings.error(missing_input(pattern, input.span)),
+                true => findings.error(self.missing_input(pattern, input.span)),
                 false => findings.warnings.push(
                     Diagnostic::warning(
                         "empty-glob",
@@ -690,6 +690,18 @@ impl<'p> RecipeHasher<'p> {
         }
         Ok(())
     }
+
+    fn missing_input(&self, pattern: &str, span: Span) -> Diagnostic {
+        let error = Diagnostic::error(
+            "missing-input",
+            span,
+            format!("there is no file `{pattern}`"),
+        );
+        match self.facts.facts.alike.get(pattern) {
+            Some(near) => error.help(format!("did you mean `{near}`?")),
+            None => error.help("paths start at the project folder; an output of another job is `${{ needs.JOB.outputs.NAME }}`"),
+        }
+    }
 }
 
 /// Whether inputs may meet in `in/` whatever files there are: external ones without names, and lists that are named like an
@@ -703,11 +715,6 @@ fn meeting(plan: &JobPlan) -> bool {
 
 fn is_implicit(data: &DataInput) -> bool {
     matches!(data.stage, Stage::Files { input: None, .. })
-}
-
-fn missing_input(pattern: &str, span: Span) -> Diagnostic {
-    Diagnostic::error("missing-input", span, format!("there is no file `{pattern}`"))
-        .help("paths start at the project folder; an output of another job is `${{ needs.JOB.outputs.NAME }}`")
 }
 
 fn toolchain_error<T>(what: &str, failed: Option<&Result<T, String>>, span: Span) -> Diagnostic {

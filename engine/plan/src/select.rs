@@ -5,7 +5,7 @@
 //! `from` keeps the named cells, all that needs them, and what those need in turn. Together: what comes after `from` as
 //! far as `until` or `only` need it.
 
-use dagrun_model::{Diagnostic, did_you_mean};
+use dagrun_model::{Diagnostic, Span, did_you_mean, parse_logical_id};
 
 use crate::{
     JobPhase, Phase, PlanOptions,
@@ -61,8 +61,8 @@ pub(crate) fn select(
 
 /// The cells that a job name or a logical id names.
 pub(crate) fn matching(core: &Core, name: &str) -> Result<Vec<usize>, Diagnostic> {
-    let place = core.pipeline.name.span;
-    let Some((job, axes)) = parse_id(name) else {
+    let place = Span::COMMAND_LINE;
+    let Some((job, axes)) = parse_logical_id(name) else {
         return Err(Diagnostic::error(
             "bad-selector",
             place,
@@ -173,82 +173,6 @@ fn nearest_point(plan: &JobPlan, wanted: &[(usize, u32)], job: &str) -> String {
     }
 }
 
-/// The job and the axes of a logical id; `None` where it is not written as one. A bare value may hold anything but what
-/// would end it, as people write it.
-pub(crate) fn parse_id(id: &str) -> Option<(&str, Vec<(String, String)>)> {
-    let Some((job, rest)) = id.split_once('[') else {
-        return (!id.is_empty() && !id.contains(']')).then(|| (id, Vec::new()));
-    };
-    let mut rest = rest.strip_suffix(']').filter(|rest| !rest.is_empty())?;
-    let mut axes = Vec::new();
-    loop {
-        let (axis, after) = rest.split_once('=')?;
-        let quoted = after.starts_with('"');
-        let length = match quoted {
-            true => string_end(after),
-            false => after.find(',').unwrap_or(after.len()),
-        };
-        let text = &after[..length];
-        let closed = !quoted || (text.len() > 1 && text.ends_with('"'));
-        let bare = quoted || !text.contains(['[', ']', '=', '"']);
-        if job.is_empty() || axis.is_empty() || axis.contains([',', '"']) || !closed || !bare {
-            return None;
-        }
-        axes.push((axis.to_owned(), unquote(text)));
-        match &after[length..] {
-            "" => return Some((job, axes)),
-            more => rest = more.strip_prefix(',')?,
-        }
-    }
-}
-
-/// The length of a JSON string at the start of a text.
-fn string_end(text: &str) -> usize {
-    let mut escaped = false;
-    for (ix, c) in text.char_indices().skip(1) {
-        match c {
-            _ if escaped => escaped = false,
-            '\\' => escaped = true,
-            '"' => return ix + 1,
-            _ => {}
-        }
-    }
-    text.len()
-}
-
-/// The text of a JSON string, or the text as it is.
-fn unquote(text: &str) -> String {
-    let Some(inner) = text
-        .strip_prefix('"')
-        .and_then(|text| text.strip_suffix('"'))
-    else {
-        return text.to_owned();
-    };
-    let mut out = String::with_capacity(inner.len());
-    let mut chars = inner.chars();
-    while let Some(c) = chars.next() {
-        if c != '\\' {
-            out.push(c);
-            continue;
-        }
-        match chars.next() {
-            Some('n') => out.push('\n'),
-            Some('t') => out.push('\t'),
-            Some('r') => out.push('\r'),
-            Some('b') => out.push('\u{8}'),
-            Some('f') => out.push('\u{c}'),
-            Some('u') => {
-                let hex: String = chars.by_ref().take(4).collect();
-                let code = u32::from_str_radix(&hex, 16).ok().and_then(char::from_u32);
-                out.push(code.unwrap_or('\u{fffd}'));
-            }
-            Some(other) => out.push(other),
-            None => {}
-        }
-    }
-    out
-}
-
 fn add_upstream(core: &Core, cells: &mut [bool]) {
     let mut seen: Vec<Vec<bool>> = core
         .groupings
@@ -298,48 +222,6 @@ fn add_downstream(core: &Core, cells: &mut [bool]) {
                 });
                 cells[plan.first_cell + row] |= any;
             }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ids_are_read_back() {
-        let id = dagrun_model::logical_id("build", [("a", "x,y"), ("b", "1.5"), ("c", "q\"=\n]")]);
-        let (job, axes) = parse_id(&id).expect("a logical id");
-        assert_eq!(job, "build");
-        let axes: Vec<(&str, &str)> = axes.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
-        assert_eq!(axes, [("a", "x,y"), ("b", "1.5"), ("c", "q\"=\n]")]);
-    }
-
-    #[test]
-    fn what_is_no_id_is_none() {
-        for bad in [
-            "",
-            "a[",
-            "a]",
-            "a[]",
-            "a[x",
-            "a[x]",
-            "a[x=1",
-            "a[x=1]y",
-            "a[=1]",
-            "[x=1]",
-            "a[x=1,]",
-            "a[x=1,,y=2]",
-            "a[x=[1]]",
-            "a[x=\"1]",
-            "a[x=\"1\"y]",
-            "a[x=1=2]",
-            "a[x=\"]",
-        ] {
-            assert_eq!(parse_id(bad), None, "{bad}");
-        }
-        for good in ["a", "m/a", "a[x=1]", "a[x=1/2 b]", "a[x=,y=\"]\"]"] {
-            assert!(parse_id(good).is_some(), "{good}");
         }
     }
 }

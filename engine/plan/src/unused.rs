@@ -17,7 +17,7 @@ pub(crate) fn unused_axes(core: &Core, ix: usize, used: u64) -> Vec<Diagnostic> 
         let idle = plan.points.axes[axis].len() > 1
             && used >> axis & 1 == 0
             && !chooses_inputs(core, ix, name)
-            && !is_taken_over(core, ix, axis);
+            && !is_taken_over(core, name);
         idle.then_some((name, values))
     });
     axes.map(|(name, values)| {
@@ -39,15 +39,8 @@ fn chooses_inputs(core: &Core, ix: usize, name: &str) -> bool {
     })
 }
 
-/// Whether another job takes the axis over, and may use it.
-fn is_taken_over(core: &Core, ix: usize, axis: usize) -> bool {
-    let axis = &core.jobs[ix].points.axes[axis];
-    let others = core
-        .jobs
-        .iter()
-        .enumerate()
-        .filter(|(other, _)| *other != ix);
-    others
-        .flat_map(|(_, plan)| &plan.points.axes)
-        .any(|other| other.name == axis.name && other.same_values(axis))
+/// Whether another job may take the axis over and use it.
+fn is_taken_over(core: &Core, name: &str) -> bool {
+    let mut jobs = core.pipeline.jobs.values();
+    jobs.any(|job| job.for_each.iter().any(|axis| axis.value == name))
 }

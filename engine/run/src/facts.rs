@@ -10,8 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_plan::{FactRequest, Facts, FoundFile, GitFacts, GlobRequest};
+use dagrun_model::did_you_mean;
+use dagrun_plan::{FactRequest, Facts, FoundFile, GitFacts, GlobRequest, is_glob};
 use dagrun_store::{FileError, FileHashes};
+use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{GivenFacts, RunError, Workspace, workspace::write_whole};
@@ -36,8 +38,10 @@ pub fn answer(
 ) -> Result<Facts, RunError> {
     let project = workspace.project();
     let given = GivenFacts::load(workspace)?;
+    let globs = find(hashes, project, &request.globs)?;
     Ok(Facts {
-        globs: find(hashes, project, &request.globs)?,
+        alike: alike(project, &request.globs, &globs),
+        globs,
         commands: given.or_commands(&request.commands, |asked| commands(asked, workspace)),
         files: hashes
             .hash(project, &request.files)
@@ -73,6 +77,38 @@ fn find(
             Err(error) => Err(RunError::Facts(error.to_string())),
         })
         .collect()
+}
+
+/// How many files of a folder are looked at for one that is spelled like a missing one.
+const MAX_NEIGHBOURS: usize = 10_000;
+
+/// For each path that found nothing, what is spelled most alike beside it.
+fn alike(
+    project: &Path,
+    requests: &[GlobRequest],
+    found: &[Vec<FoundFile>],
+) -> FxHashMap<String, String> {
+    let all = requests.iter().zip(found);
+    let missing = all.filter(|(request, files)| files.is_empty() && !is_glob(&request.pattern));
+    missing
+        .filter_map(|(request, _)| {
+            let near = file_alike(&project.join(&request.pattern))?;
+            let near = Path::new(&request.pattern).with_file_name(near);
+            Some((request.pattern.clone(), near.to_str()?.to_string()))
+        })
+        .collect()
+}
+
+/// The name beside a path that does not exist which is spelled most alike, for "did you mean".
+pub fn file_alike(path: &Path) -> Option<String> {
+    let wanted = path.file_name()?.to_str()?;
+    let folder = path.parent().filter(|folder| *folder != Path::new(""));
+    let names: Vec<String> = fs::read_dir(folder.unwrap_or(Path::new(".")))
+        .ok()?
+        .take(MAX_NEIGHBOURS)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .collect();
+    did_you_mean(wanted, names.iter().map(String::as_str)).map(str::to_string)
 }
 
 /// What a command printed when its program looked like this.
@@ -394,13 +430,15 @@ mod tests {
             span: Default::default(),
         };
         let request = FactRequest {
-            globs: vec![glob("*.txt"), glob("missing")],
+            globs: vec![glob("*.txt"), glob("missing"), glob("b.txt")],
             files: argv(&["a.txt", "missing"]),
             ..FactRequest::default()
         };
         let facts = answer(&request, &hashes, &workspace).unwrap();
         assert_eq!(facts.globs[0][0].path, "a.txt");
         assert!(facts.globs[1].is_empty());
+        let near = [("b.txt".to_string(), "a.txt".to_string())];
+        assert_eq!(facts.alike, near.into_iter().collect());
         assert_eq!(facts.files[0], Ok(dagrun_model::Digest::of(b"a")));
         assert!(facts.files[1].is_err());
     }

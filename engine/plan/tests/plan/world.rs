@@ -81,6 +81,7 @@ impl World {
                 .collect()
         };
         Facts {
+            alike: Default::default(),
             globs: request.globs.iter().map(found).collect(),
             commands: request
                 .commands

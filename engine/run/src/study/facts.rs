@@ -14,6 +14,7 @@ pub(crate) struct FactCache {
     globs: FxHashMap<(String, bool), Vec<FoundFile>>,
     commands: FxHashMap<Vec<String>, Result<String, String>>,
     files: FxHashMap<String, Result<Digest, String>>,
+    alike: FxHashMap<String, String>,
     env: FxHashMap<String, Option<String>>,
     git: Option<Option<GitFacts>>,
 }
@@ -32,6 +33,7 @@ impl FactCache {
         Self {
             hashes: FileHashes::open(&workspace.hashes_path()),
             workspace: workspace.clone(),
+            alike: FxHashMap::default(),
             globs: FxHashMap::default(),
             commands: FxHashMap::default(),
             files: FxHashMap::default(),
@@ -86,6 +88,7 @@ impl FactCache {
             .extend(asked.commands.iter().cloned().zip(found.commands));
         self.files
             .extend(asked.files.iter().cloned().zip(found.files));
+        self.alike.extend(found.alike);
         self.env.extend(asked.env.iter().cloned().zip(found.env));
         if asked.git {
             self.git = Some(found.git);
@@ -95,6 +98,7 @@ impl FactCache {
     fn recall(&self, request: &FactRequest) -> Facts {
         let globs = request.globs.iter();
         Facts {
+            alike: self.alike.clone(),
             globs: globs
                 .map(|glob| self.globs[&(glob.pattern.clone(), glob.external)].clone())
                 .collect(),
