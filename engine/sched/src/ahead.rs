@@ -7,7 +7,7 @@
 
 use dagrun_model::{AttemptId, NodeIx, Resources, WorkerIx};
 
-use crate::{Action, Mutant, NodeState, Scheduler, attempts::Attempt};
+use crate::{Action, AttemptEnd, Mutant, NodeState, Scheduler, attempts::Attempt};
 
 /// Longer nodes are not given ahead, and no slot has more than so much to do ahead, in microseconds.
 const MOST_MICROS: u64 = 50_000;
@@ -226,8 +226,10 @@ impl Scheduler {
     }
 
     /// Whether an attempt came back as it was given: that is nobody's fault.
-    pub(crate) fn never_began(attempt: &Attempt) -> bool {
-        !attempt.started && (attempt.queued || attempt.recalled && attempt.cancelled.is_none())
+    pub(crate) fn never_began(&self, attempt: &Attempt, end: &AttemptEnd) -> bool {
+        let handed_back =
+            (*end == AttemptEnd::Cancelled || attempt.recalled) && attempt.cancelled.is_none();
+        !attempt.started && (attempt.queued || handed_back) && !self.mutant(Mutant::AheadLossCounts)
     }
 
     /// Where a worker has nothing to do, it gets what others have not begun.

@@ -65,10 +65,15 @@ impl Scheduler {
     }
 
     pub(crate) fn worker_lost(&mut self, worker: WorkerIx) {
+        let drained = self.hosts.get(worker).is_some_and(|known| known.draining);
         let Some(lost) = self.hosts.lose(worker) else {
             return;
         };
         self.stuck_told = false;
+        // One that drained and has nothing left went as it was told to.
+        if !drained || !lost.is_empty() {
+            self.note_death(&lost);
+        }
         for id in lost {
             if self.mutant(Mutant::StaleAccepted) {
                 let Some(attempt) = self.attempts.get(&id.0).copied() else {
@@ -113,27 +118,21 @@ impl Scheduler {
         match end {
             AttemptEnd::Succeeded { bytes } => self.succeeded(id, attempt, bytes, other),
             AttemptEnd::Failed(cause) => self.failed(node, cause, other),
-            AttemptEnd::Lost | AttemptEnd::Cancelled
-                if self.stop.is_none()
-                    && Self::never_began(&attempt)
-                    && !self.mutant(Mutant::AheadLossCounts) =>
-            {
-                match other {
-                    Some(other) => self.run_alone(node, other),
-                    None => self.queue_again(node),
-                }
+            AttemptEnd::Cancelled if self.stop.is_some() => self.came_back(node, other),
+            AttemptEnd::Lost | AttemptEnd::Cancelled if self.never_began(&attempt, &end) => {
+                self.came_back(node, other);
             }
-            AttemptEnd::Lost if self.stop.is_some() && Self::never_began(&attempt) => match other {
-                Some(other) => self.run_alone(node, other),
-                None => self.end(node, NodeEnd::Cancelled),
-            },
-            AttemptEnd::Lost => self.lost(node, attempt.alone, other),
-            AttemptEnd::Cancelled if self.stop.is_some() => match other {
-                Some(other) => self.run_alone(node, other),
-                None => self.end(node, NodeEnd::Cancelled),
-            },
-            AttemptEnd::Cancelled => self.lost(node, attempt.alone, other),
+            AttemptEnd::Lost | AttemptEnd::Cancelled => self.lost(&attempt, other),
             AttemptEnd::InputsMissing(producers) => self.inputs_missing(node, producers, other),
+        }
+    }
+
+    /// An attempt is over as if it had never been.
+    fn came_back(&mut self, node: NodeIx, other: Option<AttemptId>) {
+        match other {
+            Some(other) => self.run_alone(node, other),
+            None if self.stop.is_some() => self.end(node, NodeEnd::Cancelled),
+            None => self.queue_again(node),
         }
     }
 
@@ -242,20 +241,13 @@ impl Scheduler {
         }
     }
 
-    /// Whether the next loss of a node would be its last: then it has a worker for itself.
-    pub(crate) fn runs_alone(&self, node: NodeIx) -> bool {
-        let losses = self.charged(node).1;
-        losses > 0 && losses + 1 >= self.config.max_losses
-    }
-
-    fn lost(&mut self, node: NodeIx, alone: bool, other: Option<AttemptId>) {
-        let uncounted = self.mutant(Mutant::LossesUncounted);
+    fn lost(&mut self, attempt: &Attempt, other: Option<AttemptId>) {
+        let node = attempt.node;
         let as_failure = self.mutant(Mutant::LossCountsAsFailure);
         let reset = self.mutant(Mutant::RetryReset);
-        // The last loss counts only where nothing else can have been the reason.
-        let spared = self.runs_alone(node) && !alone && !self.mutant(Mutant::NeighbourBlamed);
+        let charged = self.is_charged(attempt) && !self.mutant(Mutant::LossesUncounted);
         let n = &mut self.graph.nodes[node.index()];
-        n.losses = n.losses.saturating_add(u16::from(!uncounted && !spared));
+        n.losses = n.losses.saturating_add(u16::from(charged));
         n.failures = if reset {
             0
         } else {
@@ -296,11 +288,7 @@ impl Scheduler {
 
     fn inputs_missing(&mut self, node: NodeIx, producers: Vec<NodeIx>, other: Option<AttemptId>) {
         if self.stop.is_some() {
-            match other {
-                Some(other) => self.run_alone(node, other),
-                None => self.end(node, NodeEnd::Cancelled),
-            }
-            return;
+            return self.came_back(node, other);
         }
         let bounded = !self.mutant(Mutant::RewindLoop);
         let max = self.config.max_rewinds;

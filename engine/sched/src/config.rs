@@ -16,6 +16,8 @@ pub struct Config {
     /// How many attempts of a node may be lost: with the last of them, the node is blamed for it and fails. The last try has a
     /// worker for itself, so that no node is blamed for what another one did beside it.
     pub max_losses: u32,
+    /// Workers that are lost within this time of each other may have died of the same, which is no node that ran on one of them alone.
+    pub burst: Duration,
     /// How often one producer may be rewound because its outputs were gone.
     pub max_rewinds: u8,
     /// Drain after the first failure that does not say `continue_on_error`.
@@ -55,6 +57,7 @@ impl Default for Config {
             window: 64,
             rooms: 16,
             max_losses: 3,
+            burst: Duration::from_secs(10),
             max_rewinds: 3,
             fail_fast: false,
             expected_workers: 1,

@@ -52,6 +52,8 @@ pub(crate) struct Node {
     pub(crate) last_story: u32,
     pub(crate) failures: u16,
     pub(crate) losses: u16,
+    /// Losses that were let pass.
+    pub(crate) excused: u8,
     pub(crate) rewinds: u8,
     /// How often it found inputs missing although no producer could be rewound.
     pub(crate) stalls: u8,
@@ -200,6 +202,7 @@ impl Graph {
                 last_story: 0,
                 failures: 0,
                 losses: 0,
+                excused: 0,
                 rewinds: 0,
                 stalls: 0,
                 trigger: spec.trigger,

@@ -20,6 +20,7 @@
 mod adopt;
 mod ahead;
 mod attempts;
+mod blame;
 mod check;
 mod chunks;
 mod config;
@@ -52,6 +53,7 @@ pub use view::*;
 use adopt::Adopted;
 use ahead::Recent;
 use attempts::{Attempt, Timer};
+use blame::Deaths;
 use flights::Flight;
 use graph::Graph;
 use lanes::Lanes;
@@ -73,6 +75,8 @@ pub struct Scheduler {
     retired: StateCounts,
     /// First nodes of deltas that are to be retired once their last attempts have ended.
     retiring: Vec<NodeIx>,
+    /// Workers that were lost lately.
+    deaths: Deaths,
     /// By node: the action that it was a miss for, or 0.
     actions: Paged<u128>,
     /// Actions that are queued, run or are being committed. Only looked up, never walked.
@@ -139,6 +143,7 @@ impl Scheduler {
             counts: StateCounts::default(),
             retired: StateCounts::default(),
             retiring: Vec::new(),
+            deaths: Deaths::default(),
             actions: Paged::default(),
             flights: FxHashMap::default(),
             attempts: FxHashMap::default(),

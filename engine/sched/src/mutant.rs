@@ -71,7 +71,7 @@ pub enum Mutant {
     AheadUnbounded,
     /// A stop leaves what was given ahead where it is.
     AheadIgnoresStop,
-    /// What was given ahead and lost before it began is charged to its node.
+    /// What came back, or was given ahead and lost, before it began is charged to its node.
     AheadLossCounts,
     /// What a worker has when it joins is not looked at.
     AdoptForgotten,
@@ -83,11 +83,13 @@ pub enum Mutant {
     AloneIgnored,
     /// A node is blamed for the loss of a worker that it shared.
     NeighbourBlamed,
+    /// A node is blamed for the loss of a worker that died with others.
+    BurstBlamed,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 39] = [
+    pub const ALL: [Mutant; 40] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -127,5 +129,6 @@ impl Mutant {
         Self::EarlyEndForgotten,
         Self::AloneIgnored,
         Self::NeighbourBlamed,
+        Self::BurstBlamed,
     ];
 }

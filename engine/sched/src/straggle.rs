@@ -173,7 +173,7 @@ impl Scheduler {
         self.graph.node(attempt.node).state == alone
             && attempt.cancelled.is_none()
             // A node that was lost may kill its workers: one at a time.
-            && self.charged(attempt.node).1 == 0
+            && !self.was_lost(attempt.node)
     }
 
     fn has_inputs(&self, node: NodeIx) -> bool {

@@ -1318,6 +1318,82 @@ fn neighbours_of_a_node_that_kills_its_workers_are_not_blamed() {
     }
 }
 
+/// A node, and as many workers as asked for that it may meet.
+fn node_among(workers: u32) -> (Story, NodeIx) {
+    let mut plan = PlanBuilder::new();
+    let node = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, workers, 1);
+    story.tell(Event::PlanComplete);
+    story.miss(&[node]);
+    (story, node)
+}
+
+#[test]
+fn a_node_that_kills_its_workers_while_others_die_is_stopped_later() {
+    let (mut story, node) = node_among(20);
+    let mut killed = 0;
+    for other in (10..20).rev() {
+        story.now += 1_000_000;
+        story.tell(Event::WorkerLost(WorkerIx(other)));
+        story.tell(Event::WorkerLost(WorkerIx(killed)));
+        killed += 1;
+        if let NodeState::Done(_) = story.state(node) {
+            break;
+        }
+    }
+    assert_eq!((killed, story.scheduler.charged(node)), (6, (0, 3)));
+}
+
+#[test]
+fn workers_that_die_together_blame_no_node() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<_> = (0..20).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 20, 1);
+    story.tell(Event::PlanComplete);
+    let mut running: Vec<(NodeIx, u64)> =
+        story.miss(&nodes).iter().filter_map(attempt_of).collect();
+    // Three times all workers die within two seconds, and others come. What moves to one that dies next does not begin there.
+    for storm in 1..=3 {
+        for (_, attempt) in running.drain(..) {
+            story.tell(Event::AttemptStarted(AttemptId(attempt)));
+        }
+        let (old, new) = (20 * (storm - 1), 20 * storm);
+        for worker in old..old + 20 {
+            story.now += 100_000;
+            // As an executor does that has something to hand back first.
+            if worker % 2 == 0 {
+                story.tell(Event::WorkerDraining(WorkerIx(worker)));
+            }
+            story.tell(Event::WorkerLost(WorkerIx(worker)));
+        }
+        for worker in new..new + 20 {
+            running.extend(
+                story
+                    .join(worker, worker, 1, 0)
+                    .iter()
+                    .filter_map(attempt_of),
+            );
+        }
+        running.retain(|(node, _)| matches!(story.state(*node), NodeState::Running { .. }));
+    }
+    for node in nodes {
+        assert!(
+            !matches!(story.state(node), NodeState::Done(_)),
+            "{node:?} is blamed"
+        );
+    }
+}
+
+#[test]
+fn what_was_handed_back_is_no_loss() {
+    let (mut story, node) = node_among(2);
+    for attempt in 1..10 {
+        let actions = story.tell(ended(attempt, AttemptEnd::Cancelled));
+        assert_eq!(actions.iter().filter_map(attempt_of).count(), 1);
+    }
+    assert_eq!(story.scheduler.charged(node), (0, 0));
+}
+
 fn attempt_of(action: &Action) -> Option<(NodeIx, u64)> {
     match action {
         Action::Start { node, attempt, .. } => Some((*node, attempt.0)),

@@ -33,6 +33,8 @@ pub(crate) enum Mutant {
     LeavingIgnored,
     /// What waits in the pool for a worker that is lost stays there.
     QueueForgotten,
+    /// What waits in the pool for a worker that is lost is lost with it.
+    QueueLost,
     /// What workers hold of an earlier coordinator is dropped at once.
     HeldForgotten,
     /// What was taken over is called by the name of its new run.
@@ -46,7 +48,7 @@ pub(crate) enum Mutant {
 #[cfg(test)]
 impl Mutant {
     /// All of them.
-    pub(crate) const ALL: [Self; 19] = [
+    pub(crate) const ALL: [Self; 20] = [
         Self::NoFence,
         Self::NoResend,
         Self::ForgetUnsettled,
@@ -62,6 +64,7 @@ impl Mutant {
         Self::RoomIgnored,
         Self::LeavingIgnored,
         Self::QueueForgotten,
+        Self::QueueLost,
         Self::HeldForgotten,
         Self::AdoptedRenamed,
         Self::EarlyResultForgotten,

@@ -84,8 +84,10 @@ struct NodeFacts {
     value: u64,
     /// How many workers it killed.
     kills: u32,
-    /// It was given ahead, and lost before anybody heard that it began: that is charged to nobody.
+    /// Losses that were charged to nobody.
     excused: u32,
+    /// Of them, those that this coordinator let pass since they said little of the node.
+    passed: u32,
     /// An attempt that its worker had when it joined.
     adopted: Option<Adopted>,
 }
@@ -131,6 +133,8 @@ pub(crate) struct Model {
     last_attempt: u64,
     /// Held attempts that no node can use.
     strangers: FxHashSet<u64>,
+    /// When workers died that did not leave, and what they had.
+    deaths: Vec<(u64, Vec<NodeIx>)>,
     /// Nodes that the scheduler has forgotten, by their first and the one after the last.
     retired: Vec<(u32, u32)>,
     pub(crate) now: u64,
@@ -160,6 +164,7 @@ impl Model {
             finished: false,
             last_attempt: 0,
             strangers: FxHashSet::default(),
+            deaths: Vec::new(),
             retired: Vec::new(),
             now: 0,
             rewound: false,
@@ -187,6 +192,7 @@ impl Model {
         self.groups.fill(None);
         self.flights.clear();
         self.retired.clear();
+        self.deaths.clear();
         self.stop = None;
         self.plan_complete = false;
     }
@@ -443,6 +449,10 @@ impl Model {
             .map(|(id, _)| *id)
             .collect();
         lost.sort_unstable();
+        if !known.draining || !lost.is_empty() {
+            let nodes = lost.iter().map(|id| self.attempts[id].node).collect();
+            self.deaths.push((self.now, nodes));
+        }
         for id in lost {
             self.told_end(AttemptId(id), &AttemptEnd::Lost);
         }
@@ -503,7 +513,8 @@ impl Model {
     /// What follows from the end of an attempt that its node ran as.
     fn follow(&mut self, id: AttemptId, live: &Live, end: &AttemptEnd) {
         let node = live.node;
-        let never_began = !live.started && (live.queued || live.recalled && !live.cancelled);
+        let back = !live.cancelled && (live.recalled || *end == AttemptEnd::Cancelled);
+        let never_began = !live.started && (live.queued || back);
         let stopped = self.stop.is_some();
         match end {
             AttemptEnd::Succeeded { .. } => self.expect_commit(node, id),
@@ -522,10 +533,7 @@ impl Model {
                 self.nodes[node.index()].excused += 1;
             }
             AttemptEnd::Cancelled if stopped => {}
-            AttemptEnd::Lost | AttemptEnd::Cancelled => {
-                let spared = self.is_last_try(node) && !live.alone;
-                self.nodes[node.index()].losses += u32::from(!spared);
-            }
+            AttemptEnd::Lost | AttemptEnd::Cancelled => self.lose(live),
             AttemptEnd::InputsMissing(producers) => {
                 let good = |p: &NodeIx| {
                     p.index() < self.known
@@ -549,10 +557,31 @@ impl Model {
         }
     }
 
-    /// Whether the next loss of a node is its last.
-    fn is_last_try(&self, node: NodeIx) -> bool {
-        let losses = self.nodes[node.index()].losses;
-        losses > 0 && losses + 1 >= self.config.max_losses
+    /// An attempt that may have begun was lost.
+    fn lose(&mut self, live: &Live) {
+        let node = live.node;
+        if self.has_to_be_alone(node) && !live.alone {
+            return;
+        }
+        let gone = !matches!(self.workers.get(live.worker.index()), Some(Some(_)));
+        let since = self
+            .now
+            .saturating_sub(self.config.burst.as_micros() as u64);
+        let elsewhere = |(at, had): &(u64, Vec<NodeIx>)| *at >= since && !had.contains(&node);
+        let weak = gone && self.deaths.iter().any(elsewhere);
+        let facts = &mut self.nodes[node.index()];
+        if weak && facts.passed < self.config.max_losses {
+            facts.passed += 1;
+            facts.excused += 1;
+        } else {
+            facts.losses += 1;
+        }
+    }
+
+    /// Whether a node was near so many losses that it runs alone.
+    fn has_to_be_alone(&self, node: NodeIx) -> bool {
+        let NodeFacts { losses, passed, .. } = self.nodes[node.index()];
+        losses > 0 && losses + 1 >= self.config.max_losses || passed >= self.config.max_losses
     }
 
     /// A worker begins by itself what it was given ahead, in order.

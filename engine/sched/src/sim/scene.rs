@@ -84,10 +84,12 @@ pub(crate) enum Fault {
     Poison,
     /// Outputs vanish all the time.
     Storm,
+    /// All workers die at once.
+    Burst,
 }
 
 /// How many kinds there are.
-pub const FAULT_KINDS: u32 = Fault::Storm as u32 + 1;
+pub const FAULT_KINDS: u32 = Fault::Burst as u32 + 1;
 
 /// The scene of a seed.
 #[derive(Clone, Debug)]

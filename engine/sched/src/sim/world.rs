@@ -56,6 +56,8 @@ enum What {
     Kill(AttemptId),
     /// A worker dies or is cut off.
     Die,
+    /// All workers die.
+    Burst,
     /// The coordinator notices.
     Lost(WorkerIx),
     /// A worker that was cut off joins again, with what it has.
@@ -144,6 +146,8 @@ struct RealAttempt {
     /// The action that it does.
     action: u64,
     resources: Resources,
+    /// Its worker knows of it.
+    reached: bool,
     /// When it began, if it has.
     began: Option<u64>,
     /// Nothing of it runs any more.
@@ -198,6 +202,7 @@ impl World {
             straggler_samples: 3,
             straggler_floor: std::time::Duration::from_millis(50),
             locality_bytes: 1 << 20,
+            burst: std::time::Duration::from_millis(options.seed % 3 * 200),
             story: 1 << 10,
             #[cfg(feature = "mutants")]
             mutant: options.mutant,
@@ -320,6 +325,12 @@ impl World {
                 self.at(at, What::Crash);
             }
         }
+        if self.scene.has(Fault::Burst) {
+            for _ in 0..self.rng.range(1, 4) {
+                let at = self.rng.below(end);
+                self.at(at, What::Burst);
+            }
+        }
         self.at(end, What::Heal);
     }
 
@@ -385,6 +396,7 @@ impl World {
             What::Drain => self.drain(),
             What::Kill(attempt) => self.kill(attempt),
             What::Die => self.die(),
+            What::Burst => self.burst(),
             What::Lost(worker) => self.tell_lost(worker),
             What::Return(worker) => self.come_back(worker),
             What::Evict => self.evict(),
@@ -560,6 +572,32 @@ impl World {
         }
     }
 
+    /// All workers die at once, which is noticed one by one; others come in their place.
+    fn burst(&mut self) {
+        if self.healed {
+            return;
+        }
+        for at in 0..self.workers.len() {
+            if !self.workers[at].alive {
+                continue;
+            }
+            self.report.faults += 1;
+            self.workers[at].alive = false;
+            let RealWorker {
+                ix, host, profile, ..
+            } = self.workers[at].clone();
+            let lease = self.rng.below(200_000);
+            self.at(lease, What::Lost(ix));
+            let join = What::Join {
+                host: host.0,
+                profile: profile.is_some(),
+                large: false,
+            };
+            let delay = self.rng.below(300_000);
+            self.at(delay, join);
+        }
+    }
+
     /// A node kills its worker; another one comes in its place.
     fn kill(&mut self, id: AttemptId) {
         let Some(attempt) = self.real.get(&id.0).filter(|real| !real.over) else {
@@ -589,6 +627,9 @@ impl World {
     }
 
     fn tell_lost(&mut self, worker: WorkerIx) {
+        if self.rng.percent(50) {
+            self.hand_back(worker);
+        }
         let known = self
             .model
             .workers

@@ -33,6 +33,8 @@ pub(super) struct Attempt {
     pub(super) job: usize,
     pub(super) worker: WorkerIx,
     pub(super) ended: bool,
+    /// It was on its way to its worker, or there.
+    pub(super) sent: bool,
     pub(super) began: bool,
     pub(super) stopped: bool,
     /// The run in which it was started.
@@ -180,6 +182,7 @@ impl Run {
             job: at,
             worker,
             ended: false,
+            sent: false,
             began: false,
             stopped: false,
             name: self.id.clone(),
@@ -278,6 +281,7 @@ impl Run {
                 job,
                 worker: info.worker,
                 ended: false,
+                sent: true,
                 began: true,
                 stopped: false,
                 name: held.run.clone(),
@@ -291,6 +295,13 @@ impl Run {
             Some(_) => Err(format!("{:?} joined twice", info.worker)),
             None if wanted.is_empty() && unwanted.is_empty() => Ok(Next::Nothing),
             None => Ok(Next::Decide(info.worker, wanted, unwanted)),
+        }
+    }
+
+    /// An attempt is on its way to its worker.
+    pub(super) fn sent(&mut self, id: AttemptId) {
+        if let Some(attempt) = self.attempts.get_mut(&id) {
+            attempt.sent = true;
         }
     }
 
@@ -334,6 +345,9 @@ impl Run {
             }
             Outcome::Lost(why) if !lost && !why.contains("had to go") => {
                 Err(format!("{id} is lost, and its worker is not: {why}"))
+            }
+            Outcome::Lost(why) if !attempt.sent => {
+                Err(format!("{id} is lost, and no worker was given it: {why}"))
             }
             Outcome::Cancelled if job.micros.is_none() && attempt.stopped => {
                 job.done = true;

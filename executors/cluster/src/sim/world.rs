@@ -894,6 +894,7 @@ impl World {
         match effect {
             pool::Effect::Send(conn, message) => {
                 self.check_leaving(ix, conn, &message);
+                self.note_starts(&message);
                 let wire = conn.0 as usize;
                 if self.wires[wire].open[End::Coordinator.index()] {
                     let at = self.arrival(wire, End::Worker);
@@ -945,6 +946,18 @@ impl World {
             workers.any(|(worker, known)| of(known) && coordinator.draining.contains(worker));
         if draining && matches!(message, ToWorker::Start(_)) {
             self.violation(format!("w{} leaves, and is given something", wire.place));
+        }
+    }
+
+    fn note_starts(&mut self, message: &ToWorker) {
+        let ToWorker::Start(starts) = message else {
+            return;
+        };
+        for start in starts {
+            let run = self.run_of(&start.attempt.run);
+            if self.runs[run].id == start.attempt.run {
+                self.runs[run].sent(start.attempt.attempt);
+            }
         }
     }
 

@@ -161,7 +161,7 @@ impl Model {
         });
         self.last_attempt = self.last_attempt.max(id.0);
         self.judge_readiness(node, resources);
-        let alone = self.is_last_try(node);
+        let alone = self.has_to_be_alone(node);
         let mut beside = self.attempts.values().filter(|live| live.worker == worker);
         let fits = beside.all(|other| !alone && !other.alone);
         self.check(fits, "F14", || {
@@ -537,7 +537,13 @@ impl Model {
 
     /// Where workers die of nodes alone, no other node is blamed for it.
     fn judge_blame(&mut self, node: NodeIx) {
-        let others = [Fault::Loss, Fault::Drain, Fault::Crash, Fault::Zombie];
+        let others = [
+            Fault::Loss,
+            Fault::Drain,
+            Fault::Crash,
+            Fault::Zombie,
+            Fault::Burst,
+        ];
         let innocent = self.nodes[node.index()].kills == 0
             && self.nodes[node.index()].losses >= self.config.max_losses
             && !others.into_iter().any(|fault| self.scene.has(fault));

@@ -147,6 +147,7 @@ impl World {
                         number,
                         action: self.model.value(node),
                         resources,
+                        reached: false,
                         began: None,
                         over: false,
                         unheard: None,

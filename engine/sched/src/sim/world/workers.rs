@@ -13,6 +13,7 @@ impl World {
         if over || !self.is_alive(worker) {
             return;
         }
+        self.real.get_mut(&id.0).expect("it was submitted").reached = true;
         self.worker(worker).waiting.push_back(id);
         self.begin_next(worker);
     }
@@ -63,6 +64,29 @@ impl World {
         let delay = if early { self.soon() } else { takes };
         self.real.get_mut(&id.0).expect("it was submitted").ran = delay;
         self.at(delay, What::Over { attempt: id, end });
+    }
+
+    /// What never reached a worker that is about to be told of as lost comes back first.
+    pub(super) fn hand_back(&mut self, worker: WorkerIx) {
+        let live = self.model.attempts.iter();
+        let mut unheard: Vec<AttemptId> = live
+            .filter(|(id, live)| live.worker == worker && !self.real[id].reached)
+            .map(|(id, _)| AttemptId(*id))
+            .collect();
+        if unheard.is_empty() {
+            return;
+        }
+        unheard.sort_unstable();
+        self.model.told_draining(worker);
+        self.tell(Event::WorkerDraining(worker));
+        for attempt in unheard {
+            self.real
+                .get_mut(&attempt.0)
+                .expect("it was submitted")
+                .over = true;
+            self.report.faults += 1;
+            self.tell_end(attempt, AttemptEnd::Cancelled);
+        }
     }
 
     /// An attempt is over; its worker goes on before anybody hears of it.
@@ -218,18 +242,15 @@ impl World {
             Message::Ended(end) => end,
         };
         self.real.get_mut(&id.0).expect("it was submitted").unheard = None;
-        let stale = !self.model.attempts.contains_key(&id.0);
-        self.model.told_end(id, &end);
-        let ran = attempt.ran;
-        self.tell_maybe_stale(
-            Event::AttemptEnded {
-                attempt: id,
-                end,
-                ran,
-            },
-            stale,
-        );
-        self.check_charges(&[attempt.node]);
+        self.tell_end(id, end);
+    }
+
+    fn tell_end(&mut self, attempt: AttemptId, end: AttemptEnd) {
+        let RealAttempt { node, ran, .. } = self.real[&attempt.0];
+        let stale = !self.model.attempts.contains_key(&attempt.0);
+        self.model.told_end(attempt, &end);
+        self.tell_maybe_stale(Event::AttemptEnded { attempt, end, ran }, stale);
+        self.check_charges(&[node]);
     }
 
     pub(super) fn check_charges(&mut self, nodes: &[NodeIx]) {

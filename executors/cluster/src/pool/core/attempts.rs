@@ -38,15 +38,10 @@ impl Core {
     /// How attempts end at once that cannot be taken.
     fn may_submit(&self, run: RunIx, worker: WorkerIx) -> Result<(), Outcome> {
         let closing = self.runs.get(&run).is_none_or(|run| run.closing);
+        // No worker has had them: they are not lost.
         match self.workers.get(&worker) {
-            _ if closing => Err(Outcome::Cancelled),
-            None => Err(Outcome::Lost(
-                "its worker was gone before it could be given to it".into(),
-            )),
-            Some(worker) if worker.leaving && !self.has(Mutant::LeavingIgnored) => {
-                Err(Outcome::Cancelled)
-            }
-            Some(_) => Ok(()),
+            Some(worker) if !closing && self.may_give(worker) => Ok(()),
+            _ => Err(Outcome::Cancelled),
         }
     }
 

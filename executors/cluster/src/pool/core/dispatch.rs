@@ -22,7 +22,7 @@ impl Core {
         let Some(worker) = self.workers.get(&ix) else {
             return;
         };
-        if worker.leaving && !self.has(Mutant::LeavingIgnored) {
+        if !self.may_give(worker) {
             return;
         }
         let Some(conn) = worker.conn() else {
@@ -35,6 +35,11 @@ impl Core {
         if !starts.is_empty() {
             effects.push(Effect::Send(conn, ToWorker::Start(starts)));
         }
+    }
+
+    /// Whether a worker takes anything new.
+    pub(super) fn may_give(&self, worker: &Worker) -> bool {
+        !worker.leaving || self.has(Mutant::LeavingIgnored)
     }
 
     /// Room came free on a worker, and perhaps something that is limited over all.

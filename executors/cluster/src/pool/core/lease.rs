@@ -95,30 +95,27 @@ impl Core {
 
     /// Counts a worker as lost: whatever it says from now on is of somebody new.
     pub(super) fn lose(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
-        let Some(worker) = self.workers.remove(&ix) else {
+        if !self.workers.contains_key(&ix) {
             return;
-        };
+        }
+        effects.push(Effect::Gone(ix, self.workers[&ix].host));
+        // What never left this side is not lost with the worker: nobody is to take it for the reason.
+        if self.workers[&ix].has_queued() {
+            self.hand_back(ix, effects);
+        }
+        let worker = self.workers.remove(&ix).expect("it was just there");
         self.by_incarnation.remove(&worker.identity.incarnation);
         if let Some(conn) = worker.conn() {
             self.hang_up(conn, why, effects);
         }
-        effects.push(Effect::Gone(ix, worker.host));
         for run in self.opened() {
             let lost = ExecutorEvent::WorkerLost(ix, why.to_owned());
             effects.push(Effect::Tell(run, lost));
         }
-        let queued = worker.shares.iter();
-        let queued = queued.flat_map(|(run, share)| share.queue.iter().map(|id| (*run, *id)));
-        let mut lost: Vec<Key> = worker.holds.iter().copied().chain(queued).collect();
-        lost.sort_unstable();
-        if self.has(Mutant::LossForgotten) {
-            lost.clear();
-        }
-        if self.has(Mutant::QueueForgotten) {
-            lost.retain(|key| worker.holds.contains(key));
-        }
-        for (run, id) in lost {
-            self.end_here(run, id, Outcome::Lost(why.to_owned()), effects);
+        for (run, id) in worker.holds {
+            if !self.has(Mutant::LossForgotten) {
+                self.end_here(run, id, Outcome::Lost(why.to_owned()), effects);
+            }
         }
         for run in self.runs.values_mut() {
             run.forget_results_of(ix);
@@ -128,12 +125,19 @@ impl Core {
 
     /// A worker takes nothing new: what waits for it goes back, what it has not begun it gives back itself.
     pub(super) fn leaving(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
-        let worker = self.workers.get_mut(&ix).expect("it has a connection");
-        if worker.leaving {
+        if !self.workers[&ix].leaving {
+            let name = &self.workers[&ix].identity.name;
+            tracing::info!(worker = name, why, "a worker leaves");
+            self.hand_back(ix, effects);
+        }
+    }
+
+    /// A worker is given nothing more, and what waits here for it goes back as it came.
+    fn hand_back(&mut self, ix: WorkerIx, effects: &mut Vec<Effect>) {
+        let worker = self.workers.get_mut(&ix).expect("it is asked for");
+        if std::mem::replace(&mut worker.leaving, true) {
             return;
         }
-        worker.leaving = true;
-        tracing::info!(worker = worker.identity.name, why, "a worker leaves");
         let opened = self.runs.iter().filter(|(_, run)| run.former.is_none());
         for (run, _) in opened {
             effects.push(Effect::Tell(*run, ExecutorEvent::WorkerDraining(ix)));
@@ -142,9 +146,16 @@ impl Core {
         let queued: Vec<Key> = queues
             .flat_map(|(run, share)| share.queue.iter().map(|id| (*run, *id)))
             .collect();
+        if self.has(Mutant::QueueForgotten) {
+            return;
+        }
         for (run, id) in queued {
             debug_assert_eq!(self.runs[&run].attempts[&id].state, State::Queued);
-            self.end_here(run, id, Outcome::Cancelled, effects);
+            let outcome = match self.has(Mutant::QueueLost) {
+                true => Outcome::Lost("a bug".into()),
+                false => Outcome::Cancelled,
+            };
+            self.end_here(run, id, outcome, effects);
         }
     }
 

@@ -81,6 +81,11 @@ impl Worker {
         }
     }
 
+    /// Whether something waits here for it.
+    pub(super) fn has_queued(&self) -> bool {
+        self.shares.values().any(|share| !share.queue.is_empty())
+    }
+
     pub(super) fn share(&mut self, run: RunIx) -> &mut Share {
         self.shares.entry(run).or_insert_with(|| Share {
             queue: VecDeque::new(),
