@@ -10,12 +10,17 @@ use std::{
 
 use serde_json::Value;
 
-use crate::cluster::TestCluster;
+use crate::{
+    cluster::TestCluster,
+    subject::{LARGE, rest},
+};
 
 /// How long a run may take in spite of all.
 const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Some nodes, as many that each read one of them, and one that gathers. `params.round` makes all of them new.
+///
+/// Every other result is large, for those take another way to the disk than small ones.
 const PIPELINE: &str = r#"
 name: rounds
 params: {round: {type: int}}
@@ -23,7 +28,9 @@ jobs:
   first:
     matrix: {i: "${{ range(1, WIDTH) }}"}
     outputs: {o: o.txt}
-    run: sleep 0.1; echo first ${{ params.round }} ${{ matrix.i }} > o.txt
+    run: |
+      sleep 0.1
+      (echo first ${{ params.round }} ${{ matrix.i }}; seq 1 ${{ LARGE * (matrix.i % 2) }}) > o.txt
   second:
     needs: first
     for_each: i
@@ -64,7 +71,9 @@ impl Rounds {
     pub fn new(cluster: &TestCluster, width: u64) -> Self {
         let project = cluster.path("rounds");
         fs::create_dir_all(&project).expect("a folder can be made");
-        let pipeline = PIPELINE.replace("WIDTH", &width.to_string());
+        let pipeline = PIPELINE
+            .replace("WIDTH", &width.to_string())
+            .replace("LARGE", &LARGE.to_string());
         fs::write(project.join("pipeline.yaml"), pipeline).expect("a file can be written");
         Self {
             project,
@@ -109,11 +118,12 @@ impl Rounds {
     pub fn finish(&mut self, cluster: &TestCluster, client: Child) -> Result<Round, String> {
         self.wait(cluster, client)?;
         let expected: String = (1..=self.width)
-            .map(|i| format!("second {} {i}\n", self.round))
+            .map(|i| format!("second {} {i}\n{}", self.round, rest(i)))
             .collect();
         match fs::read_to_string(self.project.join("all.txt")) {
             Ok(text) if text == expected => {}
-            other => return Err(format!("round {}: wrong result: {other:?}", self.round)),
+            Ok(text) => return Err(format!("round {}: wrong result: {text:.99}", self.round)),
+            Err(error) => return Err(format!("round {}: no result: {error}", self.round)),
         }
         self.check_journals(cluster)
     }

@@ -13,6 +13,8 @@ use std::{
 use serde_json::Value;
 
 /// Some nodes, as many that each read one of them, and one that gathers. `params.round` makes all of them new.
+///
+/// Every other result is large, for those take another way to the disk than small ones.
 const PIPELINE: &str = r#"
 dagrun: 1
 name: subject
@@ -22,7 +24,9 @@ jobs:
   first:
     matrix: {i: "${{ range(1, WIDTH) }}"}
     outputs: {o: o.txt}
-    run: sleep 0.01; echo first ${{ params.round }} ${{ matrix.i }} > ${{ outputs.o }}
+    run: |
+      sleep 0.01
+      (echo first ${{ params.round }} ${{ matrix.i }}; seq 1 ${{ LARGE * (matrix.i % 2) }}) > ${{ outputs.o }}
   second:
     needs: first
     for_each: i
@@ -36,6 +40,9 @@ jobs:
     run: cat ${{ inputs.o }} > ${{ outputs.o }}
 export: {all.txt: "${{ jobs.all.outputs.o }}"}
 "#;
+
+/// The lines of a large result: 44 KiB, which is well beyond what a store takes for small.
+pub(crate) const LARGE: u64 = 9000;
 
 /// A project with its cache, of which is known what it has to give.
 #[derive(Debug)]
@@ -64,7 +71,9 @@ impl Subject {
             reported: BTreeSet::new(),
         };
         fs::create_dir_all(subject.project())?;
-        let pipeline = PIPELINE.replace("WIDTH", &width.to_string());
+        let pipeline = PIPELINE
+            .replace("WIDTH", &width.to_string())
+            .replace("LARGE", &LARGE.to_string());
         fs::write(subject.project().join("pipeline.yaml"), pipeline)?;
         // Else a power cut takes the pipeline itself.
         rustix::fs::sync();
@@ -169,11 +178,12 @@ impl Subject {
     /// Compares what is exported with what it has to be.
     fn check_results(&self) -> Result<(), String> {
         let expected: String = (1..=self.width)
-            .map(|i| format!("second {} {i}\n", self.round))
+            .map(|i| format!("second {} {i}\n{}", self.round, rest(i)))
             .collect();
         match fs::read_to_string(self.project().join("all.txt")) {
             Ok(text) if text == expected => Ok(()),
-            other => Err(format!("wrong result: {other:?}")),
+            Ok(text) => Err(format!("wrong result of {} bytes: {text:.99}", text.len())),
+            Err(error) => Err(format!("no result: {error}")),
         }
     }
 
@@ -198,4 +208,11 @@ impl Subject {
             String::from_utf8_lossy(&output.stderr)
         ))
     }
+}
+
+/// What the result of `i` has after its first line.
+pub(crate) fn rest(i: u64) -> String {
+    (1..=LARGE * (i % 2))
+        .map(|line| format!("{line}\n"))
+        .collect()
 }

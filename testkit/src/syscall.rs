@@ -16,6 +16,8 @@ pub struct Fault {
     pub effect: String,
     /// At which of the calls of each thread: `3`, or `3+` for all from there on.
     pub when: String,
+    /// Where that is given, only calls about this file or folder count.
+    pub path: Option<PathBuf>,
 }
 
 /// What came of a program that ran with a fault.
@@ -51,15 +53,18 @@ impl Fault {
         let trace: PathBuf = folder.path().join("trace");
         let mut command = Command::new(strace);
         command
-            .args(["-f", "-o"])
+            // Threads and forks, but no other programs: what a node does is its own.
+            .args(["-f", "-b", "execve", "-o"])
             .arg(&trace)
             .args(["-e", &format!("trace={}", self.calls)])
             .args([
                 "-e",
                 &format!("inject={}:{}:when={}", self.calls, self.effect, self.when),
-            ])
-            .arg(program)
-            .args(args);
+            ]);
+        if let Some(path) = &self.path {
+            command.arg("-P").arg(path);
+        }
+        command.arg(program).args(args);
         prepare(&mut command);
         let output = command
             .output()

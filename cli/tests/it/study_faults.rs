@@ -169,6 +169,7 @@ fn a_study_that_dies_at_any_system_call_goes_on() {
                 calls: calls.into(),
                 effect: "signal=KILL".into(),
                 when: when.to_string(),
+                path: None,
             };
             let args = ["run", "--quiet", "-j", "2", "-p", "trials=6"];
             let traced = skip!(

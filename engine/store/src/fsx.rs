@@ -11,7 +11,7 @@ use std::{
         Mutex,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use rustix::fs::{Mode, OFlags, RenameFlags};
@@ -66,16 +66,57 @@ pub(crate) fn now_ms() -> u64 {
         .map_or(0, |d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX))
 }
 
-/// Tries again for about two seconds while files are short: other threads close theirs soon.
+/// How long files may be short before that is an error.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// Tries again for a while as long as files are short: other threads close theirs soon.
+///
+/// Where nobody in this process could open any for that long, nobody waits once more.
 pub(crate) fn patiently<T>(mut open: impl FnMut() -> io::Result<T>) -> io::Result<T> {
-    let mut wait = Duration::from_millis(1);
+    let mut refused = None;
     loop {
         match open() {
-            Err(error) if is_too_many_files(&error) && wait < Duration::from_secs(1) => {
-                std::thread::sleep(wait);
-                wait *= 2;
+            Err(error) if is_too_many_files(&error) => {
+                let now = Instant::now();
+                let waited = now - *refused.get_or_insert(now);
+                if waited >= PATIENCE || shortage::lasts() >= PATIENCE {
+                    return Err(error);
+                }
+                std::thread::sleep(waited.clamp(Duration::from_millis(1), PATIENCE / 16));
             }
-            other => return other,
+            Ok(opened) => {
+                shortage::ends();
+                return Ok(opened);
+            }
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// For how long nobody in this process could open a file.
+mod shortage {
+    use std::{
+        sync::{
+            LazyLock,
+            atomic::{AtomicU64, Ordering::Relaxed},
+        },
+        time::{Duration, Instant},
+    };
+
+    static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+    /// In milliseconds since the start; 0 where there is none.
+    static SINCE: AtomicU64 = AtomicU64::new(0);
+
+    pub(super) fn lasts() -> Duration {
+        let now = START.elapsed().as_millis() as u64 + 1;
+        let first = SINCE.compare_exchange(0, now, Relaxed, Relaxed);
+        let since = first.err().unwrap_or(now);
+        Duration::from_millis(now.saturating_sub(since))
+    }
+
+    pub(super) fn ends() {
+        if SINCE.load(Relaxed) != 0 {
+            SINCE.store(0, Relaxed);
         }
     }
 }

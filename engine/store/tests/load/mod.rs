@@ -8,12 +8,12 @@ pub(crate) fn action(n: u32) -> ActionDigest {
     Digest::of(format!("action {n}").as_bytes())
 }
 
-/// Bytes of output `n`: small ones, some over a page, and every tenth large.
+/// Bytes of output `n`: small ones, some over a page; every third too large to travel inside the log; every tenth larger still.
 pub(crate) fn content(n: u32) -> Vec<u8> {
-    let size = if n % 10 == 9 {
-        300_000
-    } else {
-        n as usize * 7919 % 9000
+    let size = match n {
+        n if n % 10 == 9 => 300_000,
+        n if n % 3 == 1 => 40_000,
+        n => n as usize * 7919 % 9000,
     };
     format!("result {n} ")
         .into_bytes()
