@@ -317,7 +317,7 @@ pub(crate) struct RunArgs {
     #[arg(long)]
     pub(crate) overwrite: bool,
     /// What becomes of a former study that was another one: `new` puts it aside and begins anew, `keep` begins anew and knows its
-    /// told trials; default: go on with it, and refuse where it was another one
+    /// trials that ended; default: go on with it, and refuse where it was another one
     #[arg(long, value_enum, value_name = "HOW")]
     pub(crate) study: Option<StudyChoice>,
     /// Run it on a coordinator; exports and the journal come here at the end
@@ -475,7 +475,7 @@ pub(crate) struct WorkerArgs {
 pub(crate) enum StudyChoice {
     /// Put it aside and begin anew
     New,
-    /// Put it aside and begin anew, knowing its told trials
+    /// Put it aside and begin anew, knowing its trials that ended
     Keep,
 }
 
@@ -483,7 +483,7 @@ pub(crate) enum StudyChoice {
 pub(crate) struct RescoreArgs {
     #[command(flatten)]
     pub(crate) run: RunArgs,
-    /// Also run simulations whose results are gone from the cache; default: their trials fail
+    /// Also run simulations that failed, or whose results are gone from the cache
     #[arg(long)]
     pub(crate) run_missing: bool,
 }

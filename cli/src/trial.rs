@@ -3,10 +3,10 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use dagrun_model::{Digest, Map, Pipeline};
+use dagrun_model::{Digest, Pipeline};
 use dagrun_plan::{Expansion, JobPhase, Plan, StudyPlanner, TrialPoint, job_phases};
-use dagrun_run::{Workspace, load_study};
-use dagrun_study::{Study, StudyAction, StudyEvent, StudyRecord};
+use dagrun_run::{Workspace, load_study, state_name};
+use dagrun_study::{Definition, EndReason, Study, StudyEvent, StudyRecord, TrialState};
 
 use crate::{
     args::Selection,
@@ -23,6 +23,10 @@ pub(crate) struct ShownTrial {
     pub(crate) origin: &'static str,
     /// Why the study that is there cannot be gone on with.
     pub(crate) trouble: Option<String>,
+    /// The trials that were asked for and have not ended, in their order.
+    pub(crate) open: Vec<TrialPoint>,
+    /// How many are still to be asked for; 0 where the study is over.
+    pub(crate) to_come: u64,
 }
 
 /// The study in the log, read without its pipeline; none where nothing was asked yet.
@@ -193,45 +197,42 @@ impl Loaded {
                 Some(error.to_string()),
             ),
         };
-        let shown = |number, values: Arc<Map>, origin| ShownTrial {
-            point: TrialPoint {
-                number,
-                values,
-                replicates: None,
-            },
-            origin,
-            trouble: trouble.clone(),
+        let point = |core: &Study, number| TrialPoint {
+            number,
+            values: Arc::new(core.values(number).unwrap_or_default()),
+            replicates: None,
         };
         let asked = core.counts().asked;
-        let mut actions = Vec::new();
-        let slots = StudyEvent::Slots {
-            slots: 1,
-            nodes_per_trial: 1,
+        let open: Vec<TrialPoint> = core.pending().map(|number| point(&core, number)).collect();
+        let mut to_come = core.to_come();
+        let used_up = core.last_end() == Some(&EndReason::UsedUp);
+        core.handle(
+            StudyEvent::Slots {
+                slots: 1,
+                nodes_per_trial: 1,
+            },
+            &mut Vec::new(),
+        );
+        if core.is_finished() || used_up {
+            to_come = 0;
+        }
+        let (point, origin) = match open.first() {
+            Some(point) => (
+                point.clone(),
+                state_name(TrialState::Asked, workspace.holder().is_some()),
+            ),
+            None if core.counts().asked > asked => (point(&core, asked + 1), "the next one"),
+            None if to_come == 0 && asked > 0 => (point(&core, 1), "the study is over"),
+            // Another process would have to be asked.
+            None => (middle(&study.definition), "the middle of the space"),
         };
-        core.handle(slots, &mut actions);
-        for action in actions {
-            if let StudyAction::Start { trial, values } = action {
-                let origin = if trial <= asked {
-                    "under way"
-                } else {
-                    "the next one"
-                };
-                return Ok(shown(trial, values, origin));
-            }
-        }
-        if let Some(values) = core.values(1) {
-            return Ok(shown(1, Arc::new(values), "the study is over"));
-        }
-        // Another process would have to be asked.
-        let space = &study.definition.space;
-        let middle = space.parameters.iter().map(|it| it.from_unit(0.5));
-        let mut middle: Vec<f64> = middle.collect();
-        space.clean(&mut middle);
-        Ok(shown(
-            1,
-            Arc::new(space.values(&middle)),
-            "the middle of the space",
-        ))
+        Ok(ShownTrial {
+            point,
+            origin,
+            trouble,
+            open,
+            to_come,
+        })
     }
 
     /// Answers what an expansion asks for, and makes its keys.
@@ -246,6 +247,19 @@ impl Loaded {
             .finish(facts)
             .map_err(|diagnostics| self.refuse(&diagnostics))?;
         Ok(plan)
+    }
+}
+
+/// A first trial in the middle of the space.
+fn middle(definition: &Definition) -> TrialPoint {
+    let space = &definition.space;
+    let middle = space.parameters.iter().map(|it| it.from_unit(0.5));
+    let mut middle: Vec<f64> = middle.collect();
+    space.clean(&mut middle);
+    TrialPoint {
+        number: 1,
+        values: Arc::new(space.values(&middle)),
+        replicates: None,
     }
 }
 

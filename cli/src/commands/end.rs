@@ -128,14 +128,10 @@ fn groups<'f>(failures: &[&'f Failure]) -> Vec<Vec<&'f Failure>> {
 fn study_lines(study: &StudySummary, again: Option<&str>, rerun: &str, style: Style) -> String {
     let counts = &study.counts;
     let mut text = format!(
-        "study {}: {} of {} trials told",
+        "study {}: {}",
         style.paint(Ink::Bold, &study.name),
-        counts.told,
-        study.trials,
+        dagrun_report::trials_ended(counts.told, study.trials, study.told_now),
     );
-    if study.told_now < counts.told {
-        text.push_str(&format!(", {} in this run", study.told_now));
-    }
     if let Some(reason) = &study.ended {
         text.push_str(&format!("; {}", escape(&reason.to_string())));
     }

@@ -28,7 +28,7 @@ pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
         None => None,
     };
     let parts = match &study {
-        Some(study) => study.parts(&planned, study.trials),
+        Some(study) => study.outline(&planned),
         None => vec![Part::new(Arc::clone(&planned.plan))],
     };
     let count: usize = parts.iter().map(|part| part.plan.len()).sum();

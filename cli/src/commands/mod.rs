@@ -101,7 +101,7 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
         RunError::StudyChanged { rescore, .. } => *rescore,
         RunError::StudySimulations { .. } => {
             return CliError::invalid(error)
-                .hint("`dagrun rescore FILE --run-missing` runs them and tells all trials again")
+                .hint("`dagrun rescore FILE --run-missing` runs them and scores all trials again")
                 .hint("`--study new` begins anew; the former study is kept aside");
         }
         RunError::UnknownRun(_) | RunError::AmbiguousRun(_) | RunError::UnknownNode { .. } => {
@@ -112,11 +112,11 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
     let mut told = CliError::invalid(error);
     if rescore {
         told = told.hint(
-            "`dagrun rescore FILE` tells the same trials again where only objectives or scoring changed",
+            "`dagrun rescore FILE` scores the same trials again where only objectives or scoring changed",
         );
     }
-    told.hint("`dagrun rescore FILE --run-missing` tells the same trials again and runs what they need, also simulations")
-        .hint("`--study keep` begins anew and knows the told trials as they are")
+    told.hint("`dagrun rescore FILE --run-missing` scores the same trials again and runs what they need, also simulations")
+        .hint("`--study keep` begins anew and knows the trials that ended as they are")
         .hint("`--study new` begins anew; equal simulations come from the cache. The former study is kept aside")
 }
 

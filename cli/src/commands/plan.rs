@@ -28,6 +28,8 @@ pub(super) struct Part {
     pub(super) times: u64,
     /// What it reads is not there before its time.
     pub(super) later: bool,
+    /// It stands for trials that were not asked for: nothing of them is there.
+    pub(super) unasked: bool,
 }
 
 impl Part {
@@ -37,6 +39,7 @@ impl Part {
             rows: Vec::new(),
             times: 1,
             later: false,
+            unasked: false,
         }
     }
 
@@ -52,7 +55,28 @@ impl Part {
                 });
             }
         }
+        if self.unasked {
+            self.forget_results();
+        }
         Ok(())
+    }
+
+    /// Nodes as they are before any of their trial has run.
+    fn forget_results(&mut self) {
+        let plan = &self.plan;
+        for row in &mut self.rows {
+            if matches!(row.state, PreviewState::Unknown | PreviewState::Skip) {
+                continue;
+            }
+            let mut own = plan.upstream(row.node).filter(|node| plan.is_own(*node));
+            (row.state, row.cause) = match own.next() {
+                Some(node) => {
+                    let node = plan.id(node);
+                    (PreviewState::Unknown, Some(Cause::Upstream { node }))
+                }
+                None => (PreviewState::Run, Some(Cause::NeverRan)),
+            };
+        }
     }
 }
 
@@ -86,7 +110,7 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
         None => None,
     };
     let mut parts = match &study {
-        Some(study) => study.parts(&planned, study.left),
+        Some(study) => study.parts(&loaded, &planned)?,
         None => vec![Part::new(Arc::clone(&planned.plan))],
     };
     let mut counts = counts_json(&total(&parts));
@@ -136,7 +160,8 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
 }
 
 fn as_json(parts: &[Part]) -> serde_json::Value {
-    let nodes: Vec<_> = parts.iter().flat_map(nodes_json).collect();
+    let known = parts.iter().filter(|part| !part.unasked);
+    let nodes: Vec<_> = known.flat_map(nodes_json).collect();
     let plan = &parts[0].plan;
     let params: serde_json::Map<_, _> = plan
         .params()
@@ -199,14 +224,16 @@ fn print_text(parts: &[Part], study: Option<&plan_study::StudyPlan>, style: Styl
     if let Some(study) = study {
         study.print_head(style);
     }
-    let with_times = |part| job_rows(part, study.is_some());
-    let rows: Vec<Vec<String>> = parts.iter().flat_map(with_times).collect();
+    let rows = match study {
+        None => job_rows(parts, None),
+        Some(study) => study.job_rows(parts),
+    };
     let mut header = vec!["job", ">nodes", ">hit", ">run", ">unknown", ">skip"];
     if study.is_some() {
         header.push("");
     }
     put!("\n{}", table(&header, &rows).trim_end());
-    for part in parts {
+    for part in parts.iter().filter(|part| !part.unasked) {
         print_nodes(&part.plan, &part.rows, style);
         let skipped = part.plan.skipped();
         if !skipped.is_empty() {
@@ -241,35 +268,32 @@ pub(super) fn counted(counts: &Counts) -> String {
     )
 }
 
-fn job_rows(part: &Part, with_times: bool) -> Vec<Vec<String>> {
-    let plan = &part.plan;
-    let mut jobs: BTreeMap<u32, [u64; 4]> = BTreeMap::new();
-    for row in &part.rows {
+/// A row for each job of some parts, with a last cell if there is one.
+pub(super) fn job_rows(parts: &[Part], last: Option<&str>) -> Vec<Vec<String>> {
+    let mut jobs: BTreeMap<u32, (&str, [u64; 4])> = BTreeMap::new();
+    for (part, row) in parts
+        .iter()
+        .flat_map(|part| part.rows.iter().map(move |row| (part, row)))
+    {
         let column = match row.state {
             PreviewState::Hit => 0,
             PreviewState::Run => 1,
             PreviewState::Unknown => 2,
             PreviewState::Skip => 3,
         };
-        jobs.entry(plan.job(row.node).0).or_default()[column] += 1;
+        let job = part.plan.job(row.node);
+        let name = &part.plan.pipeline().job(job).name.value;
+        jobs.entry(job.0).or_insert((name, [0; 4])).1[column] += 1;
     }
-    let times = match &part.plan.trial() {
-        None => String::new(),
-        Some(_) => format!("x {}", plural(part.times, "trial")),
-    };
-    jobs.iter()
-        .map(|(job, counts)| {
-            let job = plan.pipeline().job(dagrun_model::JobIx(*job));
-            let total: u64 = counts.iter().sum();
-            let numbers = std::iter::once(total).chain(*counts).map(blank_zero);
-            let mut cells = vec![job.name.value.clone()];
-            cells.extend(numbers);
-            if with_times {
-                cells.push(times.clone());
-            }
-            cells
-        })
-        .collect()
+    let rows = jobs.values().map(|(name, counts)| {
+        let total: u64 = counts.iter().sum();
+        let numbers = std::iter::once(total).chain(*counts).map(blank_zero);
+        let mut cells = vec![(*name).to_owned()];
+        cells.extend(numbers);
+        cells.extend(last.map(str::to_owned));
+        cells
+    });
+    rows.collect()
 }
 
 fn blank_zero(n: u64) -> String {

@@ -8,7 +8,7 @@ use dagrun_run::{Workspace, check_study};
 use dagrun_study::Study;
 use serde_json::json;
 
-use super::plan::{Part, counted};
+use super::plan::{Part, counted, job_rows};
 use crate::{
     error::CliError,
     load::{Loaded, Planned, PlannedStudy},
@@ -23,7 +23,7 @@ pub(crate) struct StudyPlan {
     pub(super) trial: Arc<Plan>,
     /// How many trials there are to be.
     pub(super) trials: u64,
-    /// How many of them are not told.
+    /// How many of them have not ended.
     pub(super) left: u64,
     /// Why a run would not go on with the study that is there.
     trouble: Option<String>,
@@ -57,23 +57,22 @@ impl StudyPlan {
         });
         let counts = past.as_ref().map(Study::counts).unwrap_or_default();
         let trials = study.definition.trials;
-        let over = past.as_ref().is_some_and(|past| {
-            past.pending().next().is_none() && past.last_end().is_some() && counts.told >= trials
-        });
+        let left = match trouble {
+            None => shown.open.len() as u64 + shown.to_come,
+            // It is begun anew, with all of them before it.
+            Some(_) => trials,
+        };
+        let last_end = past.as_ref().and_then(Study::last_end);
         let context = context(name, past.as_ref(), &shown);
         let text = study.definition.text();
         Ok(Self {
             after: after(loaded, planned, study, context)?.map(Arc::new),
             trial: Arc::new(trial),
             trials,
-            // A study that is begun anew has all of them before it.
-            left: match trouble {
-                None => trials.saturating_sub(counts.told),
-                Some(_) => trials,
-            },
+            left,
+            over: left == 0 && last_end.is_some(),
             trouble,
             shown,
-            over,
             told: counts.told,
             failed: counts.failed,
             name: name.to_owned(),
@@ -83,20 +82,76 @@ impl StudyPlan {
         })
     }
 
-    /// All that is shown, in the order in which it runs, with so many trials.
-    pub(super) fn parts(&self, planned: &Planned, trials: u64) -> Vec<Part> {
+    /// What a run would go on with, in the order in which it runs.
+    pub(super) fn parts(&self, loaded: &Loaded, planned: &Planned) -> Result<Vec<Part>, CliError> {
+        let mut parts = vec![Part::new(Arc::clone(&planned.plan))];
+        let mut to_come = self.left;
+        let has_open = self.trouble.is_none() && !self.shown.open.is_empty();
+        if let (true, Some(study)) = (has_open, &planned.study) {
+            for point in &self.shown.open {
+                let plan = loaded.finish(study.planner.trial(point.clone()), &planned.workspace)?;
+                parts.push(Part::new(Arc::new(plan)));
+            }
+            to_come = self.shown.to_come;
+        }
+        if to_come > 0 {
+            parts.push(Part {
+                times: to_come,
+                unasked: has_open,
+                ..Part::new(Arc::clone(&self.trial))
+            });
+        }
+        parts.extend(self.after_part());
+        Ok(parts)
+    }
+
+    /// The shape of the whole study: what runs before it, a trial with how many there are, and what runs after it.
+    pub(super) fn outline(&self, planned: &Planned) -> Vec<Part> {
         let mut parts = vec![
             Part::new(Arc::clone(&planned.plan)),
             Part {
-                times: trials,
+                times: self.trials,
                 ..Part::new(Arc::clone(&self.trial))
             },
         ];
-        parts.extend(self.after.as_ref().map(|after| Part {
+        parts.extend(self.after_part());
+        parts
+    }
+
+    fn after_part(&self) -> Option<Part> {
+        self.after.as_ref().map(|after| Part {
             later: !self.over,
             ..Part::new(Arc::clone(after))
-        }));
-        parts
+        })
+    }
+
+    /// A row for each job: those of trials that are under way stand together, and apart from those to come.
+    pub(super) fn job_rows(&self, parts: &[Part]) -> Vec<Vec<String>> {
+        let kind = |part: &Part| match part.plan.trial() {
+            None => 0,
+            Some(_) if !part.unasked && self.is_open(part) => 1,
+            Some(_) => 2,
+        };
+        let groups = parts.chunk_by(|a, b| kind(a) == kind(b) && kind(a) == 1);
+        let rows = groups.flat_map(|group| {
+            let last = match kind(&group[0]) {
+                0 => String::new(),
+                1 => format!(
+                    "{} {}",
+                    plural(group.len() as u64, "trial"),
+                    self.shown.origin
+                ),
+                _ => format!("x {}", plural(group[0].times, "trial")),
+            };
+            job_rows(group, Some(&last))
+        });
+        rows.collect()
+    }
+
+    fn is_open(&self, part: &Part) -> bool {
+        let number = part.plan.trial().map(|point| point.number);
+        let mut open = self.shown.open.iter();
+        self.trouble.is_none() && open.any(|point| Some(point.number) == number)
     }
 
     pub(super) fn as_json(&self) -> serde_json::Value {
@@ -113,18 +168,24 @@ impl StudyPlan {
                 "origin": self.shown.origin,
             },
             "left": self.left,
+            "over": self.over,
             "changed": self.trouble,
         })
     }
 
     pub(super) fn print_head(&self, style: Style) {
         put!(
-            "study: {} by {} over {}, order {}; {} told",
+            "study: {} by {} over {}, order {}; {} ended{}",
             plural(self.trials, "trial"),
             self.sampler,
             plural(self.parameters as u64, "parameter"),
             self.order,
-            self.told
+            self.told,
+            if self.left == 0 {
+                ", and it is over"
+            } else {
+                ""
+            }
         );
         if let Some(trouble) = &self.trouble {
             put!(
@@ -136,6 +197,14 @@ impl StudyPlan {
     }
 
     pub(super) fn print_trial(&self) {
+        match self.over {
+            true => put!(""),
+            false => self.print_point(),
+        }
+        put!("a trial: {}", counted(&self.trial.counts()));
+    }
+
+    fn print_point(&self) {
         let values = self.shown.point.values.iter();
         let values: Vec<String> = values
             .map(|(name, value)| format!("{name}={}", value.to_text()))
@@ -146,7 +215,6 @@ impl StudyPlan {
             self.shown.origin,
             escape(&values.join(", "))
         );
-        put!("a trial: {}", counted(&self.trial.counts()));
     }
 }
 

@@ -370,7 +370,7 @@ fn force_in_trial(
         .map(|row| row.state);
     if state.is_some_and(|state| state != TrialState::Asked) {
         return Err(CliError::invalid(format!(
-            "trial {number} was told, and the study does not run it again"
+            "trial {number} has ended, and the study does not run it again"
         ))
         .hint(format!(
             "to run the node beside the study: --only {} --force",

@@ -130,7 +130,7 @@ impl StudyProgress {
         {
             self.last_line = Instant::now();
             news.push(News::Better(format!(
-                "trial {number}: {} = {} is the best so far ({} of {} told)",
+                "trial {number}: {} = {} is the best so far ({} of {} ended)",
                 escape(&self.objective),
                 short_float_text(value),
                 self.told,
@@ -206,7 +206,7 @@ mod tests {
         };
         assert_eq!(study.event(&opened), []);
         let better = study.event(&ended(3, None, Some((3, 1.5))));
-        let text = "trial 3: loss = 1.5 is the best so far (3 of 100 told)";
+        let text = "trial 3: loss = 1.5 is the best so far (3 of 100 ended)";
         assert_eq!(better, [News::Better(text.into())]);
         // The best was known before: nothing to tell.
         assert_eq!(study.event(&ended(4, None, Some((3, 1.5)))), []);

@@ -84,7 +84,7 @@ fn the_plan_counts_a_trial_and_all_of_them() {
     assert_eq!(plan["params"]["trials"]["origin"], "default");
     project
         .ok(&["plan", "-p", "trials=20"])
-        .has("study: 20 trials by random over 2 parameters, order lag: 2; 0 told")
+        .has("study: 20 trials by random over 2 parameters, order lag: 2; 0 ended")
         .has("trials = 20  (command line)")
         .has("x 20 trials")
         .has("waits for `study`")
@@ -102,22 +102,95 @@ fn the_plan_counts_a_trial_and_all_of_them() {
     assert_eq!(plan["counts"]["nodes"], 2 + 8 * 7);
     project.ok(&["plan"]).has("x 8 trials");
     let over = project.json(&["plan", "-p", "trials=2", "--json"]);
-    let states: Vec<&Value> = over["nodes"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|node| &node["state"])
-        .collect();
-    assert!(
-        over["study"]["trial"]["origin"] == "the study is over" && states.contains(&&json!("hit")),
-        "{over}"
-    );
+    assert_eq!(over["study"]["trial"]["origin"], "the study is over");
+    assert_eq!(over["study"]["left"], 0);
     // Of another space the plan says what `run` will want.
     project.write("pipeline.yaml", &CALIBRATION.replace("[0, 9]", "[0, 8]"));
     project
         .ok(&["plan"])
         .has("`k` was int [0, 9], is int [0, 8]")
         .has("--study new");
+}
+
+/// Rows of the table of a plan, without spaces.
+fn plan_rows(plan: &str) -> Vec<String> {
+    let rows = plan.lines().skip_while(|line| !line.starts_with("job "));
+    let rows = rows.skip(1).take_while(|line| !line.is_empty());
+    rows.map(|line| line.split_whitespace().collect::<Vec<_>>().join(" "))
+        .collect()
+}
+
+/// What a plan announces is what the run then executes: of trials that failed, that were cut off and that are to come.
+#[test]
+fn a_plan_of_a_study_says_what_a_run_will_do() {
+    let project = Project::new(
+        "name: s\nparams: {trials: {type: int, default: 5}}\npass_env: [GO]\n\
+         study:\n  space: {x: {int: [1, 5]}}\n  sampler: grid\n  trials: ${{ params.trials }}\n  in_flight: 1\n  order: {lag: 1}\n  minimize: ${{ jobs.score.outputs.n }}\n\
+         jobs:\n  sim:\n    replicates: 2\n    outputs: {o: o.txt}\n    run: |\n      \
+         echo ${{ trial.x }} ${{ replicate.index }} > o.txt\n      \
+         case ${{ trial.x }}${{ replicate.index }} in 20) exit 3;; 31) touch $GO.waits; while [ ! -e $GO ]; do sleep 0.02; done;; esac\n  \
+         score:\n    needs: sim\n    inputs: {s: \"${{ needs.sim.outputs.o }}\"}\n    outputs: {n: {json: n.json}}\n    run: head -c1 ${{ inputs.s }} -q | head -c1 > n.json\n  \
+         report:\n    needs: study\n    inputs: {t: \"${{ study.table }}\"}\n    outputs: {o: o.txt}\n    run: cp ${{ inputs.t }} o.txt\n",
+    );
+    let go = project.dir().join("go");
+    let with_go = |args: &[&str]| {
+        let mut command = project.command(args);
+        command.env("GO", &go);
+        command
+    };
+    let mut run = with_go(&["run", "-j", "2"])
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    project.wait_for("go.waits");
+    while !project.ok(&["study", "trials"]).stdout.contains("running") {}
+    signal(&run, "KILL");
+    run.wait().unwrap();
+    let plan = project.ok(&["plan"]);
+    plan.has("2 ended").has("trial 3 (cut off)");
+    assert_eq!(
+        plan_rows(&plan.stdout),
+        [
+            "sim 2 1 1 1 trial cut off",
+            "score 1 1 1 trial cut off",
+            "sim 2 2 x 2 trials",
+            "score 1 1 x 2 trials",
+            "report 1 1"
+        ]
+    );
+    plan.has("10 nodes");
+    project.write("go", "");
+    let ran = |args: &[&str]| {
+        assert!(with_go(args).output().unwrap().status.success());
+        project.executed()
+    };
+    assert_eq!(ran(&["run"]), 2 + 2 * 3 + 1);
+    // The failed trial has ended, and nothing of it runs again.
+    let plan = project.ok(&["plan"]);
+    assert_eq!(plan_rows(&plan.stdout), ["report 1 1"]);
+    plan.has("5 ended, and it is over")
+        .has_not("sim[")
+        .has_not("trial 1");
+    assert_eq!(ran(&["run"]), 0);
+    // Fewer trials than there are: nothing is left to do, and nothing is lost.
+    let few = project.ok(&["plan", "-p", "trials=2"]);
+    assert_eq!(plan_rows(&few.stdout), ["report 1 1"]);
+    project.ok(&["run", "-p", "trials=2"]).has(
+        "5 trials ended, where 2 are asked for, none of them in this run; all trials are done",
+    );
+    assert_eq!(project.executed(), 0);
+    // One of its nodes by itself does run.
+    let only = ["--only", "sim[trial=2,replicate=0]"];
+    let plan = project.ok(&["plan", only[0], only[1]]);
+    assert_eq!(plan_rows(&plan.stdout), ["sim 1 1"], "{}", plan.stdout);
+    assert!(
+        !with_go(&["run", only[0], only[1]])
+            .output()
+            .unwrap()
+            .status
+            .success()
+    );
+    assert_eq!(project.executed(), 1);
 }
 
 /// A plan says that the run would refuse, and both name what has changed.
@@ -171,7 +244,7 @@ fn failed_trials_are_values_everywhere() {
         .has("is the best so far")
         .has("trial 1 failed: `simulate[trial=1,replicate=")
         .has("failed in trials")
-        .has("study cal: 10 of 10 trials told; all trials are done")
+        .has("study cal: 10 of 10 trials ended; all trials are done")
         .has(" of 10 trials failed")
         .has("`simulate` exit code 3: trial 1, 3")
         .has("rerun one: dagrun pipeline.yaml --only 'simulate[trial=")
@@ -204,7 +277,7 @@ fn failed_trials_are_values_everywhere() {
     );
     project
         .ok(&["show"])
-        .has("study cal: 10 of 10 trials told")
+        .has("study cal: 10 of 10 trials ended")
         .has("trials a minute")
         .has_not("failed simulate");
     project
@@ -247,7 +320,7 @@ fn a_study_that_fails_says_why_as_a_run_does() {
         .fails(1, &["run"])
         .has("failed: simulate[trial=1,replicate=")
         .has("bad k")
-        .has("study cal: 10 of 10 trials told; 10 trials failed")
+        .has("study cal: 10 of 10 trials ended; 10 trials failed")
         .has("10 of 10 trials failed");
     let junit = project.read("junit.xml");
     assert!(
@@ -521,7 +594,7 @@ fn a_run_of_a_study_with_nothing_to_do_says_so() {
     project
         .ok(&["show"])
         .has("nothing had to run")
-        .has("3 of 3 trials told, 0 in this run");
+        .has("3 of 3 trials ended, none of them in this run");
     // What is an objective by itself is no target besides.
     project
         .ok(&["study", "export"])
@@ -584,10 +657,10 @@ fn a_former_study_is_kept_and_shown() {
         .map(|row| &row["study"])
         .collect();
     assert_eq!(names, ["cal", "cal@1"]);
-    project.ok(&["study", "show"]).has("4 of 4 trials told");
+    project.ok(&["study", "show"]).has("4 of 4 trials ended");
     project
         .ok(&["study", "show", "cal@1"])
-        .has("3 of 3 trials told");
+        .has("3 of 3 trials ended");
 }
 
 #[test]
@@ -621,11 +694,25 @@ fn a_study_is_shown_while_it_runs() {
     project
         .ok(&["study", "show"])
         .has("cal running")
-        .has("1 of 10 trials told, 1 failed");
+        .has("1 of 10 trials ended, 1 failed");
     project.ok(&["study", "trials"]).has("running");
     signal(&run, "KILL");
     run.wait().unwrap();
-    state(&|shown| shown["state"] == "cut off");
+    state(&|shown| shown["state"] == "cut off" && shown["running"] == 0 && shown["cut_off"] != 0);
+    let shown = project.ok(&["study", "show"]).stdout;
+    assert!(
+        shown.lines().nth(1).unwrap().ends_with(" cut off"),
+        "{shown}"
+    );
+    for format in ["csv", "json", "parquet"] {
+        let table = project.ok(&["study", "export", "--format", format]).stdout;
+        assert!(
+            table.contains("cut off") && !table.contains("running"),
+            "{table}"
+        );
+    }
+    let trials = project.ok(&["study", "trials"]);
+    assert!(!trials.has("cut off").stdout.contains("running"));
     project.write("go", "");
     let mut again = project.command(&["run"]);
     assert!(again.env("GO", &go).output().unwrap().status.success());

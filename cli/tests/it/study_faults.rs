@@ -92,7 +92,7 @@ fn table(project: &Project, name: &str) -> Vec<BTreeMap<String, String>> {
 
 fn states(project: &Project, name: &str) -> [usize; 3] {
     let rows = table(project, name);
-    ["complete", "failed", "running"]
+    ["complete", "failed", "cut off"]
         .map(|state| rows.iter().filter(|row| row["state"] == state).count())
 }
 
@@ -1166,7 +1166,7 @@ fn trials_that_failed_by_other_code_are_out_of_date() {
     project.write("model.sh", "echo $1");
     project
         .fails(2, &["run"])
-        .has("has changed since its trials were told")
+        .has("has changed since its trials ended")
         .has("--study new")
         .has("rescore FILE --run-missing");
     project.ok(&["rescore", "--run-missing"]);

@@ -31,7 +31,7 @@ pub use html::html;
 pub use junit::junit;
 pub use show::show;
 pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, statistics};
-pub use study::{study_text, trial_failures};
+pub use study::{study_text, trial_failures, trials_ended};
 pub use text::{job_table, summary};
 pub use trace::chrome_trace;
 pub use words::{plural, plural_of, rerun_command, shell_word, table};

@@ -137,14 +137,10 @@ pub fn study_text(state: &RunState) -> String {
     let found = figures(state, study);
     let _ = write!(
         out,
-        "study {}: {} of {} trials told",
+        "study {}: {}",
         escape_line(&study.study),
-        study.told(),
-        study.trials
+        trials_ended(study.told(), study.trials, study.told_now)
     );
-    if study.told_before > 0 {
-        let _ = write!(out, ", {} in this run", study.told_now);
-    }
     if study.failed_now > 0 {
         let _ = write!(out, ", {} failed", study.failed_now);
     }
@@ -188,6 +184,25 @@ pub fn study_text(state: &RunState) -> String {
         let _ = writeln!(out, "  ... and {}", plural(more, "more kind of failure"));
     }
     out
+}
+
+/// How many trials have ended, of how many there are to be, and how many of them in this run.
+pub fn trials_ended(ended: u64, trials: u64, now: u64) -> String {
+    let mut text = match ended > trials {
+        false => format!("{ended} of {} ended", plural(trials, "trial")),
+        true => format!(
+            "{} ended, where {trials} are asked for",
+            plural(ended, "trial")
+        ),
+    };
+    match now {
+        _ if now == ended => {}
+        0 => text.push_str(", none of them in this run"),
+        _ => {
+            let _ = write!(text, ", {now} of them in this run");
+        }
+    }
+    text
 }
 
 /// What deduplication and the cache saved of the nodes of trials.
@@ -234,6 +249,23 @@ pub(crate) fn params(params: Option<&Value>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ended_trials_are_counted_exactly() {
+        for (counts, text) in [
+            ((0, 8, 0), "0 of 8 trials ended"),
+            ((1, 1, 1), "1 of 1 trial ended"),
+            ((8, 8, 0), "8 of 8 trials ended, none of them in this run"),
+            ((12, 16, 4), "12 of 16 trials ended, 4 of them in this run"),
+            (
+                (16, 8, 0),
+                "16 trials ended, where 8 are asked for, none of them in this run",
+            ),
+        ] {
+            let (ended, trials, now) = counts;
+            assert_eq!(trials_ended(ended, trials, now), text);
+        }
+    }
 
     #[test]
     fn failures_of_one_kind_stand_together() {

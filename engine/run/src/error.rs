@@ -62,7 +62,7 @@ pub enum RunError {
     #[error("{0}")]
     Study(String),
     /// A study of this name was another one, and nothing is said of what becomes of it.
-    #[error("study `{name}` has changed since its trials were told: {}", changes.join("; "))]
+    #[error("study `{name}` has changed since its trials ended: {}", changes.join("; "))]
     StudyChanged {
         /// The study.
         name: String,
@@ -73,7 +73,7 @@ pub enum RunError {
     },
     /// Trials cannot be told again without simulations.
     #[error(
-        "the simulations of {missing} of {scored} scored trials are not in the cache: what they depend on has changed, or they were collected; nothing was told again"
+        "the simulations of {missing} of {scored} scored trials are not in the cache: what they depend on has changed, or they were collected; nothing was scored again"
     )]
     StudySimulations {
         /// Trials with a score.

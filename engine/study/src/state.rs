@@ -286,6 +286,11 @@ impl Study {
         self.definition.trials.saturating_add(beside)
     }
 
+    /// How many trials are still to be asked for, as long as no rule ends the study before.
+    pub fn to_come(&self) -> u64 {
+        self.total().saturating_sub(self.table.counts.asked)
+    }
+
     /// The least trial that is not told; beyond all where there is none.
     pub(crate) fn first_pending(&self) -> u64 {
         self.pending.first().copied().unwrap_or(u64::MAX)

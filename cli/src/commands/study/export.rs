@@ -6,8 +6,8 @@ use std::{
 };
 
 use dagrun_model::Value;
-use dagrun_run::{state_name, write_csv};
-use dagrun_study::{Distribution, Study, TrialRow, TrialState};
+use dagrun_run::write_csv;
+use dagrun_study::{Distribution, TrialRow, TrialState};
 
 use super::{
     Subject,
@@ -35,7 +35,7 @@ pub(super) fn export(subject: &Subject, format: Option<TableFormat>, to: Option<
                 .hint("name a file with `-o`, or choose another `--format`"));
         }
         let mut out = BufWriter::new(out.lock());
-        let done = put(&subject.study, format, &mut out).and_then(|()| out.flush());
+        let done = put(subject, format, &mut out).and_then(|()| out.flush());
         if let Err(error) = done {
             stdout_failed(&error);
         }
@@ -49,7 +49,7 @@ pub(super) fn export(subject: &Subject, format: Option<TableFormat>, to: Option<
     ));
     let write = || {
         let mut out = BufWriter::new(std::fs::File::create(&temporary)?);
-        put(&subject.study, format, &mut out)?;
+        put(subject, format, &mut out)?;
         out.flush()?;
         std::fs::rename(&temporary, path)
     };
@@ -77,27 +77,29 @@ fn by_ending(path: &Path) -> Result<TableFormat, CliError> {
     }
 }
 
-fn put(study: &Study, format: TableFormat, out: &mut dyn Write) -> std::io::Result<()> {
+fn put(subject: &Subject, format: TableFormat, out: &mut dyn Write) -> std::io::Result<()> {
+    let study = &subject.study;
     match format {
-        TableFormat::Csv => write_csv(study, out),
+        TableFormat::Csv => write_csv(study, subject.live, out),
         TableFormat::Json => {
             out.write_all(b"[")?;
             for (ix, row) in study.rows().enumerate() {
                 let comma = if ix > 0 { ",\n" } else { "\n" };
-                write!(out, "{comma}{}", row_json(study, &row))?;
+                write!(out, "{comma}{}", row_json(subject, &row))?;
             }
             out.write_all(b"\n]\n")
         }
         TableFormat::Jsonl => {
             let mut rows = study.rows();
-            rows.try_for_each(|row| writeln!(out, "{}", row_json(study, &row)))
+            rows.try_for_each(|row| writeln!(out, "{}", row_json(subject, &row)))
         }
-        TableFormat::Parquet => out.write_all(&write(&columns(study))),
+        TableFormat::Parquet => out.write_all(&write(&columns(subject))),
     }
 }
 
 /// The columns of the table, those of the CSV, each of one type. A choice of texts, or of values of several types, is text.
-fn columns(study: &Study) -> Vec<Column> {
+fn columns(subject: &Subject) -> Vec<Column> {
+    let study = &subject.study;
     let definition = study.definition();
     let rows: Vec<TrialRow<'_>> = study.rows().collect();
     let told = |row: &TrialRow<'_>| row.state != TrialState::Asked;
@@ -118,7 +120,7 @@ fn columns(study: &Study) -> Vec<Column> {
             "state",
             Data::Text(
                 rows.iter()
-                    .map(|row| Some(state_name(row.state).to_owned()))
+                    .map(|row| Some(subject.state_of(row).to_owned()))
                     .collect(),
             ),
         ),

@@ -3,8 +3,8 @@
 use std::path::Path;
 
 use dagrun_model::id_file_name;
-use dagrun_run::{Workspace, load_study_at};
-use dagrun_study::{EndReason, Study};
+use dagrun_run::{Workspace, load_study_at, state_name};
+use dagrun_study::{EndReason, Study, TrialRow};
 
 use crate::{
     args::StudyOf,
@@ -33,6 +33,19 @@ impl Subject {
             Some(EndReason::Trials) if !over => "stopped",
             Some(_) => "done",
             None => "cut off",
+        }
+    }
+
+    /// Where a trial of it stands.
+    pub(super) fn state_of(&self, row: &TrialRow<'_>) -> &'static str {
+        state_name(row.state, self.live)
+    }
+
+    /// How many trials run now, and how many wait for a run to go on with them.
+    pub(super) fn open_trials(&self) -> (u64, u64) {
+        match (self.study.pending().count() as u64, self.live) {
+            (open, true) => (open, 0),
+            (open, false) => (0, open),
         }
     }
 }

@@ -1,7 +1,6 @@
 //! `dagrun study trials`, and trials as rows for all who list them.
 
 use dagrun_model::{Direction, Map, Value, format_seconds, short_float_text};
-use dagrun_run::state_name;
 use dagrun_study::{Source, Study, TrialRow, TrialState};
 use serde_json::json;
 
@@ -43,7 +42,8 @@ pub(super) fn params_json(params: &Map) -> Vec<(String, serde_json::Value)> {
 }
 
 /// A trial as JSON.
-pub(super) fn row_json(study: &Study, row: &TrialRow<'_>) -> serde_json::Value {
+pub(super) fn row_json(subject: &Subject, row: &TrialRow<'_>) -> serde_json::Value {
+    let study = &subject.study;
     let params = study.definition().space.values(row.point);
     let params: serde_json::Map<_, _> = params_json(&params).into_iter().collect();
     let values = row.values.as_ref().map(|values| {
@@ -58,7 +58,7 @@ pub(super) fn row_json(study: &Study, row: &TrialRow<'_>) -> serde_json::Value {
     let told = row.state != TrialState::Asked;
     json!({
         "trial": row.trial,
-        "state": state_name(row.state),
+        "state": subject.state_of(row),
         "source": match row.source {
             Source::Sampler => "sampler",
             Source::Enqueued => "enqueued",
@@ -80,7 +80,7 @@ pub(super) fn trials(subject: &Subject, choice: &Choice, json: bool, all: bool) 
     let study = &subject.study;
     let rows = chosen(study, choice)?;
     if json {
-        let rows: Vec<_> = rows.iter().map(|row| row_json(study, row)).collect();
+        let rows: Vec<_> = rows.iter().map(|row| row_json(subject, row)).collect();
         put!("{}", serde_json::Value::from(rows));
         return Ok(0);
     }
@@ -101,7 +101,7 @@ pub(super) fn trials(subject: &Subject, choice: &Choice, json: bool, all: bool) 
     } else {
         (left, rows.len())
     };
-    put!("{}", text(study, rows[first..last].iter().cloned()));
+    put!("{}", text(subject, rows[first..last].iter().cloned()));
     let word = if choice.sorted {
         "trial"
     } else {
@@ -148,10 +148,10 @@ fn chosen<'s>(study: &'s Study, choice: &Choice) -> Result<Vec<TrialRow<'s>>, Cl
 
 /// Names of columns and cells of a table for people; columns without anything in them are left out.
 fn cells<'s>(
-    study: &Study,
+    subject: &Subject,
     rows: impl Iterator<Item = TrialRow<'s>>,
 ) -> (Vec<String>, Vec<Vec<String>>) {
-    let definition = study.definition();
+    let definition = subject.study.definition();
     let mut header = vec!["trial".to_owned(), "state".to_owned()];
     header.extend(
         definition
@@ -162,7 +162,7 @@ fn cells<'s>(
     let params = definition.space.parameters.iter();
     header.extend(params.map(|param| param.name.to_string()));
     header.extend(["infeasible by", "replicates", "time", "hits", "reason"].map(String::from));
-    let lines: Vec<Vec<String>> = rows.map(|row| line(study, &row)).collect();
+    let lines: Vec<Vec<String>> = rows.map(|row| line(subject, &row)).collect();
     let used: Vec<usize> = (0..header.len())
         .filter(|column| *column < 2 || lines.iter().any(|line| !line[*column].is_empty()))
         .collect();
@@ -171,8 +171,8 @@ fn cells<'s>(
 }
 
 /// The table of some trials for people. Numbers stand to the right.
-pub(super) fn text<'s>(study: &Study, rows: impl Iterator<Item = TrialRow<'s>>) -> String {
-    let (header, lines) = cells(study, rows);
+pub(super) fn text<'s>(subject: &Subject, rows: impl Iterator<Item = TrialRow<'s>>) -> String {
+    let (header, lines) = cells(subject, rows);
     let aligned: Vec<String> = header
         .into_iter()
         .map(|name| match name.as_str() {
@@ -184,10 +184,11 @@ pub(super) fn text<'s>(study: &Study, rows: impl Iterator<Item = TrialRow<'s>>) 
     table(&aligned, &lines).trim_end().to_owned()
 }
 
-fn line(study: &Study, row: &TrialRow<'_>) -> Vec<String> {
+fn line(subject: &Subject, row: &TrialRow<'_>) -> Vec<String> {
+    let study = &subject.study;
     let definition = study.definition();
     let told = row.state != TrialState::Asked;
-    let mut cells = vec![row.trial.to_string(), state_name(row.state).to_owned()];
+    let mut cells = vec![row.trial.to_string(), subject.state_of(row).to_owned()];
     match &row.values {
         Some(values) => cells.extend(values.iter().map(|value| short_float_text(*value))),
         None => cells.extend(definition.objectives.iter().map(|_| String::new())),

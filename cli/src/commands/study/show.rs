@@ -4,6 +4,8 @@ use dagrun_model::{Map, Value, format_seconds};
 use dagrun_study::{Study, TrialState};
 use serde_json::json;
 
+use dagrun_report::trials_ended;
+
 use super::{
     Subject, curve,
     rows::{self, named_values, params_json},
@@ -34,6 +36,7 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
     let text = definition.text();
     let goals = definition.objectives.iter();
     let best = study.best();
+    let (running, cut_off) = subject.open_trials();
     json!({
         "study": subject.name,
         "state": subject.state(),
@@ -43,7 +46,8 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
         "told": counts.told,
         "failed": counts.failed,
         "infeasible": counts.infeasible,
-        "running": study.pending().count(),
+        "running": running,
+        "cut_off": cut_off,
         "objectives": goals.map(|goal| json!({
             "name": &*goal.name,
             "direction": match goal.direction {
@@ -52,8 +56,8 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
             },
         })).collect::<Vec<_>>(),
         "parameters": text.space.iter().map(|it| &it.name).collect::<Vec<_>>(),
-        "best": best.map(|best| trial_json(study, best.trial)),
-        "front": front(study).map(|front| front.iter().map(|trial| trial_json(study, *trial)).collect::<Vec<_>>()),
+        "best": best.map(|best| trial_json(subject, best.trial)),
+        "front": front(study).map(|front| front.iter().map(|trial| trial_json(subject, *trial)).collect::<Vec<_>>()),
         "wall": study.wall(),
         "trials_per_minute": pace(study),
         "trial_seconds": counts.seconds,
@@ -81,9 +85,9 @@ fn failures(study: &Study) -> Vec<(String, Vec<u64>)> {
     dagrun_report::trial_failures(failed.map(|row| (row.trial, row.reason.unwrap_or("failed"))))
 }
 
-fn trial_json(study: &Study, trial: u64) -> serde_json::Value {
-    match study.row(trial) {
-        Some(row) => rows::row_json(study, &row),
+fn trial_json(subject: &Subject, trial: u64) -> serde_json::Value {
+    match subject.study.row(trial) {
+        Some(row) => rows::row_json(subject, &row),
         None => serde_json::Value::Null,
     }
 }
@@ -97,11 +101,11 @@ pub(super) fn show(subject: &Subject, json: bool, style: Style) -> Done {
     head(subject, style);
     pace_lines(study);
     match front(study) {
-        Some(front) => front_table(study, &front),
+        Some(front) => front_table(subject, &front),
         None => match study.best() {
             Some(best) => {
                 put!("");
-                trial_text(study, best.trial, "best: trial", style);
+                trial_text(subject, best.trial, "best: trial", style);
             }
             None => put!("\nno trial has a value yet"),
         },
@@ -149,20 +153,13 @@ fn head(subject: &Subject, style: Style) {
         style.paint_out(Ink::Bold, &escape(&subject.name)),
         style.paint_out(ink, state)
     );
-    let mut parts = vec![format!(
-        "{} of {} trials told",
-        counts.told, definition.trials
-    )];
-    let pending = study.pending().count() as u64;
-    let waiting = if subject.live {
-        "running"
-    } else {
-        "not told yet"
-    };
+    let mut parts = vec![trials_ended(counts.told, definition.trials, counts.told)];
+    let (running, cut_off) = subject.open_trials();
     for (n, word) in [
         (counts.failed, "failed"),
         (counts.infeasible, "infeasible"),
-        (pending, waiting),
+        (running, "running"),
+        (cut_off, "cut off"),
     ] {
         if n > 0 {
             parts.push(format!("{n} {word}"));
@@ -198,7 +195,8 @@ fn some_trials(trials: &[u64]) -> String {
 }
 
 /// A trial with its objectives and parameters.
-fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
+fn trial_text(subject: &Subject, trial: u64, title: &str, style: Style) {
+    let study = &subject.study;
     let Some(row) = study.row(trial) else {
         return;
     };
@@ -208,7 +206,7 @@ fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
             .map(|(name, value)| format!("{name} = {}", dagrun_model::short_float_text(value)))
             .collect::<Vec<_>>()
             .join(", "),
-        None => dagrun_run::state_name(row.state).to_owned(),
+        None => subject.state_of(&row).to_owned(),
     };
     put!(
         "{title} {trial}: {}",
@@ -240,14 +238,14 @@ fn trial_text(study: &Study, trial: u64, title: &str, style: Style) {
     }
 }
 
-fn front_table(study: &Study, front: &[u64]) {
+fn front_table(subject: &Subject, front: &[u64]) {
     if front.is_empty() {
         return put!("\nno trial has values yet");
     }
     put!("\nPareto front: {}", plural(front.len() as u64, "trial"));
     let shown = &front[..front.len().min(FRONT)];
-    let shown_rows = shown.iter().filter_map(|trial| study.row(*trial));
-    put!("{}", rows::text(study, shown_rows));
+    let shown_rows = shown.iter().filter_map(|trial| subject.study.row(*trial));
+    put!("{}", rows::text(subject, shown_rows));
     if front.len() > shown.len() {
         put!(
             "... and {} more (dagrun study best)",
@@ -279,9 +277,9 @@ pub(super) fn best(subject: &Subject, trial: Option<u64>, form: Form, style: Sty
     };
     let single = trial.is_some() || study.definition().objectives.len() == 1;
     match form {
-        Form::Json if single => put!("{}", trial_json(study, *first)),
+        Form::Json if single => put!("{}", trial_json(subject, *first)),
         Form::Json => {
-            let all = trials.iter().map(|trial| trial_json(study, *trial));
+            let all = trials.iter().map(|trial| trial_json(subject, *trial));
             put!("{}", serde_json::Value::from(all.collect::<Vec<_>>()));
         }
         Form::Params if single => {
@@ -295,8 +293,8 @@ pub(super) fn best(subject: &Subject, trial: Option<u64>, form: Form, style: Sty
             ))
             .hint(format!("choose one: `--trial {first}`")));
         }
-        Form::Text if single => trial_text(study, *first, "trial", style),
-        Form::Text => front_table(study, &trials),
+        Form::Text if single => trial_text(subject, *first, "trial", style),
+        Form::Text => front_table(subject, &trials),
     }
     Ok(0)
 }

@@ -8,7 +8,7 @@ use dagrun_model::{float_text, format_seconds};
 use super::{line, put};
 use crate::{
     plural,
-    study::{figures, params, saved, some},
+    study::{figures, params, saved, some, trials_ended},
 };
 
 /// Width and height of the curve, in units of its own.
@@ -31,10 +31,7 @@ pub(super) fn section(out: &mut String, state: &RunState) {
         "<section id=\"study\"><h2>Study {}</h2>",
         line(&study.study)
     );
-    let mut told = format!("{} of {} told", study.told(), plural(study.trials, "trial"));
-    if study.told_before > 0 {
-        write!(told, ", {} of them in this run", study.told_now).expect("a string takes all");
-    }
+    let mut told = trials_ended(study.told(), study.trials, study.told_now);
     if study.failed_now > 0 {
         write!(told, ", {} failed", study.failed_now).expect("a string takes all");
     }

@@ -214,7 +214,7 @@ fn a_study_is_on_the_page_with_its_curve() {
     assert!(all.iter().any(|name| name == "path"), "no curve");
     for text in [
         "<h2>Study s&lt;1&gt;</h2>",
-        "3 of 4 trials told, 1 failed; <b class=\"good\">all &lt;done&gt;</b>",
+        "3 of 4 trials ended, 1 failed; <b class=\"good\">all &lt;done&gt;</b>",
         "<b>lo&lt;ss = 2.0</b> in trial 1 (s=&lt;i&gt;, x=1)",
         "21 nodes in trials, 3 of them hits; an engine without deduplication would run 36",
         "<td>`a` says &lt;b&gt;</td><td>trial 2</td>",

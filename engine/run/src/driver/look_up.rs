@@ -118,7 +118,7 @@ impl Driver<'_> {
     fn may_not_run(&mut self, node: NodeIx) -> Option<CacheAnswer> {
         let forbidden = self.study.as_mut().is_some_and(|study| study.forbids(node));
         forbidden.then(|| {
-            let message = "has no result in the cache, and telling trials again runs no simulations; `--run-missing` runs them".into();
+            let message = "has no result in the cache, and scoring trials again runs no simulations; `--run-missing` runs them".into();
             self.causes.insert(node, FailureCause::Expression { message });
             CacheAnswer::Unrunnable
         })

@@ -270,9 +270,9 @@ fn check_results(
         return Ok(());
     };
     let which = match changed.len() {
-        n if n == checked => "all told trials".to_owned(),
+        n if n == checked => "all trials that ended".to_owned(),
         1 => format!("trial {first}"),
-        n => format!("{n} told trials, from trial {first} on,"),
+        n => format!("{n} trials, from trial {first} on,"),
     };
     let what = first_plan.and_then(|plan| what_changed(&plan, workspace, store));
     let what = what
@@ -446,7 +446,7 @@ pub(crate) fn write_table(study: &Study, folder: &std::path::Path) -> Result<(),
     let temporary = folder.join("trials.csv.tmp");
     let write = || {
         let mut out = std::io::BufWriter::new(fs::File::create(&temporary)?);
-        super::write_csv(study, &mut out)?;
+        super::write_csv(study, false, &mut out)?;
         out.into_inner()
             .map_err(std::io::IntoInnerError::into_error)?
             .sync_data()?;

@@ -18,11 +18,12 @@ pub const COLUMNS: [&str; 9] = [
 ];
 
 /// Writes the table as CSV (RFC 4180): `trial`, `state`, `params.NAME` for each parameter, `values.NAME` for each objective,
-/// `targets.NAME` for what objectives are made of, and the rest of [`COLUMNS`]. Cells that do not apply are empty.
+/// `targets.NAME` for what objectives are made of, and the rest of [`COLUMNS`]. Cells that do not apply are empty. `live`: a
+/// run goes on with the study now.
 ///
 /// # Errors
 /// When `out` cannot be written.
-pub fn write_csv(study: &Study, out: &mut dyn Write) -> io::Result<()> {
+pub fn write_csv(study: &Study, live: bool, out: &mut dyn Write) -> io::Result<()> {
     let definition = study.definition();
     let params = definition.space.parameters.iter();
     let goals = definition.objectives.iter();
@@ -33,7 +34,10 @@ pub fn write_csv(study: &Study, out: &mut dyn Write) -> io::Result<()> {
     header.extend(COLUMNS[2..].iter().map(ToString::to_string));
     write_row(out, &header)?;
     for row in study.rows() {
-        let mut cells = vec![row.trial.to_string(), state_name(row.state).to_owned()];
+        let mut cells = vec![
+            row.trial.to_string(),
+            state_name(row.state, live).to_owned(),
+        ];
         let values = definition.space.values(row.point);
         cells.extend(values.values().map(|value| match value {
             dagrun_model::Value::Null => String::new(),
@@ -64,10 +68,11 @@ pub fn write_csv(study: &Study, out: &mut dyn Write) -> io::Result<()> {
     Ok(())
 }
 
-/// The word that tables have for a state.
-pub fn state_name(state: TrialState) -> &'static str {
+/// The word that tables have for a state. A trial without an end runs only as long as the run of its study does.
+pub fn state_name(state: TrialState, live: bool) -> &'static str {
     match state {
-        TrialState::Asked => "running",
+        TrialState::Asked if live => "running",
+        TrialState::Asked => "cut off",
         TrialState::Complete => "complete",
         TrialState::Failed => "failed",
     }

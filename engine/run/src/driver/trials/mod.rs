@@ -379,7 +379,7 @@ impl Driver<'_> {
         // A rescore that was cut off before it told anything goes on.
         if asked == 0 || study.core.counts().told == 0 && study.core.objective().is_none() {
             return Err(format!(
-                "study `{}` has no trials to tell again; run it first",
+                "study `{}` has no trials to score again; run it first",
                 study.name
             ));
         }
