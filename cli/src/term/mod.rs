@@ -2,6 +2,7 @@
 
 mod progress;
 mod study;
+mod thinned;
 
 use std::{
     borrow::Cow,

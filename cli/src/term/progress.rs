@@ -12,6 +12,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use super::{
     Ink, Style, escape, job_of,
     study::{News, StudyProgress},
+    thinned::{Tell, Thinned},
 };
 use crate::say;
 
@@ -35,14 +36,12 @@ pub(crate) struct Progress {
     /// Per job: nodes left, attempts measured, seconds measured.
     jobs: BTreeMap<String, JobPace>,
     last_attempt: BTreeMap<String, AttemptSummary>,
-    /// Failed nodes by job; of each job the first few are told one by one.
-    failed: BTreeMap<String, u64>,
+    /// Failures, and results unlike the former ones, by job.
+    failed: BTreeMap<String, Thinned>,
+    unlike: BTreeMap<String, Thinned>,
     /// The study, where there is one: then trials are counted instead of nodes.
     study: Option<StudyProgress>,
 }
-
-/// Failures of one job that are told one by one; the others only as counts.
-const FAILURES_TOLD: u64 = 5;
 
 #[derive(Default, Clone, Copy)]
 struct JobPace {
@@ -92,6 +91,7 @@ impl Progress {
                 .collect(),
             last_attempt: BTreeMap::new(),
             failed: BTreeMap::new(),
+            unlike: BTreeMap::new(),
             study: trials.map(StudyProgress::new),
         }
     }
@@ -101,43 +101,75 @@ impl Progress {
         self.started_one = false;
         match &record.event {
             RunEvent::WorkerJoined { slots, .. } => self.slots = slots.max(1.0),
-            RunEvent::AttemptStarted { node, attempt, number, .. } => {
+            RunEvent::AttemptStarted {
+                node,
+                attempt,
+                number,
+                ..
+            } => {
                 self.started_one = true;
                 self.running.insert(*attempt, node.clone());
                 if self.style.verbose > 0 {
-                    let again = if *number > 1 { format!(" (attempt {number})") } else { String::new() };
+                    let again = if *number > 1 {
+                        format!(" (attempt {number})")
+                    } else {
+                        String::new()
+                    };
                     self.line(&format!("start {}{again}", escape(node)));
                 }
             }
-            RunEvent::AttemptEnded { node, attempt, result, .. } => self.attempt_ended(node, *attempt, result),
+            RunEvent::AttemptEnded {
+                node,
+                attempt,
+                result,
+                ..
+            } => self.attempt_ended(node, *attempt, result),
             RunEvent::NodesCached { nodes } => {
                 for node in nodes {
                     self.done(&node.node, NodeOutcome::Cached);
                 }
             }
-            RunEvent::NodeDone { node, end, because, .. } => {
+            RunEvent::NodeDone {
+                node, end, because, ..
+            } => {
                 self.done(node, *end);
                 match end {
                     // The trial's end says it.
                     NodeOutcome::Failed if self.is_of_trial(node) => {}
                     NodeOutcome::Failed => self.failure(node),
                     NodeOutcome::Skipped if self.style.verbose > 0 => {
-                        let why = because.as_deref().map_or(String::new(), |id| format!(" because of {}", escape(id)));
+                        let why = because
+                            .as_deref()
+                            .map_or(String::new(), |id| format!(" because of {}", escape(id)));
                         self.line(&format!("skip  {}{why}", escape(node)));
                     }
-                    NodeOutcome::Succeeded if self.style.verbose > 0 => self.line(&format!("done  {}", escape(node))),
+                    NodeOutcome::Succeeded if self.style.verbose > 0 => {
+                        self.line(&format!("done  {}", escape(node)))
+                    }
                     _ => {}
                 }
                 self.last_attempt.remove(node);
             }
             RunEvent::Retrying { node, delay, lost } => {
-                let why = if *lost { "its worker was lost" } else { "it failed" };
+                let why = if *lost {
+                    "its worker was lost"
+                } else {
+                    "it failed"
+                };
                 let in_time = format_seconds(*delay);
-                self.line(&format!("{} {}: {why}; again in {in_time}", self.ink(Ink::Warn, "retry"), escape(node)));
+                self.line(&format!(
+                    "{} {}: {why}; again in {in_time}",
+                    self.ink(Ink::Warn, "retry"),
+                    escape(node)
+                ));
             }
             // A warning has said why.
             RunEvent::Rewound { node } if self.style.verbose > 0 => {
-                self.line(&format!("{} {}", self.ink(Ink::Warn, "again"), escape(node)));
+                self.line(&format!(
+                    "{} {}",
+                    self.ink(Ink::Warn, "again"),
+                    escape(node)
+                ));
             }
             RunEvent::Leaked { node, processes } => self.line(&format!(
                 "{} {} left {processes} process{} running; killed",
@@ -145,20 +177,28 @@ impl Progress {
                 escape(node),
                 if *processes == 1 { "" } else { "es" }
             )),
-            RunEvent::NonDeterminism { node, output, .. } => self.line(&format!(
-                "{} {} gave other bytes for `{output}` than before; the former result stays in the cache",
-                self.ink(Ink::Warn, "warning"),
-                escape(node)
-            )),
+            RunEvent::NonDeterminism { node, output, .. } => self.unlike(node, output),
             RunEvent::Warning { message } => {
-                self.line(&format!("{} {}", self.ink(Ink::Warn, "warning:"), escape(message)));
+                self.line(&format!(
+                    "{} {}",
+                    self.ink(Ink::Warn, "warning:"),
+                    escape(message)
+                ));
             }
             // The error at the end says what is asked for and what there is.
             RunEvent::Stuck { nodes } if self.style.verbose > 0 => {
-                self.line(&format!("{} {}", self.ink(Ink::Bad, "stuck"), escape(&nodes.join(", "))));
+                self.line(&format!(
+                    "{} {}",
+                    self.ink(Ink::Bad, "stuck"),
+                    escape(&nodes.join(", "))
+                ));
             }
             RunEvent::ExportKept { target, reason } => {
-                self.line(&format!("{} {target}: {}", self.ink(Ink::Bad, "not exported"), escape(reason)));
+                self.line(&format!(
+                    "{} {target}: {}",
+                    self.ink(Ink::Bad, "not exported"),
+                    escape(reason)
+                ));
             }
             event => self.study_event(event),
         }
@@ -217,32 +257,48 @@ impl Progress {
 
     /// One line now; the end of the run has the whole story.
     fn failure(&mut self, node: &str) {
-        let failed = self.failed.entry(job_of(node).to_owned()).or_default();
-        *failed += 1;
-        let failed = *failed;
-        if failed > FAILURES_TOLD {
-            // At 10, 20, 40, 80 ...: each line says twice as much as the one before.
-            if failed.is_multiple_of(10) && (failed / 10).is_power_of_two() {
+        let (job, word) = (job_of(node), self.ink(Ink::Bad, "FAILED"));
+        let tell = self.failed.entry(job.to_owned()).or_default().next();
+        match tell {
+            Tell::Nothing => {}
+            Tell::SoFar(n) => self.line(&format!("{word} {n} nodes of `{}` so far", escape(job))),
+            Tell::One | Tell::LastOne => {
+                let why = self.last_attempt.get(node).map_or(String::new(), |result| {
+                    format!(": {}", escape(&result.describe()))
+                });
                 self.line(&format!(
-                    "{} {failed} nodes of `{}` so far",
-                    self.ink(Ink::Bad, "FAILED"),
-                    escape(job_of(node))
+                    "{word} {}{why}",
+                    self.ink(Ink::Bold, &escape(node))
                 ));
             }
-            return;
         }
-        let why = self.last_attempt.get(node).map_or(String::new(), |result| {
-            format!(": {}", escape(&result.describe()))
-        });
-        self.line(&format!(
-            "{} {}{why}",
-            self.ink(Ink::Bad, "FAILED"),
-            self.ink(Ink::Bold, &escape(node))
-        ));
-        if failed == FAILURES_TOLD {
+        if tell == Tell::LastOne {
             self.line(&format!(
                 "       further failures of `{}` are only counted; the end groups them",
-                escape(job_of(node))
+                escape(job)
+            ));
+        }
+    }
+
+    /// A node gave other bytes than before.
+    fn unlike(&mut self, node: &str, output: &str) {
+        let (job, word) = (job_of(node), self.ink(Ink::Warn, "warning:"));
+        let tell = self.unlike.entry(job.to_owned()).or_default().next();
+        match tell {
+            Tell::Nothing => {}
+            Tell::SoFar(n) => self.line(&format!(
+                "{word} {n} outputs of `{}` are unlike the former ones so far",
+                escape(job)
+            )),
+            Tell::One | Tell::LastOne => self.line(&format!(
+                "{word} {} gave other bytes for `{output}` than before; the former result stays in the cache",
+                escape(node)
+            )),
+        }
+        if tell == Tell::LastOne {
+            self.line(&format!(
+                "         further ones of `{}` are only counted",
+                escape(job)
             ));
         }
     }
@@ -272,10 +328,13 @@ impl Progress {
                 bar.set_style(look(columns));
             }
             bar.set_position(done);
-            bar.set_message(match trials {
+            let status = match trials {
                 Some(study) => format!("{} · {}", study.status(), self.status()),
                 None => self.status(),
-            });
+            };
+            let total = bar.length().unwrap_or(done);
+            let room = usize::from(columns).saturating_sub(before_words(columns, done, total));
+            bar.set_message(fitting(&status, room).to_owned());
         } else if self.started_one && !self.style.quiet && self.last_plain.elapsed() >= PLAIN_EVERY
         {
             // Said when a node has just started: between an end and the next start a slot only looks idle.
@@ -357,16 +416,42 @@ fn columns() -> u16 {
         .unwrap_or(80)
 }
 
-/// On a narrow terminal the words are worth more than the bar.
+/// Columns of the bar: on a narrow terminal the words are worth more.
+fn bar_width(columns: u16) -> usize {
+    match columns {
+        0..60 => 0,
+        60..100 => 12,
+        _ => 24,
+    }
+}
+
 fn look(columns: u16) -> ProgressStyle {
-    let template = match columns {
-        0..60 => "{pos}/{len} {wide_msg}",
-        60..100 => "{bar:12} {pos}/{len} {wide_msg}",
-        _ => "{bar:24} {pos}/{len} {wide_msg}",
+    let template = match bar_width(columns) {
+        0 => "{pos}/{len} {wide_msg}".to_owned(),
+        width => format!("{{bar:{width}}} {{pos}}/{{len}} {{wide_msg}}"),
     };
-    ProgressStyle::with_template(template)
-        .expect("the templates are constants")
+    ProgressStyle::with_template(&template)
+        .expect("the template is well formed")
         .progress_chars("━╸─")
+}
+
+/// Columns that stand before the words: bar, counts and blanks.
+fn before_words(columns: u16, done: u64, total: u64) -> usize {
+    let bar = match bar_width(columns) {
+        0 => 0,
+        width => width + 1,
+    };
+    bar + format!("{done}/{total} ").len()
+}
+
+/// As many whole parts of a status, from its start, as have room; the first one at least.
+fn fitting(status: &str, room: usize) -> &str {
+    const BETWEEN: &str = " · ";
+    let ends = status.match_indices(BETWEEN).map(|(at, _)| at);
+    let ends: Vec<usize> = ends.chain([status.len()]).collect();
+    let fits = |end: &&usize| status[..**end].chars().count() <= room;
+    let end = ends.iter().rev().find(fits).or(ends.first());
+    end.map_or(status, |end| &status[..*end])
 }
 
 #[cfg(test)]
@@ -382,6 +467,18 @@ mod tests {
             verbose: 0,
         };
         Progress::new(style, [("a".to_string(), total)].into(), None)
+    }
+
+    #[test]
+    fn narrow_terminals_get_whole_words() {
+        let status = "3 cached · ETA 2 min · fit[β=1]";
+        assert_eq!(fitting(status, 31), status);
+        assert_eq!(fitting(status, 30), "3 cached · ETA 2 min");
+        assert_eq!(fitting(status, 12), "3 cached");
+        assert_eq!(fitting(status, 2), "3 cached");
+        assert_eq!(fitting("", 5), "");
+        assert_eq!(before_words(40, 7, 100), "7/100 ".len());
+        assert_eq!(before_words(80, 7, 100), 12 + " 7/100 ".len());
     }
 
     #[test]

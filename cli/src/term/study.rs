@@ -8,13 +8,14 @@ use std::{
 use dagrun_events::RunEvent;
 use dagrun_model::{format_seconds, short_float_text};
 
-use super::{escape, plural};
+use super::{
+    escape, plural,
+    thinned::{Tell, Thinned},
+};
 
 /// Plain lines say how a study stands about so often in its course, and at least this often in time.
 const LINES: u64 = 20;
 const LINE_EVERY: Duration = Duration::from_secs(30);
-/// Failed trials that are told one by one; then at 10, 20, 40 ...
-const FAILURES_TOLD: u64 = 5;
 
 /// What is said of a study beside its status.
 #[derive(Debug, PartialEq)]
@@ -36,6 +37,7 @@ pub(super) struct StudyProgress {
     pub(super) told: u64,
     told_before: u64,
     failed: u64,
+    thinned: Thinned,
     running: BTreeSet<u64>,
     best: Option<(u64, f64)>,
     /// It is open, and has not ended.
@@ -54,6 +56,7 @@ impl StudyProgress {
             told: 0,
             told_before: 0,
             failed: 0,
+            thinned: Thinned::default(),
             running: BTreeSet::new(),
             best: None,
             is_open: false,
@@ -112,15 +115,14 @@ impl StudyProgress {
         let mut news = Vec::new();
         if let Some(reason) = reason {
             self.failed += 1;
-            let failed = self.failed;
-            if failed <= FAILURES_TOLD {
-                news.push(News::Failed(format!(
-                    "trial {trial} failed: {}",
-                    escape(reason)
-                )));
-            } else if failed.is_multiple_of(10) && (failed / 10).is_power_of_two() {
-                news.push(News::Failed(format!("{failed} trials failed so far")));
-            }
+            let text = match self.thinned.next() {
+                Tell::One | Tell::LastOne => {
+                    Some(format!("trial {trial} failed: {}", escape(reason)))
+                }
+                Tell::SoFar(n) => Some(format!("{n} trials failed so far")),
+                Tell::Nothing => None,
+            };
+            news.extend(text.map(News::Failed));
         }
         let former = std::mem::replace(&mut self.best, best);
         let step = (self.trials / LINES).max(1);
