@@ -137,9 +137,14 @@ pub(crate) enum Command {
     Show(ShowArgs),
     /// Report where the time of a run went, as text or as a page of HTML
     ///
-    /// Jobs with median and 95 % times, CPU, memory and bytes; the critical path; the slowest attempts; time by phase; what hits saved;
-    /// failures. The page has a time line of every slot too, needs no network and runs no script.
+    /// Jobs with median and 95 % times, CPU, memory and bytes; the critical path; the slowest attempts; what slots did and
+    /// what they waited for, the greatest first; what hits saved; failures. The page has a time line of every slot too, needs no network and runs no script.
     Report(ReportArgs),
+    /// Compare runs by what they did a slot-minute
+    ///
+    /// Trials (nodes, where there is no study) a slot-minute with a 95 % interval, beside what the same attempts would give if no slot ever
+    /// waited; the least wall time they allow; how busy slots were; the median time of each job. Changes are against the first run.
+    Compare(CompareArgs),
     /// Run nodes for a coordinator on another host
     ///
     /// Until it is told to stop: SIGTERM (also Ctrl-C) takes nothing new, finishes what began within `--leave-within`, and hands the
@@ -600,6 +605,20 @@ pub(crate) struct ReportArgs {
     /// Write a page to a file instead; `-` for standard output
     #[arg(long, value_name = "FILE")]
     pub(crate) html: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CompareArgs {
+    /// The runs: ids or the starts of ids; one alone is compared with the last run
+    #[arg(required = true)]
+    pub(crate) runs: Vec<String>,
+    /// Also compare what is not alike: other parameters, replicates, jobs, data
+    #[arg(long)]
+    pub(crate) force: bool,
+    #[command(flatten)]
+    pub(crate) project: ProjectFlag,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
 }
 
 /// Which study.

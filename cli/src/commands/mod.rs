@@ -48,6 +48,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Runs(args) => report::runs(&args),
         Command::Show(args) => report::show(&args, style),
         Command::Report(args) => report::report(&args),
+        Command::Compare(args) => report::compare(&args),
         Command::Worker(args) => worker::worker(&args, &global, style),
         Command::Serve(args) => serve::serve(&args, &global, style),
         Command::Attach(args) => cluster::attach(&args, &global, style),

@@ -13,7 +13,7 @@ use dagrun_run::Workspace;
 use serde_json::json;
 
 use crate::{
-    args::{Global, LogArgs, NodeOf, ReportArgs, RunArgs, RunsArgs, ShowArgs},
+    args::{CompareArgs, Global, LogArgs, NodeOf, ReportArgs, RunArgs, RunsArgs, ShowArgs},
     commands::{only_one, project_of, run_error},
     error::{CliError, Context, Done, Kind},
     load::open_store,
@@ -180,6 +180,37 @@ pub(crate) fn report(args: &ReportArgs) -> Done {
         put!("{}", dagrun_report::report(&state, &paces));
     } else if args.html.is_none() {
         put!("{}", dagrun_report::summary(&state, &paces).trim_end());
+    }
+    Ok(0)
+}
+
+pub(crate) fn compare(args: &CompareArgs) -> Done {
+    let workspace = workspace(&args.project.path)?;
+    let mut names: Vec<Option<&str>> = args.runs.iter().map(|run| Some(run.as_str())).collect();
+    if names.len() == 1 {
+        names.push(None);
+    }
+    let states = names
+        .into_iter()
+        .map(|run| Ok(load(&workspace, run)?.1))
+        .collect::<Result<Vec<RunState>, CliError>>()?;
+    let others = states[1..].iter();
+    let reasons: BTreeSet<String> = others
+        .flat_map(|other| dagrun_report::unlike(&states[0], other))
+        .collect();
+    if !reasons.is_empty() && !args.force {
+        let reasons: Vec<String> = reasons.into_iter().collect();
+        let error = CliError::invalid(format!("these runs are not alike: {}", reasons.join("; ")));
+        return Err(error.hint("--force compares them all the same"));
+    }
+    for reason in &reasons {
+        say!("warning: {}", escape(reason));
+    }
+    let figures: Vec<_> = states.iter().map(dagrun_report::figures).collect();
+    if args.answer.json {
+        put!("{}", dagrun_report::comparison(&figures));
+    } else {
+        put!("{}", dagrun_report::comparison_text(&figures).trim_end());
     }
     Ok(0)
 }

@@ -92,6 +92,48 @@ fn names_may_be_short_and_mistyped_ones_are_guessed() {
 }
 
 #[test]
+fn runs_are_compared_where_they_are_alike() {
+    let project = fan();
+    let run = |args: &[&str]| {
+        project.ok(args);
+        let id = &project.last_run()["run"];
+        id.as_str().unwrap().to_owned()
+    };
+    let first = run(&["run"]);
+    let again = run(&["run", "--force", "-j", "1"]);
+    let text = project.ok(&["compare", &first, &again]);
+    text.has("nodes a slot-minute")
+        .has("without any wait")
+        .has("median of times");
+    let json = project.json(&["compare", &first, "--json"]);
+    let runs = json["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 2, "one alone is compared with the last run");
+    assert_eq!(
+        (&runs[0]["done"], &runs[1]["hosts"][0]["slots"]),
+        (&5.into(), &1.0.into())
+    );
+    for run in runs {
+        assert!(run["bound"].as_f64() <= run["wall"].as_f64(), "{run}");
+    }
+    let other = run(&["run", "-p", "scale=3"]);
+    let said = project.fails(2, &["compare", &first, &other]);
+    said.has("not alike")
+        .has("the parameter `scale` is 2 and 3")
+        .has("--force");
+    project
+        .ok(&["compare", "--force", &first, &other])
+        .has("warning: the parameter `scale`");
+    project.write("number.txt", "8\n");
+    let changed = run(&["run"]);
+    project
+        .fails(2, &["compare", &first, &changed])
+        .has("other commands, code or data");
+    project
+        .ok(&["report", &first])
+        .has("where the time of slots went");
+}
+
+#[test]
 fn equal_bytes_cut_off_what_comes_after() {
     let project = fan();
     project.ok(&["run"]);

@@ -6,8 +6,10 @@ use dagrun_events::{RunStarted, RunState};
 use serde_json::{Value, json};
 
 use crate::{
-    JobStatistics, Statistics, failure_groups, rerun_command, shell_word, show::about, statistics,
-    statistics::stderr,
+    JobStatistics, Statistics, failure_groups, rerun_command, shell_word,
+    show::about,
+    slot_time, statistics,
+    statistics::{hosts_of, stderr},
 };
 
 /// Ids that are listed of a kind of failure.
@@ -34,6 +36,8 @@ pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String
         ("utilisation", json!(found.utilisation)),
         ("saved", json!(found.saved(paces))),
         ("phases", json!(found.phases)),
+        ("hosts", hosts(state)),
+        ("slot_time", slot_time_rows(state).into()),
         ("jobs", found.jobs.iter().map(job).collect()),
         ("slowest", steps(&found.slowest).into()),
         ("critical_path", steps(&found.critical_path).into()),
@@ -42,6 +46,21 @@ pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String
         fields.insert(name.into(), value);
     }
     Value::Object(fields)
+}
+
+/// The hosts of a run, each with the slots of its workers.
+fn hosts(state: &RunState) -> Value {
+    let hosts = hosts_of(state).into_iter();
+    hosts
+        .map(|(host, slots)| json!({"host": host, "slots": slots}))
+        .collect()
+}
+
+fn slot_time_rows(state: &RunState) -> Vec<Value> {
+    let causes = slot_time(state).causes.into_iter();
+    causes
+        .map(|(what, seconds)| json!({"what": what, "seconds": seconds}))
+        .collect()
 }
 
 fn job(job: &JobStatistics) -> Value {

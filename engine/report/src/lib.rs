@@ -1,7 +1,7 @@
 //! What people and scripts see of a run afterwards.
 //!
 //! Owns: folds of [`RunState`](dagrun_events::RunState) into the JSON of `dagrun show` ([`show`]), statistics by job
-//! ([`statistics`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]), Chrome traces
+//! ([`statistics`]), where the time of slots went ([`slot_time`]), runs side by side ([`comparison`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]), Chrome traces
 //! ([`chrome_trace`]) and a page ([`html()`]) with its data ([`report`]); and the pieces of text that all of them share.
 //!
 //! Knows nothing of files, terminals or how runs are made: journals come in as a fold, texts go out. Text of nodes is escaped
@@ -10,6 +10,7 @@
 #![forbid(unsafe_code)]
 
 mod annotations;
+mod compare;
 mod data;
 mod escape;
 mod html;
@@ -17,6 +18,7 @@ mod junit;
 #[cfg(test)]
 mod kit;
 mod show;
+mod slots;
 mod statistics;
 mod study;
 mod text;
@@ -25,11 +27,13 @@ mod trace;
 mod words;
 
 pub use annotations::annotations;
+pub use compare::{Figures, Rate, comparison, comparison_text, figures, unlike};
 pub use data::report;
 pub use escape::{escape_line, escape_text};
 pub use html::html;
 pub use junit::junit;
 pub use show::show;
+pub use slots::{SlotTime, slot_time};
 pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, statistics};
 pub use study::{study_text, trial_failures, trials_ended};
 pub use text::{job_table, summary};

@@ -171,6 +171,18 @@ fn job_at<'s>(
     })
 }
 
+/// The hosts of a run by name, each with the slots of its workers.
+pub(crate) fn hosts_of(state: &RunState) -> Vec<(String, f64)> {
+    let mut hosts: BTreeMap<&str, f64> = BTreeMap::new();
+    for worker in state.workers.values() {
+        *hosts.entry(&worker.host).or_default() += worker.slots;
+    }
+    hosts
+        .into_iter()
+        .map(|(host, slots)| (host.to_owned(), slots))
+        .collect()
+}
+
 fn last_result<'s>(state: &'s RunState, node: &NodeRow) -> Option<&'s AttemptSummary> {
     state.last_attempt(node)?.result.as_ref()
 }

@@ -6,8 +6,8 @@ use dagrun_events::{NodeCounts, RunState};
 use dagrun_model::{format_bytes, format_seconds};
 
 use crate::{
-    JobStatistics, Statistics, escape_line, failure_groups, job_of, plural, statistics,
-    statistics::steps, study_text, table,
+    JobStatistics, Statistics, escape_line, failure_groups, job_of, plural, slot_time, statistics,
+    study_text, table,
 };
 
 /// Groups of failures that are listed.
@@ -216,17 +216,7 @@ fn time(out: &mut String, state: &RunState, found: &Statistics) {
         ),
         None => put!(out, "{attempts} took {busy} in all"),
     }
-    put!(out, "\nwhere the time of attempts went");
-    for (name, seconds) in steps(&found.phases) {
-        if seconds > 0.0 {
-            put!(
-                out,
-                "{:>12}  {name}, {:.0} %",
-                format_seconds(seconds),
-                seconds / found.busy.max(f64::MIN_POSITIVE) * 100.0
-            );
-        }
-    }
+    slots(out, state);
     chain(out, "slowest", found.slowest.iter().take(SLOWEST));
     let path = &found.critical_path;
     chain(
@@ -234,6 +224,30 @@ fn time(out: &mut String, state: &RunState, found: &Statistics) {
         "critical path",
         path[path.len().saturating_sub(PATH)..].iter(),
     );
+}
+
+/// The causes of slot time, the greatest first.
+fn slots(out: &mut String, state: &RunState) {
+    let found = slot_time(state);
+    if found.causes.is_empty() {
+        return;
+    }
+    put!(
+        out,
+        "\nwhere the time of slots went ({} for {})",
+        plural(found.slots.round() as u64, "slot"),
+        format_seconds(state.wall)
+    );
+    let total = found.total();
+    for (what, seconds) in &found.causes {
+        put!(
+            out,
+            "{:>12}  {:>3.0} %  {}",
+            format_seconds(*seconds),
+            seconds / total * 100.0,
+            escape_line(what)
+        );
+    }
 }
 
 fn chain<'a>(out: &mut String, title: &str, steps: impl Iterator<Item = &'a (String, f64)>) {
@@ -288,8 +302,16 @@ mod tests {
             wall: 10.0,
         };
         let stopped = AttemptResult::bare(Outcome::Cancelled);
+        let joined = RunEvent::WorkerJoined {
+            worker: 0,
+            host: "here".into(),
+            slots: 2.0,
+            memory: 0,
+            process: String::new(),
+        };
         let events = [
             started,
+            joined,
             start(id, 1, None),
             ended(id, 1, &result),
             done(id, NodeOutcome::Failed),
@@ -305,7 +327,8 @@ mod tests {
             ": 1 cached, 1 failed\n",
             "failed: a[x=\"\\u{1b}[2J\"]: exit code 3\n",
             "2 attempts took 4.0 s",
-            "compute, 100 %",
+            "\nwhere the time of slots went (2 slots for 10.0 s)\n",
+            "4.0 s   17 %  attempts that failed, were stopped or were lost\n",
             "1 hit saved about 1m 00s of work",
             // What was told to stop did not fail.
             "\njob  ran  cached  failed  cancelled  median   95 %   CPU\na      1               1              4.0 s  4.0 s  0 ms\n",
