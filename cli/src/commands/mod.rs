@@ -6,6 +6,7 @@ mod credentials;
 mod end;
 mod evict;
 mod explain;
+mod forecast;
 mod graph;
 mod later;
 mod move_cache;

@@ -4,13 +4,14 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use dagrun_model::NodeIx;
 use dagrun_plan::{Counts, Plan};
+use dagrun_report::Forecast;
 use dagrun_run::{Cause, Force, History, NodePreview, PreviewState, preview};
 use dagrun_store::Store;
 use serde_json::json;
 
 use crate::{
     args::{Global, PlanArgs},
-    commands::{plan_study, run, run_error},
+    commands::{forecast, plan_study, run, run_error},
     error::{CliError, Done},
     load::Loaded,
     put, say, shared,
@@ -146,15 +147,21 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     for part in &mut parts {
         part.look_up(&planned.store, &history, &force)?;
     }
+    let slots = loaded.settings.jobs.value;
+    let forecast = forecast::forecast(&parts, &planned.workspace, slots);
     if args.answer.json {
         let mut answer = as_json(&parts);
         answer["counts"] = counts;
+        answer["forecast"] = json!(forecast.as_ref().map(Forecast::json));
         if let Some(study) = &study {
             answer["study"] = study.as_json();
         }
         put!("{answer}");
     } else {
         print_text(&parts, study.as_ref(), style);
+        if let Some(forecast) = forecast {
+            put!("{}", forecast.text());
+        }
     }
     Ok(0)
 }

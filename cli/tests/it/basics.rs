@@ -131,6 +131,19 @@ fn runs_are_compared_where_they_are_alike() {
     project
         .ok(&["report", &first])
         .has("where the time of slots went");
+    project.ok(&["run"]);
+    project.ok(&["plan"]).has_not("at least");
+    project.write("number.txt", "9\n");
+    project
+        .ok(&["plan"])
+        .has("at least ")
+        .has("at the times of former runs");
+    let forecast = &project.json(&["plan", "--json"])["forecast"];
+    assert!(
+        forecast["work"].as_f64() >= forecast["bound"].as_f64(),
+        "{forecast}"
+    );
+    assert_eq!(forecast["unknown"], serde_json::json!([]));
 }
 
 #[test]

@@ -99,7 +99,6 @@ struct Finisher<'p> {
     gatherers: Vec<([u64; 2], NodeIx)>,
     /// By job: the sets of each need, by row.
     need_sets: FxHashMap<usize, Vec<Vec<u32>>>,
-    naive: u64,
     findings: Findings,
 }
 
@@ -117,6 +116,7 @@ impl<'p> Finisher<'p> {
             facts,
             nodes: Nodes {
                 cell_node: vec![NONE; core.cells],
+                naive: vec![0; core.jobs.len()],
                 ..Nodes::default()
             },
             sets: SetTable::default(),
@@ -126,7 +126,6 @@ impl<'p> Finisher<'p> {
             group_sets: FxHashMap::default(),
             gatherers: Vec::new(),
             need_sets: FxHashMap::default(),
-            naive: 0,
             findings: Findings::default(),
         }
     }
@@ -177,7 +176,7 @@ impl<'p> Finisher<'p> {
             distinct |= *first.get_or_insert(node) != node;
         }
         if core.is_own(ix) {
-            self.naive = self.naive.saturating_add(live as u64);
+            self.add_naive(ix, live as u64);
         }
         if live > 1 && !distinct {
             self.findings.warnings.push(
@@ -522,12 +521,17 @@ impl<'p> Finisher<'p> {
             }
             let members = self.sets.cells(set).len() as u64;
             if let Some(gather) = self.sets.gather_mut(set) {
-                if gather.readers > 0 {
-                    self.naive = self.naive.saturating_add(members);
-                }
                 gather.readers += 1;
+                if gather.readers > 1 {
+                    self.add_naive(needs[need].job, members);
+                }
             }
         }
+    }
+
+    fn add_naive(&mut self, job: usize, nodes: u64) {
+        let naive = &mut self.nodes.naive[job];
+        *naive = naive.saturating_add(nodes);
     }
 
     fn built(mut self) -> Result<Built, Vec<Diagnostic>> {
@@ -553,7 +557,12 @@ impl<'p> Finisher<'p> {
         self.nodes.shrink();
         Ok(Built {
             counts: Counts {
-                naive: self.naive,
+                naive: self
+                    .nodes
+                    .naive
+                    .iter()
+                    .copied()
+                    .fold(0, u64::saturating_add),
                 nodes,
                 units: nodes - fused as u64,
             },

@@ -56,6 +56,8 @@ pub(crate) struct Nodes {
     pub(crate) merged: Vec<(NodeIx, u32)>,
     /// Cells whose `if` is false or that need such a one, in plan order.
     pub(crate) skipped: Vec<u32>,
+    /// By job, how many nodes there would be without deduplication.
+    pub(crate) naive: Vec<u64>,
     pub(crate) groups: Vec<Vec<NodeIx>>,
     pub(crate) classes: Arc<[NodeClass]>,
 }
@@ -141,6 +143,12 @@ impl Plan {
     /// The counts.
     pub fn counts(&self) -> Counts {
         self.counts
+    }
+
+    /// How many nodes of each job an engine without deduplication would run, in the order of the pipeline: the parts of
+    /// [`Counts::naive`].
+    pub fn naive_by_job(&self) -> &[u64] {
+        &self.nodes.naive
     }
 
     /// The key of a node.

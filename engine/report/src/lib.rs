@@ -1,7 +1,8 @@
 //! What people and scripts see of a run afterwards.
 //!
 //! Owns: folds of [`RunState`](dagrun_events::RunState) into the JSON of `dagrun show` ([`show`]), statistics by job
-//! ([`statistics`]), where the time of slots went ([`slot_time`]), runs side by side ([`comparison`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]), Chrome traces
+//! ([`statistics`]), where the time of slots went ([`slot_time`]), runs side by side ([`comparison`]), what is
+//! to come ([`forecast()`]), a summary for a screen ([`summary`]), JUnit ([`junit`]), GitHub annotations ([`annotations`]), Chrome traces
 //! ([`chrome_trace`]) and a page ([`html()`]) with its data ([`report`]); and the pieces of text that all of them share.
 //!
 //! Knows nothing of files, terminals or how runs are made: journals come in as a fold, texts go out. Text of nodes is escaped
@@ -13,6 +14,7 @@ mod annotations;
 mod compare;
 mod data;
 mod escape;
+mod forecast;
 mod html;
 mod junit;
 #[cfg(test)]
@@ -30,6 +32,7 @@ pub use annotations::annotations;
 pub use compare::{Figures, Rate, comparison, comparison_text, figures, unlike};
 pub use data::report;
 pub use escape::{escape_line, escape_text};
+pub use forecast::{Forecast, JobWork, forecast};
 pub use html::html;
 pub use junit::junit;
 pub use show::show;
