@@ -15,7 +15,7 @@ use dagrun_model::Value;
 pub(crate) use dagrun_report::{
     escape_text as escape, job_of, plural, plural_of, shell_word, table,
 };
-pub(crate) use progress::Progress;
+pub(crate) use progress::{Progress, columns};
 
 use crate::args::When;
 

@@ -61,7 +61,7 @@ impl Progress {
         let bar = style.live.then(|| {
             let bar =
                 ProgressBar::with_draw_target(Some(total), ProgressDrawTarget::stderr_with_hz(10));
-            bar.set_style(look(columns()));
+            bar.set_style(look(columns(std::io::stderr())));
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
@@ -69,7 +69,7 @@ impl Progress {
         Self {
             style,
             bar,
-            columns: columns(),
+            columns: columns(std::io::stderr()),
             total,
             slots: 1.0,
             started: now,
@@ -322,7 +322,7 @@ impl Progress {
             None => self.counts.total().min(self.total),
         };
         if let Some(bar) = &self.bar {
-            let columns = columns();
+            let columns = columns(std::io::stderr());
             if columns != self.columns {
                 self.columns = columns;
                 bar.set_style(look(columns));
@@ -407,9 +407,9 @@ impl Progress {
     }
 }
 
-/// Columns of the terminal.
-fn columns() -> u16 {
-    let size = rustix::termios::tcgetwinsize(std::io::stderr());
+/// Columns of a terminal; 80 of what is none.
+pub(crate) fn columns(terminal: impl std::os::fd::AsFd) -> u16 {
+    let size = rustix::termios::tcgetwinsize(terminal);
     size.ok()
         .map(|size| size.ws_col)
         .filter(|n| *n > 0)

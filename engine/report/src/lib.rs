@@ -19,6 +19,7 @@ mod html;
 mod junit;
 #[cfg(test)]
 mod kit;
+mod scale;
 mod show;
 mod slots;
 mod statistics;
@@ -35,6 +36,7 @@ pub use escape::{escape_line, escape_text};
 pub use forecast::{Forecast, JobWork, forecast};
 pub use html::html;
 pub use junit::junit;
+pub use scale::{Scale, mark_text};
 pub use show::show;
 pub use slots::{SlotTime, slot_time};
 pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, statistics};

@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{CliError, Done},
     put,
-    term::{Ink, Style, escape, plural},
+    term::{Ink, Style, columns, escape, plural},
 };
 
 /// Trials of a Pareto front that are listed.
@@ -126,7 +126,7 @@ pub(super) fn show(subject: &Subject, json: bool, style: Style) -> Done {
             put!("  ... and {more} (dagrun study trials --failed)");
         }
     }
-    if let Some(text) = curve::of(study) {
+    if let Some(text) = curve::of(study, columns(std::io::stdout()).into()) {
         put!("\n{}", text.trim_end());
     }
     Ok(0)

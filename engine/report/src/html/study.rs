@@ -2,24 +2,21 @@
 
 use std::fmt::Write;
 
-use dagrun_events::{RunState, StudyRow};
-use dagrun_model::{float_text, format_seconds};
+use dagrun_events::{RunState, StudyRow, TrialRow};
+use dagrun_model::{float_text, format_seconds, short_float_text};
 
-use super::{line, put};
+use super::{line, put, timeline::axis};
 use crate::{
-    plural,
+    Scale, mark_text, plural,
     study::{figures, params, saved, some, trials_ended},
 };
 
-/// Width and height of the curve, in units of its own.
-const WIDTH: f64 = 1000.0;
-const HEIGHT: f64 = 240.0;
+/// About so many values stand at the curve.
+const MARKS: usize = 5;
 /// Points of a page at the most: of longer studies some are left out, the curve has all its steps.
 const POINTS: usize = 4_000;
 /// Kinds of failure.
 const KINDS: usize = 20;
-/// Beyond this ratio of the greatest to the least value the scale is that of logarithms.
-const WIDE: f64 = 100.0;
 
 pub(super) fn section(out: &mut String, state: &RunState) {
     let Some(study) = &state.study else {
@@ -47,7 +44,7 @@ pub(super) fn section(out: &mut String, state: &RunState) {
             out,
             "<p>best: <b>{} = {}</b> in trial {trial}{}</p>",
             line(name),
-            float_text(value),
+            short_float_text(value),
             line(&params(study.best_params.as_ref()))
         );
     }
@@ -90,117 +87,115 @@ fn failures(out: &mut String, failures: &[(String, Vec<u64>)]) {
     }
 }
 
-/// From values and times to places in the drawing.
-struct Scale {
-    begin: f64,
-    span: f64,
-    low: f64,
-    high: f64,
-    log: bool,
-}
-
-impl Scale {
-    /// Values far worse than most are left out; the curve of the best is not.
-    fn new(state: &RunState, study: &StudyRow) -> Option<Self> {
-        let values = study.rows.iter().filter_map(|row| row.values.first());
-        let mut sorted: Vec<f64> = values.copied().filter(|value| value.is_finite()).collect();
-        let best = || study.rows.iter().filter_map(|row| row.best);
-        sorted.sort_by(f64::total_cmp);
-        best().next()?;
-        let at = |share: f64| sorted.get(((sorted.len() - 1) as f64 * share).round() as usize);
-        let (low, high) = (*at(0.1)?, *at(0.9)?);
-        let (low, high) = best().fold((low, high), |(low, high), value| {
-            (low.min(value), high.max(value))
-        });
-        let log = low > 0.0 && high / low > WIDE;
-        let ends = study.rows.iter().filter_map(|row| row.ended);
-        let last = ends.fold(state.started_at, f64::max);
-        Some(Self {
-            begin: state.started_at,
-            span: (last - state.started_at).max(1e-3),
-            low,
-            high,
-            log,
-        })
-    }
-
-    fn x(&self, at: f64) -> f64 {
-        ((at - self.begin) / self.span * WIDTH).clamp(0.0, WIDTH)
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        let scaled = |value: f64| if self.log { value.ln() } else { value };
-        let span = scaled(self.high) - scaled(self.low);
-        let share = match span > 0.0 {
-            true => (scaled(self.high) - scaled(value)) / span,
-            false => 0.5,
-        };
-        // A margin, so that no point is cut.
-        5.0 + (HEIGHT - 10.0) * share.clamp(0.0, 1.0)
-    }
+/// The trials with one value each, in the order in which they ended, with when.
+fn told(study: &StudyRow) -> Vec<(&TrialRow, f64, f64)> {
+    let rows = study.rows.iter();
+    let valued = rows.filter_map(|row| Some((row, row.ended?, *row.values.first()?)));
+    let mut told: Vec<_> = valued.filter(|(.., value)| value.is_finite()).collect();
+    told.sort_by(|a, b| a.1.total_cmp(&b.1));
+    told
 }
 
 /// Values of trials over time, and the best so far. Of studies with one objective.
 fn curve(out: &mut String, state: &RunState, study: &StudyRow) {
-    if study.objectives.len() > 1 {
-        return;
-    }
-    let Some(scale) = Scale::new(state, study) else {
+    let told = told(study);
+    let best = told.iter().rev().find_map(|(row, ..)| row.best);
+    let (1, Some(best)) = (study.objectives.len(), best) else {
         return;
     };
+    // Which way is better no event says, but the best value does.
+    let worse = told.iter().filter(|(.., value)| *value > best).count();
+    let maximize = worse * 2 < told.len().saturating_sub(1);
+    let Some(scale) = Scale::of_best(told.iter().map(|(.., value)| *value), maximize) else {
+        return;
+    };
+    let last = told.last().map_or(0.0, |(_, at, _)| *at);
+    let span = (last - state.started_at).max(1e-3);
+    let x = |at: f64| ((at - state.started_at) / span * 100.0).clamp(0.0, 100.0);
+    let y = |value: f64| 100.0 * (1.0 - scale.place(value));
     let name = study.objectives.first().map_or("value", String::as_str);
+    let marks = scale.marks(MARKS);
     put!(
         out,
-        "<div class=\"curve\"><span>{}</span><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" preserveAspectRatio=\"none\" role=\"img\" \
-         aria-label=\"best {} so far\">",
-        float_text(scale.high),
+        "<figure class=\"curve\"><div class=\"marks\" aria-hidden=\"true\">"
+    );
+    for mark in &marks {
+        put!(
+            out,
+            "<span style=\"top:{:.2}%\">{}</span>",
+            y(*mark),
+            mark_text(*mark)
+        );
+    }
+    put!(
+        out,
+        "</div><svg role=\"img\" aria-label=\"{} of trials over time, and the best so far\">",
         line(name)
     );
-    let told: Vec<_> = {
-        let rows = study.rows.iter().filter(|row| row.ended.is_some());
-        let mut rows: Vec<_> = rows.collect();
-        rows.sort_by(|a, b| a.ended.unwrap_or(0.0).total_cmp(&b.ended.unwrap_or(0.0)));
-        rows
-    };
+    for mark in &marks {
+        put!(
+            out,
+            "<line x2=\"100%\" y1=\"{0:.2}%\" y2=\"{0:.2}%\"/>",
+            y(*mark)
+        );
+    }
     let every = told.len().div_ceil(POINTS).max(1);
-    for row in told.iter().step_by(every) {
-        let (Some(value), Some(at)) = (row.values.first(), row.ended) else {
-            continue;
-        };
-        if (scale.low..=scale.high).contains(value) {
-            put!(
-                out,
-                "<rect class=\"trial\" x=\"{:.1}\" y=\"{:.1}\" width=\"3\" height=\"3\"><title>trial {}: {}</title></rect>",
-                scale.x(at),
-                scale.y(*value) - 1.5,
-                row.trial,
-                float_text(*value)
-            );
-        }
+    for (row, at, value) in told.iter().step_by(every) {
+        put!(
+            out,
+            "<circle class=\"{}\" cx=\"{:.2}%\" cy=\"{:.2}%\" r=\"3\"><title>trial {}: {}</title></circle>",
+            if scale.holds(*value) {
+                "trial"
+            } else {
+                "beyond"
+            },
+            x(*at),
+            y(*value),
+            row.trial,
+            float_text(*value)
+        );
     }
-    let mut path = String::new();
-    let mut former: Option<f64> = None;
-    for row in &told {
-        let (Some(best), Some(at)) = (row.best, row.ended) else {
-            continue;
-        };
-        if former != Some(best) {
-            let (x, y) = (scale.x(at), scale.y(best));
-            let step = match former {
-                None => format!("M{x:.1} {y:.1}"),
-                Some(_) => format!("H{x:.1}V{y:.1}"),
-            };
-            path.push_str(&step);
-            former = Some(best);
-        }
-    }
-    put!(out, "<path d=\"{path}H{WIDTH}\"/></svg>");
+    // Shares of width and height are no units of a path: it has a drawing of its own, and lines of the same width.
     put!(
         out,
-        "<span>{}{}</span><p class=\"dim\">{} of trials over {}, and the best so far</p></div>",
-        float_text(scale.low),
-        if scale.log { " (logarithmic)" } else { "" },
-        line(name),
-        format_seconds(scale.span)
+        "<svg viewBox=\"0 0 100 100\" preserveAspectRatio=\"none\"><path d=\"{}H100\"/></svg></svg>",
+        steps(&told, x, y)
     );
+    axis(out, span);
+    let beyond = told.iter().filter(|(.., value)| !scale.holds(*value));
+    put!(
+        out,
+        "<figcaption class=\"dim\">{} of trials over time, and the best so far{}{}</figcaption></figure>",
+        line(name),
+        if scale.is_log() {
+            "; logarithmic scale"
+        } else {
+            ""
+        },
+        match beyond.count() as u64 {
+            0 => String::new(),
+            n => format!(
+                "; <span class=\"warn\">{} beyond it</span>, at the edge",
+                plural(n, "trial")
+            ),
+        }
+    );
+}
+
+/// The best so far, as steps.
+fn steps(told: &[(&TrialRow, f64, f64)], x: impl Fn(f64) -> f64, y: impl Fn(f64) -> f64) -> String {
+    let mut path = String::new();
+    let mut former: Option<f64> = None;
+    for (row, at, _) in told {
+        let Some(best) = row.best.filter(|best| former != Some(*best)) else {
+            continue;
+        };
+        let step = match former {
+            None => format!("M{:.2} {:.2}", x(*at), y(best)),
+            Some(_) => format!("H{:.2}V{:.2}", x(*at), y(best)),
+        };
+        path.push_str(&step);
+        former = Some(best);
+    }
+    path
 }

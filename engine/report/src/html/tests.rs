@@ -212,6 +212,11 @@ fn a_study_is_on_the_page_with_its_curve() {
     let page = html(&state, &BTreeMap::new());
     let all = elements(&page);
     assert!(all.iter().any(|name| name == "path"), "no curve");
+    // Dots are round at any width, and values have marks.
+    assert_eq!(page.matches("<circle class=\"trial\" cx=\"").count(), 2);
+    for text in ["logarithmic scale", "%\">1000</span>"] {
+        assert!(page.contains(text), "no {text} in {page}");
+    }
     for text in [
         "<h2>Study s&lt;1&gt;</h2>",
         "3 of 4 trials ended, 1 failed; <b class=\"good\">all &lt;done&gt;</b>",

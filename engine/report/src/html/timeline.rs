@@ -213,7 +213,7 @@ fn title(state: &RunState, block: &Block) -> String {
 }
 
 /// Marks at round times, five or fewer.
-fn axis(out: &mut String, span: f64) {
+pub(super) fn axis(out: &mut String, span: f64) {
     put!(out, "<div class=\"axis\" aria-hidden=\"true\">");
     let step = round_step(span / 4.0);
     let mut at = 0.0;
@@ -221,7 +221,9 @@ fn axis(out: &mut String, span: f64) {
         let share = at / span * 100.0;
         put!(
             out,
-            "<span style=\"left:{share:.2}%\">{}</span>",
+            "<span{} style=\"left:{share:.2}%\">{}</span>",
+            // To the right of a late mark there is no room on a narrow screen.
+            if share > 80.0 { " class=\"late\"" } else { "" },
             format_seconds(at)
         );
         at += step;
