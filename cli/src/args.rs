@@ -178,6 +178,11 @@ pub(crate) enum Command {
     ///
     /// With each other and with the cache, which is not changed. Exit 1 where bytes differ.
     Check(CheckArgs),
+    /// Run a node with several numbers of threads and compare the times
+    ///
+    /// `OMP_NUM_THREADS` and its like are set as `threads` in a job does. Nothing is cached. Says with how many one node alone is fastest,
+    /// and with how many a machine full of such nodes does the most.
+    Probe(ProbeArgs),
     /// Delete old results from the cache
     ///
     /// What a live run uses stays. Without limits only leftovers go: blobs of no result, and work folders of runs that are over, both
@@ -751,6 +756,25 @@ pub(crate) struct CheckArgs {
     pub(crate) node: NodeOf,
     /// How many times
     #[arg(long, default_value_t = 2, value_name = "N")]
+    pub(crate) repeat: u32,
+    #[command(flatten)]
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ProbeArgs {
+    #[command(flatten)]
+    pub(crate) node: NodeOf,
+    /// The numbers of threads
+    #[arg(
+        long,
+        value_delimiter = ',',
+        default_value = "1,2,4",
+        value_name = "N,..."
+    )]
+    pub(crate) threads: Vec<u32>,
+    /// How many times each
+    #[arg(long, default_value_t = 3, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(crate) repeat: u32,
     #[command(flatten)]
     pub(crate) answer: Answer,

@@ -13,6 +13,7 @@ mod move_cache;
 mod node;
 mod plan;
 mod plan_study;
+mod repeat;
 pub(crate) mod report;
 mod run;
 mod serve;
@@ -58,7 +59,8 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Study(command) => study::study(&command, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),
-        Command::Check(args) => node::check(&args, &global, style),
+        Command::Check(args) => repeat::check(&args, &global, style),
+        Command::Probe(args) => repeat::probe(&args, &global, style),
         Command::Gc(args) => cache::gc(&args, &global),
         Command::Cache(CacheCommand::Verify { fix, answer }) => {
             cache::verify(fix, answer.json, &global, style)

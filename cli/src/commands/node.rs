@@ -1,17 +1,15 @@
-//! `dagrun get`, `shell` and `check`: one node at a time.
+//! `dagrun get` and `shell`: one node at a time.
 
 use std::{path::Path, process::Command, sync::Arc};
 
 use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, NodeIx, Resources};
 use dagrun_plan::JobPhase;
-use dagrun_run::{CheckRequest, CheckRow};
 use dagrun_worker::{Worker, WorkerOptions};
 
 use crate::{
-    args::{CheckArgs, Coordinator, GetArgs, Global, NodeOf, Selection, ShellArgs},
-    commands::{no_such_node, only_one, plan_study::plan_after, report, run, run_error},
+    args::{Coordinator, GetArgs, Global, NodeOf, Selection, ShellArgs},
+    commands::{no_such_node, only_one, plan_study::plan_after, report},
     error::{CliError, Context, Done},
-    leftovers,
     load::{Loaded, Planned},
     put,
     remote::Afar,
@@ -98,7 +96,7 @@ impl Found {
     }
 
     /// Says that a node must run before `what` can be had.
-    fn must_run(&self, node: NodeIx, what: &str) -> CliError {
+    pub(crate) fn must_run(&self, node: NodeIx, what: &str) -> CliError {
         let id = self.planned.plan.id(node);
         CliError::failed(format!(
             "{what}: `{}` has no result in the cache",
@@ -287,101 +285,6 @@ fn shell_command(words: &[String]) -> Command {
 fn run_command(mut command: Command) -> Done {
     let status = command.status().doing(|| "start the shell".into())?;
     Ok(u8::try_from(status.code().unwrap_or(1)).unwrap_or(1))
-}
-
-pub(crate) fn check(args: &CheckArgs, global: &Global, style: Style) -> Done {
-    if args.repeat < 2 {
-        return Err(
-            CliError::invalid(format!("`--repeat {}` compares nothing", args.repeat))
-                .hint("write 2 or more"),
-        );
-    }
-    let found = Found::new(&args.node, global, style)?;
-    let lock = found
-        .planned
-        .workspace
-        .lock(&std::env::args().collect::<Vec<_>>())
-        .map_err(run_error)?;
-    leftovers::clear(&found.planned.workspace, &found.planned.store, style);
-    let slots = found.loaded.settings.jobs.value;
-    let report = dagrun_run::check(CheckRequest {
-        plan: found.planned.plan.clone(),
-        store: found.planned.store.clone(),
-        workspace: found.planned.workspace.clone(),
-        lock,
-        nodes: vec![args.node.node.clone()],
-        repeat: args.repeat,
-        executor: run::executor(&found.loaded.settings, found.planned.store.clone(), slots),
-    })
-    .map_err(run_error)?;
-    if !report.not_ready.is_empty() {
-        return Err(found.must_run(found.node, "it cannot be checked yet"));
-    }
-    for row in &report.rows {
-        if args.answer.json {
-            put!("{}", check_json(row));
-            continue;
-        }
-        for (output, digests) in &row.differing {
-            let seen: Vec<String> = digests
-                .iter()
-                .map(|digest| digest.map_or("absent".into(), |d| d.short()))
-                .collect();
-            put!(
-                "{} {} output `{output}`: {}",
-                style.paint_out(Ink::Bad, "differs:"),
-                escape(&row.id),
-                seen.join(", ")
-            );
-        }
-        for failure in &row.failures {
-            put!(
-                "{} {}: {}",
-                style.paint_out(Ink::Bad, "failed:"),
-                escape(&row.id),
-                escape(&failure.describe())
-            );
-        }
-    }
-    if report.is_deterministic() {
-        if !args.answer.json {
-            put!(
-                "{} made the same bytes {} times",
-                escape(&args.node.node),
-                args.repeat
-            );
-        }
-        return Ok(0);
-    }
-    if !args.answer.json {
-        say!(
-            "a node that makes other bytes each time is cached by its first result; fix its seed or say `cache: never`"
-        );
-    }
-    Ok(1)
-}
-
-fn check_json(row: &CheckRow) -> serde_json::Value {
-    let differing: serde_json::Map<_, _> = row
-        .differing
-        .iter()
-        .map(|(output, digests)| {
-            (
-                output.clone(),
-                digests
-                    .iter()
-                    .map(|d| d.map(|d| d.to_string()))
-                    .collect::<Vec<_>>()
-                    .into(),
-            )
-        })
-        .collect();
-    let failures: Vec<String> = row
-        .failures
-        .iter()
-        .map(dagrun_events::AttemptSummary::describe)
-        .collect();
-    serde_json::json!({"id": row.id, "repeats": row.repeats, "differing": differing, "failures": failures})
 }
 
 #[cfg(test)]

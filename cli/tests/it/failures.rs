@@ -282,7 +282,7 @@ fn a_node_that_failed_is_explained_by_its_failure() {
         .has("did you mean `score[x=1]`?");
     project
         .fails(2, &["log", "score"])
-        .has("nodes of `score` are named like score[x=");
+        .has("name one, such as score[x=");
 }
 
 #[test]
@@ -305,4 +305,56 @@ fn a_limit_by_flag_takes_what_was_made_just_now() {
     project
         .ok(&["gc", "--max-size", "1"])
         .has("deleted 0 entries and 1 blob, 2 B; 0 B stay");
+}
+
+#[test]
+fn threads_are_probed() {
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: threads
+jobs:
+  work:
+    matrix: {case: [good, bad]}
+    outputs: {o: o.txt}
+    run: |
+      [ ${{ matrix.case }} = good ] || exit 3
+      sleep $(awk "BEGIN {print 0.8 / ($OMP_NUM_THREADS * $OMP_NUM_THREADS)}"); echo done > ${{ outputs.o }}
+  never: {if: "${{ 1 == 2 }}", outputs: {o: o.txt}, run: touch o.txt}
+"#,
+    );
+    let probe = |node: &str| {
+        [
+            "probe".to_owned(),
+            node.to_owned(),
+            "--threads=1,4".to_owned(),
+            "--repeat=2".to_owned(),
+        ]
+    };
+    let good = probe("work[case=good]");
+    let mut good: Vec<&str> = good.iter().map(String::as_str).collect();
+    project
+        .ok(&good)
+        .has("threads")
+        .has("speed-up")
+        .has("best: 4 threads, alone");
+    good.push("--json");
+    let found = project.json(&good);
+    let seconds = |ix: usize| found["threads"][ix]["seconds"].as_f64().unwrap();
+    assert!(
+        seconds(0) > seconds(1) && found["threads"][1]["threads"] == 4,
+        "{found}"
+    );
+    let bad = probe("work[case=bad]");
+    let bad: Vec<&str> = bad.iter().map(String::as_str).collect();
+    project
+        .fails(1, &bad)
+        .has("no attempt succeeded")
+        .has("exit code 3");
+    project
+        .fails(2, &["probe", "work[case=good]", "--threads", "0"])
+        .has("write numbers such as 1,2,4");
+    project.fails(2, &["probe", "never"]);
+    // Nothing of it is cached.
+    project.ok(&["plan"]).has_not("hit    ");
 }

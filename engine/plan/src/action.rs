@@ -26,7 +26,7 @@ use crate::{
 };
 
 /// The variables that `threads` sets, unless the job declares them itself.
-const THREAD_VARIABLES: [&str; 4] = [
+pub const THREAD_VARIABLES: [&str; 4] = [
     "OMP_NUM_THREADS",
     "OPENBLAS_NUM_THREADS",
     "MKL_NUM_THREADS",

@@ -56,6 +56,7 @@ mod unused;
 mod uses;
 mod wildcard;
 
+pub use action::THREAD_VARIABLES;
 pub use expand::{Expansion, expand};
 pub use export::PlannedExport;
 pub use facts::{FactRequest, Facts, FoundFile, GitFacts, GlobRequest, is_glob};

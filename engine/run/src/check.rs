@@ -1,26 +1,25 @@
-//! Runs nodes several times, past the cache, and compares what they give.
+//! Runs a node several times, past the cache: compares what it gives, or how fast it is with several numbers of threads.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use dagrun_events::AttemptSummary;
 use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{
-    Artifact, AttemptId, AttemptResult, AttemptSpec, Digest, NodeIx, Outcome, Outputs, RunId,
-    WorkerIx,
+    Action, Artifact, AttemptId, AttemptResult, AttemptSpec, Digest, NodeIx, Outcome, Outputs,
+    RunId, WorkerIx,
 };
-use dagrun_plan::Plan;
+use dagrun_plan::{Plan, THREAD_VARIABLES};
 use dagrun_store::Store;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
 use crate::{
     ExecutorContext, ExecutorFactory, History, RunError, Workspace, WorkspaceLock,
-    preview::{PreviewState, Walk, unknown_node},
-    view::View,
+    preview::{PreviewState, Walk},
 };
 
-/// What to check.
-pub struct CheckRequest {
-    /// The plan; what the nodes need must be in the cache.
+/// A node to run several times.
+pub struct RepeatRequest {
+    /// The plan; what the node needs must be in the cache.
     pub plan: Arc<Plan>,
     /// Where results of former runs are.
     pub store: Store,
@@ -28,29 +27,21 @@ pub struct CheckRequest {
     pub workspace: Workspace,
     /// Its lock.
     pub lock: WorkspaceLock,
-    /// Names of jobs and logical ids; empty: every node.
-    pub nodes: Vec<String>,
-    /// How often each runs; at least 2.
-    pub repeat: u32,
+    /// The node.
+    pub node: NodeIx,
     /// Makes the executor.
     pub executor: ExecutorFactory,
 }
 
-/// What a check found.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct CheckReport {
-    /// A row for each node that was checked.
-    pub rows: Vec<CheckRow>,
-    /// Nodes that could not be checked, because what they need is not in the cache.
-    pub not_ready: Vec<String>,
-}
-
-impl CheckReport {
-    /// Whether all repeats of all nodes gave the same.
-    pub fn is_deterministic(&self) -> bool {
-        let same = |row: &CheckRow| row.differing.is_empty() && row.failures.is_empty();
-        self.rows.iter().all(same)
-    }
+/// What came of a request to run a node.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Repeated<T> {
+    /// It ran.
+    Ran(T),
+    /// What it needs is not in the cache.
+    NotReady,
+    /// Its `if` is false, or that of a node that it needs.
+    Skipped,
 }
 
 /// A node that was checked.
@@ -66,25 +57,83 @@ pub struct CheckRow {
     pub failures: Vec<AttemptSummary>,
 }
 
-/// Runs nodes several times and compares their outputs. Nothing enters the action cache.
+impl CheckRow {
+    /// Whether all repeats gave the same.
+    pub fn is_deterministic(&self) -> bool {
+        self.differing.is_empty() && self.failures.is_empty()
+    }
+}
+
+/// Runs a node several times (at least twice) and compares its outputs. Nothing enters the action cache.
 ///
 /// # Errors
-/// When a name is unknown, the store does not answer, or the executor cannot start.
-pub fn check(request: CheckRequest) -> Result<CheckReport, RunError> {
-    let plan: &Plan = &request.plan;
-    let history = History::default();
-    let walk = Walk::run(plan, &request.store, &history, &|_| false)?;
-    let mut report = CheckReport::default();
-    let mut wanted = Vec::new();
-    for node in chosen(plan, &request.nodes)? {
-        match walk.rows[node.index()].state {
-            PreviewState::Hit | PreviewState::Run => wanted.push(node),
-            PreviewState::Unknown => report.not_ready.push(plan.id(node)),
-            PreviewState::Skip => {}
+/// When the store does not answer, or the executor cannot start.
+pub fn check(request: RepeatRequest, repeat: u32) -> Result<Repeated<CheckRow>, RunError> {
+    let node = request.node;
+    repeatedly(request, |repeater, walk| {
+        repeater.check(walk, node, repeat.max(2))
+    })
+}
+
+/// A number of threads that was tried.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ProbeRow {
+    /// How many threads the variables named.
+    pub threads: u32,
+    /// Each attempt.
+    pub attempts: Vec<AttemptSummary>,
+}
+
+/// Runs a node with several numbers of threads in the usual variables ([`THREAD_VARIABLES`]), each `repeat` times and alone
+/// on the machine as far as dagrun goes. The numbers take turns, so that a machine that slows down is no matter of one of
+/// them. Nothing enters the action cache.
+///
+/// # Errors
+/// When the store does not answer, or the executor cannot start.
+pub fn probe(
+    request: RepeatRequest,
+    threads: &[u32],
+    repeat: u32,
+) -> Result<Repeated<Vec<ProbeRow>>, RunError> {
+    let node = request.node;
+    repeatedly(request, |repeater, walk| {
+        let mut rows: Vec<ProbeRow> = (threads.iter())
+            .map(|threads| ProbeRow {
+                threads: *threads,
+                attempts: Vec::new(),
+            })
+            .collect();
+        for number in 1..=repeat.max(1) {
+            for row in &mut rows {
+                let threads = row.threads.to_string();
+                let result = repeater.once(walk, node, number, |action| {
+                    set_threads(action, &threads);
+                });
+                row.attempts.push(AttemptSummary::from(&result));
+            }
         }
-    }
-    if wanted.is_empty() {
-        return Ok(report);
+        rows
+    })
+}
+
+fn set_threads(action: &mut Action, threads: &str) {
+    let named = |name: &str| THREAD_VARIABLES.contains(&name);
+    action.env.retain(|(name, _)| !named(name));
+    let variables = THREAD_VARIABLES.map(|name| (name.to_owned(), threads.to_owned()));
+    action.env.extend(variables);
+}
+
+/// Does something with a node whose inputs are there, in a run of its own that leaves no journal.
+fn repeatedly<T>(
+    request: RepeatRequest,
+    work: impl FnOnce(&mut Repeater<'_>, &Walk<'_>) -> T,
+) -> Result<Repeated<T>, RunError> {
+    let history = History::default();
+    let walk = Walk::run(&*request.plan, &request.store, &history, &|_| false)?;
+    match walk.rows[request.node.index()].state {
+        PreviewState::Hit | PreviewState::Run => {}
+        PreviewState::Unknown => return Ok(Repeated::NotReady),
+        PreviewState::Skip => return Ok(Repeated::Skipped),
     }
     let run = request.workspace.new_run(&request.lock)?;
     let lease = request
@@ -99,37 +148,10 @@ pub fn check(request: CheckRequest) -> Result<CheckReport, RunError> {
     };
     let executor = (request.executor)(&context).map_err(RunError::Executor)?;
     let mut repeater = Repeater::start(executor.as_ref(), run)?;
-    for node in wanted {
-        report
-            .rows
-            .push(repeater.check(&walk, node, request.repeat.max(2)));
-    }
+    let done = work(&mut repeater, &walk);
     executor.shutdown();
     drop(lease);
-    Ok(report)
-}
-
-fn chosen(plan: &Plan, names: &[String]) -> Result<Vec<NodeIx>, RunError> {
-    let all = (0..plan.len()).map(NodeIx::from_index);
-    if names.is_empty() {
-        return Ok(all.collect());
-    }
-    let mut nodes = Vec::new();
-    for name in names {
-        match plan.find(name) {
-            Some(node) => nodes.push(node),
-            None if plan.pipeline().job_ix(name).is_some() => {
-                nodes.extend(
-                    all.clone()
-                        .filter(|node| View::job_name(plan, *node) == name),
-                );
-            }
-            None => return Err(unknown_node(plan, name)),
-        }
-    }
-    nodes.sort_unstable();
-    nodes.dedup();
-    Ok(nodes)
+    Ok(Repeated::Ran(done))
 }
 
 struct Repeater<'a> {
@@ -170,7 +192,7 @@ impl<'a> Repeater<'a> {
         };
         let mut seen: Vec<Outputs> = walk.cached(node).into_iter().collect();
         for number in 1..=repeat {
-            let result = self.once(walk, node, number);
+            let result = self.once(walk, node, number, |_| {});
             let summary = AttemptSummary::from(&result);
             match result.outcome {
                 Outcome::Succeeded(outputs) => seen.push(outputs),
@@ -193,11 +215,19 @@ impl<'a> Repeater<'a> {
         row
     }
 
-    fn once(&mut self, walk: &Walk<'_>, node: NodeIx, number: u32) -> AttemptResult {
-        let action = match walk.action(node) {
-            Ok(action) => Arc::new(action),
+    /// One attempt, of an action that was adjusted.
+    fn once(
+        &mut self,
+        walk: &Walk<'_>,
+        node: NodeIx,
+        number: u32,
+        adjust: impl FnOnce(&mut Action),
+    ) -> AttemptResult {
+        let mut action = match walk.action(node) {
+            Ok(action) => action,
             Err(cause) => return AttemptResult::bare(Outcome::Failed(cause)),
         };
+        adjust(&mut action);
         let attempt = AttemptId(self.next);
         self.next += 1;
         let spec = AttemptSpec {
@@ -205,7 +235,7 @@ impl<'a> Repeater<'a> {
             node,
             id: walk.id(node),
             number,
-            action,
+            action: Arc::new(action),
             resources: walk.resources(node),
             keep_failed: false,
             run: None,

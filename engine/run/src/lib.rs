@@ -34,7 +34,7 @@ mod subscribe;
 mod view;
 mod workspace;
 
-pub use check::{CheckReport, CheckRequest, CheckRow, check};
+pub use check::{CheckRow, ProbeRow, RepeatRequest, Repeated, check, probe};
 pub use elsewhere::{LaidOut, import_journal, lay_exports};
 pub use error::RunError;
 pub use exports::Export;
