@@ -1,6 +1,6 @@
 //! A graph as DOT, Mermaid or SVG. Knows boxes and arrows, not pipelines.
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 /// A box.
 #[derive(Debug, Clone)]
@@ -100,43 +100,89 @@ impl Graph {
 
 const CHAR: f64 = 7.3;
 const BOX_HEIGHT: f64 = 44.0;
+const LANE_HEIGHT: f64 = 8.0;
 const GAP_X: f64 = 84.0;
 const GAP_Y: f64 = 22.0;
 const MARGIN: f64 = 20.0;
 
 /// Boxes in layers from left to right: a box stands one layer right of the last one that it needs, and within a layer the
-/// boxes are ordered by the mean place of their neighbours (Sugiyama's barycentre method, a few sweeps).
+/// boxes are ordered by the mean place of their neighbours (Sugiyama's barycentre method, a few sweeps). An arrow over several
+/// layers has a lane in each of them, so that it goes past the boxes there.
 struct Layout {
-    /// x, y and width of each box.
-    boxes: Vec<(f64, f64, f64)>,
+    /// x, y and width of each box, and after them of each lane.
+    places: Vec<(f64, f64, f64)>,
+    /// For each edge: its boxes, and the lanes between them.
+    routes: Vec<Vec<usize>>,
     size: (f64, f64),
 }
 
 impl Layout {
     fn new(graph: &Graph) -> Self {
-        let layers = order(graph, layers(graph));
+        let mut layers = layers(graph);
+        let (routes, count) = route(graph, &mut layers);
+        let layers = order(count, &routes, layers);
         let width = |ix: usize| {
-            let node = &graph.nodes[ix];
+            let node = graph.nodes.get(ix)?;
             let longest = node.title.chars().count().max(node.note.chars().count());
-            (longest as f64 * CHAR + 24.0).max(80.0)
+            Some((longest as f64 * CHAR + 24.0).max(80.0))
         };
-        let tallest = layers.iter().map(Vec::len).max().unwrap_or(0) as f64;
-        let height = tallest * (BOX_HEIGHT + GAP_Y) - GAP_Y;
-        let mut boxes = vec![(0.0, 0.0, 0.0); graph.nodes.len()];
+        let height_of = |ix: usize| match ix < graph.nodes.len() {
+            true => BOX_HEIGHT,
+            false => LANE_HEIGHT,
+        };
+        let height_of_layer = |layer: &Vec<usize>| {
+            let heights = layer.iter().map(|ix| height_of(*ix) + GAP_Y);
+            heights.sum::<f64>() - GAP_Y
+        };
+        let height = layers.iter().map(height_of_layer).fold(0.0, f64::max);
+        let mut places = vec![(0.0, 0.0, 0.0); count];
         let mut x = MARGIN;
         for layer in &layers {
-            let widest = layer.iter().map(|ix| width(*ix)).fold(0.0, f64::max);
-            let own_height = layer.len() as f64 * (BOX_HEIGHT + GAP_Y) - GAP_Y;
-            for (row, ix) in layer.iter().enumerate() {
-                let y = MARGIN + (height - own_height) / 2.0 + row as f64 * (BOX_HEIGHT + GAP_Y);
-                boxes[*ix] = (x, y, widest);
+            let widest = layer.iter().filter_map(|ix| width(*ix)).fold(0.0, f64::max);
+            let mut y = MARGIN + (height - height_of_layer(layer)) / 2.0;
+            for ix in layer {
+                places[*ix] = (x, y, widest);
+                y += height_of(*ix) + GAP_Y;
             }
             x += widest + GAP_X;
         }
         Self {
-            boxes,
+            places,
+            routes,
             size: (x - GAP_X + MARGIN, height + 2.0 * MARGIN),
         }
+    }
+
+    /// The line of an edge, and where its label stands: in the middle of its last part.
+    fn line(&self, route: &[usize]) -> (String, (f64, f64)) {
+        let mut path = String::new();
+        let mut label = (0.0, 0.0);
+        let mut from: Option<(f64, f64)> = None;
+        for (at, ix) in route.iter().enumerate() {
+            let (x, y, width) = self.places[*ix];
+            let is_box = at == 0 || at + 1 == route.len();
+            let y = y + if is_box { BOX_HEIGHT } else { LANE_HEIGHT } / 2.0;
+            match from {
+                None => {
+                    let _ = write!(path, "M{:.1},{y:.1}", x + width);
+                }
+                Some((x1, y1)) => {
+                    let bend = (x - x1) / 2.0;
+                    let _ = write!(
+                        path,
+                        " C{:.1},{y1:.1} {:.1},{y:.1} {x:.1},{y:.1}",
+                        x1 + bend,
+                        x - bend
+                    );
+                    label = ((x1 + x) / 2.0, (y1 + y) / 2.0 - 5.0);
+                }
+            }
+            if at > 0 && !is_box {
+                let _ = write!(path, " H{:.1}", x + width);
+            }
+            from = Some((x + width, y));
+        }
+        (path, label)
     }
 
     fn svg(&self, graph: &Graph) -> String {
@@ -149,12 +195,8 @@ impl Layout {
              orient=\"auto\"><path d=\"M0,0 L8,4 L0,8 z\" fill=\"#5b6472\"/></marker></defs>\n",
             xml(&graph.name)
         );
-        for edge in &graph.edges {
-            let (from_x, from_y, from_width) = self.boxes[edge.from];
-            let (to_x, to_y, _) = self.boxes[edge.to];
-            let (x1, y1) = (from_x + from_width, from_y + BOX_HEIGHT / 2.0);
-            let (x2, y2) = (to_x, to_y + BOX_HEIGHT / 2.0);
-            let bend = (x2 - x1) / 2.0;
+        for (edge, route) in graph.edges.iter().zip(&self.routes) {
+            let (path, (label_x, label_y)) = self.line(route);
             let dash = if edge.data {
                 ""
             } else {
@@ -162,22 +204,17 @@ impl Layout {
             };
             let _ = writeln!(
                 svg,
-                "<path d=\"M{x1:.1},{y1:.1} C{:.1},{y1:.1} {:.1},{y2:.1} {x2:.1},{y2:.1}\" fill=\"none\" stroke=\"#5b6472\" \
-                 stroke-width=\"1.2\"{dash} marker-end=\"url(#a)\"/>",
-                x1 + bend,
-                x2 - bend
+                "<path d=\"{path}\" fill=\"none\" stroke=\"#5b6472\" stroke-width=\"1.2\"{dash} marker-end=\"url(#a)\"/>"
             );
             if !edge.label.is_empty() {
                 let _ = writeln!(
                     svg,
-                    "<text x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\" font-size=\"11\" fill=\"#5b6472\">{}</text>",
-                    (x1 + x2) / 2.0,
-                    (y1 + y2) / 2.0 - 5.0,
+                    "<text x=\"{label_x:.1}\" y=\"{label_y:.1}\" text-anchor=\"middle\" font-size=\"11\" fill=\"#5b6472\">{}</text>",
                     xml(&edge.label)
                 );
             }
         }
-        for (node, (x, y, width)) in graph.nodes.iter().zip(&self.boxes) {
+        for (node, (x, y, width)) in graph.nodes.iter().zip(&self.places) {
             let middle = x + width / 2.0;
             let title_y = if node.note.is_empty() {
                 y + 27.0
@@ -229,12 +266,35 @@ fn layers(graph: &Graph) -> Vec<Vec<usize>> {
     layers
 }
 
-fn order(graph: &Graph, mut layers: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
-    let mut place = vec![0.0; graph.nodes.len()];
-    let mut neighbours = vec![Vec::new(); graph.nodes.len()];
-    for edge in &graph.edges {
-        neighbours[edge.from].push(edge.to);
-        neighbours[edge.to].push(edge.from);
+/// The boxes and lanes of every edge, and how many of both there are. Edges of one box share their lanes.
+fn route(graph: &Graph, layers: &mut [Vec<usize>]) -> (Vec<Vec<usize>>, usize) {
+    let mut depth = vec![0; graph.nodes.len()];
+    for (at, layer) in layers.iter().enumerate() {
+        layer.iter().for_each(|ix| depth[*ix] = at);
+    }
+    let mut count = graph.nodes.len();
+    let mut lanes = BTreeMap::new();
+    let routes = graph.edges.iter().map(|edge| {
+        let between = depth[edge.from] + 1..depth[edge.to];
+        let between = between.map(|at| {
+            *lanes.entry((edge.from, at)).or_insert_with(|| {
+                layers[at].push(count);
+                count += 1;
+                count - 1
+            })
+        });
+        let ends = std::iter::once(edge.from).chain(between);
+        ends.chain([edge.to]).collect()
+    });
+    (routes.collect(), count)
+}
+
+fn order(count: usize, routes: &[Vec<usize>], mut layers: Vec<Vec<usize>>) -> Vec<Vec<usize>> {
+    let mut place = vec![0.0; count];
+    let mut neighbours = vec![Vec::new(); count];
+    for pair in routes.iter().flat_map(|route| route.windows(2)) {
+        neighbours[pair[0]].push(pair[1]);
+        neighbours[pair[1]].push(pair[0]);
     }
     let settle = |layer: &[usize], place: &mut Vec<f64>| {
         for (row, ix) in layer.iter().enumerate() {
@@ -295,6 +355,27 @@ mod tests {
     #[test]
     fn layers_follow_needs() {
         assert_eq!(layers(&diamond()), [vec![0], vec![1, 2], vec![3]]);
+    }
+
+    #[test]
+    fn an_arrow_goes_past_the_boxes_between_its_ends() {
+        let mut graph = diamond();
+        graph.edges.push(Edge {
+            from: 0,
+            to: 3,
+            label: String::new(),
+            data: true,
+        });
+        let layout = Layout::new(&graph);
+        let [first, lane, last] = layout.routes[4][..] else {
+            panic!("{:?}", layout.routes);
+        };
+        assert_eq!((first, last), (0, 3));
+        let y = layout.places[lane].1 + LANE_HEIGHT / 2.0;
+        for (_, top, _) in &layout.places[1..3] {
+            assert!(y < *top || y > top + BOX_HEIGHT, "{:?}", layout.places);
+        }
+        assert!(graph.svg().contains(" H"));
     }
 
     #[test]

@@ -39,7 +39,7 @@ pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
         .hint("leave out --nodes to draw the jobs, or set parameters that make the plan smaller"));
     }
     let graph = if args.nodes {
-        nodes(&parts)
+        nodes(&parts, study.is_some())
     } else {
         jobs(&parts, study.is_some())
     };
@@ -130,11 +130,12 @@ fn jobs(parts: &[Part], with_study: bool) -> Graph {
     }
 }
 
-/// The nodes of all parts; what a part takes along of an earlier one is that one's.
-fn nodes(parts: &[Part]) -> Graph {
+/// The nodes of all parts; what a part takes along of an earlier one is that one's. Of a study one trial, and a box for the rest.
+fn nodes(parts: &[Part], with_study: bool) -> Graph {
     let mut nodes: Vec<Node> = Vec::new();
     let mut by_id: BTreeMap<String, usize> = BTreeMap::new();
     let mut edges = BTreeSet::new();
+    let mut study = None;
     for part in parts {
         let plan = &part.plan;
         let places: Vec<usize> = plan
@@ -155,6 +156,22 @@ fn nodes(parts: &[Part]) -> Graph {
                 let members = plan.members(*set).iter();
                 edges.extend(members.map(|it| (places[it.index()], places[node.index()])));
             }
+        }
+        if with_study && plan.trial().is_some() {
+            let at = nodes.len();
+            study = Some(at);
+            nodes.push(Node {
+                title: "study".into(),
+                note: plural(part.times, "trial"),
+            });
+            let read = plan.objective_nodes().into_iter();
+            edges.extend(read.map(|node| (places[node.index()], at)));
+        } else if let Some(study) = study {
+            let after = plan.nodes().filter(|node| {
+                let job = plan.pipeline().job(plan.job(*node));
+                plan.is_own(*node) && job.after_study.is_some()
+            });
+            edges.extend(after.map(|node| (study, places[node.index()])));
         }
     }
     Graph {

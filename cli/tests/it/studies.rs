@@ -396,6 +396,12 @@ fn nodes_of_trials_are_known_by_every_command() {
         .ok(&["graph", "--nodes", "--format", "json"])
         .has("score[trial=1,target=b]")
         .has("report");
+    let drawn = project.ok(&["graph", "--nodes", "--format", "mermaid"]);
+    drawn
+        .has("\"study<br/>10 trials\"")
+        .has("n7 --> n8")
+        .has("n8 --> n9")
+        .has("n9[\"report\"]");
 }
 
 #[test]
@@ -473,7 +479,7 @@ fn a_study_is_read_from_its_log() {
         .has("cal done: all trials are done")
         .has("best: trial 2: loss = 0.0")
         .has("`simulate` exit code 3 (trials 1, 3")
-        .has("best loss so far");
+        .has("loss of trials, and the best so far");
     let figures = project.json(&["study", "show", "--json"]);
     assert_eq!(
         (
