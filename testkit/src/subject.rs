@@ -145,20 +145,24 @@ impl Subject {
         self.reported.len()
     }
 
-    /// Goes on after a fault: the run ends well, with the right bytes, and runs nothing again that was reported.
+    /// Goes on after a fault: the run ends well, with the right bytes, and runs nothing again that was reported. Gives the outputs of
+    /// the nodes that it ran, as digests.
     ///
     /// # Errors
     /// What was lost or is wrong.
-    pub fn recover(&mut self) -> Result<(), String> {
+    pub fn recover(&mut self) -> Result<BTreeSet<String>, String> {
         self.succeeds(&mut self.run())?;
         self.check_results()?;
         let shown = self.last_run()?;
-        let mut rows = shown["nodes"].as_array().into_iter().flatten();
-        if let Some(again) = rows.find(|row| {
-            row["attempts"] != 0
-                && row["id"]
-                    .as_str()
-                    .is_some_and(|id| self.reported.contains(id))
+        let rows = shown["nodes"].as_array().into_iter().flatten();
+        let mut ran = rows.filter(|row| row["attempts"] != 0);
+        let outputs = ran.clone().map(|row| &row["outputs"]["o"]["digest"]);
+        let outputs = outputs.filter_map(Value::as_str).map(str::to_owned);
+        let outputs = outputs.collect();
+        if let Some(again) = ran.find(|row| {
+            row["id"]
+                .as_str()
+                .is_some_and(|id| self.reported.contains(id))
         }) {
             return Err(format!("was reported, and ran again: {again}"));
         }
@@ -170,7 +174,7 @@ impl Subject {
         self.succeeds(&mut self.command(&["cache", "verify"]))?;
         self.succeeds(&mut self.run())?;
         match &self.last_run()?["executed"] {
-            executed if executed == 0 => Ok(()),
+            executed if executed == 0 => Ok(outputs),
             executed => Err(format!("a run of hits has started {executed} nodes")),
         }
     }

@@ -179,3 +179,57 @@ fn a_symlink_without_end_is_named() {
     assert_ne!(said.code, 0);
     said.has("data/self` is a symbolic link that leads back to itself");
 }
+
+/// A project may come from a stranger, with links and pipes in the place of dagrun's own files: nothing is written through them,
+/// and nobody waits for them.
+#[test]
+fn what_lies_in_the_place_of_own_files_is_no_trap() {
+    let pipeline = "name: p\njobs:\n  a:\n    outputs: {o: o.txt}\n    run: echo 1 > o.txt\nexport: {o.txt: \"${{ jobs.a.outputs.o }}\"}\n";
+    let names = [
+        "lock",
+        "history.log",
+        "exports.json",
+        "exports.tmp",
+        "hashes",
+        ".gitignore",
+    ];
+    let traps: [fn(&std::path::Path); 3] = [
+        |path| std::os::unix::fs::symlink("../../victim", path).unwrap(),
+        |path| {
+            let made = std::process::Command::new("mkfifo").arg(path).status();
+            assert!(made.unwrap().success());
+        },
+        |path| std::fs::create_dir(path).unwrap(),
+    ];
+    for name in names {
+        for (ix, trap) in traps.into_iter().enumerate() {
+            let project = Project::new(pipeline);
+            let victim = project.folder.path().join("victim");
+            std::fs::write(&victim, "of somebody else").unwrap();
+            std::fs::create_dir(project.dir().join(".dagrun")).unwrap();
+            trap(&project.dir().join(".dagrun").join(name));
+            for command in ["run", "plan", "explain a", "runs", "show"] {
+                let args: Vec<&str> = command.split(' ').collect();
+                let mut child = project.start(&args);
+                let begun = std::time::Instant::now();
+                while child.try_wait().unwrap().is_none() {
+                    if begun.elapsed().as_secs() > 20 {
+                        child.kill().unwrap();
+                        panic!("{command} waits for {name} ({ix})");
+                    }
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                let said = said(child.wait_with_output().unwrap());
+                // What is not kept is told, but for what only saves time.
+                let fatal = command == "run" && name == "lock";
+                let expected: &[i32] = if fatal { &[3] } else { &[0, 2] };
+                assert!(expected.contains(&said.code), "{name} {ix}: {said:?}");
+            }
+            assert_eq!(
+                std::fs::read_to_string(victim).unwrap(),
+                "of somebody else",
+                "{name}"
+            );
+        }
+    }
+}

@@ -16,7 +16,7 @@ use dagrun_store::{FileError, FileHashes};
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{GivenFacts, RunError, Workspace, workspace::write_whole};
+use crate::{GivenFacts, RunError, Workspace, own, workspace::write_whole};
 
 /// How long a command of `toolchain` may take.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
@@ -126,7 +126,7 @@ fn commands(requests: &[Vec<String>], workspace: &Workspace) -> Vec<Result<Strin
         return Vec::new();
     }
     let path = workspace.toolchain_path();
-    let before: Memory = fs::read(&path)
+    let before: Memory = own::read(&path)
         .ok()
         .and_then(|bytes| serde_json::from_slice(&bytes).ok())
         .unwrap_or_default();

@@ -14,7 +14,7 @@ use dagrun_events::journal;
 use dagrun_model::ActionDigest;
 use serde::{Deserialize, Serialize};
 
-use crate::{Workspace, workspace::write_whole};
+use crate::{Workspace, own, workspace::write_whole};
 
 /// Beyond this many bytes, all but the last line of each node is dropped.
 const COMPACT_AT: u64 = 32 << 20;
@@ -101,7 +101,7 @@ impl History {
     /// Reads the history of a workspace; what cannot be read is left out.
     pub fn load(workspace: &Workspace) -> Self {
         let mut history = Self::default();
-        let bytes = fs::read(workspace.history_path()).unwrap_or_default();
+        let bytes = own::read(&workspace.history_path()).unwrap_or_default();
         for (_, payload) in journal::salvage(&bytes) {
             history.take(payload);
         }
@@ -188,10 +188,7 @@ impl HistoryWriter {
         if fs::metadata(&self.path).is_ok_and(|m| m.len() > COMPACT_AT) {
             self.compact();
         }
-        let file = OpenOptions::new()
-            .append(true)
-            .create(true)
-            .open(&self.path)?;
+        let file = own::open(OpenOptions::new().append(true).create(true), &self.path)?;
         if file.metadata()?.len() == 0 {
             head.extend_from_slice(&journal::header());
         }
@@ -199,7 +196,7 @@ impl HistoryWriter {
     }
 
     fn compact(&self) {
-        let bytes = fs::read(&self.path).unwrap_or_default();
+        let bytes = own::read(&self.path).unwrap_or_default();
         let mut last = History::default();
         for (_, payload) in journal::salvage(&bytes) {
             last.take(payload);

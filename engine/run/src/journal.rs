@@ -7,7 +7,7 @@
 //! waiting for it.
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{File, OpenOptions},
     io::Write,
     path::{Path, PathBuf},
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -26,7 +26,7 @@ use rustc_hash::FxHashSet;
 use tokio::sync::mpsc::UnboundedSender;
 
 use crate::{
-    RunError, Subscriber, history::HistoryWriter, study::LogWriter, workspace::write_whole,
+    RunError, Subscriber, history::HistoryWriter, own, study::LogWriter, workspace::write_whole,
 };
 
 /// How long a result may wait for others to share a sync. It waits no longer than there is other work to do meanwhile: see
@@ -53,7 +53,7 @@ pub struct Loaded {
 /// # Errors
 /// When it cannot be read, or is damaged in its middle.
 pub fn load(path: &Path) -> Result<Loaded, RunError> {
-    let bytes = fs::read(path).map_err(RunError::io("read", path))?;
+    let bytes = own::read(path).map_err(RunError::io("read", path))?;
     let decoded = journal::decode(&bytes);
     let corrupt = |at, next| RunError::CorruptJournal {
         path: path.to_path_buf(),
@@ -80,7 +80,7 @@ pub fn load(path: &Path) -> Result<Loaded, RunError> {
 /// # Errors
 /// When a file cannot be read or written.
 pub fn repair(path: &Path) -> Result<(PathBuf, usize), RunError> {
-    let bytes = fs::read(path).map_err(RunError::io("read", path))?;
+    let bytes = own::read(path).map_err(RunError::io("read", path))?;
     let copy = path.with_extension("damaged");
     write_whole(&copy, &bytes)?;
     let mut out = journal::header().to_vec();
@@ -655,6 +655,8 @@ impl Writer {
 #[cfg(test)]
 mod tests {
     use dagrun_events::RunEvent;
+
+    use std::fs;
 
     use super::*;
 

@@ -26,6 +26,7 @@ mod growing;
 mod history;
 mod journal;
 mod lock;
+mod own;
 mod preview;
 mod request;
 mod restore;

@@ -16,7 +16,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::RunError;
+use crate::{RunError, own};
 
 /// Holds a workspace until it is dropped, or its process dies.
 #[derive(Debug)]
@@ -154,7 +154,7 @@ impl WorkspaceLock {
 
     /// Who holds the lock now, if anybody does.
     pub(crate) fn holder(path: &Path) -> Option<Holder> {
-        let mut file = File::open(path).ok()?;
+        let mut file = own::open(OpenOptions::new().read(true), path).ok()?;
         match file.try_lock_shared() {
             Ok(()) => None,
             Err(_) => Some(read_holder(&mut file)),
@@ -164,14 +164,9 @@ impl WorkspaceLock {
 
 fn open(path: &Path) -> Result<File, RunError> {
     use std::os::unix::fs::OpenOptionsExt;
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(path)
-        .map_err(RunError::io("open", path))
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(true).mode(0o600);
+    own::open(&options, path).map_err(RunError::io("open", path))
 }
 
 fn read_holder(file: &mut File) -> Holder {

@@ -15,7 +15,7 @@ use dagrun_events::{
 };
 use dagrun_model::{NodeKey, RunId};
 
-use crate::{RunError, Workspace, journal};
+use crate::{RunError, Workspace, journal, own};
 
 /// How many former runs are looked at: other pipelines of the folder have theirs in between.
 const MOST_LOOKED_AT: usize = 32;
@@ -84,7 +84,7 @@ enum Last {
 
 /// Looks at the first and the last record alone: a journal that ended well may be large.
 fn last_of(path: &Path, pipeline: &str) -> Result<Last, RunError> {
-    let bytes = std::fs::read(path).map_err(RunError::io("read", path))?;
+    let bytes = own::read(path).map_err(RunError::io("read", path))?;
     let decoded = decode(&bytes);
     let event = |record: Option<&(u64, &[u8])>| {
         let record = Record::from_json(record?.1).ok()?;

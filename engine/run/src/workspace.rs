@@ -15,7 +15,7 @@ use std::{
 use dagrun_model::{Digest, RunId, id_file_name};
 use serde::{Deserialize, Serialize};
 
-use crate::{Holder, RunError, WorkspaceLock, lock::LockWatch};
+use crate::{Holder, RunError, WorkspaceLock, lock::LockWatch, own};
 
 /// How many runs a workspace remembers.
 pub(crate) const KEEP_RUNS: usize = 1000;
@@ -35,11 +35,9 @@ impl Workspace {
     pub fn open(project: &Path) -> Result<Self, RunError> {
         let workspace = Self::at(project);
         workspace.make()?;
-        let ignore = workspace.root.join(".gitignore");
-        if !ignore.exists() {
-            // Only a convenience: without it, version control shows the folder.
-            let _ = fs::write(&ignore, "*\n");
-        }
+        // Only a convenience: without it, version control shows the folder.
+        let _ = fs::File::create_new(workspace.root.join(".gitignore"))
+            .and_then(|mut file| file.write_all(b"*\n"));
         workspace.check_mode()?;
         Ok(workspace)
     }
@@ -275,7 +273,7 @@ impl Workspace {
 
     /// What was exported so far.
     pub fn export_record(&self) -> ExportRecord {
-        fs::read(self.exports_path())
+        own::read(&self.exports_path())
             .ok()
             .and_then(|bytes| serde_json::from_slice(&bytes).ok())
             .unwrap_or_default()
@@ -318,7 +316,16 @@ fn is_closed(error: &std::io::Error) -> bool {
 
 fn make_private(path: &Path) -> Result<(), RunError> {
     match DirBuilder::new().mode(0o700).create(path) {
-        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            if path.is_dir() {
+                return Ok(());
+            }
+            let why = "something else has its name; move that away";
+            Err(RunError::io("make", path)(std::io::Error::new(
+                error.kind(),
+                why,
+            )))
+        }
         other => other.map_err(RunError::io("make", path)),
     }
 }
@@ -327,7 +334,7 @@ fn make_private(path: &Path) -> Result<(), RunError> {
 pub(crate) fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), RunError> {
     let temporary = path.with_extension("tmp");
     let write = || {
-        let mut file = fs::File::create(&temporary)?;
+        let mut file = own::create(&temporary)?;
         file.write_all(bytes)?;
         file.sync_data()?;
         fs::rename(&temporary, path)

@@ -6,7 +6,7 @@
 
 use std::{
     fs::Metadata,
-    io::Write,
+    io::{Read, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::{
@@ -21,7 +21,7 @@ use rustc_hash::FxHashMap;
 use crate::{
     blob::hash_reader,
     error::StoreError,
-    fsx::{StatId, Temp, lock, now_ms, patiently},
+    fsx::{StatId, Temp, lock, now_ms, open_plain, patiently},
     glob::Walk,
 };
 
@@ -154,10 +154,9 @@ impl State {
 impl FileHashes {
     /// Reads what was remembered; a missing or damaged file is an empty one.
     pub fn open(path: &Path) -> Self {
-        let known = std::fs::read(path)
-            .ok()
-            .and_then(|bytes| parse(&bytes))
-            .unwrap_or_default();
+        let mut bytes = Vec::new();
+        let read = open_plain(path).and_then(|mut file| file.read_to_end(&mut bytes));
+        let known = read.ok().and_then(|_| parse(&bytes)).unwrap_or_default();
         Self {
             path: path.into(),
             state: Mutex::new(State {

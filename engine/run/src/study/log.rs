@@ -11,7 +11,7 @@ use std::{
 use dagrun_events::journal::{self, End};
 use dagrun_study::{Study, StudyRecord};
 
-use crate::{RunError, Workspace, workspace::write_whole};
+use crate::{RunError, Workspace, own, workspace::write_whole};
 
 /// A study's log as it was read.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -36,7 +36,7 @@ pub fn load_study(workspace: &Workspace, name: &str) -> Result<Option<StudyLog>,
 /// As [`load_study`].
 pub fn load_study_at(folder: &Path) -> Result<Option<StudyLog>, RunError> {
     let path = folder.join("log");
-    let bytes = match fs::read(&path) {
+    let bytes = match own::read(&path) {
         Ok(bytes) => bytes,
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(RunError::io("read", &path)(error)),
@@ -68,7 +68,7 @@ pub fn load_study_at(folder: &Path) -> Result<Option<StudyLog>, RunError> {
 /// When a file cannot be read or written, or not even how the study was opened can be read.
 pub fn repair_study(workspace: &Workspace, name: &str) -> Result<(PathBuf, usize), RunError> {
     let path = workspace.study_path(name).join("log");
-    let bytes = fs::read(&path).map_err(RunError::io("read", &path))?;
+    let bytes = own::read(&path).map_err(RunError::io("read", &path))?;
     let records = journal::salvage(&bytes)
         .into_iter()
         .filter_map(|(_, payload)| serde_json::from_slice(payload).ok());
@@ -100,7 +100,7 @@ impl LogWriter {
             if let Some(folder) = path.parent() {
                 fs::create_dir_all(folder)?;
             }
-            let mut file = OpenOptions::new().create(true).append(true).open(path)?;
+            let mut file = own::open(OpenOptions::new().create(true).append(true), path)?;
             if let Some(at) = torn_at {
                 file.set_len(at)?;
             }

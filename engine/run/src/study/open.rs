@@ -10,7 +10,7 @@ use dagrun_study::{
     TrialState,
 };
 
-use crate::{Cause, Force, History, PreviewState, RunError, Workspace, preview};
+use crate::{Cause, Force, History, PreviewState, RunError, Workspace, own, preview};
 
 use super::{FactCache, LogWriter, encode, load_study};
 
@@ -445,7 +445,7 @@ pub(crate) fn write_table(study: &Study, folder: &std::path::Path) -> Result<(),
     let path = folder.join("trials.csv");
     let temporary = folder.join("trials.csv.tmp");
     let write = || {
-        let mut out = std::io::BufWriter::new(fs::File::create(&temporary)?);
+        let mut out = std::io::BufWriter::new(own::create(&temporary)?);
         super::write_csv(study, false, &mut out)?;
         out.into_inner()
             .map_err(std::io::IntoInnerError::into_error)?
