@@ -1,7 +1,7 @@
 //! Live progress: a line that is drawn over on a terminal, plain lines elsewhere. A fold of events, with no data of its own.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::{Duration, Instant},
 };
 
@@ -43,11 +43,41 @@ pub(crate) struct Progress {
     study: Option<StudyProgress>,
 }
 
-#[derive(Default, Clone, Copy)]
+/// Attempts of a job whose median is shown: the last ones.
+const RECENT: usize = 31;
+/// With fewer attempts a median says little.
+const LEAST_MEASURED: u64 = 5;
+/// Jobs whose medians are shown.
+const MEDIANS: usize = 3;
+
+#[derive(Default, Clone)]
 struct JobPace {
     left: u64,
     measured: u64,
     seconds: f64,
+    recent: VecDeque<f64>,
+}
+
+impl JobPace {
+    fn measure(&mut self, seconds: f64) {
+        self.measured += 1;
+        self.seconds += seconds;
+        if self.recent.len() == RECENT {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(seconds);
+    }
+
+    /// The median of the last attempts, and the time that 95 % of them do not exceed.
+    fn quantiles(&self) -> Option<(f64, f64)> {
+        if self.measured < LEAST_MEASURED {
+            return None;
+        }
+        let mut sorted: Vec<f64> = self.recent.iter().copied().collect();
+        sorted.sort_by(f64::total_cmp);
+        let at = |q: f64| sorted[(q * sorted.len() as f64).ceil() as usize - 1];
+        Some((at(0.5), at(0.95)))
+    }
 }
 
 impl Progress {
@@ -241,8 +271,7 @@ impl Progress {
     fn attempt_ended(&mut self, node: &str, attempt: u64, result: &AttemptSummary) {
         self.running.remove(&attempt);
         let pace = self.jobs.entry(job_of(node).to_owned()).or_default();
-        pace.measured += 1;
-        pace.seconds += result.phases.total() - result.phases.queue;
+        pace.measure(result.phases.total() - result.phases.queue);
         if !matches!(result.outcome, AttemptOutcome::Succeeded) {
             self.last_attempt.insert(node.to_owned(), result.clone());
         }
@@ -360,6 +389,7 @@ impl Progress {
             // Of how many nodes there will be nobody knows; pace and time to go are those of trials.
             count(self.counts.total(), "nodes");
             count(self.counts.cached, "cached");
+            parts.extend(self.medians());
             return parts.join(" · ");
         }
         count(self.counts.cached, "cached");
@@ -375,10 +405,29 @@ impl Progress {
         if self.counts.succeeded > 0 && elapsed > 0.5 {
             parts.push(format!("{:.1}/s", self.counts.succeeded as f64 / elapsed));
         }
+        parts.extend(self.medians());
         if let Some(node) = self.running.values().next() {
             parts.push(escape(node));
         }
         parts.join(" · ")
+    }
+
+    /// How long nodes take of late, of the jobs that run.
+    fn medians(&self) -> Vec<String> {
+        let running: BTreeSet<&str> = self.running.values().map(|node| job_of(node)).collect();
+        let known = running
+            .into_iter()
+            .filter_map(|job| Some((job, self.jobs.get(job)?.quantiles()?)));
+        known
+            .take(MEDIANS)
+            .map(|(job, (median, most))| {
+                let [median, most] = [median, most].map(format_seconds);
+                match median == most {
+                    true => format!("{} {median}", escape(job)),
+                    false => format!("{} {median} (95 %: {most})", escape(job)),
+                }
+            })
+            .collect()
     }
 
     /// Seconds to go: what is left of each job at its mean time so far, over the slots. A job that has not run yet counts
@@ -467,6 +516,23 @@ mod tests {
             verbose: 0,
         };
         Progress::new(style, [("a".to_string(), total)].into(), None)
+    }
+
+    #[test]
+    fn medians_are_told_of_jobs_that_run_and_were_measured() {
+        let mut progress = progress(9);
+        progress.running.insert(1, "a[x=1]".into());
+        let pace = progress.jobs.get_mut("a").unwrap();
+        (0..4).for_each(|_| pace.measure(1.0));
+        assert!(progress.medians().is_empty());
+        progress.jobs.get_mut("a").unwrap().measure(3.0);
+        assert_eq!(progress.medians(), ["a 1.0 s (95 %: 3.0 s)"]);
+        // Only the last ones count.
+        let pace = progress.jobs.get_mut("a").unwrap();
+        (0..RECENT).for_each(|_| pace.measure(2.0));
+        assert_eq!(progress.medians(), ["a 2.0 s"]);
+        progress.running.clear();
+        assert!(progress.medians().is_empty());
     }
 
     #[test]
