@@ -1,12 +1,11 @@
 //! What a plan comes to at the times of former runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
-use dagrun_events::RunState;
 use dagrun_report::{Forecast, JobWork};
 use dagrun_run::{PreviewState, Workspace};
 
-use super::plan::Part;
+use super::{plan::Part, report::mean_seconds};
 
 /// Journals that are read, the latest first.
 const RUNS_BACK: usize = 5;
@@ -40,43 +39,11 @@ pub(super) fn forecast(parts: &[Part], workspace: &Workspace, slots: usize) -> O
     if jobs.iter().all(|job| job.to_run == 0) {
         return None;
     }
-    let means = means(workspace, &pipeline.name.value, wanted);
+    let runs = workspace.journaled_runs();
+    let last = runs.iter().rev().take(RUNS_BACK);
+    let means = mean_seconds(workspace, &pipeline.name.value, wanted, last);
     for job in &mut jobs {
         job.mean = means.get(&job.name).copied();
     }
     dagrun_report::forecast(&jobs, slots as f64)
-}
-
-/// Mean seconds of jobs, each from the last run of the pipeline in which nodes of it ran.
-fn means(
-    workspace: &Workspace,
-    pipeline: &str,
-    mut wanted: BTreeSet<&str>,
-) -> BTreeMap<String, f64> {
-    let mut means = BTreeMap::new();
-    for run in workspace.journaled_runs().iter().rev().take(RUNS_BACK) {
-        if wanted.is_empty() {
-            break;
-        }
-        // A damaged journal says nothing of times, and that is all.
-        let Ok(loaded) = dagrun_run::load_journal(&workspace.journal_path(run)) else {
-            continue;
-        };
-        let state = RunState::fold(&loaded.records);
-        if state
-            .started
-            .as_ref()
-            .is_none_or(|started| started.pipeline != pipeline)
-        {
-            continue;
-        }
-        for job in dagrun_report::statistics(&state).jobs {
-            if let Some(mean) = job.mean()
-                && wanted.remove(job.name.as_str())
-            {
-                means.insert(job.name, mean);
-            }
-        }
-    }
-    means
 }

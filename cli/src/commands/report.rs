@@ -217,15 +217,26 @@ pub(crate) fn compare(args: &CompareArgs) -> Done {
 
 /// Mean seconds of the jobs that have hits and did not run in this run, from the last of the runs before in which they did.
 fn paces(workspace: &Workspace, run: &RunId, state: &RunState) -> BTreeMap<String, f64> {
-    let mut paces = BTreeMap::new();
     let figures = dagrun_report::statistics(state);
-    let mut wanted: BTreeSet<&str> = (figures.jobs.iter())
+    let wanted = (figures.jobs.iter())
         .filter(|job| job.cached > 0 && job.mean().is_none())
         .map(|job| job.name.as_str())
         .collect();
     let runs = workspace.journaled_runs();
     let earlier = runs.iter().rev().skip_while(|other| *other != run).skip(1);
-    for run in earlier.take(RUNS_BACK) {
+    let pipeline = state.started.as_ref().map_or("", |it| it.pipeline.as_str());
+    mean_seconds(workspace, pipeline, wanted, earlier.take(RUNS_BACK))
+}
+
+/// Mean seconds of jobs of a pipeline, each from the first of some runs in which nodes of it ran.
+pub(super) fn mean_seconds<'r>(
+    workspace: &Workspace,
+    pipeline: &str,
+    mut wanted: BTreeSet<&str>,
+    runs: impl Iterator<Item = &'r RunId>,
+) -> BTreeMap<String, f64> {
+    let mut means = BTreeMap::new();
+    for run in runs {
         if wanted.is_empty() {
             break;
         }
@@ -233,15 +244,20 @@ fn paces(workspace: &Workspace, run: &RunId, state: &RunState) -> BTreeMap<Strin
         let Ok(loaded) = dagrun_run::load_journal(&workspace.journal_path(run)) else {
             continue;
         };
-        for job in dagrun_report::statistics(&RunState::fold(&loaded.records)).jobs {
-            if let Some(pace) = job.mean()
+        let state = RunState::fold(&loaded.records);
+        let started = state.started.as_ref();
+        if started.is_none_or(|started| started.pipeline != pipeline) {
+            continue;
+        }
+        for job in dagrun_report::statistics(&state).jobs {
+            if let Some(mean) = job.mean()
                 && wanted.remove(job.name.as_str())
             {
-                paces.insert(job.name, pace);
+                means.insert(job.name, mean);
             }
         }
     }
-    paces
+    means
 }
 
 /// How much a terminal is given of a list that may be long, unless all was asked for.
