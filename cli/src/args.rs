@@ -888,7 +888,8 @@ pub(crate) enum Template {
     Hello,
     /// A parameter sweep with replicates and a table
     Sweep,
-    /// A study: a model is fitted to data by trials
+    /// A study: a model is fitted to data by trials; also `calibrate`
+    #[value(alias = "calibrate")]
     Study,
     /// Continuous integration
     Ci,

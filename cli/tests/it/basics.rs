@@ -343,11 +343,11 @@ fn get_log_explain_and_the_small_commands() {
 
 #[test]
 fn every_template_runs() {
-    for template in ["hello", "sweep", "study"] {
+    for template in ["hello", "sweep", "study", "calibrate"] {
         let project = Project::new("");
         project.ok(&["init", template, "new"]);
         match template {
-            "study" => project.ok(&["new/pipeline.yaml", "-p", "trials=4"]),
+            "study" | "calibrate" => project.ok(&["new/pipeline.yaml", "-p", "trials=4"]),
             _ => project.ok(&["new/pipeline.yaml"]),
         };
         project.ok(&["fmt", "--check", "new/pipeline.yaml"]);

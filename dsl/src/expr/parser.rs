@@ -13,6 +13,8 @@ use super::{
 use crate::text::SourceText;
 
 const SYNTAX: &str = "expression-syntax";
+/// What people look for and the language leaves to programs.
+const MATHEMATICS: [&str; 8] = ["abs", "sqrt", "log", "log10", "exp", "pow", "std", "var"];
 
 /// Reads one expression out of all `tokens`; `end` is where they end in the text.
 pub(super) fn parse(
@@ -311,6 +313,9 @@ impl<'t> Parser<'t> {
         let names = Function::ALL.iter().map(|f| f.name());
         let help = match did_you_mean(name, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
+            None if MATHEMATICS.contains(&name) => format!(
+                "expressions have no `{name}`: let a job write it, and read it as a value from its `json` output"
+            ),
             None => format!("the functions are {}", names.collect::<Vec<_>>().join(", ")),
         };
         self.out.push(error.help(help));

@@ -354,6 +354,7 @@ fn errors_say_what_was_expected() {
         ),
         ("1e999", "number", "1e999", "too large"),
         ("foo(1)", "unknown-function", "foo", "functions are"),
+        ("log(1)", "unknown-function", "log", "let a job write it"),
         (
             "startswith('a', 'b')",
             "unknown-function",
