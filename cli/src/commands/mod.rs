@@ -37,6 +37,13 @@ use crate::{
     trial,
 };
 
+/// The command line of this process, for people to read: arguments need not be UTF-8.
+fn command_line() -> Vec<String> {
+    std::env::args_os()
+        .map(|arg| arg.to_string_lossy().into_owned())
+        .collect()
+}
+
 /// Runs a command and returns its exit code.
 pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
     let Cli { global, command } = cli;

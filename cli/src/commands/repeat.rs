@@ -27,8 +27,10 @@ impl Repeatable {
 
     fn request(&self, style: Style) -> Result<RepeatRequest, CliError> {
         let planned = &self.found.planned;
-        let command: Vec<String> = std::env::args().collect();
-        let lock = planned.workspace.lock(&command).map_err(run_error)?;
+        let lock = planned
+            .workspace
+            .lock(&super::command_line())
+            .map_err(run_error)?;
         leftovers::clear(&planned.workspace, &planned.store, style);
         let settings = &self.found.loaded.settings;
         Ok(RepeatRequest {

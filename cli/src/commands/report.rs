@@ -542,8 +542,7 @@ pub(crate) fn repair(run: Option<&str>, file: &Path) -> Done {
 }
 
 fn repair_study(workspace: &Workspace, study: &str) -> Done {
-    let command: Vec<String> = std::env::args().collect();
-    let _lock = workspace.lock(&command).map_err(run_error)?;
+    let _lock = workspace.lock(&super::command_line()).map_err(run_error)?;
     let is_whole = |log: dagrun_run::StudyLog| log.torn_at.is_none();
     if dagrun_run::load_study(workspace, study).is_ok_and(|log| log.is_some_and(is_whole)) {
         put!("the log of study {study} is whole");

@@ -146,8 +146,10 @@ impl Ready {
             }));
         }
         let force = force(args.work.force.as_deref(), &loaded, &planned)?;
-        let command: Vec<String> = std::env::args().collect();
-        let lock = planned.workspace.lock(&command).map_err(run_error)?;
+        let lock = planned
+            .workspace
+            .lock(&super::command_line())
+            .map_err(run_error)?;
         enough_files()?;
         let mut warnings = planned.warnings.clone();
         warnings.extend(leftovers::clear(&planned.workspace, &planned.store, style));
@@ -229,7 +231,7 @@ impl Ready {
                 // A part of one trial would take the place of what all of them export.
                 export: self.planned.trial.is_none(),
                 overwrite_exports: args.overwrite,
-                command: std::env::args().collect(),
+                command: super::command_line(),
                 version: env!("CARGO_PKG_VERSION").into(),
                 pipeline_path: args.work.pipeline.file.display().to_string(),
                 settings: setting_rows(settings, args.jobs),

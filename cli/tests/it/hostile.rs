@@ -233,3 +233,21 @@ fn what_lies_in_the_place_of_own_files_is_no_trap() {
         }
     }
 }
+
+/// Paths are bytes: a folder or a file whose name is no UTF-8 is like any other.
+#[test]
+fn a_pipeline_may_have_a_name_that_is_not_utf8() {
+    use std::os::unix::ffi::OsStrExt;
+    let project = Project::new("");
+    let name = std::ffi::OsStr::from_bytes(b"\xff\xfe");
+    let folder = project.dir().join(name);
+    let text = "name: p\njobs:\n  a:\n    outputs: {o: o}\n    run: echo 1 > o\nexport: {made: \"${{ jobs.a.outputs.o }}\"}\n";
+    std::fs::create_dir(&folder).unwrap();
+    std::fs::write(folder.join(name), text).unwrap();
+    for args in [&["run"][..], &["plan"], &["show", "-f"], &["runs"]] {
+        let mut command = project.command(args);
+        let said = said(command.arg(folder.join(name)).output().unwrap());
+        assert_eq!(said.code, 0, "{said:?}");
+    }
+    assert_eq!(std::fs::read_to_string(folder.join("made")).unwrap(), "1\n");
+}
