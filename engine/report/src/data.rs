@@ -6,7 +6,7 @@ use dagrun_events::{RunStarted, RunState};
 use serde_json::{Value, json};
 
 use crate::{
-    JobStatistics, Statistics, failure_groups, rerun_command, shell_word,
+    JobStatistics, SlotTime, Statistics, failure_groups, rerun_command, shell_word,
     show::about,
     slot_time, statistics,
     statistics::{hosts_of, stderr},
@@ -28,6 +28,7 @@ pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String
         let step = |(node, seconds): &(String, f64)| json!({"node": node, "seconds": seconds});
         steps.iter().map(step).collect()
     };
+    let slots = slot_time(state);
     let mut fields = about(state);
     for (name, value) in [
         ("command", json!(started.map(|s| &s.command))),
@@ -37,7 +38,8 @@ pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String
         ("saved", json!(found.saved(paces))),
         ("phases", json!(found.phases)),
         ("hosts", hosts(state)),
-        ("slot_time", slot_time_rows(state).into()),
+        ("slot_time", slot_time_rows(&slots).into()),
+        ("advice", json!(slots.advice())),
         ("jobs", found.jobs.iter().map(job).collect()),
         ("slowest", steps(&found.slowest).into()),
         ("critical_path", steps(&found.critical_path).into()),
@@ -56,10 +58,10 @@ fn hosts(state: &RunState) -> Value {
         .collect()
 }
 
-fn slot_time_rows(state: &RunState) -> Vec<Value> {
-    let causes = slot_time(state).causes.into_iter();
+fn slot_time_rows(found: &SlotTime) -> Vec<Value> {
+    let causes = found.causes.iter();
     causes
-        .map(|(what, seconds)| json!({"what": what, "seconds": seconds}))
+        .map(|(what, seconds)| json!({"what": what.to_string(), "seconds": seconds}))
         .collect()
 }
 

@@ -18,7 +18,7 @@ use dagrun_model::{Phases, format_seconds};
 use crate::{
     Statistics, data,
     escape::entities,
-    escape_line, escape_text, failure_groups, job_of, plural, statistics,
+    escape_line, escape_text, failure_groups, job_of, plural, slot_time, statistics,
     statistics::{stderr, steps},
     text::{ending, job_rows},
 };
@@ -63,6 +63,7 @@ pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
     failures(&mut out, state);
     study::section(&mut out, state);
     timeline::section(&mut out, state, &found);
+    slots(&mut out, state);
     jobs(&mut out, &found);
     phases(&mut out, &found);
     path(&mut out, state, &found);
@@ -266,6 +267,29 @@ fn mix(phases: &Phases, most: f64) -> String {
     }
     bar.push_str("</svg>");
     bar
+}
+
+/// What slots did and waited for, the greatest first, with what would help.
+fn slots(out: &mut String, state: &RunState) {
+    let found = slot_time(state);
+    if found.causes.is_empty() {
+        return;
+    }
+    put!(
+        out,
+        "<section id=\"slots\"><h2>Where the time of slots went</h2><p>{} for {}.</p>",
+        plural(found.slots.round() as u64, "slot"),
+        format_seconds(state.wall)
+    );
+    let rows: Vec<(String, f64)> = found
+        .shown()
+        .map(|(cause, seconds)| (cause.to_string(), *seconds))
+        .collect();
+    bars(out, rows.iter());
+    for remedy in found.advice() {
+        put!(out, "<p>{}</p>", line(&remedy));
+    }
+    put!(out, "</section>");
 }
 
 fn phases(out: &mut String, found: &Statistics) {

@@ -38,7 +38,7 @@ pub use html::html;
 pub use junit::junit;
 pub use scale::{Scale, mark_text};
 pub use show::show;
-pub use slots::{SlotTime, slot_time};
+pub use slots::{SlotCause, SlotTime, slot_time};
 pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, statistics};
 pub use study::{study_text, trial_failures, trials_ended};
 pub use text::{job_table, summary};

@@ -1,6 +1,6 @@
 //! Where the time of slots went: every second of every slot has one cause, and the greatest stands first.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use dagrun_events::{AttemptOutcome, RunState};
 use rustc_hash::FxHashMap;
@@ -10,19 +10,111 @@ use crate::{
     statistics::{add, steps},
 };
 
+/// What a slot did, or why it did nothing.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SlotCause {
+    /// Programs of nodes ran.
+    Computing,
+    /// Programs of nodes were started.
+    Starting,
+    /// Inputs were fetched.
+    Fetching,
+    /// Values were read.
+    Reading,
+    /// Values were written.
+    Writing,
+    /// Outputs were stored.
+    Storing,
+    /// Attempts ran that failed, were stopped or were lost.
+    Useless,
+    /// It idled: nothing had been planned yet.
+    Planning,
+    /// It idled: no node came any more.
+    Closing,
+    /// It idled while attempts waited at their worker.
+    HandingOver,
+    /// It idled while nothing ran.
+    Between,
+    /// It idled while only nodes of this job ran.
+    WaitingFor(String),
+}
+
+impl fmt::Display for SlotCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Computing => "computing",
+            Self::Starting => "starting programs",
+            Self::Fetching => "fetching inputs",
+            Self::Reading => "reading values",
+            Self::Writing => "writing values",
+            Self::Storing => "storing outputs",
+            Self::Useless => "attempts that failed, were stopped or were lost",
+            Self::Planning => "before the first node: reading, planning, looking up",
+            Self::Closing => "after the last node: exporting, closing",
+            Self::HandingOver => "handing nodes over",
+            Self::Between => "between nodes: recording results, choosing the next",
+            Self::WaitingFor(job) => {
+                return write!(f, "waiting for `{job}`, nothing else was ready");
+            }
+        })
+    }
+}
+
 /// The slot time of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SlotTime {
     /// Slots in all.
     pub slots: f64,
     /// What they did, or why they did nothing, in slot-seconds: the longest first.
-    pub causes: Vec<(String, f64)>,
+    pub causes: Vec<(SlotCause, f64)>,
 }
+
+/// From which share of the slot time a cause is worth advice.
+const MUCH: f64 = 0.2;
 
 impl SlotTime {
     /// Slot-seconds in all.
     pub fn total(&self) -> f64 {
         self.causes.iter().map(|(_, seconds)| seconds).sum()
+    }
+
+    /// The causes that people want to see: the first three, and all with half a percent or more.
+    pub fn shown(&self) -> impl Iterator<Item = &(SlotCause, f64)> {
+        let least = self.total() * 0.005;
+        let causes = self.causes.iter().enumerate();
+        causes
+            .filter(move |(ix, (_, seconds))| *ix < 3 || *seconds >= least)
+            .map(|(_, cause)| cause)
+    }
+
+    /// What would help most, for people; empty where little was lost.
+    pub fn advice(&self) -> Vec<String> {
+        let large = MUCH * self.total();
+        let causes = self.causes.iter().filter(|(_, seconds)| *seconds >= large);
+        causes.filter_map(|(cause, _)| cause.remedy()).collect()
+    }
+}
+
+impl SlotCause {
+    fn remedy(&self) -> Option<String> {
+        let text = match self {
+            Self::Starting => {
+                "nodes are short beside the start of their programs: let one node do several points, or start something smaller"
+            }
+            Self::Fetching => {
+                "much time goes into moving inputs: make outputs smaller where they are made, or gather less"
+            }
+            Self::Useless => {
+                "failures cost much: `dagrun show` names them, `dagrun log NODE` shows why"
+            }
+            Self::WaitingFor(job) => {
+                return Some(format!(
+                    "`{job}` has fewer nodes at a time than there are slots: split them, or let more go on beside it (`in_flight` of a study)"
+                ));
+            }
+            _ => return None,
+        };
+        Some(text.into())
     }
 }
 
@@ -42,7 +134,7 @@ pub fn slot_time(state: &RunState) -> SlotTime {
     work(state, &mut causes);
     Idle::new(state, slots).charge(&mut causes);
     let least = LEAST * slots * state.wall;
-    let mut causes: Vec<(String, f64)> = causes
+    let mut causes: Vec<(SlotCause, f64)> = causes
         .into_iter()
         .filter(|(_, seconds)| *seconds > least)
         .collect();
@@ -50,7 +142,7 @@ pub fn slot_time(state: &RunState) -> SlotTime {
     SlotTime { slots, causes }
 }
 
-type Causes = BTreeMap<String, f64>;
+type Causes = BTreeMap<SlotCause, f64>;
 
 /// Charges what attempts did.
 fn work(state: &RunState, causes: &mut Causes) {
@@ -63,19 +155,16 @@ fn work(state: &RunState, causes: &mut Causes) {
     }
     for (phase, seconds) in steps(&useful) {
         let what = match phase {
-            "fetch" => "fetching inputs",
-            "start" => "starting programs",
-            "decode" => "reading values",
-            "compute" => "computing",
-            "encode" => "writing values",
-            _ => "storing outputs",
+            "fetch" => SlotCause::Fetching,
+            "start" => SlotCause::Starting,
+            "decode" => SlotCause::Reading,
+            "compute" => SlotCause::Computing,
+            "encode" => SlotCause::Writing,
+            _ => SlotCause::Storing,
         };
-        causes.insert(what.into(), seconds);
+        causes.insert(what, seconds);
     }
-    causes.insert(
-        "attempts that failed, were stopped or were lost".into(),
-        useless,
-    );
+    causes.insert(SlotCause::Useless, useless);
 }
 
 /// Something that changes what may run.
@@ -138,36 +227,23 @@ impl<'s> Idle<'s> {
         let mut at = self.from;
         let (mut waiting, mut running) = (0, 0);
         let mut of_job: BTreeMap<usize, i64> = BTreeMap::new();
-        let mut charge = |what: String, seconds: f64| *causes.entry(what).or_default() += seconds;
+        let mut charge =
+            |cause: SlotCause, seconds: f64| *causes.entry(cause).or_default() += seconds;
         let end = [(self.to, Change::Wait(0))];
         for (next, change) in self.changes.iter().chain(&end) {
             let seconds = (next.min(self.to) - at).max(0.0);
             let idle = (self.slots - running as f64).max(0.0) * seconds;
-            if idle > 0.0 {
-                match () {
-                    () if at < first => charge(
-                        "before the first node: reading, planning, looking up".into(),
-                        idle,
-                    ),
-                    () if at >= last => {
-                        charge("after the last node: exporting, closing".into(), idle)
-                    }
-                    () if waiting > 0 => charge("handing nodes over".into(), idle),
-                    () if running == 0 => charge(
-                        "between nodes: recording results, choosing the next".into(),
-                        idle,
-                    ),
-                    () => {
-                        for (job, n) in &of_job {
-                            let share = *n as f64 / running as f64;
-                            charge(
-                                format!(
-                                    "waiting for `{}`, nothing else was ready",
-                                    self.jobs[*job]
-                                ),
-                                idle * share,
-                            );
-                        }
+            match () {
+                () if idle <= 0.0 => {}
+                () if at < first => charge(SlotCause::Planning, idle),
+                () if at >= last => charge(SlotCause::Closing, idle),
+                () if waiting > 0 => charge(SlotCause::HandingOver, idle),
+                () if running == 0 => charge(SlotCause::Between, idle),
+                () => {
+                    for (job, n) in &of_job {
+                        let share = *n as f64 / running as f64;
+                        let cause = SlotCause::WaitingFor(self.jobs[*job].to_owned());
+                        charge(cause, idle * share);
                     }
                 }
             }
@@ -251,20 +327,20 @@ mod tests {
     #[test]
     fn every_second_of_every_slot_has_one_cause() {
         let found = slot_time(&run());
-        let causes: Vec<(&str, f64)> = found
-            .causes
-            .iter()
-            .map(|(what, s)| (what.as_str(), *s))
-            .collect();
         let expected = [
-            ("after the last node: exporting, closing", 8.0),
-            ("waiting for `a`, nothing else was ready", 4.0),
-            ("computing", 3.0),
-            ("before the first node: reading, planning, looking up", 2.0),
-            ("starting programs", 2.0),
-            ("attempts that failed, were stopped or were lost", 1.0),
+            (SlotCause::Closing, 8.0),
+            (SlotCause::WaitingFor("a".into()), 4.0),
+            (SlotCause::Computing, 3.0),
+            (SlotCause::Starting, 2.0),
+            (SlotCause::Planning, 2.0),
+            (SlotCause::Useless, 1.0),
         ];
-        assert_eq!(causes, expected);
+        assert_eq!(found.causes, expected);
+        let advice = found.advice();
+        assert!(
+            advice.len() == 1 && advice[0].starts_with("`a` has fewer nodes"),
+            "{advice:?}"
+        );
         assert_eq!(found.total(), 20.0);
     }
 

@@ -239,14 +239,17 @@ fn slots(out: &mut String, state: &RunState) {
         format_seconds(state.wall)
     );
     let total = found.total();
-    for (what, seconds) in &found.causes {
+    for (what, seconds) in found.shown() {
         put!(
             out,
             "{:>12}  {:>3.0} %  {}",
             format_seconds(*seconds),
             seconds / total * 100.0,
-            escape_line(what)
+            escape_line(&what.to_string())
         );
+    }
+    for remedy in found.advice() {
+        put!(out, "{:>12}  {}", "help", escape_line(&remedy));
     }
 }
 

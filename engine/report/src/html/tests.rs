@@ -42,6 +42,13 @@ fn state(stderr: &str) -> RunState {
             settings: vec![row("jobs", "2".into(), "default")],
             ..RunStarted::default()
         })),
+        RunEvent::WorkerJoined {
+            worker: 0,
+            host: "here".into(),
+            slots: 2.0,
+            memory: 0,
+            process: String::new(),
+        },
         start(NASTY, 1, None),
         ended(NASTY, 1, &result),
         done(NASTY, NodeOutcome::Failed),
@@ -102,6 +109,7 @@ fn the_page_is_well_formed_whatever_nodes_print() {
         "&lt;/script&gt;&lt;script&gt;alert(1)",
         "a[x=&quot;&lt;b&gt;&amp;&#39;\\u{1b}[2J&quot;]",
         "<b class=\"bad\">ended with exit code 1</b> after 10.0 s",
+        "Where the time of slots went",
         "default-src 'none'",
     ] {
         assert!(page.contains(text), "no {text}");
