@@ -31,8 +31,9 @@ usage: cargo xtask COMMAND
   docs             writes what is generated: docs/reference/cli.md, protocol.md and schema.json
   codegen [--check]
                    turns the protobuf files of executors/proto into Rust (--check: compares only)
-  bench [NAME ...] [--peers] [--quick]
-                   dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first)
+  bench [NAME ...] [--peers] [--quick] [--gate]
+                   dagrun beside its peers and bounds, written to docs/benchmarks (--peers: install them first; --gate: write nothing,
+                   and fail where a ratio is more than a tenth worse than on record)
   soak kill|cluster|power|hostile|flood [--loops N] [--seed N]
                    faults in a loop: kill -9 of a run, of a cluster, power cuts (root), damaged pipelines, hundreds of megabytes of output
 ";

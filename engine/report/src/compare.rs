@@ -15,6 +15,8 @@ use crate::{
 const BATCHES: usize = 10;
 /// The 97.5 % point of Student's t with `BATCHES - 1` degrees of freedom.
 const T: f64 = 2.262;
+/// Windows over which bursts are looked for.
+const WINDOWS: usize = 50;
 /// With fewer events a rate has no interval.
 const LEAST: usize = 20;
 /// Jobs that are named of a kind of difference.
@@ -46,6 +48,9 @@ pub struct Figures {
     pub rate: Option<Rate>,
     /// How many a slot-minute there would be if no slot ever waited, at the seconds that attempts took.
     pub possible: Option<f64>,
+    /// How much trials or nodes end in bursts: the variance of their number in fiftieths of the run over its mean (the index of
+    /// dispersion). Far below 1 they end evenly, at 1 at random, far above in lock-step. None where too little happened.
+    pub bursts: Option<f64>,
     /// The least wall time in seconds that these attempts allow on these slots: the greater of their work and their longest chain.
     pub bound: f64,
     /// The share of slot time in which nodes ran.
@@ -73,6 +78,7 @@ pub fn figures(state: &RunState) -> Figures {
         trials,
         done: ends.len() as u64,
         rate: rate(state.started_at, state.wall, slots, &ends),
+        bursts: bursts(state.started_at, state.wall, &ends),
         possible: possible.then(|| ends.len() as f64 * 60.0 / found.busy),
         bound: bound(&found, slots),
         utilisation: found.utilisation,
@@ -105,11 +111,7 @@ fn rate(from: f64, wall: f64, slots: f64, ends: &[f64]) -> Option<Rate> {
     if minutes <= 0.0 {
         return None;
     }
-    let mut batches = [0.0; BATCHES];
-    for end in ends {
-        let part = (end - from) / wall * BATCHES as f64;
-        batches[(part.max(0.0) as usize).min(BATCHES - 1)] += BATCHES as f64 / minutes;
-    }
+    let batches = windows::<BATCHES>(from, wall, ends).map(|n| n * BATCHES as f64 / minutes);
     let value = ends.len() as f64 / minutes;
     let squares: f64 = batches.iter().map(|rate| (rate - value).powi(2)).sum();
     let deviation = (squares / (BATCHES - 1) as f64).sqrt();
@@ -117,6 +119,26 @@ fn rate(from: f64, wall: f64, slots: f64, ends: &[f64]) -> Option<Rate> {
         value,
         half_width: (ends.len() >= LEAST).then(|| T * deviation / (BATCHES as f64).sqrt()),
     })
+}
+
+fn bursts(from: f64, wall: f64, ends: &[f64]) -> Option<f64> {
+    if wall <= 0.0 || ends.len() < LEAST {
+        return None;
+    }
+    let counts = windows::<WINDOWS>(from, wall, ends);
+    let mean = ends.len() as f64 / WINDOWS as f64;
+    let squares: f64 = counts.iter().map(|count| (count - mean).powi(2)).sum();
+    Some(squares / (WINDOWS - 1) as f64 / mean)
+}
+
+/// How many events fall into each of `N` equal parts of a run.
+fn windows<const N: usize>(from: f64, wall: f64, ends: &[f64]) -> [f64; N] {
+    let mut counts = [0.0; N];
+    for end in ends {
+        let part = (end - from) / wall * N as f64;
+        counts[(part.max(0.0) as usize).min(N - 1)] += 1.0;
+    }
+    counts
 }
 
 fn bound(found: &Statistics, slots: f64) -> f64 {
@@ -213,6 +235,7 @@ pub fn comparison(runs: &[Figures]) -> Value {
             "per_slot_minute": figures.rate.map(|rate| rate.value),
             "half_width": figures.rate.and_then(|rate| rate.half_width),
             "possible": figures.possible,
+            "bursts": figures.bursts,
             "bound": figures.bound,
             "utilisation": figures.utilisation,
             "cached": figures.cached,
@@ -259,6 +282,10 @@ pub fn comparison_text(runs: &[Figures]) -> String {
     });
     row("  without any wait".into(), &|it| {
         it.possible.map_or("-".into(), short)
+    });
+    row("bursts (variance / mean)".into(), &|it| {
+        it.bursts
+            .map_or("-".into(), |bursts| format!("{bursts:.1}"))
     });
     row("slots busy".into(), &|it| {
         it.utilisation.map_or("-".into(), percent)
@@ -428,7 +455,8 @@ mod tests {
         let runs = [study(20.0, 30, 600.0, 5), study(8.0, 21, 1202.0, 5)].map(|it| figures(&it));
         let text = comparison_text(&runs);
         for part in [
-            "trials a slot-minute  0.150 ± ",
+            "\ntrials a slot-minute ",
+            "0.150 ± ",
             "0.131 ± ",
             "(-13 %)",
             "without any wait",
@@ -444,6 +472,15 @@ mod tests {
         for run in &runs {
             assert!(run.wall >= run.bound, "{run:?}");
         }
+    }
+
+    #[test]
+    fn lock_step_is_told_from_an_even_flow() {
+        let even: Vec<f64> = (0..200).map(|n| f64::from(n) * 0.5).collect();
+        let steps: Vec<f64> = (0..200).map(|n| f64::from(n / 20) * 10.0).collect();
+        assert!(bursts(0.0, 100.0, &even).unwrap() < 0.1);
+        assert!(bursts(0.0, 100.0, &steps).unwrap() > 10.0);
+        assert_eq!(bursts(0.0, 100.0, &even[..5]), None);
     }
 
     #[test]

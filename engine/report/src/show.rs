@@ -72,6 +72,7 @@ fn row(state: &RunState, node: &NodeRow) -> Value {
         "message": message(node, last),
         "outputs": node.outputs,
         "attempts": node.attempts.len(),
+        "host": state.last_attempt(node).and_then(|attempt| state.workers.get(&attempt.worker)).map(|worker| &worker.host),
         "phases": state.phases(node),
         "usage": state.usage(node),
     })

@@ -6,6 +6,7 @@
 mod cases;
 mod cluster;
 mod cluster_sim;
+mod gate;
 mod graphs;
 mod measure;
 mod peers;
@@ -67,6 +68,7 @@ pub(crate) struct Figures {
 pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
     let with_peers = args.contains(&"--peers");
     let quick = args.contains(&"--quick");
+    let is_gate = args.contains(&"--gate");
     let names: Vec<&str> = args
         .iter()
         .copied()
@@ -115,6 +117,13 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
     }
     if names.is_empty() || names.iter().any(|name| cluster::is_named(name)) {
         cluster::run(&bench, &names)?;
+    }
+    if is_gate {
+        let worse = gate::worse(&tables, &report::recorded());
+        return match worse.is_empty() {
+            true => Ok(()),
+            false => Err(format!("slower than on record:\n  {}", worse.join("\n  "))),
+        };
     }
     match tables.is_empty() {
         true => Ok(()),

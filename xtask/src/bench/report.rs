@@ -41,11 +41,7 @@ pub(crate) fn markdown(table: &Table) -> String {
 pub(crate) fn write(tables: &[Table]) -> Result<(), String> {
     let folder = root().join("docs/benchmarks");
     std::fs::create_dir_all(&folder).map_err(|error| error.to_string())?;
-    let data_path = folder.join("results.json");
-    let mut data: serde_json::Map<String, serde_json::Value> = std::fs::read_to_string(&data_path)
-        .ok()
-        .and_then(|text| serde_json::from_str(&text).ok())
-        .unwrap_or_default();
+    let mut data = recorded();
     for table in tables {
         data.insert(table.name.into(), json(table));
     }
@@ -76,6 +72,14 @@ pub(crate) fn write(tables: &[Table]) -> Result<(), String> {
             serde_json::to_string_pretty(&data).map_err(|error| error.to_string())?
         ),
     )
+}
+
+/// What is on record; nothing where it cannot be read.
+pub(crate) fn recorded() -> serde_json::Map<String, serde_json::Value> {
+    let path = root().join("docs/benchmarks/results.json");
+    let text = std::fs::read_to_string(path).ok();
+    text.and_then(|text| serde_json::from_str(&text).ok())
+        .unwrap_or_default()
 }
 
 fn json(table: &Table) -> serde_json::Value {
