@@ -107,7 +107,7 @@ pub(crate) fn project_of(path: &Path) -> PathBuf {
 
 /// A trouble of the run crate as a command's error.
 pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
-    use dagrun_run::RunError;
+    use dagrun_run::{Rescore, RunError};
     let rescore = match &error {
         RunError::StudyChanged { rescore, .. } => *rescore,
         RunError::StudySimulations { .. } => {
@@ -121,13 +121,15 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
         _ => return CliError::environment(error),
     };
     let mut told = CliError::invalid(error);
-    if rescore {
+    if rescore == Rescore::Scores {
         told = told.hint(
             "`dagrun rescore FILE` scores the same trials again where only objectives or scoring changed",
         );
     }
-    told.hint("`dagrun rescore FILE --run-missing` scores the same trials again and runs what they need, also simulations")
-        .hint("`--study keep` begins anew and knows the trials that ended as they are")
+    if rescore != Rescore::Refused {
+        told = told.hint("`dagrun rescore FILE --run-missing` scores the same trials again and runs what they need, also simulations");
+    }
+    told.hint("`--study keep` begins anew and knows the trials that ended as they are")
         .hint("`--study new` begins anew; equal simulations come from the cache. The former study is kept aside")
 }
 

@@ -20,6 +20,8 @@ use crate::{
 
 /// Nodes that are listed one by one before the rest is counted.
 const LISTED: usize = 40;
+/// Trials whose nodes are listed.
+const TRIALS_LISTED: usize = 2;
 
 /// A plan that is shown, alone or as a part of what a study makes.
 pub(super) struct Part {
@@ -240,12 +242,27 @@ fn print_text(parts: &[Part], study: Option<&plan_study::StudyPlan>, style: Styl
         header.push("");
     }
     put!("\n{}", table(&header, &rows).trim_end());
+    let most = match style.verbose {
+        0 => TRIALS_LISTED,
+        _ => usize::MAX,
+    };
+    let mut trials = 0;
     for part in parts.iter().filter(|part| !part.unasked) {
+        if part.plan.trial().is_some() {
+            trials += 1;
+            if trials > most {
+                continue;
+            }
+        }
         print_nodes(&part.plan, &part.rows, style);
         let skipped = part.plan.skipped();
         if !skipped.is_empty() {
             put!("\nnot run because their `if` is false: {}", some(&skipped));
         }
+    }
+    if trials > most {
+        let more = plural((trials - most) as u64, "more trial");
+        put!("\n... and nodes of {more} (-v lists all)");
     }
     if let Some(study) = study {
         study.print_trial();

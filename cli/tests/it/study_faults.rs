@@ -703,6 +703,11 @@ fn another_space_is_refused_and_nothing_is_lost() {
     let said = project.fails(2, &["run"]);
     said.has("study `fit` has changed").has("`k`");
     said.has("--study new").has("--study keep");
+    said.has_not("rescore");
+    project
+        .fails(2, &["rescore"])
+        .has("`k`")
+        .has_not("rescore FILE");
     assert_eq!(project.read_bytes(".dagrun/studies/fit/log"), log);
 
     project.ok(&["run", "--study", "keep"]);
@@ -793,6 +798,11 @@ fn a_stopped_rescore_goes_on() {
         let [told, failed, running] = states(&project, "fit");
         assert!(failed == 0 && told > 0 && running > 0, "{told} {running}");
         assert_eq!(told + running, 12);
+        let plan = project.ok(&["plan"]);
+        let open = format!("{running} trials cut off");
+        plan.has(&open)
+            .has_not("x 1")
+            .has(&format!("and nodes of {} more trial", running - 2));
         project.write("go", "");
         project.ok(&[next, "-j", "3"]);
         assert_eq!(table(&project, "fit"), whole, "{name}, then {next}");

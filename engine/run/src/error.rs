@@ -4,6 +4,17 @@ use std::path::{Path, PathBuf};
 
 use crate::Holder;
 
+/// What scoring the trials of a changed study again would do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rescore {
+    /// Nothing: it is another study.
+    Refused,
+    /// It would need simulations.
+    Simulations,
+    /// Scores may be all that it runs.
+    Scores,
+}
+
 /// Trouble of the environment: exit code 3. A node that fails is never one of these.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
@@ -68,8 +79,8 @@ pub enum RunError {
         name: String,
         /// What changed, in words.
         changes: Vec<String>,
-        /// Telling the trials again under the new objectives may be what is wanted.
-        rescore: bool,
+        /// What scoring the trials again would do.
+        rescore: Rescore,
     },
     /// Trials cannot be told again without simulations.
     #[error(

@@ -37,7 +37,7 @@ mod workspace;
 
 pub use check::{CheckRow, ProbeRow, RepeatRequest, Repeated, check, probe};
 pub use elsewhere::{LaidOut, import_journal, lay_exports};
-pub use error::RunError;
+pub use error::{Rescore, RunError};
 pub use exports::Export;
 pub use given::GivenFacts;
 pub use history::{History, KeyRow, PastEnd, PastRun};

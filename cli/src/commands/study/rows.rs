@@ -212,7 +212,11 @@ fn line(subject: &Subject, row: &TrialRow<'_>) -> Vec<String> {
         true => format_seconds(f64::from(row.seconds)),
         false => String::new(),
     });
-    cells.push(if_some(row.hits));
+    cells.push(if told {
+        if_some(row.hits)
+    } else {
+        String::new()
+    });
     cells.push(
         row.reason
             .map_or(String::new(), |reason| short(reason, REASON)),

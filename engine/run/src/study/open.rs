@@ -10,7 +10,7 @@ use dagrun_study::{
     TrialState,
 };
 
-use crate::{Cause, Force, History, PreviewState, RunError, Workspace, own, preview};
+use crate::{Cause, Force, History, PreviewState, Rescore, RunError, Workspace, own, preview};
 
 use super::{FactCache, LogWriter, encode, load_study};
 
@@ -215,14 +215,14 @@ fn replay(
         ReplayError::Changed(changes) => RunError::StudyChanged {
             name: name.into(),
             changes,
-            rescore: false,
+            rescore: Rescore::Refused,
         },
         ReplayError::Differs(trial) => RunError::StudyChanged {
             name: name.into(),
             changes: vec![format!(
                 "the sampler gives another point for trial {trial} than the log has"
             )],
-            rescore: false,
+            rescore: Rescore::Refused,
         },
         other => RunError::Study(format!("study `{name}`: {other}")),
     })
@@ -280,7 +280,10 @@ fn check_results(
     Err(RunError::StudyChanged {
         name: name.into(),
         changes: vec![format!("what {which} depend on is not what it was: {what}")],
-        rescore: scoring_only,
+        rescore: match scoring_only {
+            true => Rescore::Scores,
+            false => Rescore::Simulations,
+        },
     })
 }
 
