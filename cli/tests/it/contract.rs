@@ -222,3 +222,59 @@ fn exported_paths_are_told_as_seen_from_here() {
         .has("wrote sub/out/o.txt");
     assert!(project.exists("sub/out/o.txt"));
 }
+
+/// CPU and memory are those of the whole process tree, and every step of an attempt has its time and its bytes.
+#[test]
+fn an_attempt_says_what_it_took() {
+    let project = Project::new(
+        "name: took\njobs:\n  a:\n    inputs: [in.txt]\n    outputs: {o: o.txt, n: {json: n.json}}\n    run: |\n      \
+         sh -c 'python3 -c \"import time; x = chr(65) * (64 << 20); end = time.process_time() + 0.3\nwhile time.process_time() < end: pass\"'\n      \
+         head -c 2000 /dev/zero > o.txt; echo 12345 > n.json\n",
+    );
+    let text = project
+        .read("pipeline.yaml")
+        .replace("0.3\nwhile", "0.3\n      while");
+    project.write("pipeline.yaml", &text);
+    project.write("in.txt", &"x".repeat(1000));
+    project.ok(&["run"]);
+    let node = project.last_run()["nodes"][0].clone();
+    let number = |of: &str, name: &str| node[of][name].as_f64().unwrap_or_else(|| panic!("{node}"));
+    for phase in [
+        "queue", "start", "fetch", "decode", "compute", "encode", "store",
+    ] {
+        assert!(number("phases", phase) >= 0.0, "{node}");
+    }
+    assert!(
+        number("phases", "compute") >= 0.3 && number("usage", "cpu") >= 0.3,
+        "{node}"
+    );
+    assert!(
+        number("usage", "peak_memory") >= f64::from(64 << 20),
+        "{node}"
+    );
+    assert_eq!(number("usage", "bytes_in"), 1000.0);
+    assert!(number("usage", "bytes_out") >= 2000.0, "{node}");
+    assert_eq!(node["outputs"]["o"]["size"], 2000);
+}
+
+/// A named resource is shared out whatever the slots.
+#[test]
+fn a_named_resource_limits_how_many_run() {
+    let project = Project::new(
+        "name: shared\npass_env: [LOCK]\njobs:\n  a:\n    replicates: 6\n    resources: {licence: 2}\n    outputs: {o: o.txt}\n    run: |\n      \
+         mkdir $LOCK || exit 9; sleep 0.03; rmdir $LOCK; echo ${{ replicate.seed }} > o.txt\n",
+    );
+    let run = || {
+        let mut command = project.command(&["run", "-j", "6"]);
+        command.env("LOCK", project.dir().join("lock"));
+        command.output().unwrap().status.code()
+    };
+    project.write("dagrun.toml", "[resources]\nlicence = 3\n");
+    assert_eq!(run(), Some(0), "two of 2 are more than 3");
+    assert_eq!(project.executed(), 6);
+    // With enough for two they do meet: what was seen before is the limit.
+    project.write("dagrun.toml", "[resources]\nlicence = 12\n");
+    let text = project.read("pipeline.yaml").replace("0.03", "0.3");
+    project.write("pipeline.yaml", &text);
+    assert_eq!(run(), Some(1));
+}
