@@ -132,7 +132,16 @@ pub fn slot_time(state: &RunState) -> SlotTime {
     }
     let mut causes = BTreeMap::new();
     work(state, &mut causes);
-    Idle::new(state, slots).charge(&mut causes);
+    let mut idle = BTreeMap::new();
+    Idle::new(state, slots).charge(&mut idle);
+    // The ends of short attempts are told together, so that a slot seems to idle and then to do several at once: idle is what is
+    // left beside the work.
+    let left = slots * state.wall - causes.values().sum::<f64>();
+    let scale = (left / idle.values().sum::<f64>().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
+    causes.extend(
+        idle.into_iter()
+            .map(|(cause, seconds)| (cause, seconds * scale)),
+    );
     let least = LEAST * slots * state.wall;
     let mut causes: Vec<(SlotCause, f64)> = causes
         .into_iter()
@@ -342,6 +351,44 @@ mod tests {
             "{advice:?}"
         );
         assert_eq!(found.total(), 20.0);
+    }
+
+    #[test]
+    fn short_attempts_that_are_told_together_take_no_more_than_there_is() {
+        let one = took(
+            Outcome::Succeeded(Default::default()),
+            Phases {
+                compute: 1.0,
+                ..Phases::default()
+            },
+        );
+        let mut events = vec![
+            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
+            (
+                0.0,
+                RunEvent::WorkerJoined {
+                    worker: 0,
+                    host: "h".into(),
+                    slots: 1.0,
+                    memory: 0,
+                    process: String::new(),
+                },
+            ),
+        ];
+        events.extend((1..=8).map(|n| (0.0, start("a", n, None))));
+        events.extend((1..=8).map(|n| (8.0, ended("a", n, &one))));
+        events.push((
+            10.0,
+            RunEvent::RunEnded {
+                exit_code: 0,
+                counts: Default::default(),
+                plan: None,
+                wall: 10.0,
+            },
+        ));
+        let found = slot_time(&fold(events));
+        assert_eq!(found.total(), 10.0);
+        assert_eq!(found.causes[0], (SlotCause::Computing, 8.0));
     }
 
     #[test]

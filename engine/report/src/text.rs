@@ -331,7 +331,7 @@ mod tests {
             "failed: a[x=\"\\u{1b}[2J\"]: exit code 3\n",
             "2 attempts took 4.0 s",
             "\nwhere the time of slots went (2 slots for 10.0 s)\n",
-            "4.0 s   17 %  attempts that failed, were stopped or were lost\n",
+            "4.0 s   20 %  attempts that failed, were stopped or were lost\n",
             "1 hit saved about 1m 00s of work",
             // What was told to stop did not fail.
             "\njob  ran  cached  failed  cancelled  median   95 %   CPU\na      1               1              4.0 s  4.0 s  0 ms\n",
