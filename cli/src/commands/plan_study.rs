@@ -25,8 +25,6 @@ pub(crate) struct StudyPlan {
     pub(super) trials: u64,
     /// How many of them have not ended.
     pub(super) left: u64,
-    /// Why a run would not go on with the study that is there.
-    trouble: Option<String>,
     shown: ShownTrial,
     /// What runs after it; none where that cannot be known yet, or nothing does.
     after: Option<Arc<Plan>>,
@@ -47,21 +45,25 @@ impl StudyPlan {
         study: &PlannedStudy,
     ) -> Result<Self, CliError> {
         let name = loaded.study_name();
-        let (shown, past) = stands(loaded, planned, study)?;
+        let (mut shown, past) = stands(loaded, planned, study)?;
         let trial = study.planner.trial(shown.point.clone());
         let trial = loaded.finish(trial, &planned.workspace)?;
-        let trouble = shown.trouble.clone().or_else(|| {
+        let mut left = shown.open.len() as u64 + shown.to_come;
+        if shown.trouble.is_none() {
             let (workspace, store) = (&planned.workspace, &planned.store);
-            let go_on = check_study(&study.planner, &study.definition, name, workspace, store);
-            go_on.err().map(|error| error.to_string())
-        });
+            match check_study(&study.planner, &study.definition, name, workspace, store) {
+                // They fail again as they did, and nothing runs for it.
+                Ok(failed) => shown.open.retain(|point| !failed.contains(&point.number)),
+                Err(error) => shown.trouble = Some(error.to_string()),
+            }
+        }
         let counts = past.as_ref().map(Study::counts).unwrap_or_default();
         let trials = study.definition.trials;
-        let left = match trouble {
-            None => shown.open.len() as u64 + shown.to_come,
+        if shown.trouble.is_some() {
             // It is begun anew, with all of them before it.
-            Some(_) => trials,
-        };
+            shown.open.clear();
+            (left, shown.to_come) = (trials, trials);
+        }
         let last_end = past.as_ref().and_then(Study::last_end);
         let context = context(name, past.as_ref(), &shown);
         let text = study.definition.text();
@@ -71,7 +73,6 @@ impl StudyPlan {
             trials,
             left,
             over: left == 0 && last_end.is_some(),
-            trouble,
             shown,
             told: counts.told,
             failed: counts.failed,
@@ -85,19 +86,17 @@ impl StudyPlan {
     /// What a run would go on with, in the order in which it runs.
     pub(super) fn parts(&self, loaded: &Loaded, planned: &Planned) -> Result<Vec<Part>, CliError> {
         let mut parts = vec![Part::new(Arc::clone(&planned.plan))];
-        let mut to_come = self.left;
-        let has_open = self.trouble.is_none() && !self.shown.open.is_empty();
-        if let (true, Some(study)) = (has_open, &planned.study) {
-            for point in &self.shown.open {
+        let open = &self.shown.open;
+        if let Some(study) = &planned.study {
+            for point in open {
                 let plan = loaded.finish(study.planner.trial(point.clone()), &planned.workspace)?;
                 parts.push(Part::new(Arc::new(plan)));
             }
-            to_come = self.shown.to_come;
         }
-        if to_come > 0 {
+        if self.shown.to_come > 0 {
             parts.push(Part {
-                times: to_come,
-                unasked: has_open,
+                times: self.shown.to_come,
+                unasked: !open.is_empty(),
                 ..Part::new(Arc::clone(&self.trial))
             });
         }
@@ -151,7 +150,7 @@ impl StudyPlan {
     fn is_open(&self, part: &Part) -> bool {
         let number = part.plan.trial().map(|point| point.number);
         let mut open = self.shown.open.iter();
-        self.trouble.is_none() && open.any(|point| Some(point.number) == number)
+        open.any(|point| Some(point.number) == number)
     }
 
     pub(super) fn as_json(&self) -> serde_json::Value {
@@ -169,7 +168,7 @@ impl StudyPlan {
             },
             "left": self.left,
             "over": self.over,
-            "changed": self.trouble,
+            "changed": self.shown.trouble,
         })
     }
 
@@ -187,7 +186,7 @@ impl StudyPlan {
                 ""
             }
         );
-        if let Some(trouble) = &self.trouble {
+        if let Some(trouble) = &self.shown.trouble {
             put!(
                 "{} `dagrun run` will refuse: {}; say what is to become of its trials by `dagrun rescore`, `--study keep` or `--study new`",
                 style.paint_out(Ink::Warn, "warning:"),

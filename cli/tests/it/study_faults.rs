@@ -869,6 +869,41 @@ fn a_rescore_keeps_what_trials_cost_and_why_they_failed() {
     );
 }
 
+/// Also a run that goes on with a rescore that was killed tells failed trials without a simulation.
+#[test]
+fn a_killed_rescore_tells_failed_trials_as_they_were() {
+    let rest = "  score:\n    needs: sim\n    inputs: {s: \"${{ needs.sim.outputs.loss }}\"}\n    outputs: {n: {json: n.json}}\n    run: |\n      cp ${{ inputs.s }} n.json";
+    let text = simple(
+        "  trials: 4\n  in_flight: 2\n  order: {lag: 2}\n  enqueue: [{x: 1}, {x: 2}, {x: 3}, {x: 4}]",
+        "",
+        "[ $X -lt 4 ] || exit 3\necho $X > loss.json",
+        rest,
+    );
+    let text = text.replace("jobs.sim.outputs.loss }}\n", "jobs.score.outputs.n }}\n");
+    let project = Project::new(&text);
+    project.ok(&["run"]);
+    let go = project.dir().join("go").display().to_string();
+    let waits = format!("touch {go}.waits; while [ ! -e {go} ]; do sleep 0.02; done; cp ${{{{");
+    project.write("pipeline.yaml", &text.replace("cp ${{", &waits));
+    let mut child = project.start(&["rescore"]);
+    project.wait_for("go.waits");
+    while !project.ok(&["study", "trials"]).stdout.contains("running") {}
+    child.kill().unwrap();
+    child.wait().unwrap();
+    project.write("go", "");
+    let plan = project.json(&["plan", "--json"]);
+    let mut nodes = plan["nodes"].as_array().unwrap().iter();
+    assert!(nodes.all(|node| node["id"] != "sim[trial=4]"), "{plan}");
+    let nodes = plan["nodes"].as_array().unwrap().iter();
+    let to_run = nodes.filter(|node| node["state"] != "hit");
+    assert_eq!(to_run.count(), 3, "{plan}");
+    project.ok(&["run"]);
+    assert_eq!(project.executed(), 3, "the scores");
+    let rows = table(&project, "s");
+    assert_eq!(rows[3]["reason"], "`sim[trial=4]` exit code 3");
+    assert_eq!(states(&project, "s"), [3, 1, 0]);
+}
+
 /// Trials that never ended are none of a rescore's.
 #[test]
 fn a_rescore_leaves_what_was_never_told() {

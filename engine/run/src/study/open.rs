@@ -1,6 +1,12 @@
 //! Opening a study: its log is read, what changed since is found, and what is to become of that is asked for.
 
-use std::{cell::LazyCell, collections::BTreeMap, fs, path::PathBuf, sync::Arc};
+use std::{
+    cell::LazyCell,
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::PathBuf,
+    sync::Arc,
+};
 
 use dagrun_model::{Diagnostic, Map, NodeIx, Sources};
 use dagrun_plan::{Plan, StudyPlanner, TrialPoint};
@@ -155,13 +161,19 @@ impl Opened {
             }
             StudyMode::Continue | StudyMode::Rescore(_) => {
                 let study = replay(definition, records, name)?;
-                match request.mode {
-                    StudyMode::Rescore(options) if !options.run_missing => {
-                        check_simulations(&study, &request.planner, &mut facts, store)?;
-                        standing = still_failed(&study, &request.planner, &mut facts, place);
-                    }
-                    StudyMode::Rescore(_) => {}
-                    _ => check_results(&study, &request.planner, &mut facts, place)?,
+                let is_rescore = matches!(request.mode, StudyMode::Rescore(_));
+                let run_missing = matches!(request.mode, StudyMode::Rescore(it) if it.run_missing);
+                match is_rescore {
+                    false => check_results(&study, &request.planner, &mut facts, place)?,
+                    true if run_missing => {}
+                    true => check_simulations(&study, &request.planner, &mut facts, store)?,
+                }
+                // A rescore that was cut off goes on, with whichever command.
+                let is_told_again =
+                    |row: &TrialRow<'_>| is_rescore || row.state == TrialState::Asked;
+                if !run_missing {
+                    let rows = study.rows().filter(is_told_again);
+                    standing = still_failed(&study, rows, &request.planner, &mut facts, place);
                 }
                 (study, LogWriter::open(&path, torn_at)?)
             }
@@ -177,7 +189,8 @@ impl Opened {
     }
 }
 
-/// Whether a run could go on with the study that is there; all right where there is none. Changes nothing.
+/// Whether a run could go on with the study that is there; all right where there is none. Gives the trials that it would tell
+/// again as failed without running anything of them. Changes nothing.
 ///
 /// # Errors
 /// With what the run would end with: the study was another one, or its results are out of date, or its log cannot be read.
@@ -187,16 +200,18 @@ pub fn check_study(
     name: &str,
     workspace: &Workspace,
     store: &Store,
-) -> Result<(), RunError> {
+) -> Result<BTreeSet<u64>, RunError> {
     let records = load_study(workspace, name)?.map(|log| log.records);
-    match records.filter(|records| !records.is_empty()) {
-        None => Ok(()),
-        Some(records) => {
-            let study = replay(definition.clone(), records, name)?;
-            let mut facts = FactCache::new(workspace);
-            check_results(&study, planner, &mut facts, (name, workspace, store))
-        }
-    }
+    let Some(records) = records.filter(|records| !records.is_empty()) else {
+        return Ok(BTreeSet::new());
+    };
+    let study = replay(definition.clone(), records, name)?;
+    let mut facts = FactCache::new(workspace);
+    let place = (name, workspace, store);
+    check_results(&study, planner, &mut facts, place)?;
+    let open = study.rows().filter(|row| row.state == TrialState::Asked);
+    let standing = still_failed(&study, open, planner, &mut facts, place);
+    Ok(standing.into_keys().collect())
 }
 
 fn write_all(log: &mut LogWriter, records: &[StudyRecord]) -> Result<(), RunError> {
@@ -325,15 +340,16 @@ fn check_simulations(
 
 /// Failed trials that would fail again as they did: of which nothing has changed, or a simulation has failed that is what it
 /// was. What they came to, with what it depends on now.
-fn still_failed(
-    study: &Study,
+fn still_failed<'s>(
+    study: &'s Study,
+    rows: impl Iterator<Item = TrialRow<'s>>,
     planner: &StudyPlanner,
     facts: &mut FactCache,
     (_, workspace, store): Place<'_>,
 ) -> BTreeMap<u64, TrialEnd> {
     let history = LazyCell::new(|| History::load(workspace));
     let mut standing = BTreeMap::new();
-    for row in study.rows().filter(|row| row.values.is_none()) {
+    for row in rows.filter(|row| row.values.is_none()) {
         let failed = study.end_of(row.trial).filter(|end| end.result.is_err());
         let (Some(mut end), Ok(plan)) = (failed, plan_again(study, &row, planner, facts)) else {
             continue;
