@@ -6,7 +6,7 @@
 
 use dagrun_model::{
     Diagnostic, Export, Expr, ExprKind, FileIx, Function, Job, Param, Pipeline, RelPath, Report,
-    Sources, Span, Spanned, Study, Template, TemplatePart, Value, ValueTemplate, did_you_mean,
+    Sources, Span, Spanned, Study, Template, TemplatePart, Value, ValueTemplate,
 };
 use indexmap::IndexMap;
 
@@ -151,6 +151,12 @@ impl<'l> Assembler<'l> {
             };
             names.insert(raw.name.clone(), stands_for);
             modules.push(module);
+        }
+        for job in modules.iter().flatten().flatten() {
+            let full = &job.name.value;
+            names
+                .entry(full.clone())
+                .or_insert_with(|| vec![full.clone()]);
         }
         (names, modules)
     }
@@ -413,7 +419,7 @@ impl<'l> Assembler<'l> {
         );
         let diagnostic = Diagnostic::error("unknown-param", span, words);
         self.shared.push(
-            match did_you_mean(name, params.keys().map(String::as_str)) {
+            match self.shared.guess(name, params.keys().map(String::as_str)) {
                 Some(near) => diagnostic
                     .help(format!("did you mean `{near}`?"))
                     .fix(span, near),

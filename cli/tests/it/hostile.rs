@@ -251,3 +251,15 @@ fn a_pipeline_may_have_a_name_that_is_not_utf8() {
     }
     assert_eq!(std::fs::read_to_string(folder.join("made")).unwrap(), "1\n");
 }
+
+/// As many names that are wrong as right ones: each is guessed at, and none for long.
+#[test]
+fn thousands_of_mistyped_names_are_told_at_once() {
+    let jobs: String = (0..9900)
+        .map(|i| format!("  job{i}: {{run: 'true {i}', needs: jib{i}}}\n"))
+        .collect();
+    refused(
+        &format!("dagrun: 1\nname: wrong\njobs:\n{jobs}"),
+        &["there is no job `jib0`", "did you mean `job0`?"],
+    );
+}

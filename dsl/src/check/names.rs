@@ -3,7 +3,7 @@
 use dagrun_model::{CONTEXTS, CachePolicy, Diagnostic, Span, did_you_mean};
 
 use super::{
-    Checker,
+    Checker, MAX_ERRORS,
     job::REPLICATE,
     scope::{Place, foreign},
     study::TRIAL,
@@ -141,6 +141,9 @@ impl Checker<'_> {
     }
 
     pub(super) fn unknown_member(&mut self, unknown: Unknown<'_>, members: &Members, span: Span) {
+        if self.errors.len() >= MAX_ERRORS {
+            return;
+        }
         let name = unknown.name;
         let (code, message) = self.describe(unknown);
         let mut error = Diagnostic::error(code, span, message);

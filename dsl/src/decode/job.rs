@@ -2,7 +2,7 @@
 
 use dagrun_model::{
     Diagnostic, Job, JobIx, Matrix, Need, ResourceTemplate, Retry, Span, Spanned, Template,
-    Toolchain, did_you_mean,
+    Toolchain,
 };
 use indexmap::{IndexMap, IndexSet};
 
@@ -22,7 +22,7 @@ pub(crate) struct Context<'a, 'h> {
     pub(crate) names: &'h Names,
 }
 
-/// The jobs that a name in `needs` stands for: itself, or the jobs of the file that it brings in.
+/// The jobs that a name in `needs` stands for: itself, or the jobs of the file that it brings in. These come after all others.
 pub(crate) type Names = IndexMap<String, Vec<String>>;
 
 /// Names of jobs as numbers, until all jobs are known: until then a [`Need::job`] counts in here.
@@ -175,7 +175,7 @@ impl<'a> Decoder<'a, '_> {
             let declared = context.secrets.iter().map(|s| s.value.as_str());
             let words = format!("the secret `{}` is not declared", name.value);
             let diagnostic = Diagnostic::error("unknown-secret", name.span, words);
-            let diagnostic = match did_you_mean(&name.value, declared) {
+            let diagnostic = match self.shared.guess(&name.value, declared) {
                 Some(near) => diagnostic
                     .help(format!("did you mean `{near}`?"))
                     .fix(name.span, near),
@@ -318,17 +318,13 @@ impl<'a> Decoder<'a, '_> {
         if let Some(targets) = reader.names.get(&name.value) {
             return Some(targets.clone());
         }
-        let inner = || reader.names.values().flatten();
-        if inner().any(|full| *full == name.value) {
-            return Some(vec![name.value.clone()]);
-        }
         let diagnostic = self.diagnostic(
             "unknown-job",
             at,
             format!("there is no job `{}`", printable(&name.value)),
         );
-        let candidates = reader.names.keys().chain(inner()).map(String::as_str);
-        let diagnostic = match did_you_mean(&name.value, candidates) {
+        let candidates = reader.names.keys().map(String::as_str);
+        let diagnostic = match self.shared.guess(&name.value, candidates) {
             Some(near) => diagnostic
                 .help(format!("did you mean `{near}`?"))
                 .fix(name.span, near),

@@ -31,6 +31,8 @@ use crate::{
 
 /// More diagnostics than anybody reads; what comes after them is dropped.
 const MAX_DIAGNOSTICS: usize = 2000;
+/// From so many errors on no names are guessed at: each guess compares a name with all others.
+const MOST_GUESSES: usize = 200;
 
 /// The most jobs, parameters, outputs and so on: the entries of one map of names, and the jobs of all files together.
 pub(crate) const MAX_NAMES: usize = 10_000;
@@ -48,6 +50,16 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    /// What may have been meant by a name. Where very much is wrong, names were not mistyped one by one.
+    pub(crate) fn guess<'n>(
+        &self,
+        name: &str,
+        candidates: impl IntoIterator<Item = &'n str>,
+    ) -> Option<&'n str> {
+        let few = self.out.len() < MOST_GUESSES;
+        few.then(|| did_you_mean(name, candidates)).flatten()
+    }
+
     pub(crate) fn push(&mut self, diagnostic: Diagnostic) {
         if self.out.len() < MAX_DIAGNOSTICS {
             self.out.push(diagnostic);

@@ -2,7 +2,6 @@
 
 use dagrun_model::{
     Diagnostic, DistributionKind as Kind, SpaceParameter, Span, Spanned, Value, ValueTemplate,
-    did_you_mean,
 };
 use indexmap::IndexMap;
 
@@ -291,7 +290,8 @@ impl<'a> Decoder<'a, '_> {
                 }
                 let words = format!("the space has no parameter `{}`", printable(&entry.name));
                 let error = Diagnostic::error("unknown-parameter", entry.name_span, words);
-                let near = did_you_mean(&entry.name, space.keys().map(String::as_str));
+                let names = space.keys().map(String::as_str);
+                let near = self.shared.guess(&entry.name, names);
                 self.push(match near {
                     Some(near) => error
                         .help(format!("did you mean `{near}`?"))

@@ -205,42 +205,83 @@ impl Diagnostic {
     }
 }
 
+/// Words longer than this are not guessed at.
+const LONGEST_GUESS: usize = 100;
+/// So many candidates are looked at: a file may have thousands of names and as many that are wrong.
+const MOST_CANDIDATES: usize = 1000;
+
 /// The candidate nearest to `word` (edit distance at most a third of its length, at least 1), for "did you mean".
 pub fn did_you_mean<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
 ) -> Option<&'a str> {
-    let limit = (word.chars().count() / 3).max(1);
+    let word: Vec<char> = word
+        .to_lowercase()
+        .chars()
+        .take(LONGEST_GUESS + 1)
+        .collect();
+    if word.len() > LONGEST_GUESS {
+        return None;
+    }
+    let limit = (word.len() / 3).max(1);
+    let mut rows = Rows::default();
     candidates
         .into_iter()
-        .map(|candidate| (edit_distance(word, candidate), candidate))
-        .filter(|(distance, _)| *distance <= limit)
+        .take(MOST_CANDIDATES)
+        .filter_map(|candidate| Some((rows.edit_distance(&word, candidate, limit)?, candidate)))
         .min_by_key(|(distance, _)| *distance)
         .map(|(_, candidate)| candidate)
 }
 
-/// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours cost one.
-fn edit_distance(a: &str, b: &str) -> usize {
-    let a: Vec<char> = a.to_lowercase().chars().collect();
-    let b: Vec<char> = b.to_lowercase().chars().collect();
-    let mut rows = vec![vec![0; b.len() + 1]; a.len() + 1];
-    for (i, row) in rows.iter_mut().enumerate() {
-        row[0] = i;
-    }
-    for (j, cell) in rows[0].iter_mut().enumerate() {
-        *cell = j;
-    }
-    for i in 1..=a.len() {
-        for j in 1..=b.len() {
-            let substitution = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut best = substitution.min(rows[i - 1][j] + 1).min(rows[i][j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                best = best.min(rows[i - 2][j - 2] + 1);
-            }
-            rows[i][j] = best;
+/// The rows of the table of distances that are still needed: memory that many comparisons share.
+#[derive(Default)]
+struct Rows {
+    before: Vec<usize>,
+    last: Vec<usize>,
+    row: Vec<usize>,
+    other: Vec<char>,
+}
+
+impl Rows {
+    /// Optimal string alignment distance: insertions, deletions, substitutions and swaps of neighbours cost one. `None` beyond
+    /// the limit.
+    fn edit_distance(&mut self, a: &[char], b: &str, limit: usize) -> Option<usize> {
+        let Self {
+            before,
+            last,
+            row,
+            other: b_chars,
+        } = self;
+        b_chars.clear();
+        let lower = b.chars().flat_map(char::to_lowercase);
+        b_chars.extend(lower.take(a.len() + limit + 1));
+        let b = b_chars.as_slice();
+        if a.len().abs_diff(b.len()) > limit {
+            return None;
         }
+        last.clear();
+        last.extend(0..=b.len());
+        for i in 1..=a.len() {
+            row.clear();
+            row.push(i);
+            for j in 1..=b.len() {
+                let substitution = last[j - 1] + usize::from(a[i - 1] != b[j - 1]);
+                let mut best = substitution.min(last[j] + 1).min(row[j - 1] + 1);
+                if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
+                    best = best.min(before[j - 2] + 1);
+                }
+                row.push(best);
+            }
+            // A row follows from the two before it.
+            let near = |row: &[usize]| row.iter().any(|distance| *distance <= limit);
+            if !near(row) && !near(last) {
+                return None;
+            }
+            std::mem::swap(before, last);
+            std::mem::swap(last, row);
+        }
+        last.last().copied().filter(|distance| *distance <= limit)
     }
-    rows[a.len()][b.len()]
 }
 
 #[cfg(test)]
@@ -252,6 +293,27 @@ mod tests {
         assert_eq!(did_you_mean("neds", ["needs", "env"]), Some("needs"));
         assert_eq!(did_you_mean("input", ["inputs", "outputs"]), Some("inputs"));
         assert_eq!(did_you_mean("xyz", ["needs", "env"]), None);
+        assert_eq!(did_you_mean("nedes", ["needs", "need"]), Some("needs"));
+        assert_eq!(
+            did_you_mean("Outptus", ["inputs", "outputs"]),
+            Some("outputs")
+        );
+        assert_eq!(did_you_mean("a", ["abc", "b", "a"]), Some("a"));
+    }
+
+    #[test]
+    fn guesses_are_bounded() {
+        let names: Vec<String> = (0..2 * MOST_CANDIDATES)
+            .map(|i| format!("job-{i}"))
+            .collect();
+        let names = || names.iter().map(String::as_str);
+        assert_eq!(did_you_mean("jbo-17", names()), Some("job-17"));
+        let last = names().next_back().unwrap();
+        assert_eq!(did_you_mean("job-", [last]), None, "too far");
+        assert_eq!(did_you_mean(last, names().skip(1)), Some("job-199"));
+        let long = "x".repeat(LONGEST_GUESS + 1);
+        assert_eq!(did_you_mean(&long, [&long[1..]]), None);
+        assert_eq!(did_you_mean(&long[1..], [&*long]), Some(&*long));
     }
 
     #[test]
