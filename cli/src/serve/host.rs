@@ -577,9 +577,16 @@ impl Job<'_> {
                 cache_mode: Some(CacheMode::Off),
             },
         };
-        let mut ready = Ready::new(mode, &args, &global, STYLE)?;
-        // The coordinator's own, which gets from workers what it lacks; what others have taken out of it meanwhile is no hit.
-        host.store.refresh().map_err(CliError::environment)?;
+        // What others have taken out of the store meanwhile is no hit. After a restart it is read from its beginning.
+        let (ready, refreshed) = std::thread::scope(|scope| {
+            let refreshed = scope.spawn(|| host.store.refresh());
+            (Ready::new(mode, &args, &global, STYLE), refreshed.join())
+        });
+        let mut ready = ready?;
+        refreshed
+            .map_err(|_| CliError::environment("the action cache could not be read"))?
+            .map_err(CliError::environment)?;
+        // The coordinator's own, which gets from workers what it lacks.
         ready.planned.store = host.store.clone();
         let executor = (host.executors)(RunFor {
             priority: submission.priority,

@@ -12,10 +12,12 @@
 
 mod event;
 mod fold;
+mod heading;
 pub mod journal;
 mod trials;
 mod write;
 
 pub use event::*;
 pub use fold::*;
+pub use heading::*;
 pub use trials::*;

@@ -55,23 +55,36 @@ pub struct Loaded {
 pub fn load(path: &Path) -> Result<Loaded, RunError> {
     let bytes = own::read(path).map_err(RunError::io("read", path))?;
     let decoded = journal::decode(&bytes);
-    let corrupt = |at, next| RunError::CorruptJournal {
-        path: path.to_path_buf(),
-        at,
-        next,
-    };
-    let torn_at = match decoded.end {
-        End::Clean => None,
-        End::Torn { at } => Some(at),
-        End::Corrupt { at, next } => return Err(corrupt(at, Some(next))),
-        End::BadHeader => return Err(corrupt(0, None)),
-    };
+    let torn_at = whole(path, decoded.end)?;
     let records = decoded
         .records
         .iter()
-        .map(|(at, payload)| Record::from_json(payload).map_err(|_| corrupt(*at, None)))
+        .map(|(at, payload)| record(path, *at, payload))
         .collect::<Result<_, _>>()?;
     Ok(Loaded { records, torn_at })
+}
+
+/// Where a journal is torn; an error where it is damaged before its end.
+pub(crate) fn whole(path: &Path, end: End) -> Result<Option<u64>, RunError> {
+    match end {
+        End::Clean => Ok(None),
+        End::Torn { at } => Ok(Some(at)),
+        End::Corrupt { at, next } => Err(corrupt(path, at, Some(next))),
+        End::BadHeader => Err(corrupt(path, 0, None)),
+    }
+}
+
+/// A record of a journal, in full.
+pub(crate) fn record(path: &Path, at: u64, payload: &[u8]) -> Result<Record, RunError> {
+    Record::from_json(payload).map_err(|_| corrupt(path, at, None))
+}
+
+fn corrupt(path: &Path, at: u64, next: Option<u64>) -> RunError {
+    RunError::CorruptJournal {
+        path: path.to_path_buf(),
+        at,
+        next,
+    }
 }
 
 /// Rewrites a damaged journal with the records that can still be read, and keeps a copy of it. Returns the copy's path and

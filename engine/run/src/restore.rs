@@ -10,10 +10,11 @@ use std::{
 };
 
 use dagrun_events::{
-    AttemptSummary, Inherited, Record, RunEvent, RunState,
-    journal::{End, decode},
+    AttemptSummary, Heading, Inherited, Record, RunEvent, RunState,
+    journal::{Decoded, End, decode},
 };
 use dagrun_model::{NodeKey, RunId};
+use rustc_hash::FxHashSet;
 
 use crate::{RunError, Workspace, journal, own};
 
@@ -63,13 +64,16 @@ pub(crate) fn unfinished(
             // It died before it made its journal: it did nothing.
             continue;
         }
-        match last_of(&path, pipeline)? {
+        let bytes = own::read(&path).map_err(RunError::io("read", &path))?;
+        let decoded = decode(&bytes);
+        match last_of(&decoded, pipeline) {
             Last::Other => continue,
             Last::Ended => return Ok(None),
             Last::CutOff => {}
         }
-        let loaded = journal::load(&path)?;
-        return Ok(Some(restored(former, &loaded.records, loaded.torn_at)));
+        let torn_at = journal::whole(&path, decoded.end)?;
+        let told = Told::read(&path, &decoded.records)?;
+        return Ok(Some(restored(former, &told, torn_at)));
     }
     Ok(None)
 }
@@ -83,9 +87,7 @@ enum Last {
 }
 
 /// Looks at the first and the last record alone: a journal that ended well may be large.
-fn last_of(path: &Path, pipeline: &str) -> Result<Last, RunError> {
-    let bytes = own::read(path).map_err(RunError::io("read", path))?;
-    let decoded = decode(&bytes);
+fn last_of(decoded: &Decoded<'_>, pipeline: &str) -> Last {
     let event = |record: Option<&(u64, &[u8])>| {
         let record = Record::from_json(record?.1).ok()?;
         Some(record.event)
@@ -95,15 +97,54 @@ fn last_of(path: &Path, pipeline: &str) -> Result<Last, RunError> {
         // Whose it was cannot be known: the full reading says what is wrong with it.
         _ => !matches!(decoded.end, End::Clean | End::Torn { .. }),
     };
-    Ok(match event(decoded.records.last()) {
+    match event(decoded.records.last()) {
         _ if !ours => Last::Other,
         Some(RunEvent::RunEnded { .. }) if decoded.end == End::Clean => Last::Ended,
         _ => Last::CutOff,
-    })
+    }
 }
 
-fn restored(run: RunId, records: &[Record], torn_at: Option<u64>) -> Restored {
-    let state = RunState::fold(records);
+/// What a journal says of attempts that have no result, and of all else but nodes.
+struct Told {
+    records: Vec<Record>,
+    headings: Vec<Heading>,
+}
+
+impl Told {
+    /// Reads in full only what is of use: nearly all attempts of a long run have succeeded.
+    fn read(path: &Path, found: &[(u64, &[u8])]) -> Result<Self, RunError> {
+        let headings: Vec<Heading> = found.iter().map(|(_, json)| Heading::of(json)).collect();
+        let successes = headings.iter().filter_map(|heading| match heading {
+            Heading::AttemptEnded { attempt, succeeded } => succeeded.then_some(*attempt),
+            _ => None,
+        });
+        let succeeded: FxHashSet<u64> = successes.collect();
+        let of_use = |heading: &Heading| match heading {
+            Heading::AttemptStarted(attempt) => !succeeded.contains(attempt),
+            Heading::AttemptEnded { succeeded, .. } => !succeeded,
+            Heading::NodeDone | Heading::NodesCached => false,
+            Heading::Other => true,
+        };
+        let useful = headings.iter().zip(found).filter(|(it, _)| of_use(it));
+        let records = useful
+            .map(|(_, (at, json))| journal::record(path, *at, json))
+            .collect::<Result<_, _>>()?;
+        Ok(Self { records, headings })
+    }
+
+    /// The attempts that were started or ended.
+    fn attempts(&self) -> impl Iterator<Item = u64> {
+        self.headings.iter().filter_map(|heading| match heading {
+            Heading::AttemptStarted(attempt) | Heading::AttemptEnded { attempt, .. } => {
+                Some(*attempt)
+            }
+            _ => None,
+        })
+    }
+}
+
+fn restored(run: RunId, told: &Told, torn_at: Option<u64>) -> Restored {
+    let state = RunState::fold(&told.records);
     let mut charged = BTreeMap::new();
     for node in state.nodes.iter().filter(|node| node.charged > 0) {
         if let Some(key) = node.key {
@@ -112,9 +153,9 @@ fn restored(run: RunId, records: &[Record], torn_at: Option<u64>) -> Restored {
             charged.insert(key, Charged { failures, last });
         }
     }
-    let used = state.attempts.iter().map(|a| a.attempt).max().unwrap_or(0);
+    let used = told.attempts().max().unwrap_or(0);
     let first = state.started.as_ref().map_or(1, |it| it.first_attempt);
-    let inherits = inherits(&run, records, &state);
+    let inherits = inherits(&run, told, &state);
     Restored {
         run,
         charged,
@@ -126,7 +167,7 @@ fn restored(run: RunId, records: &[Record], torn_at: Option<u64>) -> Restored {
 }
 
 /// Attempts whose end is not known: of the run itself, and those that it had inherited and did not get to.
-fn inherits(run: &RunId, records: &[Record], state: &RunState) -> Vec<Inherited> {
+fn inherits(run: &RunId, told: &Told, state: &RunState) -> Vec<Inherited> {
     let open = state.attempts.iter().filter(|it| it.result.is_none());
     let own = open.filter_map(|attempt| {
         let node = &state.nodes[attempt.node];
@@ -142,18 +183,11 @@ fn inherits(run: &RunId, records: &[Record], state: &RunState) -> Vec<Inherited>
             process: process.clone(),
         })
     });
-    let decided: BTreeSet<u64> = records
-        .iter()
-        .filter_map(|record| match &record.event {
-            RunEvent::AttemptStarted { attempt, .. } | RunEvent::AttemptEnded { attempt, .. } => {
-                Some(*attempt)
-            }
-            _ => None,
-        })
-        .collect();
     let former = state.started.iter().flat_map(|it| &it.inherits);
-    let left = former.filter(|it| !decided.contains(&it.attempt)).cloned();
-    own.chain(left).collect()
+    let mut left: BTreeMap<u64, &Inherited> = former.map(|it| (it.attempt, it)).collect();
+    told.attempts()
+        .for_each(|attempt| _ = left.remove(&attempt));
+    own.chain(left.into_values().cloned()).collect()
 }
 
 #[cfg(test)]
@@ -213,6 +247,57 @@ mod tests {
         };
         write(&workspace, &first, vec![started("p"), failed(), ended]);
         assert!(unfinished(&workspace, &second, "p").unwrap().is_none());
+    }
+
+    #[test]
+    fn what_succeeded_is_passed_over_and_the_rest_is_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let lock = workspace.lock(&[]).unwrap();
+        let first = workspace.new_run(&lock).unwrap();
+        let second = workspace.new_run(&lock).unwrap();
+        let begun = |node: &str, attempt| RunEvent::AttemptStarted {
+            node: node.into(),
+            key: Digest::of(node.as_bytes()),
+            attempt,
+            number: 1,
+            worker: 0,
+            after: None,
+            adopted: None,
+        };
+        let joined = RunEvent::WorkerJoined {
+            worker: 0,
+            host: "h".into(),
+            slots: 2.0,
+            memory: 0,
+            process: "p".into(),
+        };
+        let good = RunEvent::AttemptEnded {
+            node: "b".into(),
+            key: Digest::of(b"b"),
+            attempt: 7,
+            result: Box::new((&AttemptResult::bare(Outcome::Succeeded(Default::default()))).into()),
+        };
+        let events = vec![
+            started("p"),
+            joined,
+            begun("a", 4),
+            begun("b", 7),
+            failed(),
+            good,
+            begun("c", 6),
+        ];
+        write(&workspace, &first, events);
+        let restored = unfinished(&workspace, &second, "p").unwrap().unwrap();
+        assert_eq!((restored.next_attempt, restored.slots), (8, 2));
+        let charged = &restored.charged[&Digest::of(b"a")];
+        assert!(charged.last.as_ref().unwrap().is_charged());
+        let left: Vec<&str> = restored
+            .inherits
+            .iter()
+            .map(|it| it.node.as_str())
+            .collect();
+        assert_eq!((restored.charged.len(), left), (1, vec!["c"]));
     }
 
     #[test]

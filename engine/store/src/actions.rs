@@ -38,8 +38,8 @@ const MANY: usize = 256;
 /// Room that a segment is given at once. A frame that is written into it changes no length and no map of blocks, so that its
 /// sync need not wait for the journal of the file system.
 const ROOM: u64 = 64 << 10;
-/// Segments up to this size are kept in memory when they are read first.
-const HEAD: usize = 16 << 20;
+/// So much of a segment is kept in memory when it is read first.
+const HEAD: usize = 32 << 20;
 
 /// The action cache of one store.
 pub(crate) struct Actions {
@@ -396,8 +396,9 @@ impl Actions {
                 return Ok(false);
             }
         }
-        if start == SEGMENT_MAGIC.len() as u64 && bytes.len() <= HEAD {
-            bytes.truncate(good);
+        if start == SEGMENT_MAGIC.len() as u64 {
+            bytes.truncate(good.min(HEAD));
+            bytes.shrink_to_fit();
             // Read anew after a merge, it is the same: nothing is ever changed in place.
             let _ = file.head.set((start, bytes));
         }

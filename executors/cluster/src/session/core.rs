@@ -14,9 +14,11 @@ use crate::{
     pool::ConnIx,
 };
 
-/// How long a worker waits before it connects again: at first, and at most; never longer than half a lease, so that a coordinator
+/// How long a worker waits before it connects again: at least, and at most; never longer than half a lease, so that a coordinator
 /// that was away itself does not take it for lost.
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
+/// In between, a wait is this part of the time that there was no connection: what a worker adds to an outage stays a part of it.
+const SHARE: u32 = 4;
 /// How long a connection may take until the coordinator has answered.
 const GREETED: Duration = Duration::from_secs(10);
 /// How long a worker that leaves waits for the coordinator to take what it ended, beyond its time.
@@ -125,8 +127,6 @@ pub struct Core {
     free_bytes: u64,
     /// Since when there is no connection that works.
     down_since: Duration,
-    /// Tries since then.
-    tries: u32,
     held: Holdings,
     leaving: Option<Leaving>,
     exited: bool,
@@ -156,7 +156,6 @@ impl Core {
             beats: 0,
             free_bytes: 0,
             down_since: Duration::ZERO,
-            tries: 0,
             held: Holdings::default(),
             leaving: None,
             exited: false,
@@ -266,7 +265,6 @@ impl Core {
         self.epoch = welcome.epoch;
         self.lease = welcome.lease;
         self.beat = welcome.beat;
-        self.tries = 0;
         self.link = Link::Up {
             conn,
             heard: now,
@@ -319,7 +317,6 @@ impl Core {
         if matches!(self.link, Link::Up { .. }) {
             self.down_since = now;
         }
-        self.tries += 1;
         let patience = match self.epoch {
             0 => Some(self.config.reach),
             _ => self.config.linger,
@@ -328,16 +325,16 @@ impl Core {
             return self.exit(Exit::Unreachable(why.to_owned()), effects);
         }
         self.link = Link::Down {
-            retry: now + self.pause(),
+            retry: now + self.pause(now),
         };
     }
 
-    /// Doubles from try to try; half of it is by chance, so that many workers do not come at once.
-    fn pause(&self) -> Duration {
-        let (first, most) = BACKOFF;
+    /// Grows with the time that there is no connection; half of it is by chance, so that many workers do not come at once.
+    fn pause(&self, now: Duration) -> Duration {
+        let (least, most) = BACKOFF;
         let most = most.min(self.lease / 2);
-        let full = (first * 2_u32.saturating_pow(self.tries.min(16))).min(most);
-        let share = scramble(self.config.seed ^ u64::from(self.tries) << 32 ^ self.next_conn);
+        let full = ((now - self.down_since) / SHARE).clamp(least, most);
+        let share = scramble(self.config.seed ^ self.next_conn << 32);
         full / 2 + (full / 2).mul_f64(share as f64 / u64::MAX as f64)
     }
 
@@ -583,4 +580,77 @@ fn scramble(mut z: u64) -> u64 {
     z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
     z ^ (z >> 31)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use dagrun_model::Resources;
+
+    use super::*;
+    use crate::message::{Incarnation, Platform};
+
+    fn worker(seed: u64) -> Core {
+        let identity = Identity {
+            version: "1".into(),
+            platform: Platform::here(),
+            name: "w".into(),
+            host: "h".into(),
+            incarnation: Incarnation([0; 16]),
+            capacity: Resources::none(),
+            labels: BTreeMap::new(),
+            profile: None,
+            blobs: String::new(),
+            speed: 1000,
+            ahead: 0,
+            boot: String::new(),
+            pid: 1,
+        };
+        Core::new(Config {
+            identity: Arc::new(identity),
+            reach: Duration::from_secs(3600),
+            linger: None,
+            seed,
+        })
+    }
+
+    /// When a worker tries to connect, if each try fails at once.
+    fn tries(seed: u64, within: Duration) -> Vec<Duration> {
+        let mut core = worker(seed);
+        let (mut now, mut tries) = (Duration::ZERO, Vec::new());
+        while now < within {
+            let mut effects = Vec::new();
+            core.handle(now, Event::Tick, &mut effects);
+            if let [Effect::Connect(conn)] = effects[..] {
+                tries.push(now);
+                core.handle(now, Event::Closed(conn, "away".into()), &mut effects);
+            }
+            now += Duration::from_millis(1);
+        }
+        tries
+    }
+
+    #[test]
+    fn a_worker_looks_again_after_a_part_of_the_time_that_it_was_alone() {
+        let mut all = Vec::new();
+        for seed in 0..20 {
+            let tries = tries(seed, Duration::from_secs(60));
+            for pair in tries.windows(2) {
+                let full = (pair[0] / SHARE).clamp(BACKOFF.0, BACKOFF.1);
+                let waited = pair[1] - pair[0];
+                let least = full / 2;
+                let most = full + Duration::from_millis(1);
+                assert!(
+                    (least..=most).contains(&waited),
+                    "{waited:?} after {:?}",
+                    pair[0]
+                );
+            }
+            all.push(tries[5]);
+        }
+        all.sort_unstable();
+        all.dedup();
+        assert!(all.len() > 15, "workers come at once: {all:?}");
+    }
 }

@@ -329,7 +329,7 @@ impl Run {
         let attempt = attempt.clone();
         let worker = self.known(attempt.worker)?;
         worker.given -= 1;
-        let lost = worker.lost;
+        let (lost, leaves) = (worker.lost, worker.draining);
         let job = &mut self.jobs[attempt.job];
         if !matches!(result.outcome, Outcome::Succeeded(_)) {
             job.attempt = None;
@@ -343,7 +343,7 @@ impl Run {
                 }
                 Ok(Next::Commit(id))
             }
-            Outcome::Lost(why) if !lost && !why.contains("had to go") => {
+            Outcome::Lost(why) if !lost && !leaves && !why.contains("had to go") => {
                 Err(format!("{id} is lost, and its worker is not: {why}"))
             }
             Outcome::Lost(why) if !attempt.sent => {

@@ -55,8 +55,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section, String> {
         columns: &["side", "ms", "from - to", "note"],
         rows,
         notes: vec![
-            "A worker that finds no coordinator looks again after 50 ms, and then after twice as long each time: what it still waits when the coordinator is \
-             back is in the figure."
+            "A worker that finds no coordinator looks again after at most a quarter of the time that it has been alone: what it still waits when the coordinator \
+             is back is in the figure."
                 .into(),
         ],
     })
