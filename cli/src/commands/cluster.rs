@@ -1,5 +1,7 @@
 //! `dagrun cluster status` and `drain`, `attach` and `cancel`: looking at a coordinator from anywhere.
 
+use std::collections::BTreeSet;
+
 use dagrun_model::{format_bytes, format_seconds};
 use dagrun_proto::v1::{ClusterStatus, Resources, RunRow, WorkerRow};
 use serde_json::{Value, json};
@@ -98,7 +100,9 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
         let header = [
             "worker", "host", "state", "slots", ">running", ">queued", ">memory", ">speed",
         ];
-        let rows: Vec<_> = status.workers.iter().map(worker_row).collect();
+        let hosts = short_hosts(&status.workers);
+        let rows = status.workers.iter().zip(hosts);
+        let rows: Vec<_> = rows.map(|(row, host)| worker_row(row, host)).collect();
         put!("\n{}", table(&header, &rows));
     }
     if runs.is_empty() {
@@ -126,11 +130,31 @@ fn slots(resources: Option<&Resources>) -> u64 {
     resources.map_or(0, |it| it.cpu_milli / 1000)
 }
 
-fn worker_row(row: &WorkerRow) -> Vec<String> {
+/// Hosts by the beginnings of their ids; those that begin alike, as stores of one machine do, are numbered.
+fn short_hosts(workers: &[WorkerRow]) -> Vec<String> {
+    let short = |host: &str| -> String { escape(host).chars().take(12).collect() };
+    let alike = |row: &WorkerRow| {
+        let others = workers.iter().map(|other| other.host.as_str());
+        let alike: BTreeSet<&str> = others
+            .filter(|other| short(other) == short(&row.host))
+            .collect();
+        alike
+    };
+    let name = |row: &WorkerRow| {
+        let (short, alike) = (short(&row.host), alike(row));
+        match alike.iter().position(|host| *host == row.host) {
+            Some(at) if alike.len() > 1 => format!("{short}~{}", at + 1),
+            _ => short,
+        }
+    };
+    workers.iter().map(name).collect()
+}
+
+fn worker_row(row: &WorkerRow, host: String) -> Vec<String> {
     let memory = row.capacity.as_ref().map_or(0, |it| it.memory);
     vec![
         format!("{} {}", row.worker, escape(&row.name)),
-        escape(&row.host).chars().take(12).collect(),
+        host,
         escape(&row.state),
         format!(
             "{}/{}",
@@ -195,4 +219,32 @@ fn to_json(status: &ClusterStatus, runs: &[RunRow]) -> Value {
         })).collect::<Vec<_>>(),
         "waits": status.waits,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hosts_that_begin_alike_are_told_apart() {
+        let on = |host: &str| WorkerRow {
+            host: host.into(),
+            ..WorkerRow::default()
+        };
+        let workers = [
+            on("6f3cdf05-245a:1:2"),
+            on("6f3cdf05-245a:1:3"),
+            on("6f3cdf05-245a:1:2"),
+            on("00000000-1111:1:2"),
+        ];
+        assert_eq!(
+            short_hosts(&workers),
+            [
+                "6f3cdf05-245~1",
+                "6f3cdf05-245~2",
+                "6f3cdf05-245~1",
+                "00000000-111"
+            ]
+        );
+    }
 }

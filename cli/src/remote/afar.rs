@@ -19,8 +19,8 @@ use crate::{
 pub(crate) struct Afar(Remote);
 
 impl Afar {
-    /// Connects to the coordinator that is named, else to that of the last run of this project that was executed on one. Nothing
-    /// where there was none.
+    /// Connects to the coordinator that is named, else to that of the last run of this project that was executed on one, else to that of
+    /// the settings. Nothing where there is none.
     pub(crate) fn connect(
         flags: &Coordinator,
         workspace: &Workspace,
@@ -32,7 +32,7 @@ impl Afar {
         };
         let remote = match origin {
             Some(origin) => Remote::connect(&origin.coordinator(&flags.credentials), global)?,
-            None if flags.on.is_none() => return Ok(None),
+            None if flags.on.is_none() && !Remote::is_named(global)? => return Ok(None),
             None => Remote::connect(flags, global)?,
         };
         Ok(Some(Self(remote)))

@@ -1,10 +1,10 @@
 //! A connection to a coordinator, for commands that are not asynchronous themselves.
 
-use std::path::Path;
+use std::{path::Path, time::Duration};
 
 use dagrun_cluster::{
     runs::{CallError, RunsClient},
-    security::{Address, Connector, Expect},
+    security::{Address, Channel, Connector, Error, Expect, Kind},
 };
 use tokio::runtime::Runtime;
 
@@ -12,6 +12,7 @@ use crate::{
     args::{Coordinator, Global},
     credentials::{connector, security_error},
     error::CliError,
+    say,
     settings::Settings,
 };
 
@@ -38,7 +39,7 @@ impl Remote {
         let to: Address = address.parse().map_err(security_error)?;
         let connector = connector(&coordinator.credentials, &settings)?;
         let channel = runtime
-            .block_on(connector.connect(&to, Expect::Coordinator))
+            .block_on(reach(&connector, &to))
             .map_err(security_error)?;
         Ok(Self {
             runtime,
@@ -48,9 +49,79 @@ impl Remote {
         })
     }
 
+    /// Whether settings name a coordinator.
+    pub(super) fn is_named(global: &Global) -> Result<bool, CliError> {
+        let settings = Settings::load(Path::new("."), &global.cache)?;
+        Ok(settings.cluster_on.value.is_some())
+    }
+
     /// What makes connections with the same credentials.
     pub(crate) fn connector(&self) -> Connector {
         self.connector.clone()
+    }
+}
+
+/// How long it is tried to make a connection: a coordinator may be starting again.
+const REACH: Duration = Duration::from_secs(5);
+/// How long a coordinator that was there and went away is waited for.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// How long between two tries.
+const PAUSE: Duration = Duration::from_millis(250);
+
+async fn reach(connector: &Connector, to: &Address) -> Result<Channel, Error> {
+    let mut left = REACH;
+    loop {
+        match connector.connect(to, Expect::Coordinator).await {
+            Err(error) if error.kind == Kind::Unreachable && !left.is_zero() => {
+                if left == REACH {
+                    say!("{}; trying again for {} s", error.message, REACH.as_secs());
+                }
+                tokio::time::sleep(PAUSE).await;
+                left = left.saturating_sub(PAUSE);
+            }
+            answer => return answer,
+        }
+    }
+}
+
+/// The patience that is left with a coordinator, for calls that may be repeated.
+#[derive(Default)]
+pub(super) struct Patience {
+    waited: Duration,
+}
+
+impl Patience {
+    /// Waits before a call is made again.
+    ///
+    /// # Errors
+    /// The call's own, where it is no use or was waited long enough.
+    pub(super) async fn wait(&mut self, address: &str, error: CallError) -> Result<(), CallError> {
+        let CallError::Away(why) = &error else {
+            return Err(error);
+        };
+        if self.waited >= PATIENCE {
+            return Err(error);
+        }
+        if self.waited.is_zero() {
+            say!("{address} went away ({why}); waiting for it");
+        }
+        tokio::time::sleep(PAUSE).await;
+        self.waited += PAUSE;
+        Ok(())
+    }
+}
+
+/// Makes a call, again where the coordinator went away. It must be one that may be repeated.
+pub(super) async fn patiently<T>(
+    address: &str,
+    mut call: impl AsyncFnMut() -> Result<T, CallError>,
+) -> Result<T, CallError> {
+    let mut patience = Patience::default();
+    loop {
+        match call().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => patience.wait(address, error).await?,
+        }
     }
 }
 

@@ -2,13 +2,13 @@
 
 use std::{sync::Arc, time::Duration};
 
-use dagrun_cluster::runs::CallError;
+use dagrun_cluster::runs::{CallError, RunsClient};
 use dagrun_events::Record;
 use dagrun_proto::v1::RunEnd;
 use dagrun_run::Subscriber;
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::{Remote, call_error, end};
+use super::{Remote, call_error, connect::patiently, end};
 use crate::{
     args::{Global, RunArgs},
     commands::{Later, Ready},
@@ -19,8 +19,8 @@ use crate::{
 
 /// Events that the screen may lag behind.
 const QUEUE: usize = 65_536;
-/// How long a coordinator that went away is waited for.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// After so long without news it is asked whether there are workers at all.
+const NO_NEWS: Duration = Duration::from_secs(3);
 
 /// What is followed.
 pub(super) enum Watch<'a> {
@@ -111,25 +111,17 @@ fn stream(
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::environment)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(CliError::environment)?;
-        let (mut from, mut asked, mut away) = (0, 0_u32, Duration::ZERO);
+        let (mut from, mut asked, mut told) = (0, 0_u32, false);
         loop {
-            let mut stream = match client.follow(run, from).await {
-                Ok(stream) => stream,
-                Err(CallError::Away(why)) if away < PATIENCE => {
-                    if away.is_zero() {
-                        say!("{address} went away ({why}); the run goes on there, waiting for it");
-                    }
-                    let pause = Duration::from_secs(1);
-                    tokio::time::sleep(pause).await;
-                    away += pause;
-                    continue;
-                }
-                Err(error) => return Err(call_error(error)),
-            };
-            away = Duration::ZERO;
+            let follow = patiently(address, async || client.follow(run, from).await);
+            let mut stream = follow.await.map_err(call_error)?;
             loop {
                 let message = tokio::select! {
                     message = stream.message() => message,
+                    () = tokio::time::sleep(NO_NEWS), if !told => {
+                        told = say_if_deserted(client, address).await;
+                        continue;
+                    }
                     _ = interrupt.recv() => {
                         asked += 1;
                         stop(client, run, asked > 1, style).await?;
@@ -146,7 +138,7 @@ fn stream(
                     Ok(None) | Err(CallError::Away(_)) => break,
                     Err(error) => return Err(call_error(error)),
                 };
-                from = batch.next;
+                (from, told) = (batch.next, false);
                 for bytes in batch.records {
                     if let Ok(record) = Record::from_json(&bytes) {
                         subscriber.give(&Arc::new(record));
@@ -161,8 +153,20 @@ fn stream(
     })
 }
 
+/// Says that nothing can go on where no worker is there; whether it was said.
+async fn say_if_deserted(client: &mut RunsClient, address: &str) -> bool {
+    // Whoever may not see the workers, or does not reach them, hears of it in another way.
+    let none = client.status().await.is_ok_and(|it| it.workers.is_empty());
+    if none {
+        say!(
+            "waiting: no workers are connected; start one with `dagrun worker --connect {address}`"
+        );
+    }
+    none
+}
+
 async fn stop(
-    client: &mut dagrun_cluster::runs::RunsClient,
+    client: &mut RunsClient,
     run: &str,
     kill: bool,
     style: Style,

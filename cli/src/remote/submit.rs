@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fs::File, io::Read, path::PathBuf};
 
+use dagrun_cluster::runs::CallError;
 use dagrun_model::{Digest, format_bytes};
 use dagrun_proto::v1::BlobChunk;
 use dagrun_run::StudyMode;
@@ -11,6 +12,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::{
     Remote, call_error,
     collect::{Collected, collect},
+    connect::{Patience, patiently},
     follow::{Watch, watch},
 };
 use crate::{
@@ -40,10 +42,12 @@ pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: St
     let mut remote = Remote::connect(&args.coordinator, global)?;
     let address = remote.address.clone();
     upload(&mut remote, &sources, style)?;
-    let run = remote
-        .runtime
-        .block_on(remote.client.submit(submission))
-        .map_err(call_error)?;
+    let Remote {
+        runtime, client, ..
+    } = &mut remote;
+    // Its token makes a submission that is repeated the same run.
+    let submit = patiently(&address, async || client.submit(submission.clone()).await);
+    let run = runtime.block_on(submit).map_err(call_error)?;
     if args.detach {
         say!(
             "submitted as run {run}; `dagrun attach {run} --on {address}` follows it, `dagrun cancel {run} --on {address}` stops it"
@@ -88,14 +92,37 @@ fn upload(
     sources: &BTreeMap<Digest, PathBuf>,
     style: Style,
 ) -> Result<(), CliError> {
-    let digests: Vec<Digest> = sources.keys().copied().collect();
-    let lacking = remote
-        .runtime
-        .block_on(remote.client.lacking(&digests))
-        .map_err(call_error)?;
-    if lacking.is_empty() {
-        return Ok(());
+    let mut patience = Patience::default();
+    let (count, bytes) = loop {
+        match send_lacking(remote, sources)? {
+            Ok(sent) => break sent,
+            Err(error) => remote
+                .runtime
+                .block_on(patience.wait(&remote.address, error))
+                .map_err(call_error)?,
+        }
+    };
+    if count > 0 && !style.quiet {
+        say!(
+            "uploaded {} ({})",
+            plural(count, "file"),
+            format_bytes(bytes)
+        );
     }
+    Ok(())
+}
+
+/// Sends what is lacking now: how many files, and how many bytes.
+fn send_lacking(
+    remote: &mut Remote,
+    sources: &BTreeMap<Digest, PathBuf>,
+) -> Result<Result<(u64, u64), CallError>, CliError> {
+    let digests: Vec<Digest> = sources.keys().copied().collect();
+    let lacking = match remote.runtime.block_on(remote.client.lacking(&digests)) {
+        Ok(lacking) if lacking.is_empty() => return Ok(Ok((0, 0))),
+        Ok(lacking) => lacking,
+        Err(error) => return Ok(Err(error)),
+    };
     let files: Vec<(Digest, PathBuf)> = lacking
         .into_iter()
         .filter_map(|digest| Some((digest, sources.get(&digest)?.clone())))
@@ -116,15 +143,7 @@ fn upload(
         .map_err(|_| CliError::environment("the thread that reads files panicked"))?;
     // That a file cannot be read is why the coordinator got half of it.
     read?;
-    let bytes = sent.map_err(call_error)?;
-    if !style.quiet {
-        say!(
-            "uploaded {} ({})",
-            plural(count, "file"),
-            format_bytes(bytes)
-        );
-    }
-    Ok(())
+    Ok(sent.map(|bytes| (count, bytes)))
 }
 
 fn send_file(

@@ -26,7 +26,8 @@ pub(crate) struct Progress {
     /// Columns of the terminal that the look of the bar is made for.
     columns: u16,
     total: u64,
-    slots: f64,
+    /// The slots of each worker that is there.
+    workers: BTreeMap<u32, f64>,
     started: Instant,
     last_plain: Instant,
     /// The event at hand is the start of an attempt.
@@ -101,7 +102,7 @@ impl Progress {
             bar,
             columns: columns(std::io::stderr()),
             total,
-            slots: 1.0,
+            workers: BTreeMap::new(),
             started: now,
             last_plain: now,
             started_one: false,
@@ -130,7 +131,19 @@ impl Progress {
     pub(crate) fn event(&mut self, record: &Record) {
         self.started_one = false;
         match &record.event {
-            RunEvent::WorkerJoined { slots, .. } => self.slots = slots.max(1.0),
+            // Of a coordinator that started again: what it has taken over follows.
+            RunEvent::RunStarted(_) => {
+                self.workers.clear();
+                self.running.clear();
+            }
+            RunEvent::WorkerJoined { worker, slots, .. } => {
+                self.workers.insert(*worker, *slots);
+            }
+            RunEvent::WorkerLost { worker, reason } => {
+                self.workers.remove(worker);
+                let gone = self.ink(Ink::Warn, "worker gone:");
+                self.line(&format!("{gone} {}", escape(reason)));
+            }
             RunEvent::AttemptStarted {
                 node,
                 attempt,
@@ -233,6 +246,11 @@ impl Progress {
             event => self.study_event(event),
         }
         self.refresh();
+    }
+
+    /// The slots of all workers; at least one, also where none is there.
+    fn slots(&self) -> f64 {
+        self.workers.values().sum::<f64>().max(1.0)
     }
 
     fn is_of_trial(&self, node: &str) -> bool {
@@ -396,7 +414,7 @@ impl Progress {
         count(self.counts.failed, "failed");
         count(self.counts.skipped, "skipped");
         // Short nodes are handed over ahead: of those that were, no more run than there are slots.
-        let running = (self.running.len() as u64).min(self.slots.ceil() as u64);
+        let running = (self.running.len() as u64).min(self.slots().ceil() as u64);
         count(running, "running");
         if let Some(eta) = self.eta() {
             parts.push(format!("ETA {}", format_seconds(eta)));
@@ -452,7 +470,7 @@ impl Progress {
                 pace.left as f64 * each
             })
             .sum();
-        Some(work / self.slots)
+        Some(work / self.slots())
     }
 }
 
@@ -545,6 +563,41 @@ mod tests {
         assert_eq!(fitting("", 5), "");
         assert_eq!(before_words(40, 7, 100), "7/100 ".len());
         assert_eq!(before_words(80, 7, 100), 12 + " 7/100 ".len());
+    }
+
+    #[test]
+    fn slots_are_those_of_all_workers_that_are_there() {
+        let mut progress = progress(9);
+        let mut tell = |event| progress.event(&Record { at: 0.0, event });
+        let joined = |worker| RunEvent::WorkerJoined {
+            worker,
+            host: "h".into(),
+            slots: 2.0,
+            memory: 0,
+            process: String::new(),
+        };
+        tell(joined(0));
+        tell(joined(1));
+        for attempt in 0..5 {
+            tell(RunEvent::AttemptStarted {
+                node: format!("a[x={attempt}]"),
+                key: dagrun_model::Digest::of(b"a"),
+                attempt,
+                number: 1,
+                worker: 0,
+                after: None,
+                adopted: None,
+            });
+        }
+        assert!(progress.status().starts_with("4 running"));
+        let reason = "it left".into();
+        let event = RunEvent::WorkerLost { worker: 1, reason };
+        progress.event(&Record { at: 0.0, event });
+        assert!(progress.status().starts_with("2 running"));
+        // The coordinator starts again: workers have other numbers, and what runs is told of again.
+        let event = RunEvent::RunStarted(Box::default());
+        progress.event(&Record { at: 0.0, event });
+        assert!(!progress.status().contains("running"));
     }
 
     #[test]

@@ -301,7 +301,9 @@ fn a_node_that_kills_its_workers_is_stopped() {
         "name: killer\njobs:\n  bad: {run: 'kill -9 $(cut -d\" \" -f4 /proc/$PPID/stat); sleep 60'}\n  good: {matrix: {n: [1, 2, 3, 4]}, outputs: {o: o}, run: 'echo ${{ matrix.n }} > o'}\n",
     );
     let said = project.fails(1, &["run", "pipeline.yaml", "--workers", "4", "-j", "4"]);
-    said.has("bad").has("lost");
+    said.has("bad")
+        .has("lost")
+        .has("worker gone: the connection to worker");
     assert_eq!(project.counts(), [4, 0, 1, 0, 0]);
     assert_eq!(project.executed(), 3 + 4);
 }

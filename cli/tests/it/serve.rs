@@ -268,12 +268,43 @@ fn what_a_run_there_has_made_can_be_got_here() {
         .has("run it first");
     other.ok(&["get", "gather:table", "got", "--on", &cluster.address()]);
     assert_eq!(other.read("got/table.txt"), "data 1\ndata 2\ndata 3\n");
+    // The settings may say so too.
+    let third = sweep();
+    third.write(
+        "dagrun.toml",
+        &format!("[cluster]\non = \"{}\"\n", cluster.address()),
+    );
+    third.ok(&["get", "gather:table", "got"]);
+    assert_eq!(third.read("got/table.txt"), "data 1\ndata 2\ndata 3\n");
     // What has not run there is not there either.
     other.write("data.txt", "new");
     let there = ["get", "gather", "got", "--on", &cluster.address()];
     other.fails(1, &there).has("has no result in the cache");
     cluster.kill_coordinator();
     project.fails(3, &["get", "simulate[n=1]", "got", "--force"]);
+}
+
+/// Whoever comes while the coordinator is away, or before there are workers, waits and hears why.
+#[test]
+fn a_client_waits_for_a_coordinator_and_for_workers_and_says_so() {
+    let mut cluster = Cluster::new(0);
+    let project = sweep();
+    cluster.kill_coordinator();
+    let mut command = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
+    let client = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    cluster.start_coordinator();
+    // Long enough to be asked whether there are workers.
+    std::thread::sleep(Duration::from_secs(4));
+    cluster.start_worker();
+    let told = said(client.wait_with_output().unwrap());
+    assert_eq!(told.code, 0, "{}\n{}", told.stderr, cluster.logs());
+    told.has("trying again for 5 s")
+        .has("waiting: no workers are connected; start one with `dagrun worker --connect unix:");
 }
 
 /// Results that are too large to ride along stay with the worker until somebody wants them.
