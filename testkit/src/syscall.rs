@@ -27,6 +27,8 @@ pub struct Traced {
     pub output: Output,
     /// Whether the fault was injected at all: with a `when` beyond the last call it is not.
     pub injected: bool,
+    /// The calls that failed, with the paths of their files.
+    pub failed: Vec<String>,
 }
 
 impl Fault {
@@ -54,7 +56,7 @@ impl Fault {
         let mut command = Command::new(strace);
         command
             // Threads and forks, but no other programs: what a node does is its own.
-            .args(["-f", "-b", "execve", "-o"])
+            .args(["-f", "-y", "-b", "execve", "-o"])
             .arg(&trace)
             .args(["-e", &format!("trace={}", self.calls)])
             .args([
@@ -75,6 +77,11 @@ impl Fault {
             return Err(Unavailable("strace may not trace here".into()));
         }
         let injected = text.contains("(INJECTED)") || text.contains("killed by SIG");
-        Ok(Traced { output, injected })
+        let failed = text.lines().filter(|line| line.contains("(INJECTED)"));
+        Ok(Traced {
+            output,
+            injected,
+            failed: failed.map(str::to_owned).collect(),
+        })
     }
 }

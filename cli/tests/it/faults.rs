@@ -320,9 +320,22 @@ fn a_failing_sync_ends_the_run_and_claims_nothing() {
             assert_eq!(said.code, 0, "{said:?}");
             break;
         }
-        assert_eq!(said.code, 3, "{when}: {said:?}");
-        said.has("Input/output error");
-        failed += 1;
+        let failing = &traced.failed;
+        match said.code {
+            // The files of small results are synced last, when the store is closed: their bytes lie in the log, and who opens it
+            // next does it again.
+            0 => assert!(
+                failing.iter().all(|call| call.contains("/blobs/")),
+                "{when}: {failing:?}"
+            ),
+            // The result is safe, and its copy in the project is said to be missing.
+            1 => _ = said.has("not exported"),
+            code => {
+                assert_eq!(code, 3, "{when}: {said:?}, {failing:?}");
+                said.has("Input/output error");
+                failed += 1;
+            }
+        }
         // What was reported was durable before the sync that failed.
         if let Err(lost) = subject.recover() {
             panic!("{when}: {lost}");
