@@ -1147,6 +1147,14 @@ fn a_full_disk_under_the_log_ends_the_run_and_loses_nothing() {
         let _ = fs::remove_file(disk.path().join(format!("f{n}")));
     }
     project.ok(&["run", "-j", "2"]);
+    // A table that does not fit leaves nothing of itself behind.
+    while fs::write(disk.path().join(format!("g{more}")), vec![b'x'; 512]).is_ok() {
+        more += 1;
+    }
+    let export = disk.path().join("trials.json").display().to_string();
+    let said = project.say(&["study", "export", "-o", &export]);
+    assert_eq!(said.code, 3, "{said:?}");
+    assert!(!disk.path().join("trials.json.tmp").exists());
     assert_eq!(states(&project, "fit"), [12, 0, 0]);
 }
 

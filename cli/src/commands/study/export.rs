@@ -53,7 +53,12 @@ pub(super) fn export(subject: &Subject, format: Option<TableFormat>, to: Option<
         out.flush()?;
         std::fs::rename(&temporary, path)
     };
-    write().doing(|| format!("write {}", path.display()))?;
+    write()
+        .inspect_err(|_| {
+            // Half a table helps nobody, least of all on a full disk.
+            let _ = std::fs::remove_file(&temporary);
+        })
+        .doing(|| format!("write {}", path.display()))?;
     Ok(0)
 }
 

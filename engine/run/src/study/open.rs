@@ -471,5 +471,9 @@ pub(crate) fn write_table(study: &Study, folder: &std::path::Path) -> Result<(),
             .sync_data()?;
         fs::rename(&temporary, &path)
     };
-    write().map_err(RunError::io("write", &path))
+    write().map_err(|error| {
+        // Half a table helps nobody, least of all on a full disk.
+        let _ = fs::remove_file(&temporary);
+        RunError::io("write", &path)(error)
+    })
 }
