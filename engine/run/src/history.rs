@@ -16,8 +16,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Workspace, own, workspace::write_whole};
 
-/// Beyond this many bytes, all but the last line of each node is dropped.
+/// Beyond this many bytes, all but the last few executions of each node are dropped.
 const COMPACT_AT: u64 = 32 << 20;
+
+/// Executions with different keys that are kept of a node.
+const KEPT: usize = 4;
 
 /// One part of a key, as people read it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -87,11 +90,11 @@ pub(crate) struct EndLine {
     pub(crate) end: PastEnd,
 }
 
-/// The last execution of each node.
+/// The last executions of each node, each with another key.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// By pipeline and id.
-    nodes: BTreeMap<(String, String), PastRun>,
+    /// By pipeline and id, the latest last.
+    nodes: BTreeMap<(String, String), Vec<PastRun>>,
 }
 
 /// Former executions that are compared at most to find the nearest.
@@ -116,39 +119,72 @@ impl History {
         }
     }
 
-    /// Adds a later execution.
+    /// Adds a later execution. It takes the place of one with the same key, else of the oldest where there are too many.
     pub fn add(&mut self, past: PastRun) {
-        self.nodes
-            .insert((past.pipeline.clone(), past.id.clone()), past);
+        let name = (past.pipeline.clone(), past.id.clone());
+        let kept = self.nodes.entry(name).or_default();
+        kept.retain(|former| !former.has_key_of(&past));
+        kept.push(past);
+        kept.drain(..kept.len().saturating_sub(KEPT));
     }
 
     fn end(&mut self, line: EndLine) {
-        if let Some(past) = self.nodes.get_mut(&(line.pipeline, line.id))
-            && past.run == line.run
-        {
+        let kept = self.nodes.get_mut(&(line.pipeline, line.id));
+        let past = kept.and_then(|kept| kept.iter_mut().rfind(|past| past.run == line.run));
+        if let Some(past) = past {
             past.end = Some(line.end);
         }
     }
 
-    /// The last execution under this id of a pipeline.
-    pub fn of(&self, pipeline: &str, id: &str) -> Option<&PastRun> {
+    /// The kept executions under this id of a pipeline, the latest last.
+    pub fn of(&self, pipeline: &str, id: &str) -> &[PastRun] {
         let at = |pipeline: &str| self.nodes.get(&(pipeline.to_owned(), id.to_owned()));
-        at(pipeline).or_else(|| at(""))
+        at(pipeline).or_else(|| at("")).map_or(&[], Vec::as_slice)
     }
 
-    /// The nearest former execution: of the id, else that one of the job whose key differs in the fewest parts from `now`.
+    /// The nearest former execution, of the id, else of its job: that whose key differs in the fewest parts from `now`, and
+    /// the latest of several such of the id.
     pub fn nearest(&self, pipeline: &str, id: &str, job: &str, now: &[KeyRow]) -> Option<&PastRun> {
         let mine = |past: &&PastRun| {
             past.job == job && (past.pipeline == pipeline || past.pipeline.is_empty())
         };
-        self.of(pipeline, id).or_else(|| {
-            self.nodes
-                .values()
-                .filter(mine)
-                .take(MOST_COMPARED)
-                .min_by_key(|past| crate::preview::differences(&past.parts, now).len())
+        nearest(self.of(pipeline, id).iter().rev(), now).or_else(|| {
+            let all = self.nodes.values().flat_map(|kept| kept.iter().rev());
+            nearest(all.filter(mine).take(MOST_COMPARED), now)
         })
     }
+
+    /// The lines of a file that tells this, with at most so many executions of each node.
+    fn lines(&self, most: usize) -> Vec<u8> {
+        let mut out = journal::header().to_vec();
+        for kept in self.nodes.values() {
+            for past in &kept[kept.len().saturating_sub(most)..] {
+                let payload = serde_json::to_vec(past).expect("a past run is plain data");
+                journal::encode(&payload, &mut out);
+            }
+        }
+        out
+    }
+}
+
+impl PastRun {
+    fn has_key_of(&self, other: &Self) -> bool {
+        match (self.action, other.action) {
+            (Some(mine), Some(its)) => mine == its,
+            _ => self.parts == other.parts,
+        }
+    }
+}
+
+/// The first of those whose keys differ in the fewest parts from `now`; the first at all where nothing is known of `now`.
+pub(crate) fn nearest<'a>(
+    mut former: impl Iterator<Item = &'a PastRun>,
+    now: &[KeyRow],
+) -> Option<&'a PastRun> {
+    if now.is_empty() {
+        return former.next();
+    }
+    former.min_by_key(|past| crate::preview::differences(&past.parts, now).len())
 }
 
 /// Appends to a history. Troubles are swallowed: nothing depends on it.
@@ -201,10 +237,9 @@ impl HistoryWriter {
         for (_, payload) in journal::salvage(&bytes) {
             last.take(payload);
         }
-        let mut out = journal::header().to_vec();
-        for past in last.nodes.values() {
-            let payload = serde_json::to_vec(past).expect("a past run is plain data");
-            journal::encode(&payload, &mut out);
+        let mut out = last.lines(KEPT);
+        if out.len() as u64 > COMPACT_AT / 2 {
+            out = last.lines(1);
         }
         // The history is as good uncompacted.
         let _ = write_whole(&self.path, &out);
@@ -242,6 +277,59 @@ mod tests {
         .unwrap()
     }
 
+    fn last<'a>(history: &'a History, id: &str) -> &'a PastRun {
+        history.of("p", id).last().unwrap()
+    }
+
+    /// An execution with a key of two parts.
+    fn past(run: &str, reps: &str, script: &str) -> PastRun {
+        let row = |kind: &str, name: &str, value: &str| KeyRow {
+            kind: kind.into(),
+            name: name.into(),
+            value: value.into(),
+        };
+        PastRun {
+            id: "score".into(),
+            job: "score".into(),
+            run: run.into(),
+            action: None,
+            parts: vec![
+                row("input", "series", reps),
+                row("input", "score.py", script),
+            ],
+            pipeline: "p".into(),
+            end: None,
+        }
+    }
+
+    #[test]
+    fn the_nearest_of_the_last_executions_is_that_with_the_fewest_changes_and_the_latest_of_such() {
+        let mut history = History::default();
+        history.add(past("r1", "8", "old"));
+        history.add(past("r2", "3", "old"));
+        let run_of = |history: &History, now: &PastRun| {
+            let found = history.nearest("p", "score", "score", &now.parts);
+            found.unwrap().run.clone()
+        };
+        assert_eq!(run_of(&history, &past("", "8", "new")), "r1");
+        assert_eq!(run_of(&history, &past("", "3", "new")), "r2");
+        assert_eq!(run_of(&history, &past("", "5", "old")), "r2");
+        let unknown = history.nearest("p", "score", "score", &[]);
+        assert_eq!(unknown.unwrap().run, "r2");
+
+        history.add(past("r3", "8", "old"));
+        assert_eq!(run_of(&history, &past("", "5", "old")), "r3");
+        for reps in 10..20 {
+            history.add(past("r4", &reps.to_string(), "old"));
+        }
+        assert_eq!(history.of("p", "score").len(), KEPT);
+        assert_eq!(history.lines(1).len(), {
+            let mut one = History::default();
+            one.add(past("r4", "19", "old"));
+            one.lines(KEPT).len()
+        });
+    }
+
     #[test]
     fn the_last_execution_counts_and_torn_tails_are_skipped() {
         let folder = tempfile::tempdir().unwrap();
@@ -258,10 +346,10 @@ mod tests {
         ]);
 
         let history = History::load(&workspace);
-        assert_eq!(history.of("p", "a[x=1]").unwrap().run, "r2");
-        assert_eq!(history.of("p", "a[x=1]").unwrap().end, Some(failed.clone()));
-        assert_eq!(history.of("p", "a[x=2]").unwrap().run, "r1");
-        assert_eq!(history.of("p", "a[x=2]").unwrap().end, None);
+        assert_eq!(last(&history, "a[x=1]").run, "r2");
+        assert_eq!(last(&history, "a[x=1]").end, Some(failed.clone()));
+        assert_eq!(last(&history, "a[x=2]").run, "r1");
+        assert_eq!(last(&history, "a[x=2]").end, None);
         let now = [KeyRow {
             kind: "axis".into(),
             name: "x".into(),
@@ -274,7 +362,7 @@ mod tests {
 
         HistoryWriter::new(&workspace).compact();
         let history = History::load(&workspace);
-        let past = history.of("p", "a[x=1]").unwrap();
+        let past = last(&history, "a[x=1]");
         assert_eq!((past.run.as_str(), &past.end), ("r2", &Some(failed)));
     }
 }

@@ -10,7 +10,9 @@ use dagrun_store::{Store, Tier};
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 
-use crate::{Force, History, KeyRow, PastEnd, PastRun, RunError, board::Board, view::View};
+use crate::{
+    Force, History, KeyRow, PastEnd, PastRun, RunError, board::Board, history::nearest, view::View,
+};
 
 /// What would become of a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -43,7 +45,7 @@ pub struct NodePreview {
 pub enum Cause {
     /// No former execution is known.
     NeverRan,
-    /// Its key differs from that of its last execution; the first difference is the most telling.
+    /// Its key differs from that of its nearest former execution; the first difference is the most telling.
     Changed {
         /// What kind of part, such as `param` or `input`.
         kind: String,
@@ -319,16 +321,16 @@ impl<'a> Walk<'a> {
     }
 
     fn cause_of_miss(&self, node: NodeIx, digest: ActionDigest) -> Cause {
-        let Some(past) = self
-            .history
-            .of(self.plan.pipeline_name(), &self.plan.id(node))
-        else {
-            return Cause::NeverRan;
-        };
-        if past.action == Some(digest) {
+        let (pipeline, id) = (self.plan.pipeline_name(), self.plan.id(node));
+        let kept = self.history.of(pipeline, &id);
+        if let Some(past) = kept.iter().rfind(|past| past.action == Some(digest)) {
             return cause_of_same(past);
         }
+        if kept.is_empty() {
+            return Cause::NeverRan;
+        }
         let now = self.plan.manifest(node, &self.board);
+        let past = nearest(kept.iter().rev(), &now).expect("some are kept");
         let differences = differences(&past.parts, &now);
         match differences.first() {
             Some(first) => Cause::Changed {
@@ -455,34 +457,33 @@ fn slice<T>(all: &[T], (start, len): (u32, u32)) -> &[T] {
 /// The kinds of parts in the order in which they tell most: a changed command explains more than the inputs that it reads.
 const TELLING: [&str; 6] = ["command", "param", "axis", "seed", "input", "env"];
 
+fn by_name(rows: &[KeyRow]) -> BTreeMap<(&str, &str), &str> {
+    rows.iter()
+        .map(|row| ((&*row.kind, &*row.name), &*row.value))
+        .collect()
+}
+
 /// What differs between two keys, the most telling first.
 pub(crate) fn differences(former: &[KeyRow], now: &[KeyRow]) -> Vec<Difference> {
-    let index = |rows: &[KeyRow]| -> BTreeMap<(String, String), String> {
-        rows.iter()
-            .map(|row| ((row.kind.clone(), row.name.clone()), row.value.clone()))
-            .collect()
-    };
-    let (former, now) = (index(former), index(now));
+    let (former, now) = (by_name(former), by_name(now));
     let mut found = Vec::new();
-    for ((kind, name), value) in &now {
-        let before = former.get(&(kind.clone(), name.clone()));
+    let mut tell = |(kind, name): (&str, &str), former: Option<&str>, now: Option<&str>| {
+        found.push(Difference {
+            kind: kind.into(),
+            name: name.into(),
+            former: former.map(Into::into),
+            now: now.map(Into::into),
+        });
+    };
+    for (part, value) in &now {
+        let before = former.get(part).copied();
         if before != Some(value) {
-            found.push(Difference {
-                kind: kind.clone(),
-                name: name.clone(),
-                former: before.cloned(),
-                now: Some(value.clone()),
-            });
+            tell(*part, before, Some(value));
         }
     }
-    for ((kind, name), value) in former {
-        if !now.contains_key(&(kind.clone(), name.clone())) {
-            found.push(Difference {
-                kind,
-                name,
-                former: Some(value),
-                now: None,
-            });
+    for (part, value) in &former {
+        if !now.contains_key(part) {
+            tell(*part, Some(value), None);
         }
     }
     let rank = |kind: &str| {
