@@ -54,21 +54,53 @@ pub(crate) fn attach(
         Some((args, global)) => {
             let ready = Ready::new(dagrun_run::StudyMode::Continue, args, global, style)?;
             let ready = Box::new(ready);
-            watch(remote, Watch::Own { run, ready, args }, style)
+            view(
+                remote,
+                Watch::Own { run, ready, args },
+                Told::ToLeave,
+                style,
+            )
         }
-        None => watch(remote, Watch::Other { run }, style),
+        None => view(remote, Watch::Other { run }, Told::ToLeave, style),
     }
 }
 
-/// Follows a run to its end.
-pub(super) fn watch(mut remote: Remote, what: Watch<'_>, style: Style) -> Done {
+/// The exit code of a command that was told to end.
+const INTERRUPTED: u8 = 130;
+
+/// What SIGTERM means to who follows a run.
+#[derive(Clone, Copy, PartialEq)]
+enum Told {
+    /// The run is to stop: its client started it.
+    ToStop,
+    /// Nobody looks any more: the run goes on.
+    ToLeave,
+}
+
+/// Follows a run that was started here to its end.
+pub(super) fn watch(remote: Remote, what: Watch<'_>, style: Style) -> Done {
+    view(remote, what, Told::ToStop, style)
+}
+
+fn view(mut remote: Remote, what: Watch<'_>, told: Told, style: Style) -> Done {
     let (mut subscriber, progress) = progress(&what, style);
     progress.begin().map_err(CliError::environment)?;
     let mut records = Vec::new();
     let run = what.run().to_owned();
-    let end = stream(&mut remote, &run, &mut records, &mut subscriber, style)?;
+    let end = stream(
+        &mut remote,
+        &run,
+        &mut records,
+        &mut subscriber,
+        told,
+        style,
+    )?;
     drop(subscriber);
     progress.join()?;
+    let Some(end) = end else {
+        say!("left; run {run} goes on");
+        return Ok(INTERRUPTED);
+    };
     for line in end.summary.lines() {
         say!("{line}");
     }
@@ -94,14 +126,15 @@ fn progress(what: &Watch<'_>, style: Style) -> (Subscriber, Later) {
     }
 }
 
-/// Takes records until the run is over. A coordinator that goes away may come back: the run goes on there.
+/// Takes records until the run is over, or this process is told to leave it: then there is no end. A coordinator that goes away may come back: the run goes on there.
 fn stream(
     remote: &mut Remote,
     run: &str,
     records: &mut Vec<Vec<u8>>,
     subscriber: &mut Subscriber,
+    on_terminate: Told,
     style: Style,
-) -> Result<RunEnd, CliError> {
+) -> Result<Option<RunEnd>, CliError> {
     let Remote {
         runtime,
         client,
@@ -128,6 +161,9 @@ fn stream(
                         continue;
                     }
                     _ = terminate.recv() => {
+                        if on_terminate == Told::ToLeave {
+                            return Ok(None);
+                        }
                         asked += 1;
                         stop(client, run, asked > 1, style).await?;
                         continue;
@@ -146,7 +182,7 @@ fn stream(
                     records.push(bytes.to_vec());
                 }
                 if let Some(end) = batch.end {
-                    return Ok(end);
+                    return Ok(Some(end));
                 }
             }
         }

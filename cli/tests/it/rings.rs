@@ -236,7 +236,12 @@ fn killed_in_turn_it_goes_on_and_commits_once() {
 #[test]
 fn fifty_workers_come_back_at_once() {
     const WORKERS: usize = 50;
-    let mut cluster = TestCluster::here(dagrun(), WORKERS, impatient(1));
+    // Fifty processes that start on few CPUs are late: only those that were killed are to be missed.
+    let settings = ClusterSettings {
+        lease: Some("8s".into()),
+        ..impatient(1)
+    };
+    let mut cluster = TestCluster::here(dagrun(), WORKERS, settings);
     let mut rounds = Rounds::new(&cluster, 30);
     let client = rounds.start(&cluster);
     wait_for_nodes(&cluster);

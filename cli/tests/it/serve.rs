@@ -371,6 +371,50 @@ fn lines(path: &std::path::Path) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
+/// A worker that goes in order is no reason to give a run up: it waits for the next.
+#[test]
+fn a_run_waits_when_its_last_worker_has_left_in_order() {
+    let mut cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let after = "  after: {needs: wait, inputs: {i: '${{ needs.wait.outputs.out }}'}, run: [cat, '${{ inputs.i }}']}\nexport:";
+    let project = Project::new(&waiting(scratch.path()).replace("export:", after));
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    // It finishes `wait`, and `after` is left when it goes.
+    crate::kit::signal(&cluster.workers[0], "TERM");
+    cluster.eventually(&["cluster", "status"], |said| {
+        said.stdout.contains("leaving")
+    });
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    cluster.workers[0].wait().unwrap();
+    // Longer than nodes that no worker can take wait for one that can.
+    std::thread::sleep(Duration::from_secs(12));
+    let status = cluster.say(&["cluster", "status"]).stdout;
+    assert!(status.contains("running"), "{status}");
+    cluster.start_worker();
+    assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
+}
+
+/// SIGTERM to a command that only looks ends the look.
+#[test]
+fn who_is_told_to_leave_a_run_does_not_stop_it() {
+    let cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    let mut attach = cluster.command("nobody");
+    attach.args(["attach", "1", "--on", &cluster.address()]);
+    let attach = attach.stderr(Stdio::piped()).spawn().unwrap();
+    std::thread::sleep(Duration::from_millis(500));
+    crate::kit::signal(&attach, "TERM");
+    let left = said(attach.wait_with_output().unwrap());
+    assert_eq!(left.code, 130, "{left:?}");
+    assert!(left.stderr.contains("run 1 goes on"), "{}", left.stderr);
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
+}
+
 #[test]
 fn a_detached_run_is_followed_later_and_stopped() {
     let cluster = Cluster::new(1);

@@ -381,6 +381,16 @@ impl Scheduler {
         }
     }
 
+    /// Whether workers come and go, and none is here that takes new nodes: what is ready waits for one.
+    pub fn awaits_a_worker(&self) -> bool {
+        self.config.awaits_workers && !self.has_a_worker()
+    }
+
+    /// Whether some worker takes new nodes: one that drains does not.
+    pub fn has_a_worker(&self) -> bool {
+        self.hosts.take_any()
+    }
+
     fn is_stuck(&self) -> bool {
         let counts = &self.counts;
         let moving = counts.looking_up
@@ -393,7 +403,7 @@ impl Scheduler {
             && self.stop.is_none()
             && self.attempts.is_empty()
             && self.hosts.joined >= self.config.expected_workers
-            && !(self.config.awaits_workers && self.hosts.alive.is_empty())
+            && !self.awaits_a_worker()
             && !self.lanes.any_held()
     }
 }

@@ -192,6 +192,11 @@ impl Hosts {
             .map(|worker| (*worker, self.known(*worker)))
     }
 
+    /// Whether some worker takes new nodes.
+    pub(crate) fn take_any(&self) -> bool {
+        self.live().any(|(_, worker)| !worker.draining)
+    }
+
     pub(crate) fn host_of(&self, worker: WorkerIx) -> HostIx {
         self.known(worker).host
     }

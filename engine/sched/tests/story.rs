@@ -799,6 +799,29 @@ fn the_last_worker_is_missed_and_another_awaited_where_workers_come_and_go() {
 }
 
 #[test]
+fn a_worker_that_drains_is_none_to_wait_for() {
+    for awaits_workers in [false, true] {
+        let mut plan = PlanBuilder::new();
+        plan.class(NodeClass::default());
+        let (a, b) = (plan.node(&[]), plan.node(&[]));
+        let config = Config {
+            awaits_workers,
+            ..Config::default()
+        };
+        let mut story = Story::of(config, &mut plan, 1, 1);
+        assert_eq!(starts(&story.miss(&[a, b])), [(a, 0)]);
+        story.tell(Event::WorkerDraining(WorkerIx(0)));
+        let ended = story.succeed(1, a, 1);
+        let is_stuck = |action: &Action| matches!(action, Action::Emit(Notice::Stuck { .. }));
+        assert_eq!(ended.iter().any(is_stuck), !awaits_workers, "{ended:?}");
+        assert_eq!(story.scheduler.awaits_a_worker(), awaits_workers);
+        let left = story.tell(Event::WorkerLost(WorkerIx(0)));
+        assert_eq!(left.iter().any(is_stuck), !awaits_workers, "{left:?}");
+        assert_eq!(starts(&story.join(5, 0, 2, 0)), [(b, 5)]);
+    }
+}
+
+#[test]
 fn nodes_go_only_where_their_profile_is_served() {
     let mut plan = PlanBuilder::new();
     plan.class(NodeClass {

@@ -63,7 +63,9 @@ impl Driver<'_> {
     /// Gives up where no worker came in time.
     pub(super) fn look_at_the_stuck(&mut self) {
         let late = self.stuck.take_if(|(until, _)| *until <= Instant::now());
-        if let Some((_, nodes)) = late {
+        if let Some((_, nodes)) = late
+            && !self.sched.awaits_a_worker()
+        {
             self.give_up(&nodes);
         }
     }
@@ -72,16 +74,22 @@ impl Driver<'_> {
         let ids: Vec<String> = nodes.iter().map(|node| self.plan.id(*node)).collect();
         let first = ids.first().cloned().unwrap_or_default();
         self.record(RunEvent::Stuck { nodes: ids });
+        let others = match nodes.len() {
+            0 | 1 => String::new(),
+            n => format!(" (and {} more)", n - 1),
+        };
+        if !self.sched.has_a_worker() {
+            self.fatal = Some(format!(
+                "no worker is left for `{first}`{others}; the same command goes on where this run stopped"
+            ));
+            return;
+        }
         let what = nodes
             .first()
             .and_then(|node| self.too_small(*node))
             .unwrap_or_else(|| "more than any worker has".into());
-        let others = match nodes.len() {
-            0 | 1 => String::new(),
-            n => format!(" (and so do {} more)", n - 1),
-        };
         self.fatal = Some(format!(
-            "`{first}` asks for {what}{others}; lower its `resources`, or give the run more with `-j`, `memory` or `resources` in dagrun.toml"
+            "`{first}`{others} asks for {what}; lower its `resources`, or give the run more with `-j`, `memory` or `resources` in dagrun.toml"
         ));
     }
 
