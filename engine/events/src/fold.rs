@@ -64,6 +64,8 @@ pub struct WorkerRow {
     pub slots: f64,
     /// When it joined.
     pub joined: f64,
+    /// When it was lost or had left; none while it is there.
+    pub left: Option<f64>,
     /// What tells its process from others.
     pub process: String,
 }
@@ -160,6 +162,7 @@ impl RunState {
                     host: host.clone(),
                     slots: *slots,
                     joined: at,
+                    left: None,
                     process: process.clone(),
                 };
                 self.workers.insert(*worker, row);
@@ -262,14 +265,38 @@ impl RunState {
             | RunEvent::StudyEnded { .. }) => {
                 self.study.get_or_insert_default().apply(at, event);
             }
-            RunEvent::WorkerLost { .. }
-            | RunEvent::Retrying { .. }
+            RunEvent::WorkerLost { worker, .. } => {
+                if let Some(row) = self.workers.get_mut(worker) {
+                    row.left = Some(at);
+                }
+            }
+            RunEvent::Retrying { .. }
             | RunEvent::Speculated { .. }
             | RunEvent::InputMissing { .. }
             | RunEvent::Leaked { .. }
             | RunEvent::Stuck { .. }
             | RunEvent::Unknown => {}
         }
+    }
+
+    /// The time of a worker in the run, from and to, in seconds since the epoch. One that nothing outlives the run of is there from
+    /// its start: what was planned before it joined kept it waiting.
+    pub fn presence(&self, worker: &WorkerRow) -> (f64, f64) {
+        let end = self.started_at + self.wall;
+        let from = match worker.process.is_empty() {
+            true => self.started_at,
+            false => worker.joined.max(self.started_at),
+        };
+        (from, worker.left.unwrap_or(end).clamp(from, end.max(from)))
+    }
+
+    /// Seconds that all slots were there, together.
+    pub fn slot_seconds(&self) -> f64 {
+        let seconds = self.workers.values().map(|worker| {
+            let (from, to) = self.presence(worker);
+            worker.slots * (to - from)
+        });
+        seconds.sum()
     }
 
     /// The trial that a node is of, where the run has a study.

@@ -64,7 +64,10 @@ pub struct Figures {
 /// The figures of a run.
 pub fn figures(state: &RunState) -> Figures {
     let found = statistics(state);
-    let slots: f64 = state.workers.values().map(|worker| worker.slots).sum();
+    let slots = match state.wall > 0.0 {
+        true => state.slot_seconds() / state.wall,
+        false => 0.0,
+    };
     let (trials, ends) = ends(state);
     let counts = &state.counts;
     let possible = found.busy > 0.0 && !ends.is_empty();

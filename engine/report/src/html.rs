@@ -277,9 +277,8 @@ fn slots(out: &mut String, state: &RunState) {
     }
     put!(
         out,
-        "<section id=\"slots\"><h2>Where the time of slots went</h2><p>{} for {}.</p>",
-        plural(found.slots.round() as u64, "slot"),
-        format_seconds(state.wall)
+        "<section id=\"slots\"><h2>Where the time of slots went</h2><p>{}.</p>",
+        found.heading(state.wall)
     );
     let rows: Vec<(String, f64)> = found
         .shown()

@@ -3,10 +3,11 @@
 use std::{collections::BTreeMap, fmt};
 
 use dagrun_events::{AttemptOutcome, RunState};
+use dagrun_model::format_seconds;
 use rustc_hash::FxHashMap;
 
 use crate::{
-    job_of,
+    job_of, plural,
     statistics::{add, steps},
 };
 
@@ -63,8 +64,10 @@ impl fmt::Display for SlotCause {
 /// The slot time of a run.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SlotTime {
-    /// Slots in all.
+    /// Slots, in the mean over the run.
     pub slots: f64,
+    /// Seconds in which there was no worker.
+    pub deserted: f64,
     /// What they did, or why they did nothing, in slot-seconds: the longest first.
     pub causes: Vec<(SlotCause, f64)>,
 }
@@ -76,6 +79,23 @@ impl SlotTime {
     /// Slot-seconds in all.
     pub fn total(&self) -> f64 {
         self.causes.iter().map(|(_, seconds)| seconds).sum()
+    }
+
+    /// How many slots there were for how long, for people.
+    pub fn heading(&self, wall: f64) -> String {
+        let slots = match (self.slots - self.slots.round()).abs() < 0.05 {
+            true => plural(self.slots.round() as u64, "slot"),
+            false => format!("{:.1} slots in the mean", self.slots),
+        };
+        let wall = format_seconds(wall);
+        match self.deserted {
+            // A moment without one is no news.
+            ..1.0 => format!("{slots} for {wall}"),
+            deserted => format!(
+                "{slots} for {wall}, of which {} without any worker",
+                format_seconds(deserted)
+            ),
+        }
     }
 
     /// The causes that people want to see: the first three, and all with half a percent or more.
@@ -126,29 +146,33 @@ const LEAST: f64 = 0.000_5;
 /// A slot that runs an attempt is charged to the phase of it; one that idles is charged to what it waited for: the jobs that
 /// ran alone meanwhile, or dagrun itself.
 pub fn slot_time(state: &RunState) -> SlotTime {
-    let slots: f64 = state.workers.values().map(|worker| worker.slots).sum();
-    if slots <= 0.0 || state.wall <= 0.0 {
+    let there = state.slot_seconds();
+    if there <= 0.0 || state.wall <= 0.0 {
         return SlotTime::default();
     }
     let mut causes = BTreeMap::new();
     work(state, &mut causes);
     let mut idle = BTreeMap::new();
-    Idle::new(state, slots).charge(&mut idle);
+    let deserted = Idle::new(state).charge(&mut idle);
     // The ends of short attempts are told together, so that a slot seems to idle and then to do several at once: idle is what is
     // left beside the work.
-    let left = slots * state.wall - causes.values().sum::<f64>();
+    let left = there - causes.values().sum::<f64>();
     let scale = (left / idle.values().sum::<f64>().max(f64::MIN_POSITIVE)).clamp(0.0, 1.0);
     causes.extend(
         idle.into_iter()
             .map(|(cause, seconds)| (cause, seconds * scale)),
     );
-    let least = LEAST * slots * state.wall;
+    let least = LEAST * there;
     let mut causes: Vec<(SlotCause, f64)> = causes
         .into_iter()
         .filter(|(_, seconds)| *seconds > least)
         .collect();
     causes.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
-    SlotTime { slots, causes }
+    SlotTime {
+        slots: there / state.wall,
+        deserted,
+        causes,
+    }
 }
 
 type Causes = BTreeMap<SlotCause, f64>;
@@ -179,6 +203,8 @@ fn work(state: &RunState, causes: &mut Causes) {
 /// Something that changes what may run.
 #[derive(Clone, Copy)]
 enum Change {
+    /// Slots come or go.
+    Slots(f64),
     /// An attempt waits at its worker.
     Wait(i64),
     /// Attempts of a job run.
@@ -187,7 +213,6 @@ enum Change {
 
 /// The time in which slots did nothing.
 struct Idle<'s> {
-    slots: f64,
     from: f64,
     to: f64,
     jobs: Vec<&'s str>,
@@ -195,9 +220,8 @@ struct Idle<'s> {
 }
 
 impl<'s> Idle<'s> {
-    fn new(state: &'s RunState, slots: f64) -> Self {
+    fn new(state: &'s RunState) -> Self {
         let mut idle = Self {
-            slots,
             from: state.started_at,
             to: state.started_at + state.wall,
             jobs: Vec::new(),
@@ -226,13 +250,23 @@ impl<'s> Idle<'s> {
                 (end, Change::Run(job, -1)),
             ]);
         }
+        for worker in state.workers.values() {
+            let (from, to) = state.presence(worker);
+            let changes = [(from, worker.slots), (to, -worker.slots)];
+            idle.changes
+                .extend(changes.map(|(at, by)| (at, Change::Slots(by))));
+        }
         idle.changes.sort_by(|a, b| a.0.total_cmp(&b.0));
         idle
     }
 
-    fn charge(self, causes: &mut Causes) {
-        let first = self.changes.first().map_or(self.to, |(at, _)| *at);
-        let last = self.changes.last().map_or(self.from, |(at, _)| *at);
+    /// Charges the idle time; gives the seconds in which there was no slot at all.
+    fn charge(self, causes: &mut Causes) -> f64 {
+        let attempts = self.changes.iter();
+        let mut attempts = attempts.filter(|(_, change)| !matches!(change, Change::Slots(_)));
+        let first = attempts.next().map_or(self.to, |(at, _)| *at);
+        let last = attempts.next_back().map_or(self.from, |(at, _)| *at);
+        let (mut slots, mut deserted) = (0.0_f64, 0.0);
         let mut at = self.from;
         let (mut waiting, mut running) = (0, 0);
         let mut of_job: BTreeMap<usize, i64> = BTreeMap::new();
@@ -241,7 +275,10 @@ impl<'s> Idle<'s> {
         let end = [(self.to, Change::Wait(0))];
         for (next, change) in self.changes.iter().chain(&end) {
             let seconds = (next.min(self.to) - at).max(0.0);
-            let idle = (self.slots - running as f64).max(0.0) * seconds;
+            let idle = (slots - running as f64).max(0.0) * seconds;
+            if slots <= 0.0 {
+                deserted += seconds;
+            }
             match () {
                 () if idle <= 0.0 => {}
                 () if at < first => charge(SlotCause::Planning, idle),
@@ -258,6 +295,7 @@ impl<'s> Idle<'s> {
             }
             at = at.max(*next);
             match change {
+                Change::Slots(by) => slots += by,
                 Change::Wait(by) => waiting += by,
                 Change::Run(job, by) => {
                     running += by;
@@ -269,6 +307,7 @@ impl<'s> Idle<'s> {
                 }
             }
         }
+        deserted
     }
 }
 
@@ -389,6 +428,52 @@ mod tests {
         let found = slot_time(&fold(events));
         assert_eq!(found.total(), 10.0);
         assert_eq!(found.causes[0], (SlotCause::Computing, 8.0));
+    }
+
+    #[test]
+    fn slots_that_are_not_there_yet_or_no_more_idle_for_nothing() {
+        let worker = |worker: u32| RunEvent::WorkerJoined {
+            worker,
+            host: "h".into(),
+            slots: 1.0,
+            memory: 0,
+            process: format!("p{worker}"),
+        };
+        let lost = RunEvent::WorkerLost {
+            worker: 1,
+            reason: "gone".into(),
+        };
+        let work = Phases {
+            compute: 6.0,
+            ..Phases::default()
+        };
+        let over = RunEvent::RunEnded {
+            exit_code: 0,
+            counts: Default::default(),
+            plan: None,
+            wall: 10.0,
+        };
+        let state = fold([
+            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
+            (4.0, worker(0)),
+            (4.0, worker(1)),
+            (4.0, start("a", 1, None)),
+            (5.0, lost),
+            (
+                10.0,
+                ended("a", 1, &took(Outcome::Succeeded(Default::default()), work)),
+            ),
+            (10.0, over),
+        ]);
+        let found = slot_time(&state);
+        assert_eq!(found.deserted, 4.0);
+        assert_eq!(
+            found.heading(10.0),
+            "0.7 slots in the mean for 10.0 s, of which 4.0 s without any worker"
+        );
+        assert_eq!(found.total(), 7.0, "{found:?}");
+        let waiting = SlotCause::WaitingFor("a".into());
+        assert_eq!(found.causes, [(SlotCause::Computing, 6.0), (waiting, 1.0)]);
     }
 
     #[test]

@@ -15,7 +15,7 @@ pub struct Statistics {
     pub busy: f64,
     /// Seconds in each phase, of all attempts.
     pub phases: Phases,
-    /// `busy / (slots x wall)`; none where nothing ran.
+    /// `busy` over the seconds that slots were there; none where nothing ran.
     pub utilisation: Option<f64>,
     /// The attempts that took longest: node and seconds, at most ten.
     pub slowest: Vec<(String, f64)>,
@@ -149,9 +149,9 @@ pub fn statistics(state: &RunState) -> Statistics {
         .slowest
         .sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     figures.slowest.truncate(10);
-    let slots: f64 = state.workers.values().map(|worker| worker.slots).sum();
-    if slots > 0.0 && state.wall > 0.0 && figures.busy > 0.0 {
-        figures.utilisation = Some(figures.busy / (slots * state.wall));
+    let there = state.slot_seconds();
+    if there > 0.0 && figures.busy > 0.0 {
+        figures.utilisation = Some(figures.busy / there);
     }
     figures.critical_path = critical_path(state);
     figures

@@ -234,9 +234,8 @@ fn slots(out: &mut String, state: &RunState) {
     }
     put!(
         out,
-        "\nwhere the time of slots went ({} for {})",
-        plural(found.slots.round() as u64, "slot"),
-        format_seconds(state.wall)
+        "\nwhere the time of slots went ({})",
+        found.heading(state.wall)
     );
     let total = found.total();
     for (what, seconds) in found.shown() {
