@@ -1104,6 +1104,25 @@ fn the_time_of_a_study_ends_also_while_a_sampler_thinks() {
     assert_eq!(states(&project, "s"), [2, 0, 0]);
 }
 
+/// Also where no trial ends before the kill.
+#[test]
+fn the_time_of_killed_runs_counts() {
+    let project = Project::new(&counted(
+        4,
+        "  in_flight: 1\n  stop: {wall: 6s}",
+        "",
+        "[ $X -gt 1 ] && sleep 5; echo $X > loss.json",
+        "",
+    ));
+    for _ in 0..2 {
+        assert!(kill_after(&project, &["run"], Duration::from_secs(3)));
+    }
+    let shown = project.json(&["study", "show", "--json"]);
+    let wall = shown["wall"].as_f64().unwrap();
+    assert!((2.0..6.0).contains(&wall), "{wall} s of two runs");
+    project.ok(&["run"]).has("the time of `stop: wall` is over");
+}
+
 #[test]
 fn simulations_whose_bytes_are_gone_are_made_again_within_their_trial() {
     let project = fit("{lag: 3}");

@@ -255,11 +255,15 @@ impl Study {
                 if asked != Some(TrialState::Asked) {
                     return broken(format!("trial {trial} is told and was not awaited"));
                 }
+                self.told_here += u64::from(!self.retold.contains(&trial));
                 self.tell(trial, &end);
             }
             StudyRecord::Rescored { objective } => self.rescored(objective),
             StudyRecord::Trials { trials } => self.recorded_trials = trials,
-            StudyRecord::Used { wall } => self.wall = self.wall.max(wall),
+            StudyRecord::Used { wall } => {
+                self.wall = self.wall.max(wall);
+                self.told_in_wall = self.told_here;
+            }
             StudyRecord::Ended { reason } => self.ended(reason),
         }
         Ok(())

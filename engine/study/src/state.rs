@@ -46,7 +46,7 @@ pub struct Study {
     /// Of these, the ones that are not started: after a resume, or where objectives have changed.
     waiting: BTreeSet<u64>,
     /// Of the pending, the ones that were told under former objectives.
-    retold: BTreeSet<u64>,
+    pub(crate) retold: BTreeSet<u64>,
     /// Of the pending, the ones that only a later session starts: they were never told, and this one tells again.
     held: BTreeSet<u64>,
     /// How many trials may be under way; nothing is started before it is known.
@@ -58,6 +58,10 @@ pub struct Study {
     pub(crate) opened: bool,
     last_end: Option<EndReason>,
     pub(crate) wall: f32,
+    /// Trials that the records so far have told, each once and those of a former definition not among them.
+    pub(crate) told_here: u64,
+    /// As many of them as were told when [`Study::wall`] was last said.
+    pub(crate) told_in_wall: u64,
     objective: Option<Digest>,
 }
 
@@ -94,6 +98,8 @@ impl Study {
             opened: false,
             last_end: None,
             wall: 0.0,
+            told_here: 0,
+            told_in_wall: 0,
             objective: None,
             definition,
         };
@@ -139,6 +145,12 @@ impl Study {
     /// Seconds that the study was under way, as the last [`StudyRecord::Used`] says.
     pub fn wall(&self) -> f32 {
         self.wall
+    }
+
+    /// How many trials came to their end within [`Study::wall`]: neither those of a former definition, nor what was told after
+    /// the time was last said, nor a second time under other objectives.
+    pub fn told_in_wall(&self) -> u64 {
+        self.told_in_wall
     }
 
     /// What identifies the objectives since the last [`StudyRecord::Rescored`].

@@ -73,9 +73,9 @@ fn front(study: &Study) -> Option<Vec<u64>> {
     (study.definition().objectives.len() > 1).then(|| study.front())
 }
 
-/// Told trials in a minute of all sessions together; none as long as there is no measure.
+/// Trials that ended in a minute of the time that the study was under way; none as long as there is no measure.
 fn pace(study: &Study) -> Option<f64> {
-    let (wall, told) = (f64::from(study.wall()), study.counts().told);
+    let (wall, told) = (f64::from(study.wall()), study.told_in_wall());
     (wall > 0.0 && told > 0).then(|| told as f64 * 60.0 / wall)
 }
 

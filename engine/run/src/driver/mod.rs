@@ -730,6 +730,7 @@ impl Driver<'_> {
         if let Some(study) = &mut self.study {
             study.look_at_the_clock();
         }
+        self.tell_time_now_and_then();
         let now = self.now();
         while let Some(Reverse((at, id))) = self.timers.peek().copied()
             && at <= now

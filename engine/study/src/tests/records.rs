@@ -367,6 +367,33 @@ fn used_time_is_what_was_said_last() {
 }
 
 #[test]
+fn the_pace_is_of_trials_that_ended_within_the_used_time() {
+    let mut study = definition(Order::Async, 8);
+    study.in_flight = Some(1);
+    let log = finished(&study).log;
+    let told = |log: &[StudyRecord]| {
+        let is_told = |it: &&StudyRecord| matches!(it, StudyRecord::Told { .. });
+        log.iter().filter(is_told).count() as u64
+    };
+    // Killed after its time was last said: what was told later is not of that time.
+    let third = log
+        .iter()
+        .position(|it| matches!(it, StudyRecord::Told { trial: 3, .. }))
+        .expect("it was told");
+    let mut killed = log.clone();
+    killed.insert(third + 1, StudyRecord::Used { wall: 6.0 });
+    let killed = replay(study.clone(), killed).expect("the log is whole");
+    assert_eq!((told(&log), killed.told_in_wall()), (8, 3));
+
+    // Trials of a former study took no time of this one.
+    let kept = Study::keep(study.clone(), &killed).expect("it seeks the same");
+    let mut log = kept.records;
+    log.push(StudyRecord::Used { wall: 1.0 });
+    let kept = replay(study, log).expect("the log is whole");
+    assert_eq!((kept.counts().told, kept.told_in_wall()), (8, 0));
+}
+
+#[test]
 fn reasons_are_kept_once_and_not_without_bound() {
     let mut study = definition(Order::Async, 6000);
     study.in_flight = Some(1);

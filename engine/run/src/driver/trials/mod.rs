@@ -32,8 +32,11 @@ use crate::{
 const ASK_TIMEOUT: Duration = Duration::from_secs(60);
 /// Reasons of failed trials that the summary holds.
 const MOST_REASONS: usize = 20;
-/// The log says at least this often how long the study was under way.
-const TELL_TIME: Duration = Duration::from_secs(5);
+/// The log says how long the study was under way whenever the driver looks, but not more often than this: what a kill takes
+/// of it is little.
+const TELL_TIME: Duration = Duration::from_millis(500);
+/// The same with a trial that ends: its time counts.
+const TELL_TIME_OF_TRIAL: Duration = Duration::from_millis(100);
 
 /// The study of a run.
 pub(crate) struct StudyRun<'p> {
@@ -464,9 +467,20 @@ impl Driver<'_> {
                 naive: study.naive.remove(trial).unwrap_or(0),
                 best: study.best(),
             });
-            if study.time_told.elapsed() >= TELL_TIME {
+            if study.time_told.elapsed() >= TELL_TIME_OF_TRIAL {
                 self.tell_time(study);
             }
+        }
+    }
+
+    /// Says what time the study has used also where no trial ends.
+    pub(super) fn tell_time_now_and_then(&mut self) {
+        let due = |study: &mut StudyRun<'_>| {
+            study.end.is_none() && study.time_told.elapsed() >= TELL_TIME
+        };
+        if let Some(mut study) = self.study.take_if(due) {
+            self.tell_time(&mut study);
+            self.study = Some(study);
         }
     }
 
