@@ -1,6 +1,10 @@
 //! `dagrun cluster status` and `drain`, `attach` and `cancel`: looking at a coordinator from anywhere.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use dagrun_model::{format_bytes, format_seconds};
 use dagrun_proto::v1::{ClusterStatus, Resources, RunRow, WorkerRow};
@@ -103,23 +107,12 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
         let hosts = short_hosts(&status.workers);
         let rows = status.workers.iter().zip(hosts);
         let rows: Vec<_> = rows.map(|(row, host)| worker_row(row, host)).collect();
-        put!("\n{}", table(&header, &rows));
+        put!("\n{}", table(&header, &rows).trim_end());
     }
     if runs.is_empty() {
         put!("\nno runs");
     } else {
-        let header = [
-            "run",
-            "pipeline",
-            "user",
-            "state",
-            ">priority",
-            ">done",
-            ">running",
-            ">waiting",
-        ];
-        let rows: Vec<_> = runs.iter().map(run_row).collect();
-        put!("\n{}", table(&header, &rows));
+        put!("\n{}", run_table(runs, SystemTime::now()).trim_end());
     }
     for wait in &status.waits {
         put!("{} {}", style.paint_out(Ink::Warn, "waits:"), escape(wait));
@@ -168,16 +161,56 @@ fn worker_row(row: &WorkerRow, host: String) -> Vec<String> {
     ]
 }
 
-fn run_row(row: &RunRow) -> Vec<String> {
+/// Runs as a table, without columns that have nothing in them.
+fn run_table(runs: &[RunRow], now: SystemTime) -> String {
+    let header = [
+        "run",
+        "project",
+        "pipeline",
+        "user",
+        "state",
+        ">submitted",
+        ">priority",
+        ">done",
+        ">running",
+        ">waiting",
+    ];
+    let rows: Vec<Vec<String>> = runs.iter().map(|row| run_row(row, now)).collect();
+    let is_used = |column: &usize| rows.iter().any(|row| !row[*column].is_empty());
+    let used: Vec<usize> = (0..header.len()).filter(is_used).collect();
+    let header: Vec<&str> = used.iter().map(|column| header[*column]).collect();
+    let rows: Vec<Vec<String>> = rows
+        .iter()
+        .map(|row| used.iter().map(|column| row[*column].clone()).collect())
+        .collect();
+    table(&header, &rows)
+}
+
+fn run_row(row: &RunRow, now: SystemTime) -> Vec<String> {
+    let count = |n: u64| if n == 0 { String::new() } else { n.to_string() };
+    let project = Path::new(&row.project).file_name();
+    let submitted = SystemTime::UNIX_EPOCH + Duration::from_millis(row.submitted_ms);
+    let ago = now.duration_since(submitted).unwrap_or_default();
+    let done = match row.nodes {
+        // Of a run that is over its journal tells, which is with who started it.
+        0 => String::new(),
+        nodes => format!("{}/{nodes}", row.done),
+    };
     vec![
         row.run.clone(),
+        project.map_or(String::new(), |name| escape(&name.to_string_lossy())),
         escape(&row.pipeline),
         escape(&row.user),
         row.state.clone(),
-        row.priority.to_string(),
-        format!("{}/{}", row.done, row.nodes),
-        row.running.to_string(),
-        row.waiting.to_string(),
+        format!("{} ago", format_seconds(ago.as_secs_f64())),
+        if row.priority == 0 {
+            String::new()
+        } else {
+            row.priority.to_string()
+        },
+        done,
+        count(row.running),
+        count(row.waiting),
     ]
 }
 
@@ -224,6 +257,27 @@ fn to_json(status: &ClusterStatus, runs: &[RunRow]) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_say_whose_they_are_and_how_old() {
+        let run = |run: &str, nodes, done| RunRow {
+            run: run.into(),
+            project: "/home/me/sir".into(),
+            pipeline: "pipeline.yaml".into(),
+            state: "running".into(),
+            submitted_ms: 1_000,
+            nodes,
+            done,
+            ..RunRow::default()
+        };
+        let now = SystemTime::UNIX_EPOCH + Duration::from_secs(61);
+        assert_eq!(
+            run_table(&[run("1", 0, 0), run("2", 76, 3)], now),
+            "run  project  pipeline       state     submitted  done\n\
+             1    sir      pipeline.yaml  running  1m 00s ago\n\
+             2    sir      pipeline.yaml  running  1m 00s ago  3/76\n"
+        );
+    }
 
     #[test]
     fn hosts_that_begin_alike_are_told_apart() {
