@@ -7,7 +7,7 @@ use dagrun_run::{Failure, RunSummary, StudySummary};
 
 use crate::{
     say,
-    term::{Ink, Style, escape, job_of, plural, shell_word, short_text},
+    term::{Ink, Style, escape, job_of, plural, shell_word, short_text, some_trials},
     trial,
 };
 
@@ -159,10 +159,8 @@ fn study_lines(study: &StudySummary, again: Option<&str>, rerun: &str, style: St
         let reasons = study.failures.iter();
         let reasons = reasons.map(|(trial, why)| (*trial, why.as_str()));
         for (reason, trials) in dagrun_report::trial_failures(reasons).iter().take(REASONS) {
-            let trials: Vec<String> = trials.iter().map(u64::to_string).collect();
-            let some = trials[..trials.len().min(5)].join(", ");
-            let more = if trials.len() > 5 { ", ..." } else { "" };
-            text.push_str(&format!("\n    {}: trial {some}{more}", escape(reason)));
+            let some = some_trials(trials);
+            text.push_str(&format!("\n    {} ({some})", escape(reason)));
         }
         if let Some(node) = again {
             let node = shell_word(node);

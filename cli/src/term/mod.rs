@@ -71,6 +71,14 @@ pub(crate) fn short_text(value: &Value) -> String {
     }
 }
 
+/// The first few of some trials.
+pub(crate) fn some_trials(trials: &[u64]) -> String {
+    let some: Vec<String> = trials.iter().take(5).map(u64::to_string).collect();
+    let more = if trials.len() > 5 { ", ..." } else { "" };
+    let word = if trials.len() == 1 { "trial" } else { "trials" };
+    format!("{word} {}{more}", some.join(", "))
+}
+
 /// The few colours that carry a meaning; every one also has a word.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Ink {

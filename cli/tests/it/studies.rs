@@ -246,7 +246,7 @@ fn failed_trials_are_values_everywhere() {
         .has("failed in trials")
         .has("study cal: 10 of 10 trials ended; all trials are done")
         .has(" of 10 trials failed")
-        .has("`simulate` exit code 3: trial 1, 3")
+        .has("`simulate` exit code 3: bad k (trials 1, 3)")
         .has("rerun one: dagrun pipeline.yaml --only 'simulate[trial=")
         .has_not("FAILED")
         .has_not("failed: simulate");
@@ -256,7 +256,7 @@ fn failed_trials_are_values_everywhere() {
     assert_eq!(shown["study"]["succeeded"], true);
     assert_eq!(
         shown["study"]["failures"][0]["reason"],
-        "`simulate` exit code 3"
+        "`simulate` exit code 3: bad k"
     );
     let trials: Vec<&Value> = shown["nodes"]
         .as_array()
@@ -478,7 +478,7 @@ fn a_study_is_read_from_its_log() {
         .ok(&["study", "show"])
         .has("cal done: all trials are done")
         .has("best: trial 2: loss = 0.0")
-        .has("`simulate` exit code 3 (trials 1, 3")
+        .has("`simulate` exit code 3: bad k (trials 1, 3")
         .has("loss of trials, and the best so far");
     let figures = project.json(&["study", "show", "--json"]);
     assert_eq!(

@@ -301,7 +301,7 @@ case $X in
 3) echo '"text"' > loss.json;;
 4) : > loss.json;;
 5) ;;
-6) exit 7;;
+6) echo 'the model says at length why it has diverged here' >&2; exit 7;;
 7) sleep 20;;
 8) kill -SEGV $$;;
 9) echo '[1]' > loss.json;;
@@ -320,7 +320,10 @@ esac"#,
         (3, "expected a number"),
         (4, "empty"),
         (5, "missing"),
-        (6, "exit code 7"),
+        (
+            6,
+            "exit code 7: the model says at length why it has diverged here",
+        ),
         (7, "timed out"),
         (8, "signal"),
         (9, "expected a number"),
@@ -334,6 +337,9 @@ esac"#,
         assert!(reason.contains(&why.to_lowercase()), "{trial}: {reason}");
     }
     assert_eq!(states(&project, "s"), [2, 12, 0]);
+    // Through a pipe reasons are whole.
+    let listed = project.ok(&["study", "trials", "--failed"]);
+    listed.has("`sim[trial=6]` exit code 7: the model says at length why it has diverged here");
     // Failed trials are told: they are not tried again by themselves.
     project.ok(&["run"]);
     assert_eq!(project.executed(), 0);

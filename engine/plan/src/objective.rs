@@ -280,8 +280,8 @@ impl<'a> ResultContext<'a> {
     }
 
     fn failure(&self, what: &str, reason: &str, name_reads: bool) -> FailureCause {
-        let trial = self.plan.trial().map_or(0, |trial| trial.number);
-        let mut message = format!("{what} of trial {trial} {reason}");
+        // Without the trial's number: what failed alike is told as one.
+        let mut message = format!("{what} {reason}");
         let reads = self.reads.borrow();
         let odd = |value: &Value| !value.as_f64().is_some_and(f64::is_finite);
         let mut bad = reads.iter().filter(|(_, value)| odd(value));

@@ -73,9 +73,11 @@ fn without_trials(reason: &str) -> String {
     parts.collect::<Vec<_>>().join("`")
 }
 
-/// A reason without the numbers that differ from trial to trial: those with a point or an exponent. Exit codes, signals and sizes
-/// of lists stay, for they are of the kind.
+/// A reason without the numbers that differ from trial to trial: those with a point or an exponent, and all that a program said
+/// after its exit code. Exit codes, signals and sizes of lists stay, for they are of the kind.
 fn without_values(reason: &str) -> String {
+    let code = reason.find("exit code ");
+    let words = code.and_then(|at| Some(at + reason[at..].find(": ")?));
     let is_of_number = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
     let mut out = String::with_capacity(reason.len());
     let mut rest = reason;
@@ -85,8 +87,9 @@ fn without_values(reason: &str) -> String {
         let (word, after) = from.split_at(end);
         out.push_str(before);
         let number = word.trim_end_matches('.');
-        let is_value =
-            number.parse::<f64>().is_ok_and(f64::is_finite) && number.contains(['.', 'e', 'E']);
+        let at = reason.len() - from.len();
+        let is_of_kind = !number.contains(['.', 'e', 'E']) && words.is_none_or(|words| at < words);
+        let is_value = number.parse::<f64>().is_ok_and(f64::is_finite) && !is_of_kind;
         match is_value {
             true => {
                 out.push('#');
@@ -276,12 +279,15 @@ mod tests {
             (4, "x = -0.25 is below 0."),
             (5, "x = -1e-7 is below 0."),
             (6, "`a[trial=6,x=1]` exit code 2"),
+            (7, "`a[trial=7,x=1]` exit code 2: diverged at 17"),
+            (8, "`a[trial=8,x=1]` exit code 2: diverged at 4"),
         ];
         assert_eq!(
             trial_failures(failed),
             [
                 ("`a` exit code 1".to_owned(), vec![1, 3]),
                 ("x = -0.25 is below 0.".to_owned(), vec![4, 5]),
+                ("`a` exit code 2: diverged at 17".to_owned(), vec![7, 8]),
                 ("objective `loss` is NaN".to_owned(), vec![2]),
                 ("`a` exit code 2".to_owned(), vec![6]),
             ]

@@ -226,6 +226,37 @@ impl Failure {
             (None, None) => "failed".into(),
         }
     }
+
+    /// The reason, with what a program said last that ended itself: the last line of its standard error.
+    pub fn describe_with_words(&self) -> String {
+        let reason = self.describe();
+        let ended_itself =
+            |it: &&AttemptSummary| matches!(it.cause, Some(FailureCause::Exit { .. }));
+        let attempt = self.attempt.as_ref().filter(ended_itself);
+        let words = attempt.and_then(|it| last_words(&it.stderr.as_ref()?.tail));
+        match words {
+            Some(words) => format!("{reason}: {words}"),
+            None => reason,
+        }
+    }
+}
+
+/// Characters of a program's last words that a reason holds.
+const WORDS: usize = 100;
+
+/// The last line that says something, cut and harmless.
+fn last_words(tail: &str) -> Option<String> {
+    let line = tail.lines().map(str::trim).rfind(|line| !line.is_empty())?;
+    let (kept, cut) = match line.char_indices().nth(WORDS) {
+        Some((at, _)) => (&line[..at], "…"),
+        None => (line, ""),
+    };
+    let escape = |c: char| match c.is_control() {
+        true => c.escape_default().to_string(),
+        false => c.to_string(),
+    };
+    let words: String = kept.chars().map(escape).collect();
+    Some(words + cut)
 }
 
 /// Asks a run to stop. Cheap to clone; safe to use from a signal-handling thread.
@@ -259,4 +290,61 @@ pub fn stop_channel() -> (StopHandle, StopReceiver) {
 /// are in [`RunSummary::fatal`].
 pub fn run(request: RunRequest) -> Result<RunSummary, RunError> {
     driver::run(request)
+}
+
+#[cfg(test)]
+mod tests {
+    use dagrun_model::{AttemptResult, BlobRef, Digest, LogRef, Outcome};
+
+    use super::*;
+
+    fn failure(cause: FailureCause, stderr: &str) -> Failure {
+        let mut result = AttemptResult::bare(Outcome::Failed(cause));
+        result.stderr = Some(LogRef {
+            blob: BlobRef {
+                digest: Digest::empty(),
+                size: 0,
+                executable: false,
+            },
+            total: 0,
+            tail: stderr.into(),
+        });
+        Failure {
+            node: NodeIx(0),
+            id: "sim[trial=1]".into(),
+            cause: None,
+            attempt: Some((&result).into()),
+            attempts: 1,
+            command: String::new(),
+            values: Vec::new(),
+            blocked: 0,
+        }
+    }
+
+    #[test]
+    fn a_program_that_ended_itself_has_the_last_word() {
+        let exit = || FailureCause::Exit {
+            code: 1,
+            step: String::new(),
+        };
+        let long = "x".repeat(101);
+        for (stderr, reason) in [
+            ("", "exit code 1".to_owned()),
+            ("  \n\n", "exit code 1".to_owned()),
+            (
+                "Traceback:\n  line 3\ndiverged: x too large\r\n\n",
+                "exit code 1: diverged: x too large".to_owned(),
+            ),
+            ("\u{1b}[31mbad", "exit code 1: \\u{1b}[31mbad".to_owned()),
+            (&long, format!("exit code 1: {}…", &long[..100])),
+        ] {
+            assert_eq!(failure(exit(), stderr).describe_with_words(), reason);
+        }
+        let missing = FailureCause::MissingOutput {
+            missing: vec!["o".into()],
+            found: Vec::new(),
+        };
+        let told = failure(missing, "all is well").describe_with_words();
+        assert!(!told.contains("well"), "{told}");
+    }
 }

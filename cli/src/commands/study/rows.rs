@@ -1,5 +1,7 @@
 //! `dagrun study trials`, and trials as rows for all who list them.
 
+use std::io::IsTerminal;
+
 use dagrun_model::{Direction, Map, Value, format_seconds, short_float_text};
 use dagrun_study::{Source, Study, TrialRow, TrialState};
 use serde_json::json;
@@ -14,7 +16,7 @@ use crate::{
 
 /// Characters of a cell.
 const CELL: usize = 24;
-/// Characters of a reason.
+/// Characters of a reason on a terminal.
 const REASON: usize = 60;
 
 /// Which trials, and in what order.
@@ -162,7 +164,8 @@ fn cells<'s>(
     let params = definition.space.parameters.iter();
     header.extend(params.map(|param| param.name.to_string()));
     header.extend(["infeasible by", "replicates", "time", "hits", "reason"].map(String::from));
-    let lines: Vec<Vec<String>> = rows.map(|row| line(subject, &row)).collect();
+    let reason_room = room_for_reasons(std::io::stdout().is_terminal());
+    let lines: Vec<Vec<String>> = rows.map(|row| line(subject, &row, reason_room)).collect();
     let used: Vec<usize> = (0..header.len())
         .filter(|column| *column < 2 || lines.iter().any(|line| !line[*column].is_empty()))
         .collect();
@@ -184,7 +187,12 @@ pub(super) fn text<'s>(subject: &Subject, rows: impl Iterator<Item = TrialRow<'s
     table(&aligned, &lines).trim_end().to_owned()
 }
 
-fn line(subject: &Subject, row: &TrialRow<'_>) -> Vec<String> {
+/// Reasons are cut only where a line has an end: what goes on to a file or a program is whole.
+fn room_for_reasons(is_terminal: bool) -> usize {
+    if is_terminal { REASON } else { usize::MAX }
+}
+
+fn line(subject: &Subject, row: &TrialRow<'_>, reason_room: usize) -> Vec<String> {
     let study = &subject.study;
     let definition = study.definition();
     let told = row.state != TrialState::Asked;
@@ -219,7 +227,7 @@ fn line(subject: &Subject, row: &TrialRow<'_>) -> Vec<String> {
     });
     cells.push(
         row.reason
-            .map_or(String::new(), |reason| short(reason, REASON)),
+            .map_or(String::new(), |reason| short(reason, reason_room)),
     );
     cells
 }

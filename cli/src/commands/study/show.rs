@@ -13,7 +13,7 @@ use super::{
 use crate::{
     error::{CliError, Done},
     put,
-    term::{Ink, Style, columns, escape, plural},
+    term::{Ink, Style, columns, escape, plural, some_trials},
 };
 
 /// Trials of a Pareto front that are listed.
@@ -185,13 +185,6 @@ fn pace_lines(study: &Study) {
             plural(counts.replicates, "replicate")
         );
     }
-}
-
-fn some_trials(trials: &[u64]) -> String {
-    let some: Vec<String> = trials.iter().take(5).map(u64::to_string).collect();
-    let more = if trials.len() > 5 { ", ..." } else { "" };
-    let word = if trials.len() == 1 { "trial" } else { "trials" };
-    format!("{word} {}{more}", some.join(", "))
 }
 
 /// A trial with its objectives and parameters.

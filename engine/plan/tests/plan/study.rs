@@ -492,7 +492,7 @@ fn a_job_without_other_axes_gives_a_scalar() {
         .to_string();
     assert_eq!(
         error,
-        "objective `loss` of trial 12 has no value: `score[trial=12]` failed"
+        "objective `loss` has no value: `score[trial=12]` failed"
     );
 }
 
@@ -504,16 +504,13 @@ fn a_trial_without_a_number_says_which_node_is_to_blame() {
     };
     check(
         [1.0.into(), "NaN".into()],
-        "objective `loss` of trial 12 is NaN: `score[trial=12,target=deaths]` gave NaN",
+        "objective `loss` is NaN: `score[trial=12,target=deaths]` gave NaN",
     );
     check(
         [serde_json::Value::Null, "x".into()],
-        "objective `loss` of trial 12 has no value: `sum` needs numbers, and one of them is null: `score[trial=12,target=incidence]` gave null, and 1 more are no numbers",
+        "objective `loss` has no value: `sum` needs numbers, and one of them is null: `score[trial=12,target=incidence]` gave null, and 1 more are no numbers",
     );
-    check(
-        [1e308.into(), 1e308.into()],
-        "objective `loss` of trial 12 is Infinity",
-    );
+    check([1e308.into(), 1e308.into()], "objective `loss` is Infinity");
     let end = |end: UpstreamEnd| {
         come_to(&calibrate(), |plan| {
             let mut results = scored(plan, [1.into(), 2.into()]);
@@ -521,7 +518,7 @@ fn a_trial_without_a_number_says_which_node_is_to_blame() {
             results
         })
     };
-    let failed = "objective `loss` of trial 12 has no value: `score[trial=12,target=deaths]`";
+    let failed = "objective `loss` has no value: `score[trial=12,target=deaths]`";
     assert_eq!(end(UpstreamEnd::Failed), Err(format!("{failed} failed")));
     assert_eq!(
         end(UpstreamEnd::Cancelled),
@@ -554,7 +551,7 @@ fn a_trial_without_a_number_says_which_node_is_to_blame() {
     });
     assert_eq!(
         none,
-        Err("objective `loss` of trial 12 has no value: no node of job `score` has run".into())
+        Err("objective `loss` has no value: no node of job `score` has run".into())
     );
 }
 
@@ -607,7 +604,7 @@ jobs:
         .to_string();
     assert_eq!(
         error,
-        "objective `loss` of trial 1 has no value: `sim[trial=1,replicate=1]` failed; so is it with 1 more"
+        "objective `loss` has no value: `sim[trial=1,replicate=1]` failed; so is it with 1 more"
     );
 }
 

@@ -182,7 +182,7 @@ impl Driver<'_> {
         let id = self.plan.id(node);
         let found = self.failures.iter().rev().find(|it| it.node == node);
         match found {
-            Some(failure) => format!("`{id}` {}", failure.describe()),
+            Some(failure) => format!("`{id}` {}", failure.describe_with_words()),
             None => format!("`{id}` failed"),
         }
     }
