@@ -284,6 +284,22 @@ fn words_of_other_tools_are_translated() {
 }
 
 #[test]
+fn an_axis_of_one_value_is_told_how_to_be_a_list() {
+    for (value, help) in [
+        ("0.4", "write `[0.4]`"),
+        ("lin space(1)", "write `[lin space(1)]`"),
+        (
+            "linspace(0.4, 0.8, 5)",
+            r#"write `"${{ linspace(0.4, 0.8, 5) }}"`"#,
+        ),
+    ] {
+        let text = format!("jobs:\n  a:\n    matrix:\n      beta: {value}\n    run: x\n");
+        let parsed = parse("p.yaml", &text, &NoFiles);
+        assert_eq!(parsed.diagnostics[0].help, [help]);
+    }
+}
+
+#[test]
 fn a_mistake_behind_an_alias_is_said_once() {
     check(
         "path-outside",

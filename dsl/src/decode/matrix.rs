@@ -1,9 +1,11 @@
 //! Axes of jobs: `matrix`, `for_each` and `replicates`.
 
-use dagrun_model::{Diagnostic, Grow, Matrix, Replicates, Seeds, Spanned, Value, ValueTemplate};
+use dagrun_model::{
+    Diagnostic, ExprKind, Grow, Matrix, Replicates, Seeds, Spanned, Value, ValueTemplate,
+};
 
 use super::{At, Decoder, Entry, View, printable};
-use crate::schema;
+use crate::{schema, template::parse_expression};
 
 /// The most points that the lists of one job may make together.
 const MAX_POINTS: u64 = 1_000_000;
@@ -124,16 +126,27 @@ impl<'a> Decoder<'a, '_> {
             }
             _ => {
                 let text = self.tree.text(at.id, self.text).into_owned();
+                let instead = match self.is_call(at) {
+                    true => format!("\"${{{{ {} }}}}\"", printable(text.trim())),
+                    false => format!("[{}]", printable(&text)),
+                };
                 let diagnostic = self
                     .diagnostic(
                         "wrong-type",
                         at,
                         format!("{what} must be a list, not one value"),
                     )
-                    .help(format!("write `[{}]`", printable(&text)));
+                    .help(format!("write `{instead}`"));
                 self.push(diagnostic);
             }
         }
+    }
+
+    /// Whether a text calls a function that there is, as one who forgets the brackets writes it.
+    fn is_call(&self, at: At) -> bool {
+        let mut errors = Vec::new();
+        let expr = parse_expression(&self.source_text(at), &mut errors);
+        errors.is_empty() && expr.is_some_and(|expr| matches!(expr.kind, ExprKind::Call(..)))
     }
 
     /// Checks that values written out differ and that names of objects are texts.
