@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use dagrun_model::format_seconds;
 use dagrun_run::{Failure, RunSummary, StudySummary};
 
+use super::exports;
 use crate::{
     say,
     term::{Ink, Style, escape, job_of, plural, shell_word, short_text, some_trials},
@@ -91,19 +92,9 @@ impl End<'_> {
     }
 
     fn exports(&self) {
-        let (exported, style) = (&self.summary.exported, self.style);
-        for (target, _) in exported.iter().take(LISTED) {
-            // As seen from here, so that it can be opened from here.
-            let path = self.project.join(target).display().to_string();
-            let path = path.strip_prefix("./").unwrap_or(&path);
-            say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(path));
-        }
-        if exported.len() > LISTED {
-            say!(
-                "  {} {} more",
-                style.paint(Ink::Dim, "wrote"),
-                exported.len() - LISTED
-            );
+        let targets = self.summary.exported.iter().map(|(target, _)| &**target);
+        for line in exports::lines(self.project, targets, &self.summary.removed, self.style) {
+            say!("  {line}");
         }
     }
 }

@@ -6,6 +6,7 @@ mod credentials;
 mod end;
 mod evict;
 mod explain;
+pub(crate) mod exports;
 mod forecast;
 mod graph;
 mod later;

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     args::RunArgs,
-    commands::{Ready, report, run_error},
+    commands::{Ready, exports, report, run_error},
     error::{CliError, Done},
     say,
     term::{Ink, Style, escape},
@@ -22,8 +22,6 @@ use crate::{
 
 /// Bytes of a log that comes along unasked.
 const SMALL_LOG: u64 = 1 << 20;
-/// Exports that are listed.
-const LISTED: usize = 10;
 
 /// Takes over what a run has made. Its exit code is the command's, unless exports were kept back.
 pub(super) fn take_over(
@@ -105,17 +103,9 @@ fn tell(laid: &dagrun_run::LaidOut, project: &Path, style: Style) {
     if style.quiet {
         return;
     }
-    for target in laid.exported.iter().take(LISTED) {
-        let path = project.join(target).display().to_string();
-        let path = path.strip_prefix("./").unwrap_or(&path);
-        say!("  {} {}", style.paint(Ink::Dim, "wrote"), escape(path));
-    }
-    if laid.exported.len() > LISTED {
-        say!(
-            "  {} {} more",
-            style.paint(Ink::Dim, "wrote"),
-            laid.exported.len() - LISTED
-        );
+    let targets = laid.exported.iter().map(String::as_str);
+    for line in exports::lines(project, targets, &laid.removed, style) {
+        say!("  {line}");
     }
 }
 

@@ -598,6 +598,7 @@ impl Job<'_> {
         let laid = std::mem::take(&mut summary.laid);
         // Where they lie here is nobody's business: the client says where it lays them.
         summary.exported.clear();
+        summary.removed.clear();
         let code: Done = ready.conclude(&summary, &args);
         Ok((code?, laid))
     }

@@ -194,7 +194,10 @@ fn files_of_former_parameters_leave_an_exported_folder() {
     let part = project.ok(&["run", "-p", "n=2", "--only", "a[i=1]"]);
     part.has_not("removed");
     let said = project.ok(&["run", "-p", "n=2"]);
-    said.has(&format!("does not: `results/{}`", all[2]));
+    said.has(&format!(
+        "removed 1 file that a former run exported and this one does not: results/{}",
+        all[2]
+    ));
     said.has(&format!("so it stays: `results/{}`", all[3]));
     let mut left = vec![all[0].clone(), all[1].clone(), all[3].clone()];
     left.push("mine.txt".into());

@@ -173,6 +173,8 @@ pub struct RunSummary {
     pub failures: Vec<Failure>,
     /// Exports that were done: path and node.
     pub exported: Vec<(String, String)>,
+    /// Files of former runs that this one does not export and that were removed.
+    pub removed: Vec<String>,
     /// All exports that are in place now, also those that were there already.
     pub laid: Vec<Export>,
     /// Exports that were not done: path, and why with the remedy.

@@ -54,7 +54,7 @@ impl Driver<'_> {
             &self.plan.export_folders(),
             &targets,
         );
-        self.tell_tidied(&tidied);
+        self.tell_tidied(tidied);
         if record != before
             && let Err(error) = self.workspace.save_export_record(&record)
         {
@@ -65,13 +65,8 @@ impl Driver<'_> {
         gone
     }
 
-    fn tell_tidied(&mut self, tidied: &exports::Tidied) {
-        if !tidied.removed.is_empty() {
-            self.warn(format!(
-                "removed what a former run exported and this one does not: {}",
-                named(&tidied.removed)
-            ));
-        }
+    fn tell_tidied(&mut self, tidied: exports::Tidied) {
+        self.removed.extend(tidied.removed);
         if !tidied.kept.is_empty() {
             self.warn(format!(
                 "a former run exported what this one does not, and it was changed since, so it stays: {}",
@@ -158,6 +153,7 @@ impl Driver<'_> {
             wall,
             failures: self.failures,
             exported: self.exported,
+            removed: self.removed,
             laid: self.laid,
             kept_back: self.kept_back,
             warnings: self.warnings,

@@ -241,6 +241,7 @@ pub(crate) fn drive<'p>(
         executed: 0,
         warnings: Vec::new(),
         exported: Vec::new(),
+        removed: Vec::new(),
         laid: Vec::new(),
         kept_back: Vec::new(),
         stuck: None,
@@ -363,6 +364,8 @@ struct Driver<'p> {
     executed: u64,
     warnings: Vec<String>,
     exported: Vec<(String, String)>,
+    /// Files of former runs that were removed.
+    removed: Vec<String>,
     laid: Vec<Export>,
     kept_back: Vec<(String, String)>,
 
