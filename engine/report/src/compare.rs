@@ -8,7 +8,7 @@ use dagrun_model::format_seconds;
 use serde_json::{Value, json};
 
 use crate::{
-    JobStatistics, Statistics, escape_line, job_of, statistics, statistics::hosts_of, table,
+    JobStatistics, Statistics, escape_line, job_of, plural, statistics, statistics::hosts_of, table,
 };
 
 /// Parts of a run by which the spread of its rate is estimated.
@@ -306,9 +306,13 @@ pub fn comparison_text(runs: &[Figures]) -> String {
 
 fn hosts(hosts: &[(String, f64)]) -> String {
     let slots: f64 = hosts.iter().map(|(_, slots)| slots).sum();
+    let slots = match slots.fract() == 0.0 {
+        true => plural(slots as u64, "slot"),
+        false => format!("{slots} slots"),
+    };
     match hosts {
-        [(host, slots)] => format!("{}, {slots} slots", escape_line(host)),
-        _ => format!("{} with {slots} slots", hosts.len()),
+        [(host, _)] => format!("{}, {slots}", escape_line(host)),
+        _ => format!("{} with {slots}", hosts.len()),
     }
 }
 
@@ -451,6 +455,17 @@ mod tests {
             },
         ));
         fold(events)
+    }
+
+    #[test]
+    fn one_slot_is_one_slot() {
+        let of = |slots: &[f64]| {
+            let rows: Vec<(String, f64)> = slots.iter().map(|n| ("h".into(), *n)).collect();
+            hosts(&rows)
+        };
+        assert_eq!(of(&[1.0]), "h, 1 slot");
+        assert_eq!(of(&[2.0]), "h, 2 slots");
+        assert_eq!(of(&[2.0, 1.0]), "2 with 3 slots");
     }
 
     #[test]

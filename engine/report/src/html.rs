@@ -32,6 +32,8 @@ const TAIL: usize = 40;
 const PATH: usize = 30;
 /// Exports and warnings on the page.
 const LISTED: usize = 100;
+/// Exports that are.
+const EXPORTS: usize = 10;
 
 /// Writing to a string cannot fail.
 macro_rules! put {
@@ -338,11 +340,11 @@ fn path(out: &mut String, state: &RunState, found: &Statistics) {
     let seconds: f64 = path.iter().map(|(_, seconds)| seconds).sum();
     put!(
         out,
-        "<section id=\"path\"><h2>Critical path</h2><p>{} one after the other took {} of {}. The run can only be shorter where one of them \
-         is, or starts sooner.</p>",
+        "<section id=\"path\"><h2>Critical path</h2><p>{} one after the other took {} of {}. {}</p>",
         plural(path.len() as u64, "node"),
         format_seconds(seconds),
-        format_seconds(state.wall)
+        format_seconds(state.wall),
+        what_limits(seconds, state.wall)
     );
     // Of a long path the longest steps, in its order.
     let mut order: Vec<usize> = (0..path.len()).collect();
@@ -355,6 +357,16 @@ fn path(out: &mut String, state: &RunState, found: &Statistics) {
     }
     bars(out, told.into_iter());
     put!(out, "</section>");
+}
+
+/// What keeps a run from being shorter, by the seconds of its critical path.
+fn what_limits(path: f64, wall: f64) -> &'static str {
+    match path > wall / 2.0 {
+        true => "The run can only be shorter where one of them is, or starts sooner.",
+        false => {
+            "That is no more than half of the time: what limits the run is its slots, and more of them would make it shorter."
+        }
+    }
 }
 
 fn slowest(out: &mut String, found: &Statistics) {
@@ -387,31 +399,31 @@ fn bars<'a>(out: &mut String, rows: impl Iterator<Item = &'a (String, f64)> + Cl
 }
 
 fn notes(out: &mut String, state: &RunState) {
-    let list = |out: &mut String, title: &str, rows: Vec<String>| {
+    let list = |out: &mut String, title: &str, rows: Vec<String>, most: usize| {
         if rows.is_empty() {
             return;
         }
         put!(out, "<section><h2>{title}</h2><ul>");
-        for row in rows.iter().take(LISTED) {
+        for row in rows.iter().take(most) {
             put!(out, "<li>{row}</li>");
         }
-        if rows.len() > LISTED {
-            put!(out, "<li>and {} more</li>", rows.len() - LISTED);
+        if rows.len() > most {
+            put!(out, "<li>and {} more</li>", rows.len() - most);
         }
         put!(out, "</ul></section>");
     };
     let kept = state.kept_back.iter();
     let kept = kept.map(|(path, why)| format!("<code>{}</code>: {}", line(path), line(why)));
-    list(out, "Not exported", kept.collect());
+    list(out, "Not exported", kept.collect(), LISTED);
     let warnings = state.warnings.iter().map(|text| line(text));
-    list(out, "Warnings", warnings.collect());
+    list(out, "Warnings", warnings.collect(), LISTED);
     let other = state.non_determinism.iter();
     let other = other.map(|(node, output)| format!("{}: {}", line(node), line(output)));
-    list(out, "Other bytes than before", other.collect());
+    list(out, "Other bytes than before", other.collect(), LISTED);
     let exported = state.exported.iter();
     let exported =
         exported.map(|(path, node, _)| format!("<code>{}</code> of {}", line(path), line(node)));
-    list(out, "Exported", exported.collect());
+    list(out, "Exported", exported.collect(), EXPORTS);
 }
 
 fn about(out: &mut String, started: &RunStarted) {

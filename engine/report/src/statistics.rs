@@ -19,8 +19,8 @@ pub struct Statistics {
     pub utilisation: Option<f64>,
     /// The attempts that took longest: node and seconds, at most ten.
     pub slowest: Vec<(String, f64)>,
-    /// The chain of nodes that ended last, each with the seconds from its first start to its end: the run could only be
-    /// shorter if one of these were.
+    /// The chain of nodes that ended last, each with the seconds from its first start to its end: with any number of slots,
+    /// the run can only be shorter if one of these is.
     pub critical_path: Vec<(String, f64)>,
 }
 

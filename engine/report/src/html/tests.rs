@@ -254,3 +254,50 @@ fn a_failed_study_fails_the_run_and_a_failed_trial_does_not() {
         assert_eq!(crate::failure_groups(&state).is_empty(), succeeded);
     }
 }
+
+/// A run of 10 s with a chain of two nodes, each of so many seconds, and `exports` exported files.
+fn chain(seconds: f64, exports: usize) -> String {
+    let mut result = AttemptResult::bare(Outcome::Succeeded(Default::default()));
+    result.phases.compute = seconds;
+    let mut events = vec![
+        start("a", 1, None),
+        ended("a", 1, &result),
+        done("a", NodeOutcome::Succeeded),
+        start("b", 2, Some("a")),
+        ended("b", 2, &result),
+        done("b", NodeOutcome::Succeeded),
+    ];
+    events.extend((0..exports).map(|n| RunEvent::Exported {
+        target: format!("out/{n}"),
+        node: "b".into(),
+        output: "o".into(),
+    }));
+    events.push(RunEvent::RunEnded {
+        exit_code: 0,
+        counts: NodeCounts::default(),
+        plan: None,
+        wall: 10.0,
+    });
+    let times = [1.0, 1.0 + seconds, 1.0 + seconds, 2.0 + seconds];
+    let ends = std::iter::repeat(2.0 + 2.0 * seconds);
+    html(
+        &fold(times.into_iter().chain(ends).zip(events)),
+        &BTreeMap::new(),
+    )
+}
+
+#[test]
+fn the_path_limits_a_run_only_where_it_takes_most_of_it() {
+    assert!(chain(4.0, 0).contains("The run can only be shorter where one of them is"));
+    let page = chain(1.0, 0);
+    assert!(page.contains("what limits the run is its slots"), "{page}");
+    assert!(!page.contains("can only be shorter"));
+}
+
+#[test]
+fn of_many_exports_the_first_are_listed() {
+    let page = chain(1.0, 121);
+    assert!(page.contains("out/9<"));
+    assert!(!page.contains("out/10<"));
+    assert!(page.contains("and 111 more"));
+}
