@@ -23,6 +23,9 @@ use super::{FactCache, LogWriter, encode, load_study};
 /// Told trials that are planned again on a resume, to see whether their results still hold, at each end of the study.
 const CHECKED: u64 = 1000;
 
+/// Trials that a warning names.
+const LEFT_OUT: usize = 5;
+
 /// A study to run.
 #[derive(Debug)]
 pub struct StudyRequest {
@@ -152,9 +155,7 @@ impl Opened {
                     "the former study was put aside as `{aside}`; {} of its trials are known to this one",
                     kept.study.counts().told
                 ));
-                warnings.extend(kept.dropped.iter().map(|(trial, why)| {
-                    format!("trial {trial} of the former study is left out: {why}")
-                }));
+                warnings.extend(left_out(&kept.dropped));
                 let mut log = LogWriter::open(&path, None)?;
                 write_all(&mut log, &kept.records)?;
                 (kept.study, log)
@@ -187,6 +188,32 @@ impl Opened {
             standing,
         })
     }
+}
+
+/// Trials of a former study that are not taken over, in one line; nothing where there are none.
+fn left_out(dropped: &[(u64, String)]) -> Option<String> {
+    let (first, why) = dropped.first()?;
+    let more = dropped.len() - 1;
+    if more == 0 {
+        return Some(format!(
+            "trial {first} of the former study is left out: {why}"
+        ));
+    }
+    let named: Vec<String> = dropped
+        .iter()
+        .take(LEFT_OUT)
+        .map(|(trial, _)| trial.to_string())
+        .collect();
+    let dots = if dropped.len() > LEFT_OUT {
+        ", ..."
+    } else {
+        ""
+    };
+    Some(format!(
+        "{} trials of the former study are left out ({}{dots}); trial {first}: {why}",
+        dropped.len(),
+        named.join(", ")
+    ))
 }
 
 /// Whether a run could go on with the study that is there; all right where there is none. Gives the trials that it would tell
@@ -476,4 +503,34 @@ pub(crate) fn write_table(study: &Study, folder: &std::path::Path) -> Result<(),
         let _ = fs::remove_file(&temporary);
         RunError::io("write", &path)(error)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_trials_that_are_left_out_take_one_line() {
+        let dropped = |trials: &[u64]| -> Vec<_> {
+            let why = |trial: &u64| (*trial, format!("`x` = 0.{trial} is beyond 0.2"));
+            trials.iter().map(why).collect()
+        };
+        assert_eq!(left_out(&[]), None);
+        for (trials, line) in [
+            (
+                &[3][..],
+                "trial 3 of the former study is left out: `x` = 0.3 is beyond 0.2",
+            ),
+            (
+                &[3, 5],
+                "2 trials of the former study are left out (3, 5); trial 3: `x` = 0.3 is beyond 0.2",
+            ),
+            (
+                &[3, 4, 5, 6, 7, 8],
+                "6 trials of the former study are left out (3, 4, 5, 6, 7, ...); trial 3: `x` = 0.3 is beyond 0.2",
+            ),
+        ] {
+            assert_eq!(left_out(&dropped(trials)).as_deref(), Some(line));
+        }
+    }
 }
