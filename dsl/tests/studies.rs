@@ -428,6 +428,34 @@ fn mistakes_in_objectives() {
 }
 
 #[test]
+fn names_out_of_their_context_are_named_with_it() {
+    let lists = "replicates: 2\nrun: x\noutputs: {each: {json: e.json}}";
+    let objective = |written: &str| {
+        let lines = format!("{SPACE}\ntrials: 10\nminimize: {written}\n");
+        job(lists).replace(&study(&format!("{SPACE}\n{REST}")), &study(&lines))
+    };
+    for (text, help) in [
+        (objective("loss"), "write `jobs.score.outputs.loss`"),
+        (
+            objective("each"),
+            "write `jobs.more.outputs.each`, a list of which `sum` or `mean` makes one number",
+        ),
+        (
+            objective("rmse"),
+            "an objective reads outputs of jobs: `jobs.JOB.outputs.NAME`",
+        ),
+        (
+            job("run: x ${{ matrix.b }}"),
+            "`b` is a parameter of the study's space: write `trial.b`",
+        ),
+    ] {
+        let parsed = parse("p.yaml", &text, &NoFiles);
+        let said = render(&parsed.diagnostics, &parsed.sources, false);
+        assert!(said.contains(&format!("help: {help}\n")), "{help}: {said}");
+    }
+}
+
+#[test]
 fn jobs_may_follow_the_study() {
     for lines in [
         "needs: study\ninputs: {table: \"${{ study.table }}\"}\nrun: plot ${{ inputs.table }} ${{ study.trials }} ${{ study.failed }}",

@@ -424,7 +424,7 @@ impl Checker<'_> {
             _ => None,
         };
         if !is_context(name) {
-            self.unknown_context(name, root);
+            self.unknown_context(name, root, place);
             return None;
         }
         if name == "secrets" {

@@ -148,10 +148,7 @@ fn input_type(input: &Input, needs: &Type) -> Type {
 }
 
 fn member(ty: &Type, name: &str) -> Type {
-    match ty {
-        Type::Map(members) => members.known.get(name).cloned().unwrap_or(Type::Any),
-        _ => Type::Any,
-    }
+    ty.member(name).cloned().unwrap_or(Type::Any)
 }
 
 fn matrix_type(pipeline: &Pipeline, infos: &[JobInfo], ix: usize) -> Type {

@@ -110,13 +110,13 @@ impl Checker<'_> {
         });
     }
 
-    pub(super) fn unknown_context(&mut self, name: &str, span: Span) {
+    pub(super) fn unknown_context(&mut self, name: &str, span: Span, place: Place) {
         let error = Diagnostic::error(
             "unknown-context",
             span,
             format!("there is no context `{name}`"),
         );
-        let has = |ty: &Type| matches!(ty, Type::Map(m) if m.known.contains_key(name));
+        let has = |ty: &Type| ty.member(name).is_some();
         let types = self.types.as_ref();
         let inside = [
             ("params", Some(&self.params)),
@@ -131,13 +131,37 @@ impl Checker<'_> {
         .find(|(_, ty)| ty.is_some_and(has));
         self.report(if let Some((context, _)) = inside {
             error.help(format!("write `{context}.{name}`"))
+        } else if let Some(help) = self.output_for_objective(name, place) {
+            error.help(help)
         } else if let Some(help) = foreign(name) {
             error.help(help)
         } else if let Some(near) = did_you_mean(name, CONTEXTS.iter().copied()) {
             error.help(format!("did you mean `{near}`?"))
+        } else if place == Place::Objective {
+            error.help("an objective reads outputs of jobs: `jobs.JOB.outputs.NAME`")
         } else {
             error.help(format!("a text stands in quotes: `'{name}'`"))
         });
+    }
+
+    /// The output of a job that a name in an objective is meant to be.
+    fn output_for_objective(&self, name: &str, place: Place) -> Option<String> {
+        let jobs = &self
+            .study
+            .as_ref()
+            .filter(|_| place == Place::Objective)?
+            .jobs;
+        let Type::Map(jobs) = jobs else { return None };
+        let output = |job: &Type| job.member("outputs")?.member(name).cloned();
+        let (job, ty) = jobs
+            .known
+            .iter()
+            .find_map(|(job, ty)| Some((job, output(ty)?)))?;
+        let more = match ty {
+            Type::List(_) => ", a list of which `sum` or `mean` makes one number",
+            _ => "",
+        };
+        Some(format!("write `jobs.{job}.outputs.{name}`{more}"))
     }
 
     pub(super) fn unknown_member(&mut self, unknown: Unknown<'_>, members: &Members, span: Span) {
@@ -235,6 +259,9 @@ impl Checker<'_> {
                 "declare it in the study: `space: {{{name}: {{uniform: [0, 1]}}}}`"
             )),
             "not-needed" => Some(format!("add `{name}` to its `needs`")),
+            "unknown-axis" if self.is_of_space(name) => Some(format!(
+                "`{name}` is a parameter of the study's space: write `trial.{name}`"
+            )),
             "unknown-axis" => self.needed_with(name).map(|needed| {
                 format!("`{needed}` has that axis, which is gathered here; `for_each: {name}` takes it over")
             }),
@@ -245,6 +272,11 @@ impl Checker<'_> {
             "unknown-input" if !near => Some(format!("name the input: `inputs: {{{name}: PATH}}`")),
             _ => None,
         }
+    }
+
+    fn is_of_space(&self, name: &str) -> bool {
+        let study = self.study.as_ref();
+        study.is_some_and(|study| study.trial.member(name).is_some())
     }
 
     /// A needed job that has an axis.

@@ -91,6 +91,14 @@ impl Type {
         }
     }
 
+    /// The type of a member that a map is known to have.
+    pub(super) fn member(&self, name: &str) -> Option<&Type> {
+        match self {
+            Self::Map(members) => members.known.get(name),
+            _ => None,
+        }
+    }
+
     /// With its article, for messages.
     pub(super) fn name(&self) -> &'static str {
         match self {
