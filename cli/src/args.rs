@@ -379,7 +379,7 @@ pub(crate) struct ServeArgs {
     /// Where to listen, as HOST:PORT or unix:PATH
     #[arg(long, default_value = "127.0.0.1:7460", value_name = "HOST:PORT")]
     pub(crate) listen: String,
-    /// Where it keeps what it took; default: `serve` in dagrun's state folder
+    /// Where it keeps what it took; default: `$XDG_STATE_HOME/dagrun/serve`, else `~/.local/state/dagrun/serve`
     #[arg(long, value_name = "DIR")]
     pub(crate) state: Option<PathBuf>,
     /// A worker that says nothing for so long is lost, and its nodes start elsewhere

@@ -1,6 +1,7 @@
 //! `dagrun serve`: a coordinator for many runs and people.
 
 use std::{
+    ffi::OsString,
     path::{Path, PathBuf},
     sync::{Arc, mpsc::channel},
     time::Duration,
@@ -223,14 +224,19 @@ fn wire(resources: &Resources) -> WireResources {
 
 /// The folder of a coordinator, where none is named.
 fn default_state() -> Result<PathBuf, CliError> {
-    let base = std::env::var_os("XDG_STATE_HOME")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".local/state")));
-    let base = base.ok_or_else(|| {
+    let variable = std::env::var_os;
+    state_below(variable("XDG_STATE_HOME"), variable("HOME")).ok_or_else(|| {
         CliError::environment("neither XDG_STATE_HOME nor HOME is set")
             .hint("say where the coordinator keeps its state by `--state DIR`")
-    })?;
-    Ok(base.join("dagrun/serve"))
+    })
+}
+
+/// An empty variable is none.
+fn state_below(state_home: Option<OsString>, home: Option<OsString>) -> Option<PathBuf> {
+    let set = |folder: &OsString| !folder.is_empty();
+    let own = state_home.filter(set).map(PathBuf::from);
+    let below_home = || Some(PathBuf::from(home.filter(set)?).join(".local/state"));
+    Some(own.or_else(below_home)?.join("dagrun/serve"))
 }
 
 /// One coordinator in a state folder.
@@ -250,5 +256,22 @@ fn lock(state: &Path) -> Result<std::fs::File, CliError> {
             state.display()
         ))
         .hint("one coordinator has one state folder: `--state DIR` names another, and `--listen` another address")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_state_is_where_the_reference_says() {
+        let at = |state_home: Option<&str>, home: Option<&str>| {
+            state_below(state_home.map(Into::into), home.map(Into::into))
+        };
+        assert_eq!(at(Some("/s"), Some("/h")), Some("/s/dagrun/serve".into()));
+        let below_home = Some("/h/.local/state/dagrun/serve".into());
+        assert_eq!(at(None, Some("/h")), below_home);
+        assert_eq!(at(Some(""), Some("/h")), below_home);
+        assert_eq!(at(Some(""), None), None);
     }
 }
