@@ -1127,6 +1127,15 @@ fn the_time_of_killed_runs_counts() {
     let wall = shown["wall"].as_f64().unwrap();
     assert!((2.0..6.0).contains(&wall), "{wall} s of two runs");
     project.ok(&["run"]).has("the time of `stop: wall` is over");
+    assert_eq!(states(&project, "s"), [2, 0, 0]);
+    // Once it is over, nothing more is asked for, and all that was told can be scored again.
+    project.ok(&["run"]).has("the time of `stop: wall` is over");
+    assert_eq!(states(&project, "s"), [2, 0, 0]);
+    let text = project.read("pipeline.yaml");
+    let slow = text.replace("[ $X -gt 1 ] && sleep 5", "sleep 2");
+    project.write("pipeline.yaml", &slow);
+    project.ok(&["rescore"]).has("2 of 2 trials ended");
+    assert_eq!(states(&project, "s"), [2, 0, 0]);
 }
 
 #[test]

@@ -149,7 +149,10 @@ impl<'p> StudyRun<'p> {
         } = Opened::open(&request, name, workspace, store)?;
         let now = Instant::now();
         let before = study.wall();
-        let wall = study.definition().stop.wall.map(|wall| {
+        // What is told again was asked for in time.
+        let is_rescore = matches!(request.mode, StudyMode::Rescore(_));
+        let limit = study.definition().stop.wall.filter(|_| !is_rescore);
+        let wall = limit.map(|wall| {
             now + wall.saturating_sub(Duration::try_from_secs_f32(before).unwrap_or_default())
         });
         let run = Self {
@@ -373,6 +376,8 @@ impl Driver<'_> {
     fn go_on_laying(&mut self, study: &mut StudyRun<'_>) {
         if !study.begun && self.lay_told(study) {
             study.begun = true;
+            // Where the time was over before, nothing more is asked for.
+            study.look_at_the_clock();
             study.say_slots();
         }
     }
