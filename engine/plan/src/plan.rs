@@ -213,6 +213,9 @@ impl Plan {
 
     /// The nodes that a logical id names, or a part of one: a job, or a job with some of its axes. Empty where there are none.
     pub fn named(&self, name: &str) -> Vec<NodeIx> {
+        if let Some(node) = self.find(name) {
+            return vec![node];
+        }
         let cells = matching(&self.core, name).unwrap_or_default();
         let nodes = cells.into_iter().map(|cell| self.nodes.cell_node[cell]);
         let mut nodes: Vec<NodeIx> = nodes.filter(|node| *node != NONE).map(NodeIx).collect();

@@ -1,7 +1,5 @@
 //! What is to come, at the times of former runs.
 
-use std::collections::BTreeMap;
-
 use dagrun_model::{format_seconds, short_float_text};
 use serde_json::{Value, json};
 
@@ -51,10 +49,7 @@ pub fn forecast(jobs: &[JobWork], slots: f64) -> Option<Forecast> {
     if work <= 0.0 || slots <= 0.0 {
         return None;
     }
-    let mut chains = BTreeMap::new();
-    let chain = (0..jobs.len())
-        .map(|job| chain(jobs, job, &mut chains))
-        .fold(0.0, f64::max);
+    let chain = chains(jobs).into_iter().fold(0.0, f64::max);
     let unknown = jobs
         .iter()
         .filter(|job| job.to_run > 0 && job.mean.is_none());
@@ -67,19 +62,28 @@ pub fn forecast(jobs: &[JobWork], slots: f64) -> Option<Forecast> {
     })
 }
 
-/// Seconds of the longest chain of nodes that ends with a job. Needs have no cycles.
-fn chain(jobs: &[JobWork], job: usize, known: &mut BTreeMap<usize, f64>) -> f64 {
-    if let Some(seconds) = known.get(&job) {
-        return *seconds;
+/// By job, the seconds of the longest chain of nodes that ends with it. Needs have no cycles, and may be thousands deep.
+fn chains(jobs: &[JobWork]) -> Vec<f64> {
+    let mut known: Vec<Option<f64>> = vec![None; jobs.len()];
+    let mut open: Vec<usize> = (0..jobs.len()).collect();
+    while let Some(job) = open.last().copied() {
+        let JobWork {
+            needs,
+            mean,
+            to_run,
+            ..
+        } = &jobs[job];
+        let before = open.len();
+        open.extend(needs.iter().filter(|need| known[**need].is_none()));
+        if open.len() > before {
+            continue;
+        }
+        let longest = needs.iter().filter_map(|need| known[*need]);
+        let own = mean.filter(|_| *to_run > 0).unwrap_or(0.0);
+        known[job] = Some(longest.fold(0.0, f64::max) + own);
+        open.pop();
     }
-    let needs = jobs[job].needs.iter();
-    let before = needs
-        .map(|need| chain(jobs, *need, known))
-        .fold(0.0, f64::max);
-    let own = jobs[job].mean.filter(|_| jobs[job].to_run > 0);
-    let seconds = before + own.unwrap_or(0.0);
-    known.insert(job, seconds);
-    seconds
+    known.into_iter().flatten().collect()
 }
 
 impl Forecast {
@@ -159,6 +163,24 @@ mod tests {
         let work = 100.0 * (5.0 * 30.0 + 2.0 * 3.0);
         assert_eq!(forecast(&jobs, 20.0).unwrap().bound, work / 20.0);
         assert_eq!(forecast(&jobs, 1e6).unwrap().bound, 33.0);
+    }
+
+    #[test]
+    fn a_chain_of_all_jobs_that_a_file_may_have_is_followed() {
+        let jobs: Vec<JobWork> = (0..10_000)
+            .map(|n| JobWork {
+                to_run: 1,
+                nodes: 1,
+                naive: 1,
+                mean: Some(1.0),
+                needs: if n < 9_999 { vec![n + 1] } else { Vec::new() },
+                ..JobWork::default()
+            })
+            .collect();
+        // On a stack that is small.
+        let thread = std::thread::Builder::new().stack_size(128 << 10);
+        let found = thread.spawn(move || forecast(&jobs, 2.0)).unwrap().join();
+        assert_eq!(found.unwrap().unwrap().bound, 10_000.0);
     }
 
     #[test]

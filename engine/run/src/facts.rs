@@ -90,10 +90,16 @@ fn alike(
 ) -> FxHashMap<String, String> {
     let all = requests.iter().zip(found);
     let missing = all.filter(|(request, files)| files.is_empty() && !is_glob(&request.pattern));
+    // Where one name of a folder is mistyped, thousands may be: each folder is read once.
+    let mut names: FxHashMap<PathBuf, Vec<String>> = FxHashMap::default();
     missing
         .filter_map(|(request, _)| {
-            let near = file_alike(&project.join(&request.pattern))?;
-            let near = Path::new(&request.pattern).with_file_name(near);
+            let path = project.join(&request.pattern);
+            let folder = folder_of(&path);
+            let names = names
+                .entry(folder.into())
+                .or_insert_with(|| names_in(folder));
+            let near = Path::new(&request.pattern).with_file_name(most_alike(&path, names)?);
             Some((request.pattern.clone(), near.to_str()?.to_string()))
         })
         .collect()
@@ -101,14 +107,26 @@ fn alike(
 
 /// The name beside a path that does not exist which is spelled most alike, for "did you mean".
 pub fn file_alike(path: &Path) -> Option<String> {
-    let wanted = path.file_name()?.to_str()?;
+    most_alike(path, &names_in(folder_of(path))).map(str::to_string)
+}
+
+fn folder_of(path: &Path) -> &Path {
     let folder = path.parent().filter(|folder| *folder != Path::new(""));
-    let names: Vec<String> = fs::read_dir(folder.unwrap_or(Path::new(".")))
-        .ok()?
+    folder.unwrap_or(Path::new("."))
+}
+
+fn names_in(folder: &Path) -> Vec<String> {
+    fs::read_dir(folder)
+        .into_iter()
+        .flatten()
         .take(MAX_NEIGHBOURS)
         .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .collect();
-    did_you_mean(wanted, names.iter().map(String::as_str)).map(str::to_string)
+        .collect()
+}
+
+fn most_alike<'n>(path: &Path, names: &'n [String]) -> Option<&'n str> {
+    let wanted = path.file_name()?.to_str()?;
+    did_you_mean(wanted, names.iter().map(String::as_str))
 }
 
 /// What a command printed when its program looked like this.
