@@ -7,7 +7,10 @@ const SECONDS: u64 = if cfg!(debug_assertions) { 10 } else { 1 };
 const MEMORY: u64 = 100 << 20;
 
 fn refused(pipeline: &str, words: &[&str]) {
-    let project = Project::new(pipeline);
+    refused_in(&Project::new(pipeline), words);
+}
+
+fn refused_in(project: &Project, words: &[&str]) {
     let mut plan = project.command(&["plan"]);
     let measured = dagrun_testkit::measure(&mut plan).unwrap();
     assert!(
@@ -261,5 +264,24 @@ fn thousands_of_mistyped_names_are_told_at_once() {
     refused(
         &format!("dagrun: 1\nname: wrong\njobs:\n{jobs}"),
         &["there is no job `jib0`", "did you mean `job0`?"],
+    );
+}
+
+/// The same of files, which all lie in one folder.
+#[test]
+fn thousands_of_mistyped_files_are_told_at_once() {
+    let jobs: String = (0..5000)
+        .map(|i| format!("  job{i}: {{run: 'true {i}', inputs: [data/seires-{i:04}.csv]}}\n"))
+        .collect();
+    let project = Project::new(&format!("dagrun: 1\nname: wrong\njobs:\n{jobs}"));
+    for i in 0..1000 {
+        project.write(&format!("data/series-{i:04}.csv"), "");
+    }
+    refused_in(
+        &project,
+        &[
+            "there is no file `data/seires-0000.csv`",
+            "did you mean `data/series-0000.csv`?",
+        ],
     );
 }

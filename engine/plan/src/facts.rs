@@ -46,7 +46,7 @@ pub struct Facts {
     pub env: Vec<Option<String>>,
     /// The state of the repository, where there is one.
     pub git: Option<GitFacts>,
-    /// For paths that find nothing, a path that exists and is spelled much alike.
+    /// For paths that find nothing, the first hundred of them, a path that exists and is spelled much alike.
     pub alike: FxHashMap<String, String>,
 }
 

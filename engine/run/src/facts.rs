@@ -82,7 +82,10 @@ fn find(
 /// How many files of a folder are looked at for one that is spelled like a missing one.
 const MAX_NEIGHBOURS: usize = 10_000;
 
-/// For each path that found nothing, what is spelled most alike beside it.
+/// How many missing paths are guessed at: more than are shown of what is wrong.
+const MAX_GUESSES: usize = 100;
+
+/// For paths that found nothing, the first of them, what is spelled most alike beside each.
 fn alike(
     project: &Path,
     requests: &[GlobRequest],
@@ -93,6 +96,7 @@ fn alike(
     // Where one name of a folder is mistyped, thousands may be: each folder is read once.
     let mut names: FxHashMap<PathBuf, Vec<String>> = FxHashMap::default();
     missing
+        .take(MAX_GUESSES)
         .filter_map(|(request, _)| {
             let path = project.join(&request.pattern);
             let folder = folder_of(&path);
