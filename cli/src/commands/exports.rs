@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use crate::term::{Ink, Style, escape, plural};
+use crate::term::{Ink, Style, escape, first_of, plural};
 
 /// Files of one folder that are named one by one; more are counted.
 const NAMED: usize = 3;
@@ -64,18 +64,9 @@ fn what_was_removed(removed: &[String]) -> Option<String> {
         return None;
     }
     let count = plural(removed.len() as u64, "file");
-    let first: Vec<_> = removed
-        .iter()
-        .take(REMOVED)
-        .map(|path| escape(path).to_string())
-        .collect();
-    let more = match removed.len().saturating_sub(REMOVED) {
-        0 => String::new(),
-        more => format!(" and {more} more"),
-    };
     Some(format!(
-        "{count} that a former run exported and this one does not: {}{more}",
-        first.join(", ")
+        "{count} that a former run exported and this one does not: {}",
+        first_of(removed, REMOVED)
     ))
 }
 

@@ -15,11 +15,13 @@ use crate::{
     error::{CliError, Done},
     load::Loaded,
     put, say, shared,
-    term::{Ink, Style, escape, plural, plural_of, table},
+    term::{Ink, Style, escape, first_of, plural, plural_of, table},
 };
 
 /// Nodes that are listed one by one before the rest is counted.
 const LISTED: usize = 40;
+/// Nodes that an `if` skips, of which so many are named.
+const SKIPPED: usize = 5;
 /// Trials whose nodes are listed.
 const TRIALS_LISTED: usize = 2;
 
@@ -257,7 +259,10 @@ fn print_text(parts: &[Part], study: Option<&plan_study::StudyPlan>, style: Styl
         print_nodes(&part.plan, &part.rows, style);
         let skipped = part.plan.skipped();
         if !skipped.is_empty() {
-            put!("\nnot run because their `if` is false: {}", some(&skipped));
+            put!(
+                "\nnot run because their `if` is false: {}",
+                first_of(&skipped, SKIPPED)
+            );
         }
     }
     if trials > most {
@@ -322,16 +327,6 @@ pub(super) fn job_rows(parts: &[Part], last: Option<&str>) -> Vec<Vec<String>> {
 
 fn blank_zero(n: u64) -> String {
     if n == 0 { String::new() } else { n.to_string() }
-}
-
-fn some(ids: &[String]) -> String {
-    let shown: Vec<String> = ids.iter().take(5).map(|id| escape(id)).collect();
-    let more = ids.len().saturating_sub(5);
-    if more > 0 {
-        format!("{} and {more} more", shown.join(", "))
-    } else {
-        shown.join(", ")
-    }
 }
 
 fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {

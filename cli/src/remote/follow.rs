@@ -126,7 +126,8 @@ fn progress(what: &Watch<'_>, style: Style) -> (Subscriber, Later) {
     }
 }
 
-/// Takes records until the run is over, or this process is told to leave it: then there is no end. A coordinator that goes away may come back: the run goes on there.
+/// Takes records until the run is over, or this process is told to leave it: then there is no end. A coordinator that goes away
+/// may come back: the run goes on there.
 fn stream(
     remote: &mut Remote,
     run: &str,

@@ -13,7 +13,7 @@ use std::{
 
 use dagrun_model::Value;
 pub(crate) use dagrun_report::{
-    escape_text as escape, job_of, plural, plural_of, shell_word, table,
+    escape_text as escape, first_of, job_of, plural, plural_of, shell_word, some_trials, table,
 };
 pub(crate) use progress::{Progress, columns};
 
@@ -69,14 +69,6 @@ pub(crate) fn short_text(value: &Value) -> String {
         Value::Float(x) => dagrun_model::short_float_text(*x),
         _ => value.to_text(),
     }
-}
-
-/// The first few of some trials.
-pub(crate) fn some_trials(trials: &[u64]) -> String {
-    let some: Vec<String> = trials.iter().take(5).map(u64::to_string).collect();
-    let more = if trials.len() > 5 { ", ..." } else { "" };
-    let word = if trials.len() == 1 { "trial" } else { "trials" };
-    format!("{word} {}{more}", some.join(", "))
 }
 
 /// The few colours that carry a meaning; every one also has a word.

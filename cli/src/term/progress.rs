@@ -7,6 +7,7 @@ use std::{
 
 use dagrun_events::{AttemptOutcome, AttemptSummary, NodeCounts, NodeOutcome, Record, RunEvent};
 use dagrun_model::format_seconds;
+use dagrun_report::quantile;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
@@ -76,8 +77,7 @@ impl JobPace {
         }
         let mut sorted: Vec<f64> = self.recent.iter().copied().collect();
         sorted.sort_by(f64::total_cmp);
-        let at = |q: f64| sorted[(q * sorted.len() as f64).ceil() as usize - 1];
-        Some((at(0.5), at(0.95)))
+        Some((quantile(&sorted, 0.5)?, quantile(&sorted, 0.95)?))
     }
 }
 
@@ -289,7 +289,7 @@ impl Progress {
     fn attempt_ended(&mut self, node: &str, attempt: u64, result: &AttemptSummary) {
         self.running.remove(&attempt);
         let pace = self.jobs.entry(job_of(node).to_owned()).or_default();
-        pace.measure(result.phases.total() - result.phases.queue);
+        pace.measure(result.phases.busy());
         if !matches!(result.outcome, AttemptOutcome::Succeeded) {
             self.last_attempt.insert(node.to_owned(), result.clone());
         }

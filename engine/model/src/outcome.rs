@@ -95,6 +95,11 @@ impl Phases {
     pub fn total(&self) -> f64 {
         self.queue + self.start + self.fetch + self.decode + self.compute + self.encode + self.store
     }
+
+    /// All phases in which the attempt has its slot: without its wait for one.
+    pub fn busy(&self) -> f64 {
+        self.total() - self.queue
+    }
 }
 
 /// What the process tree of an attempt used.

@@ -8,7 +8,9 @@ use dagrun_model::format_seconds;
 use serde_json::{Value, json};
 
 use crate::{
-    JobStatistics, Statistics, escape_line, job_of, plural, statistics, statistics::hosts_of, table,
+    JobStatistics, Statistics, escape_line, job_of, plural, statistics,
+    statistics::{hosts_json, hosts_of},
+    table,
 };
 
 /// Parts of a run by which the spread of its rate is estimated.
@@ -231,7 +233,7 @@ pub fn comparison(runs: &[Figures]) -> Value {
     let run = |figures: &Figures| {
         json!({
             "run": figures.run,
-            "hosts": figures.hosts.iter().map(|(host, slots)| json!({"host": host, "slots": slots})).collect::<Vec<_>>(),
+            "hosts": hosts_json(&figures.hosts),
             "wall": figures.wall,
             "counted": if figures.trials { "trials" } else { "nodes" },
             "done": figures.done,

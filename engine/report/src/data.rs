@@ -9,7 +9,7 @@ use crate::{
     JobStatistics, SlotTime, Statistics, failure_groups, rerun_command, shell_word,
     show::about,
     slot_time, statistics,
-    statistics::{hosts_of, stderr},
+    statistics::{hosts_json, hosts_of, stderr},
 };
 
 /// Ids that are listed of a kind of failure.
@@ -19,16 +19,20 @@ const KINDS: usize = 200;
 
 /// A run in figures. `paces` as in [`summary`](crate::summary).
 pub fn report(state: &RunState, paces: &BTreeMap<String, f64>) -> Value {
-    data(state, &statistics(state), paces)
+    data(state, &statistics(state), &slot_time(state), paces)
 }
 
-pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String, f64>) -> Value {
+pub(crate) fn data(
+    state: &RunState,
+    found: &Statistics,
+    slots: &SlotTime,
+    paces: &BTreeMap<String, f64>,
+) -> Value {
     let started = state.started.as_ref();
     let steps = |steps: &[(String, f64)]| -> Vec<Value> {
         let step = |(node, seconds): &(String, f64)| json!({"node": node, "seconds": seconds});
         steps.iter().map(step).collect()
     };
-    let slots = slot_time(state);
     let mut fields = about(state);
     for (name, value) in [
         ("command", json!(started.map(|s| &s.command))),
@@ -37,8 +41,8 @@ pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String
         ("utilisation", json!(found.utilisation)),
         ("saved", json!(found.saved(paces))),
         ("phases", json!(found.phases)),
-        ("hosts", hosts(state)),
-        ("slot_time", slot_time_rows(&slots).into()),
+        ("hosts", hosts_json(&hosts_of(state))),
+        ("slot_time", slot_time_rows(slots).into()),
         ("advice", json!(slots.advice())),
         ("jobs", found.jobs.iter().map(job).collect()),
         ("slowest", steps(&found.slowest).into()),
@@ -48,14 +52,6 @@ pub(crate) fn data(state: &RunState, found: &Statistics, paces: &BTreeMap<String
         fields.insert(name.into(), value);
     }
     Value::Object(fields)
-}
-
-/// The hosts of a run, each with the slots of its workers.
-fn hosts(state: &RunState) -> Value {
-    let hosts = hosts_of(state).into_iter();
-    hosts
-        .map(|(host, slots)| json!({"host": host, "slots": slots}))
-        .collect()
 }
 
 fn slot_time_rows(found: &SlotTime) -> Vec<Value> {

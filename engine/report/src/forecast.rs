@@ -3,7 +3,10 @@
 use dagrun_model::{format_seconds, short_float_text};
 use serde_json::{Value, json};
 
-use crate::{escape_line, plural};
+use crate::{escape_line, first_of, plural};
+
+/// Jobs that are named of those that never ran.
+const NAMED: usize = 5;
 
 /// Work that a job has before it.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -108,7 +111,7 @@ impl Forecast {
                 .collect();
             text.push_str(&format!(
                 "; not counted, for it never ran: {}",
-                names.join(", ")
+                first_of(&names, NAMED)
             ));
         }
         text
@@ -193,6 +196,15 @@ mod tests {
             found.text().ends_with("never ran: `score`"),
             "{}",
             found.text()
+        );
+        let many = Forecast {
+            unknown: (0..9).map(|n| format!("j{n}")).collect(),
+            ..found
+        };
+        assert!(
+            many.text().ends_with("`j3`, `j4` and 4 more"),
+            "{}",
+            many.text()
         );
         jobs[1].mean = None;
         assert_eq!(forecast(&jobs, 2.0), None);

@@ -16,7 +16,7 @@ use dagrun_events::{NodeCounts, ParamRow, RunStarted, RunState};
 use dagrun_model::{Phases, format_seconds};
 
 use crate::{
-    Statistics, data,
+    SlotTime, Statistics, data,
     escape::entities,
     escape_line, escape_text, failure_groups, job_of, plural, slot_time, statistics,
     statistics::{stderr, steps},
@@ -45,7 +45,7 @@ use put;
 
 /// The page. `paces` as in [`summary`](crate::summary).
 pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
-    let found = statistics(state);
+    let (found, slot_time) = (statistics(state), slot_time(state));
     let default = RunStarted::default();
     let started = state.started.as_ref().unwrap_or(&default);
     let mut out = String::new();
@@ -65,7 +65,7 @@ pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
     failures(&mut out, state);
     study::section(&mut out, state);
     timeline::section(&mut out, state, &found);
-    slots(&mut out, state);
+    slots(&mut out, state, &slot_time);
     jobs(&mut out, &found);
     phases(&mut out, &found);
     path(&mut out, state, &found);
@@ -74,7 +74,7 @@ pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
     about(&mut out, started);
     put!(out, "</main>");
     // In JSON `<` may be written as an escape, so that no text can end the element.
-    let data = data::data(state, &found, paces)
+    let data = data::data(state, &found, &slot_time, paces)
         .to_string()
         .replace('<', "\\u003c");
     put!(
@@ -272,8 +272,7 @@ fn mix(phases: &Phases, most: f64) -> String {
 }
 
 /// What slots did and waited for, the greatest first, with what would help.
-fn slots(out: &mut String, state: &RunState) {
-    let found = slot_time(state);
+fn slots(out: &mut String, state: &RunState, found: &SlotTime) {
     if found.causes.is_empty() {
         return;
     }

@@ -6,10 +6,7 @@ use dagrun_events::{AttemptOutcome, RunState};
 use dagrun_model::format_seconds;
 use rustc_hash::FxHashMap;
 
-use crate::{
-    job_of, plural,
-    statistics::{add, steps},
-};
+use crate::{job_of, plural, statistics::add, timeline::bars};
 
 /// What a slot did, or why it did nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,21 +180,18 @@ fn work(state: &RunState, causes: &mut Causes) {
     for result in state.attempts.iter().filter_map(|it| it.result.as_ref()) {
         match result.outcome {
             AttemptOutcome::Succeeded => add(&mut useful, &result.phases),
-            _ => useless += result.phases.total() - result.phases.queue,
+            _ => useless += result.phases.busy(),
         }
     }
-    for (phase, seconds) in steps(&useful) {
-        let what = match phase {
-            "fetch" => SlotCause::Fetching,
-            "start" => SlotCause::Starting,
-            "decode" => SlotCause::Reading,
-            "compute" => SlotCause::Computing,
-            "encode" => SlotCause::Writing,
-            _ => SlotCause::Storing,
-        };
-        causes.insert(what, seconds);
-    }
-    causes.insert(SlotCause::Useless, useless);
+    causes.extend([
+        (SlotCause::Fetching, useful.fetch),
+        (SlotCause::Starting, useful.start),
+        (SlotCause::Reading, useful.decode),
+        (SlotCause::Computing, useful.compute),
+        (SlotCause::Writing, useful.encode),
+        (SlotCause::Storing, useful.store),
+        (SlotCause::Useless, useless),
+    ]);
 }
 
 /// Something that changes what may run.
@@ -228,26 +222,18 @@ impl<'s> Idle<'s> {
             changes: Vec::new(),
         };
         let mut at = FxHashMap::default();
-        for attempt in &state.attempts {
+        for bar in bars(state) {
+            let attempt = &state.attempts[bar.attempt];
             let name = job_of(&state.nodes[attempt.node].id);
             let job = *at.entry(name).or_insert_with(|| {
                 idle.jobs.push(name);
                 idle.jobs.len() - 1
             });
-            let end = attempt.ended.unwrap_or(state.last_at);
-            let took = attempt
-                .result
-                .as_ref()
-                .map_or(end - attempt.started, |result| {
-                    result.phases.total() - result.phases.queue
-                });
-            // Of short attempts that were handed over together the ends are told together too.
-            let start = (end - took).clamp(attempt.started.min(end), end);
             idle.changes.extend([
                 (attempt.started, Change::Wait(1)),
-                (start, Change::Wait(-1)),
-                (start, Change::Run(job, 1)),
-                (end, Change::Run(job, -1)),
+                (bar.start, Change::Wait(-1)),
+                (bar.start, Change::Run(job, 1)),
+                (bar.end, Change::Run(job, -1)),
             ]);
         }
         for worker in state.workers.values() {
@@ -279,13 +265,16 @@ impl<'s> Idle<'s> {
             if slots <= 0.0 {
                 deserted += seconds;
             }
-            match () {
-                () if idle <= 0.0 => {}
-                () if at < first => charge(SlotCause::Planning, idle),
-                () if at >= last => charge(SlotCause::Closing, idle),
-                () if waiting > 0 => charge(SlotCause::HandingOver, idle),
-                () if running == 0 => charge(SlotCause::Between, idle),
-                () => {
+            if idle > 0.0 {
+                if at < first {
+                    charge(SlotCause::Planning, idle);
+                } else if at >= last {
+                    charge(SlotCause::Closing, idle);
+                } else if waiting > 0 {
+                    charge(SlotCause::HandingOver, idle);
+                } else if running == 0 {
+                    charge(SlotCause::Between, idle);
+                } else {
                     for (job, n) in &of_job {
                         let share = *n as f64 / running as f64;
                         let cause = SlotCause::WaitingFor(self.jobs[*job].to_owned());

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use dagrun_events::{AttemptOutcome, AttemptSummary, NodeOutcome, NodeRow, RunState};
 use dagrun_model::{LogRef, Phases};
 use rustc_hash::FxHashMap;
+use serde_json::{Value, json};
 
 /// A run in figures.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,8 +61,7 @@ pub struct JobStatistics {
 impl JobStatistics {
     /// The `q`-quantile (0 to 1) of the seconds: the smallest value that at least a share `q` of the attempts do not exceed.
     pub fn quantile(&self, q: f64) -> Option<f64> {
-        let rank = (q * self.seconds.len() as f64).ceil().max(1.0) as usize;
-        self.seconds.get(rank - 1).or(self.seconds.last()).copied()
+        quantile(&self.seconds, q)
     }
 
     /// The mean of the seconds.
@@ -69,6 +69,12 @@ impl JobStatistics {
         let n = self.seconds.len();
         (n > 0).then(|| self.seconds.iter().sum::<f64>() / n as f64)
     }
+}
+
+/// The `q`-quantile (0 to 1) of sorted values: the smallest one that at least a share `q` of them do not exceed.
+pub fn quantile(sorted: &[f64], q: f64) -> Option<f64> {
+    let rank = (q * sorted.len() as f64).ceil().max(1.0) as usize;
+    sorted.get(rank - 1).or(sorted.last()).copied()
 }
 
 impl Statistics {
@@ -123,7 +129,7 @@ pub fn statistics(state: &RunState) -> Statistics {
             job.running += u64::from(state.exit_code.is_none());
             continue;
         };
-        let seconds = result.phases.total() - result.phases.queue;
+        let seconds = result.phases.busy();
         job.attempts += 1;
         match result.outcome {
             AttemptOutcome::Succeeded => {}
@@ -169,6 +175,13 @@ fn job_at<'s>(
         });
         figures.jobs.len() - 1
     })
+}
+
+/// The hosts of a run as JSON.
+pub(crate) fn hosts_json(hosts: &[(String, f64)]) -> Value {
+    let rows = hosts.iter();
+    rows.map(|(host, slots)| json!({"host": host, "slots": slots}))
+        .collect()
 }
 
 /// The hosts of a run by name, each with the slots of its workers.

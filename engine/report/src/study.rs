@@ -179,7 +179,7 @@ pub fn study_text(state: &RunState) -> String {
             "  {} failed: {} ({})",
             plural(trials.len() as u64, "trial"),
             escape_line(reason),
-            some(trials)
+            some_trials(trials)
         );
     }
     if found.failures.len() > KINDS {
@@ -227,7 +227,7 @@ pub(crate) fn saved(found: &StudyFigures) -> Option<String> {
 }
 
 /// The first of some trials, as `trials 1, 2, ...`.
-pub(crate) fn some(trials: &[u64]) -> String {
+pub fn some_trials(trials: &[u64]) -> String {
     let first: Vec<String> = trials.iter().take(5).map(u64::to_string).collect();
     let more = if trials.len() > 5 { ", ..." } else { "" };
     let word = if trials.len() == 1 { "trial" } else { "trials" };

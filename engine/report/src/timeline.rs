@@ -27,27 +27,25 @@ pub(crate) struct Bar {
     pub(crate) end: f64,
 }
 
+/// When each attempt had its slot. Of short attempts that were handed over together the ends are told together too.
+pub(crate) fn bars(state: &RunState) -> impl Iterator<Item = Bar> {
+    state.attempts.iter().enumerate().map(|(attempt, row)| {
+        let end = row.ended.unwrap_or(state.last_at).max(row.started);
+        let start = match &row.result {
+            Some(result) => (end - result.phases.busy()).max(row.started),
+            None => row.started,
+        };
+        Bar {
+            attempt,
+            start,
+            end,
+        }
+    })
+}
+
 /// All slots, by worker.
 pub(crate) fn lanes(state: &RunState) -> Vec<Lane> {
-    let mut bars: Vec<Bar> = state
-        .attempts
-        .iter()
-        .enumerate()
-        .map(|(attempt, row)| {
-            let end = row.ended.unwrap_or(state.last_at).max(row.started);
-            let start = match &row.result {
-                Some(result) => {
-                    (end - (result.phases.total() - result.phases.queue)).max(row.started)
-                }
-                None => row.started,
-            };
-            Bar {
-                attempt,
-                start,
-                end,
-            }
-        })
-        .collect();
+    let mut bars: Vec<Bar> = bars(state).collect();
     bars.sort_by(|a, b| a.start.total_cmp(&b.start));
     let mut workers: BTreeMap<u32, Vec<Lane>> = BTreeMap::new();
     for bar in bars {

@@ -2,6 +2,8 @@
 
 use unicode_width::UnicodeWidthStr;
 
+use crate::escape_text;
+
 /// A number of things.
 pub fn plural(n: u64, word: &str) -> String {
     format!("{n} {word}{}", if n == 1 { "" } else { "s" })
@@ -39,6 +41,19 @@ pub fn rerun_command<'a>(
         words.push(format!("--params-file {}", shell_word(file)));
     }
     words.join(" ")
+}
+
+/// The first of some texts, and how many more there are.
+pub fn first_of(texts: &[String], most: usize) -> String {
+    let first: Vec<String> = texts
+        .iter()
+        .take(most)
+        .map(|text| escape_text(text))
+        .collect();
+    match texts.len().saturating_sub(most) {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
+    }
 }
 
 /// A table with columns as wide as they need to be; a header with a leading `>` is of a column that is aligned to the right.

@@ -6,10 +6,11 @@
 use std::{
     fs::{self, File, OpenOptions},
     io::{self, Read},
-    os::unix::fs::{FileTypeExt, OpenOptionsExt},
+    os::unix::fs::OpenOptionsExt,
     path::Path,
 };
 
+use dagrun_store::kind_of;
 use rustix::fs::OFlags;
 
 /// Opens a file, if it is a regular one.
@@ -38,20 +39,6 @@ pub(crate) fn create(path: &Path) -> io::Result<File> {
         OpenOptions::new().write(true).create(true).truncate(true),
         path,
     )
-}
-
-fn kind_of(kind: fs::FileType) -> &'static str {
-    if kind.is_dir() {
-        "a folder"
-    } else if kind.is_symlink() {
-        "a symlink"
-    } else if kind.is_fifo() {
-        "a fifo"
-    } else if kind.is_socket() {
-        "a socket"
-    } else {
-        "a device"
-    }
 }
 
 #[cfg(test)]

@@ -364,21 +364,33 @@ fn is_executable(meta: &std::fs::Metadata) -> bool {
 }
 
 fn check_regular(path: &Path, meta: &std::fs::Metadata) -> Result<(), StoreError> {
-    use std::os::unix::fs::FileTypeExt;
     let kind = meta.file_type();
-    let what = if kind.is_file() {
-        let allocated = meta.blocks().saturating_mul(512);
-        if meta.len() > SPARSE_LIMIT && allocated < meta.len() / 8 {
-            return Err(StoreError::Refused {
-                path: path.into(),
-                why: format!(
-                    "is a sparse file of {} bytes with only {allocated} on disk; write it without holes or compress it",
-                    meta.len()
-                ),
-            });
-        }
-        return Ok(());
-    } else if kind.is_dir() {
+    if !kind.is_file() {
+        return Err(StoreError::Refused {
+            path: path.into(),
+            why: format!(
+                "is {}; only regular files can be stored there",
+                kind_of(kind)
+            ),
+        });
+    }
+    let allocated = meta.blocks().saturating_mul(512);
+    if meta.len() > SPARSE_LIMIT && allocated < meta.len() / 8 {
+        return Err(StoreError::Refused {
+            path: path.into(),
+            why: format!(
+                "is a sparse file of {} bytes with only {allocated} on disk; write it without holes or compress it",
+                meta.len()
+            ),
+        });
+    }
+    Ok(())
+}
+
+/// What something is that is no regular file, for people.
+pub fn kind_of(kind: std::fs::FileType) -> &'static str {
+    use std::os::unix::fs::FileTypeExt;
+    if kind.is_dir() {
         "a folder"
     } else if kind.is_symlink() {
         "a symlink"
@@ -388,11 +400,7 @@ fn check_regular(path: &Path, meta: &std::fs::Metadata) -> Result<(), StoreError
         "a socket"
     } else {
         "a device"
-    };
-    Err(StoreError::Refused {
-        path: path.into(),
-        why: format!("is {what}; only regular files can be stored there"),
-    })
+    }
 }
 
 /// Hashes what is left to read of a file, on several threads where it is large.

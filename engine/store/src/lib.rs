@@ -59,7 +59,7 @@ use crate::{
     verified::Verified,
 };
 pub use crate::{
-    blob::PutMode,
+    blob::{PutMode, kind_of},
     codec::{ActionEntry, MadeBy},
     commit::{CommitReport, Differing},
     error::StoreError,

@@ -8,7 +8,7 @@ use dagrun_model::{float_text, format_seconds, short_float_text};
 use super::{line, put, timeline::axis};
 use crate::{
     Scale, mark_text, plural,
-    study::{figures, params, saved, some, trials_ended},
+    study::{figures, params, saved, some_trials, trials_ended},
 };
 
 /// About so many values stand at the curve.
@@ -77,7 +77,7 @@ fn failures(out: &mut String, failures: &[(String, Vec<u64>)]) {
             "<tr><th>{}</th><td>{}</td><td>{}</td></tr>",
             trials.len(),
             line(reason),
-            some(trials)
+            some_trials(trials)
         );
     }
     put!(out, "</tbody></table></div>");
