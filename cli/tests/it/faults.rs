@@ -488,10 +488,11 @@ fn remove_all(folder: &Path, prefix: &str) {
 /// The declared memory is held, what a node had is told, and it gets more where it says so, up to what there is.
 #[test]
 fn a_node_out_of_memory_gets_more_where_it_asks_for_it() {
+    // Without a cgroup memory is looked at now and then: it is held for long enough.
     let eats = |name: &str, more: &str| {
         format!(
             "  {name}:\n    resources: {{memory: 64 MiB}}\n    outputs: {{o: o.txt}}\n{more}    run: |\n      \
-             python3 -c 'x = b\"x\" * (100 << 20); print(len(x), \"{name}\")' > o.txt\n"
+             python3 -c 'import time; x = b\"x\" * (100 << 20); time.sleep(1); print(len(x), \"{name}\")' > o.txt\n"
         )
     };
     let retry = "    retry: {max: 2, when: [oom], memory: 2x, backoff: 10ms}\n";
