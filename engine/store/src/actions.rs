@@ -420,8 +420,8 @@ impl Actions {
         let mut body = Vec::new();
         let mut places = Vec::with_capacity(records.len());
         for record in records {
-            let evicted = state.index.get(&record.action).and_then(|k| k.evicted);
-            let time = state.next_time(evicted);
+            let after = state.latest(&record.action);
+            let time = state.next_time(after);
             let at = body.len() as u64;
             Record {
                 kind: record.kind,
@@ -557,12 +557,26 @@ impl Writer {
 }
 
 impl State {
-    /// A time later than that of any earlier record of this process, and than an eviction.
-    fn next_time(&mut self, evicted: Option<u64>) -> u64 {
+    /// A time later than that of any earlier record of this process, and than `after`.
+    fn next_time(&mut self, after: Option<u64>) -> u64 {
         self.last_time = now_ms()
             .max(self.last_time + 1)
-            .max(evicted.map_or(0, |t| t + 1));
+            .max(after.map_or(0, |t| t + 1));
         self.last_time
+    }
+
+    /// The latest time that any record of an action has. Another process may have a clock that is ahead of ours, or have
+    /// written several records within a millisecond, and what is said of them now must still come after them.
+    fn latest(&mut self, action: &ActionDigest) -> Option<u64> {
+        let known = self.index.get(action);
+        let in_segments = known.and_then(|k| k.evicted.max(k.best.as_ref().map(|b| b.time)));
+        let mut bytes = std::mem::take(&mut self.scratch);
+        let in_tables = self.tables.iter().find_map(|table| {
+            let there = table.get(action, &mut bytes).unwrap_or(false);
+            Some(Record::read(&bytes).filter(|_| there)?.0.time)
+        });
+        self.scratch = bytes;
+        in_segments.max(in_tables)
     }
 
     fn learn(&mut self, action: ActionDigest, kind: Kind, time: u64, place: (Arc<Body>, Place)) {

@@ -618,6 +618,43 @@ fn f45_evicted_results_are_misses() {
     }
 }
 
+/// F45, F51: the times of records run ahead of the clock where many are written at once, as they do where another host's clock is
+/// ahead. An eviction and what is made after it come later all the same, in segments and in tables.
+#[test]
+fn f45_evictions_hold_for_entries_from_a_clock_ahead() {
+    const COUNT: u32 = 3000;
+    let folder = scratch();
+    let root = folder.path().join("store");
+    let all: Vec<_> = (0..COUNT).map(load::action).collect();
+    let entry = load::make(&open(&root), 0).unwrap();
+    let hits = |store: &Store| {
+        store.refresh().unwrap();
+        let found = store.lookup(&all).unwrap();
+        found.iter().flatten().count()
+    };
+    for merged in [false, true] {
+        // One commit: each of its records is a millisecond later than the one before.
+        let made = all.iter().map(|action| (*action, entry.clone()));
+        open(&root).commit(made.collect()).unwrap();
+        if merged {
+            open(&root).verify(true).unwrap();
+        }
+        let reader = open(&root);
+        assert_eq!(hits(&reader), COUNT as usize, "{merged}");
+        let evicted = open(&root).evict(&|_, _| true).unwrap();
+        assert_eq!(evicted.len(), COUNT as usize, "{merged}");
+        assert_eq!(hits(&reader), 0, "{merged}");
+        assert_eq!(hits(&open(&root)), 0, "{merged}");
+    }
+    open(&root)
+        .commit(vec![(all[COUNT as usize - 1], entry.clone())])
+        .unwrap();
+    for _ in 0..2 {
+        assert_eq!(hits(&open(&root)), 1);
+        open(&root).verify(true).unwrap();
+    }
+}
+
 /// Collection goes by last use, says whose the bytes were, and a dry run changes nothing.
 #[test]
 fn collection_by_size_takes_what_was_not_used() {
