@@ -56,8 +56,8 @@ pub trait Executor: Send + Sync {
     }
 
     /// Takes over attempts that a worker holds, as [`WorkerInfo::held`] told of them. From now on they are attempts like those that
-    /// were submitted, under the numbers that they have: each ends exactly once. What has been told of and is neither taken over nor
-    /// disowned is ended some time later.
+    /// were submitted, under the numbers that they have: each ends exactly once. What has been told of is kept until it is taken over or
+    /// disowned, or the run is over.
     fn adopt(&self, _worker: WorkerIx, _attempts: Vec<HeldAttempt>) {}
 
     /// Ends held attempts that nobody wants. Nothing is told of them.

@@ -1,6 +1,6 @@
 //! Drivers of runs, and what they may expect of the coordinator.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use dagrun_executor_api::{ExecutorEvent, HeldAttempt, WorkerInfo};
 use dagrun_model::{
@@ -9,7 +9,7 @@ use dagrun_model::{
 };
 
 use super::rng::Rng;
-use crate::pool::RunIx;
+use crate::pool::{Event, RunIx};
 
 /// The named resource of which there is one for all workers.
 pub(super) const LIMITED: &str = "licence";
@@ -78,6 +78,8 @@ pub(super) struct Run {
     pub(super) inherited: Vec<Inherited>,
     /// Its driver has told the coordinator of it.
     pub(super) opened: bool,
+    /// When its driver's last word arrives.
+    pub(super) said: u64,
     pub(super) closed: bool,
     pub(super) over: bool,
 }
@@ -94,8 +96,8 @@ pub(super) enum Next {
 }
 
 impl Run {
-    pub(super) fn new(rng: &mut Rng, most_cpus: u64, limit: bool) -> Self {
-        let jobs = (0..rng.range(1, 14))
+    pub(super) fn new(rng: &mut Rng, jobs: Range<u64>, most_cpus: u64, limit: bool) -> Self {
+        let jobs = (0..rng.range(jobs.start, jobs.end))
             .map(|n| job(rng, n, most_cpus, limit))
             .collect();
         Self {
@@ -109,6 +111,7 @@ impl Run {
             chain: Vec::new(),
             inherited: Vec::new(),
             opened: false,
+            said: 0,
             closed: false,
             over: false,
         }
@@ -133,6 +136,7 @@ impl Run {
         self.id = format!("run{}", ix.0).into();
         self.attempts.clear();
         self.opened = false;
+        self.said = 0;
         self.workers.clear();
         self.over = false;
         self.closed = false;
@@ -145,8 +149,50 @@ impl Run {
         self.jobs.iter().all(|job| job.done)
     }
 
+    /// What its driver says in its turn: it submits what it can, and now and then wants something back.
+    pub(super) fn turn(&mut self, rng: &mut Rng) -> Vec<Event> {
+        let run = self.ix;
+        let submits = self.place(rng).into_iter();
+        let mut words: Vec<Event> = submits
+            .map(|(worker, specs)| Event::Submit(run, worker, specs))
+            .collect();
+        let (mut stops, mut recalls) = (Vec::new(), Vec::new());
+        for (id, attempt) in self.attempts.iter_mut().filter(|(_, a)| !a.ended) {
+            let endless = self.jobs[attempt.job].micros.is_none();
+            if endless && !attempt.stopped && attempt.began && rng.percent(10) {
+                attempt.stopped = true;
+                stops.push(*id);
+            } else if !endless && rng.percent(2) {
+                recalls.push(*id);
+            }
+        }
+        if !stops.is_empty() {
+            let kill = rng.percent(50);
+            words.push(Event::Cancel(run, stops, kill));
+        }
+        if !recalls.is_empty() {
+            words.push(Event::Recall(run, recalls));
+        }
+        words
+    }
+
+    /// The result of an attempt is durable.
+    ///
+    /// # Errors
+    /// When its job had one.
+    pub(super) fn commit(&mut self, id: AttemptId) -> Result<(), String> {
+        let attempt = self.attempts.get_mut(&id).expect("it ended");
+        attempt.over = true;
+        let job = &mut self.jobs[attempt.job];
+        job.attempt = None;
+        match std::mem::replace(&mut job.done, true) {
+            true => Err(format!("{id} is committed, and its job was already")),
+            false => Ok(()),
+        }
+    }
+
     /// Whatever can be submitted now, by worker.
-    pub(super) fn place(&mut self, rng: &mut Rng) -> BTreeMap<WorkerIx, Vec<AttemptSpec>> {
+    fn place(&mut self, rng: &mut Rng) -> BTreeMap<WorkerIx, Vec<AttemptSpec>> {
         let mut submits: BTreeMap<WorkerIx, Vec<AttemptSpec>> = BTreeMap::new();
         for at in 0..self.jobs.len() {
             let job = &self.jobs[at];
@@ -219,6 +265,7 @@ impl Run {
         &mut self,
         event: ExecutorEvent,
         made_by: impl Fn(WorkerIx) -> u64,
+        is_misled: impl Fn(WorkerIx) -> bool,
     ) -> Result<Next, String> {
         if self.over {
             return Err(format!("{event:?} after the run was over"));
@@ -249,7 +296,7 @@ impl Run {
             }
             // Blobs are outside of both state machines.
             ExecutorEvent::Fetched(id, ..) => self.open(id).map(|_| Next::Nothing),
-            ExecutorEvent::Ended(id, result) => self.ended(id, &result, made_by),
+            ExecutorEvent::Ended(id, result) => self.ended(id, &result, made_by, is_misled),
         }
     }
 
@@ -323,13 +370,14 @@ impl Run {
         id: AttemptId,
         result: &AttemptResult,
         made_by: impl Fn(WorkerIx) -> u64,
+        is_misled: impl Fn(WorkerIx) -> bool,
     ) -> Result<Next, String> {
         let attempt = self.open(id)?;
         attempt.ended = true;
         let attempt = attempt.clone();
         let worker = self.known(attempt.worker)?;
         worker.given -= 1;
-        let (lost, leaves) = (worker.lost, worker.draining);
+        let (lost, misled) = (worker.lost, is_misled(attempt.worker));
         let job = &mut self.jobs[attempt.job];
         if !matches!(result.outcome, Outcome::Succeeded(_)) {
             job.attempt = None;
@@ -343,7 +391,7 @@ impl Run {
                 }
                 Ok(Next::Commit(id))
             }
-            Outcome::Lost(why) if !lost && !leaves && !why.contains("had to go") => {
+            Outcome::Lost(why) if !lost && !misled && !why.contains("had to go") => {
                 Err(format!("{id} is lost, and its worker is not: {why}"))
             }
             Outcome::Lost(why) if !attempt.sent => {

@@ -40,6 +40,8 @@ pub(super) struct Process {
     pub(super) tasks: BTreeMap<AttemptId, Work>,
     pub(super) running: u64,
     pub(super) leaving: bool,
+    /// A coordinator that was replaced took it, before it had heard of the next: that one may have settled what it holds.
+    pub(super) misled: bool,
     /// The highest epoch that it was welcomed with.
     pub(super) epoch: u64,
 }

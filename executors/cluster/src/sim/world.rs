@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use dagrun_executor_api::{ExecutorEvent, HeldAttempt};
+use dagrun_executor_api::ExecutorEvent;
 use dagrun_model::{AttemptId, AttemptResult, Outcome, Outputs, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
 
@@ -37,6 +37,8 @@ const ADOPTS: u64 = 2_500_000;
 const HEALED: u64 = 5_000_000;
 /// By then all must be done.
 const DEADLINE: u64 = 40_000_000;
+/// The bit of a seed's kinds of trouble by which what drivers say takes its time.
+const SLOW_DRIVERS: u64 = 1 << 10;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -56,7 +58,8 @@ enum What {
     Over(usize, u64, AttemptId, bool),
     /// A driver's turn.
     Drive(usize),
-    Decide(usize, RunIx, WorkerIx, Vec<HeldAttempt>, Vec<HeldAttempt>),
+    /// A driver's word reaches the coordinator.
+    Said(usize, pool::Event),
     OpenRun(usize, usize, RunIx),
     Durable(usize, RunIx, AttemptId),
     Settle(usize, RunIx, Vec<AttemptId>),
@@ -117,7 +120,7 @@ impl World {
         let most = places.iter().map(|place| place.slots).max().unwrap_or(1);
         let limit = rng.percent(50);
         let runs = (0..rng.range(1, 3))
-            .map(|_| Run::new(&mut rng, most, limit))
+            .map(|_| Run::new(&mut rng, 1..14, most, limit))
             .collect();
         Self {
             options,
@@ -252,10 +255,9 @@ impl World {
                 self.task_over(place, generation, id, killed)
             }
             What::Drive(coordinator) => self.drive(coordinator),
-            What::Decide(coordinator, run, worker, wanted, unwanted) => {
+            What::Said(coordinator, event) => {
                 if self.drives(coordinator) {
-                    self.tell_coordinator(coordinator, pool::Event::Adopt(run, worker, wanted));
-                    self.tell_coordinator(coordinator, pool::Event::Disown(run, unwanted));
+                    self.tell_coordinator(coordinator, event);
                 }
             }
             What::OpenRun(coordinator, at, run) => self.open_run(coordinator, at, run),
@@ -282,9 +284,7 @@ impl World {
             What::CoordinatorTick(ix) | What::Drive(ix) | What::OpenRun(ix, ..) => {
                 of_coordinator(*ix)
             }
-            What::Decide(ix, ..) | What::Durable(ix, ..) | What::Settle(ix, ..) => {
-                of_coordinator(*ix)
-            }
+            What::Said(ix, _) | What::Durable(ix, ..) | What::Settle(ix, ..) => of_coordinator(*ix),
             What::ToWorker(wire, _) | What::Hung(wire, End::Worker) => {
                 of_worker(self.wires[*wire].place)
             }
@@ -466,6 +466,7 @@ impl World {
             tasks: BTreeMap::new(),
             running: 0,
             leaving: false,
+            misled: false,
             epoch: 0,
         });
         self.at(self.now, What::WorkerTick(at, generation));
@@ -478,6 +479,7 @@ impl World {
         let known = self.wires[wire].clone();
         let epoch = self.coordinators[known.coordinator].epoch;
         let conn = known.conn;
+        let misleads = matches!(message, ToWorker::Welcome(_)) && !self.drives(known.coordinator);
         let is_work = matches!(
             message,
             ToWorker::Start(_) | ToWorker::Stop(..) | ToWorker::Settled(_)
@@ -495,6 +497,7 @@ impl World {
             return self.violation(why);
         }
         if counts {
+            process.misled |= misleads;
             process.epoch = process.epoch.max(epoch);
         }
     }
@@ -997,14 +1000,19 @@ impl World {
         self.check_offer(ix, at, &event);
         let workers = &self.coordinators[ix].workers;
         let made_by = |worker| workers.get(&worker).map_or(0, |known| mark(known.0));
-        match self.runs[at].hear(event, made_by) {
+        let is_misled = |worker| {
+            let place = workers.get(&worker).map(|known| &self.places[known.1]);
+            let process = place.and_then(|place| place.process.as_ref());
+            process.is_some_and(|process| process.misled)
+        };
+        match self.runs[at].hear(event, made_by, is_misled) {
             Ok(Next::Nothing) => {}
             Ok(Next::Commit(id)) => self.later(80_000, What::Durable(ix, run, id)),
             Ok(Next::Settle(id)) => self.later(40_000, What::Settle(ix, run, vec![id])),
             Ok(Next::Decide(worker, wanted, unwanted)) => {
                 self.report.adopted += wanted.len() as u64;
-                // The state machine tells before it is told: not from within.
-                self.at(self.now, What::Decide(ix, run, worker, wanted, unwanted));
+                self.say(ix, at, pool::Event::Adopt(run, worker, wanted));
+                self.say(ix, at, pool::Event::Disown(run, unwanted));
             }
             Err(why) => self.violation(why),
         }
@@ -1014,14 +1022,10 @@ impl World {
         if !self.drives(ix) {
             return;
         }
-        if let Some(run) = self.runs.iter_mut().find(|other| other.ix == run) {
-            let attempt = run.attempts.get_mut(&id).expect("it ended");
-            attempt.over = true;
-            let job = &mut run.jobs[attempt.job];
-            job.attempt = None;
-            if std::mem::replace(&mut job.done, true) {
-                self.violation(format!("{id} is committed, and its job was already"));
-            }
+        if let Some(run) = self.runs.iter_mut().find(|other| other.ix == run)
+            && let Err(why) = run.commit(id)
+        {
+            self.violation(why);
         }
         self.later(20_000, What::Settle(ix, run, vec![id]));
     }
@@ -1044,30 +1048,23 @@ impl World {
         }
         if self.runs[at].is_done() && self.now > HEALED {
             self.runs[at].closed = true;
-            return self.tell_coordinator(ix, pool::Event::RunClosed(run));
+            return self.say(ix, at, pool::Event::RunClosed(run));
         }
-        for (worker, specs) in self.runs[at].place(&mut self.rng) {
-            self.tell_coordinator(ix, pool::Event::Submit(run, worker, specs));
+        for word in self.runs[at].turn(&mut self.rng) {
+            self.say(ix, at, word);
         }
-        let known = &mut self.runs[at];
-        let mut stops = Vec::new();
-        let mut recalls = Vec::new();
-        for (id, attempt) in known.attempts.iter_mut().filter(|(_, a)| !a.ended) {
-            let endless = known.jobs[attempt.job].micros.is_none();
-            if endless && !attempt.stopped && attempt.began && self.rng.percent(10) {
-                attempt.stopped = true;
-                stops.push(*id);
-            } else if !endless && self.rng.percent(2) {
-                recalls.push(*id);
-            }
-        }
-        if !stops.is_empty() {
-            let kill = self.rng.percent(50);
-            self.tell_coordinator(ix, pool::Event::Cancel(run, stops, kill));
-        }
-        if !recalls.is_empty() {
-            self.tell_coordinator(ix, pool::Event::Recall(run, recalls));
-        }
+    }
+
+    /// A driver tells the coordinator something: after what it said before, and never from within what it hears.
+    fn say(&mut self, ix: usize, at: usize, event: pool::Event) {
+        let delay = match self.kinds & SLOW_DRIVERS {
+            0 => 0,
+            _ => self.rng.below(30_000),
+        };
+        let run = &mut self.runs[at];
+        run.said = run.said.max(self.now + delay);
+        let said = run.said;
+        self.at(said, What::Said(ix, event));
     }
 
     // --- troubles ------------------------------------------------------------------------------
@@ -1217,6 +1214,6 @@ impl World {
 }
 
 /// By what a result tells who made it.
-fn mark(incarnation: Incarnation) -> u64 {
+pub(super) fn mark(incarnation: Incarnation) -> u64 {
     u64::from_le_bytes(*incarnation.0.first_chunk().expect("16 bytes"))
 }

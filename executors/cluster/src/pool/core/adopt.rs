@@ -46,11 +46,14 @@ impl Core {
             && !self.has(Mutant::HeldForgotten)
     }
 
-    /// Whether something is to be kept that a worker holds and nobody here knows: unless others have what it needs by now.
-    pub(super) fn may_keep(&self, now: Duration, held: &Held) -> bool {
+    /// Whether something is to be kept that a worker holds and nobody here knows: unless others have what it needs by now, or the run
+    /// that could take it over was told already of all that the worker holds.
+    pub(super) fn may_keep(&self, now: Duration, is_new: bool, held: &Held) -> bool {
         let mut limited = held.limited.iter();
         let is_free = limited.all(|(name, amount)| self.limits.get(name) >= Some(amount));
-        self.may_be_continued(now, &held.attempt.run) && (held.ended || is_free)
+        let name = &held.attempt.run;
+        let may_be_offered = is_new || !self.heirs.contains_key(name);
+        self.may_be_continued(now, name) && may_be_offered && (held.ended || is_free)
     }
 
     /// Keeps what a worker holds of a run that nobody has opened.
@@ -108,12 +111,14 @@ impl Core {
         (is_former && self.heirs.get(name) == Some(&run)).then_some(former)
     }
 
-    /// What a worker has of the runs that a run goes on with.
+    /// What a worker has of the runs that a run goes on with. What was given up already is not held long enough to be taken over.
     pub(super) fn offered(&self, now: Duration, run: RunIx, ix: WorkerIx) -> Vec<HeldAttempt> {
         let names = self.heirs.iter().filter(|(_, heir)| **heir == run);
         let formers = names.filter_map(|(name, _)| self.former_of(run, name));
+        let formers = formers.map(|former| &self.runs[&former]);
         let mut offered: Vec<HeldAttempt> = formers
-            .flat_map(|former| self.runs[&former].held_by(now, ix))
+            .filter(|former| !former.closing)
+            .flat_map(|former| former.held_by(now, ix))
             .collect();
         offered.sort_unstable_by(|a, b| (&a.run, a.attempt).cmp(&(&b.run, b.attempt)));
         offered
@@ -135,8 +140,8 @@ impl Core {
                 Some(former) if self.is_open(former, id, worker) => {
                     self.take_over(former, run, id);
                 }
-                Some(former) if self.has_result(former, id, worker) => {
-                    self.take_result(former, run, id, effects);
+                Some(former) if self.has_end(former, id, worker) => {
+                    self.take_end(former, run, id, effects);
                 }
                 _ => {
                     let outcome = match closing {
@@ -155,10 +160,10 @@ impl Core {
         attempt.is_some_and(|attempt| attempt.worker == worker && attempt.stop.is_none())
     }
 
-    fn has_result(&self, run: RunIx, id: AttemptId, worker: WorkerIx) -> bool {
+    fn has_end(&self, run: RunIx, id: AttemptId, worker: WorkerIx) -> bool {
         let run = &self.runs[&run];
         let kept_by = run.unsettled.get(&id).map(|it| it.worker);
-        run.results().any(|(other, _)| *other == id) && kept_by == Some(worker)
+        run.ends().any(|(other, _)| *other == id) && kept_by == Some(worker)
     }
 
     fn take_over(&mut self, former: RunIx, run: RunIx, id: AttemptId) {
@@ -181,7 +186,7 @@ impl Core {
         known.attempts.insert(id, attempt);
     }
 
-    fn take_result(&mut self, former: RunIx, run: RunIx, id: AttemptId, effects: &mut Vec<Effect>) {
+    fn take_end(&mut self, former: RunIx, run: RunIx, id: AttemptId, effects: &mut Vec<Effect>) {
         let left = self.runs.get_mut(&former).expect("it was looked at");
         let unsettled = left.unsettled.remove(&id).expect("it was looked at");
         let kept = left.former.as_mut().and_then(|it| it.remove(&id));
@@ -192,26 +197,28 @@ impl Core {
         landed(known, run, worker, ended, effects);
     }
 
-    /// Keeps the result of an attempt that nobody has taken over yet; not one that says that nothing came of it.
-    pub(super) fn keep_result(&mut self, run: RunIx, attempt: &Attempt, ended: Ended) -> bool {
+    /// Keeps the end of an attempt that nobody has taken over yet: a result, for whoever goes on with its run, and any end where
+    /// that run was told of the attempt and has not answered. It hears of it as it was.
+    pub(super) fn keep_end(&mut self, run: RunIx, attempt: &Attempt, ended: Ended) -> bool {
         let Origin::Former(former) = &attempt.origin else {
             return false;
         };
-        let is_result = !matches!(ended.result.outcome, Outcome::Cancelled | Outcome::Lost(_));
         let known = self.runs.get_mut(&run).expect("it was looked at");
-        let may_be_wanted = attempt.stop.is_none() && !known.closing && is_result;
-        if may_be_wanted
+        let is_offered = self.heirs.contains_key(&known.id);
+        let kept = Kept {
+            former: *former,
+            demand: attempt.demand.clone(),
+            ended: Box::new(ended),
+        };
+        let may_be_wanted = attempt.stop.is_none() && !known.closing;
+        let keeps = may_be_wanted && (kept.is_result() || is_offered);
+        if keeps
             && !self.mutants.has(Mutant::EarlyResultForgotten)
-            && let Some(results) = &mut known.former
+            && let Some(ends) = &mut known.former
         {
-            let kept = Kept {
-                former: *former,
-                demand: attempt.demand.clone(),
-                ended: Box::new(ended),
-            };
-            results.insert(kept.ended.attempt.attempt, kept);
+            ends.insert(kept.ended.attempt.attempt, kept);
         }
-        may_be_wanted
+        keeps
     }
 
     /// Ends what nobody wants.
@@ -233,12 +240,12 @@ impl Core {
         }
     }
 
-    /// Nobody goes on with former runs any more, be it with all or with those that a run had.
+    /// Former runs of a run that is over, or that nobody goes on with, are over too.
     pub(super) fn close_former(&mut self, heir: Option<RunIx>, effects: &mut Vec<Effect>) {
         let runs = self.runs.iter();
         let formers = runs.filter(|(_, known)| known.former.is_some() && !known.closing);
         let over: Vec<RunIx> = formers
-            .filter(|(_, known)| heir.is_none() || self.heirs.get(&known.id).copied() == heir)
+            .filter(|(_, known)| self.heirs.get(&known.id).copied() == heir)
             .map(|(run, _)| *run)
             .collect();
         for run in over {
@@ -279,8 +286,8 @@ impl Core {
 }
 
 impl Run {
-    /// Results that nobody has taken over or given up.
-    fn results(&self) -> impl Iterator<Item = (&AttemptId, &Kept)> {
+    /// Ends that nobody has taken over or given up.
+    fn ends(&self) -> impl Iterator<Item = (&AttemptId, &Kept)> {
         self.former.iter().flatten()
     }
 
@@ -297,7 +304,8 @@ impl Run {
             wanted.then(|| self.held(*id, former, now, resources, began))
         });
         let ended = self
-            .results()
+            .ends()
+            .filter(|(_, kept)| kept.is_result())
             .filter(move |(id, _)| self.unsettled.get(id).is_some_and(|it| it.worker == ix))
             .map(move |(id, kept)| self.held(*id, &kept.former, now, kept.demand.clone(), true));
         open.chain(ended)

@@ -180,7 +180,7 @@ impl Core {
         let name = attempt.name.clone();
         known.unsettled.insert(id, Unsettled { worker, name });
         if known.former.is_some() {
-            if !self.keep_result(run, &attempt, ended) {
+            if !self.keep_end(run, &attempt, ended) {
                 self.settle(run, &[id], effects);
             }
         } else {

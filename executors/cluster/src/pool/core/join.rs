@@ -36,7 +36,7 @@ impl Core {
             None => self.take_in(hello.worker, line, effects),
         };
         self.conns.insert(conn, Conn::Of(ix));
-        let held = self.reconcile(now, ix, hello.held, effects);
+        let held = self.reconcile(now, ix, known.is_none(), hello.held, effects);
         if known.is_none() {
             self.announce(now, ix, effects);
         }
@@ -124,6 +124,7 @@ impl Core {
         &mut self,
         now: Duration,
         ix: WorkerIx,
+        is_new: bool,
         mut held: Vec<Held>,
         effects: &mut Vec<Effect>,
     ) -> Holding {
@@ -132,7 +133,7 @@ impl Core {
         held.sort_by_key(|item| !item.started);
         for item in held {
             let Some(key) = self.key_of(&item.attempt) else {
-                if self.may_keep(now, &item) {
+                if self.may_keep(now, is_new, &item) {
                     holding.has.insert(self.keep(now, ix, item));
                 } else {
                     holding.refuse(item);

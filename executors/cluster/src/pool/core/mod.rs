@@ -13,6 +13,8 @@ mod lease;
 mod room;
 mod state;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -7,7 +7,7 @@ use std::{
 };
 
 use dagrun_executor_api::{ExecutorEvent, HeldAttempt, WorkerInfo};
-use dagrun_model::{ActionDigest, AttemptId, AttemptSpec, HostIx, Resources, WorkerIx};
+use dagrun_model::{ActionDigest, AttemptId, AttemptSpec, HostIx, Outcome, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
 
 use super::{
@@ -131,7 +131,7 @@ pub(super) struct Run {
     pub(super) closing: bool,
     /// It wants to hear when no more workers of an earlier coordinator come.
     pub(super) waits: bool,
-    /// Nobody has opened it: it was an earlier coordinator's. With the results that nobody has taken over.
+    /// Nobody has opened it: it was an earlier coordinator's. With the ends of attempts that nobody has taken over.
     pub(super) former: Option<FxHashMap<AttemptId, Kept>>,
 }
 
@@ -142,12 +142,20 @@ pub(super) struct Unsettled {
     pub(super) name: Arc<str>,
 }
 
-/// A result of a former run.
+/// How an attempt of a former run ended.
 #[derive(Debug)]
 pub(super) struct Kept {
     pub(super) former: Former,
     pub(super) demand: Resources,
     pub(super) ended: Box<Ended>,
+}
+
+impl Kept {
+    /// Whether something came of it.
+    pub(super) fn is_result(&self) -> bool {
+        let outcome = &self.ended.result.outcome;
+        !matches!(outcome, Outcome::Cancelled | Outcome::Lost(_))
+    }
 }
 
 impl Run {

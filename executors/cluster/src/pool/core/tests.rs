@@ -1,0 +1,205 @@
+//! Stories of a coordinator that started again, and of a worker that has something of the former one.
+
+use dagrun_model::{AttemptResult, Digest, Outcome, Outputs, Resources};
+
+use super::*;
+use crate::message::{AttemptRef, Extra, Held, Hello, How, Progress, Welcome};
+
+const WORKER: WorkerIx = WorkerIx(0);
+const RUN: RunIx = RunIx(0);
+
+struct Story {
+    core: Core,
+    now: Duration,
+    conn: u64,
+}
+
+impl Story {
+    /// A coordinator that is not the first, and one worker.
+    fn new(held: Vec<Held>) -> Self {
+        let mut config = Config::new("1", 2);
+        config.adopts = Some(Duration::from_secs(60));
+        let mut story = Self {
+            core: Core::new(config),
+            now: Duration::ZERO,
+            conn: 0,
+        };
+        story.connect(held);
+        story
+    }
+
+    fn happens(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.core.handle(self.now, event, &mut effects);
+        effects
+    }
+
+    fn says(&mut self, message: FromWorker) -> Vec<Effect> {
+        self.happens(Event::Message(ConnIx(self.conn), message))
+    }
+
+    /// The worker connects, for the first time or anew.
+    fn connect(&mut self, held: Vec<Held>) -> Vec<Effect> {
+        self.conn += 1;
+        self.happens(Event::Opened(ConnIx(self.conn)));
+        let identity = Identity {
+            version: "1".into(),
+            platform: Platform::here(),
+            name: "w".into(),
+            host: "h".into(),
+            incarnation: Incarnation([7; 16]),
+            capacity: Resources {
+                cpu_milli: 4000,
+                ..Resources::none()
+            },
+            labels: BTreeMap::new(),
+            profile: None,
+            blobs: String::new(),
+            speed: 1000,
+            ahead: 0,
+            boot: String::new(),
+            pid: 1,
+        };
+        self.says(FromWorker::Hello(Box::new(Hello {
+            worker: Arc::new(identity),
+            epoch: 1,
+            held,
+        })))
+    }
+
+    /// Opens a run that goes on with the former one; gives what it is offered.
+    fn open(&mut self) -> Vec<HeldAttempt> {
+        let effects = self.happens(Event::RunOpened {
+            run: RUN,
+            id: "new".into(),
+            priority: 0,
+            resumes: vec!["old".into()],
+        });
+        let joined = effects.into_iter().find_map(|effect| match effect {
+            Effect::Tell(RUN, ExecutorEvent::WorkerJoined(info)) => Some(info.held),
+            _ => None,
+        });
+        joined.expect("it hears of the worker")
+    }
+
+    /// Time passes, and the worker is there.
+    fn wait(&mut self, seconds: u64) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for number in 0..seconds {
+            self.now += Duration::from_secs(1);
+            effects.extend(self.says(FromWorker::Beat(crate::message::Beat {
+                number,
+                answer: true,
+                free_bytes: 0,
+            })));
+            effects.extend(self.happens(Event::Tick));
+        }
+        effects
+    }
+
+    fn ends(&mut self, id: u64, outcome: Outcome) -> Vec<Effect> {
+        self.says(FromWorker::Progress(Progress {
+            started: Vec::new(),
+            ended: vec![Ended {
+                attempt: old(id),
+                result: Arc::new(AttemptResult::bare(outcome)),
+                extra: Arc::new(Extra::default()),
+            }],
+        }))
+    }
+}
+
+fn old(id: u64) -> AttemptRef {
+    AttemptRef {
+        run: "old".into(),
+        attempt: AttemptId(id),
+    }
+}
+
+fn held(id: u64, ended: bool) -> Held {
+    Held {
+        attempt: old(id),
+        action: Digest::of(b""),
+        started: !ended,
+        ended,
+        resources: Resources {
+            cpu_milli: 1000,
+            ..Resources::none()
+        },
+        limited: BTreeMap::new(),
+        ran: Duration::ZERO,
+    }
+}
+
+/// How the run hears that attempts ended.
+fn told(effects: &[Effect]) -> Vec<(u64, Outcome)> {
+    let ends = effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(RUN, ExecutorEvent::Ended(id, result)) => Some((id.0, result.outcome.clone())),
+        _ => None,
+    });
+    ends.collect()
+}
+
+fn sends(effects: &[Effect], conn: u64, message: &ToWorker) -> bool {
+    let is_it = |effect: &Effect| matches!(effect, Effect::Send(to, said) if *to == ConnIx(conn) && said == message);
+    effects.iter().any(is_it)
+}
+
+#[test]
+fn what_was_offered_ends_as_its_worker_says() {
+    let mut story = Story::new(vec![held(1, false)]);
+    let offered = story.open();
+    assert_eq!(offered.len(), 1);
+    story.says(FromWorker::Leaving("the host is needed".into()));
+    let lost = Outcome::Lost("worker w had to go: the host is needed".into());
+    let effects = story.ends(1, lost.clone());
+    assert_eq!(told(&effects), [], "nobody has taken it over yet");
+    let effects = story.happens(Event::Adopt(RUN, WORKER, offered));
+    assert_eq!(told(&effects), [(1, lost)]);
+    let effects = story.happens(Event::Settled(RUN, vec![AttemptId(1)]));
+    assert!(sends(&effects, 1, &ToWorker::Settled(vec![old(1)])));
+}
+
+#[test]
+fn what_was_offered_is_kept_until_it_is_answered() {
+    let mut story = Story::new(vec![held(1, false), held(2, false)]);
+    story.wait(59);
+    let offered = story.open();
+    let effects = story.wait(3);
+    let stops = |effect: &Effect| matches!(effect, Effect::Send(_, ToWorker::Stop(..)));
+    assert!(!effects.iter().any(stops), "{effects:?}");
+    story.happens(Event::Adopt(RUN, WORKER, vec![offered[0].clone()]));
+    let effects = story.ends(1, Outcome::Succeeded(Outputs::new()));
+    assert_eq!(told(&effects), [(1, Outcome::Succeeded(Outputs::new()))]);
+    // What nobody answers about is over with the run.
+    let effects = story.happens(Event::RunClosed(RUN));
+    let stop = ToWorker::Stop(vec![old(2)], How::Kill);
+    assert!(sends(&effects, 1, &stop), "{effects:?}");
+}
+
+#[test]
+fn what_was_given_up_is_not_offered() {
+    let mut story = Story::new(vec![held(1, false), held(2, true)]);
+    story.ends(2, Outcome::Succeeded(Outputs::new()));
+    let effects = story.wait(61);
+    assert!(sends(&effects, 1, &ToWorker::Stop(vec![old(1)], How::Kill)));
+    // Its end would take the result away before the run could answer.
+    assert_eq!(story.open(), []);
+}
+
+#[test]
+fn what_was_answered_is_not_kept_again() {
+    let mut story = Story::new(vec![held(1, true)]);
+    story.ends(1, Outcome::Succeeded(Outputs::new()));
+    let offered = story.open();
+    story.happens(Event::Disown(RUN, offered));
+    story.happens(Event::Closed(ConnIx(1), "broken".into()));
+    // The word that it is settled was lost with the connection.
+    let effects = story.connect(vec![held(1, true)]);
+    let welcome = effects.iter().find_map(|effect| match effect {
+        Effect::Send(_, ToWorker::Welcome(welcome)) => Some(welcome),
+        _ => None,
+    });
+    let Welcome { settled, drop, .. } = welcome.expect("it is known");
+    assert_eq!((&settled[..], &drop[..]), (&[old(1)][..], &[][..]));
+}
