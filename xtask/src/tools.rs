@@ -15,10 +15,23 @@ pub(crate) fn root() -> PathBuf {
 
 /// Runs a command at the top of the checkout; its output goes to the terminal.
 pub(crate) fn run(program: &str, args: &[&str]) -> Result<(), String> {
+    run_with(&[], program, args)
+}
+
+/// Likewise, with environment variables.
+pub(crate) fn run_with(
+    variables: &[(&str, &str)],
+    program: &str,
+    args: &[&str],
+) -> Result<(), String> {
     let line = format!("{program} {}", args.join(" "));
-    println!("\n$ {line}");
+    let set = variables
+        .iter()
+        .map(|(name, value)| format!("{name}='{value}' "));
+    println!("\n$ {}{line}", set.collect::<String>());
     let status = Command::new(program)
         .args(args)
+        .envs(variables.iter().copied())
         .current_dir(root())
         .status()
         .map_err(|error| format!("cannot start `{line}`: {error}"))?;

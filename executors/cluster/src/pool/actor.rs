@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use dagrun_executor_api::ExecutorEvent;
@@ -11,7 +11,7 @@ use dagrun_model::{HostIx, WorkerIx};
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, watch},
-    time::MissedTickBehavior,
+    time::{Instant, MissedTickBehavior},
 };
 
 use super::{
@@ -28,7 +28,7 @@ const BATCH: usize = 256;
 
 /// What reaches the task from this process.
 #[derive(Debug)]
-pub(super) enum Input {
+pub(crate) enum Input {
     /// Something for the state machine.
     Event(Event),
     /// A run begins; where its events go.
@@ -43,14 +43,15 @@ pub(super) enum Input {
 
 /// What is said of a run when it begins.
 #[derive(Clone, Debug)]
-pub(super) struct OpenRun {
-    pub(super) id: Arc<str>,
-    pub(super) priority: i32,
-    pub(super) resumes: Vec<Arc<str>>,
+pub(crate) struct OpenRun {
+    pub(crate) id: Arc<str>,
+    pub(crate) priority: i32,
+    pub(crate) resumes: Vec<Arc<str>>,
 }
 
-pub(super) struct Actor {
+pub(crate) struct Actor {
     core: Core,
+    /// The one that timers go by.
     clock: Instant,
     tick: Duration,
     effects: Vec<Effect>,
@@ -72,7 +73,7 @@ pub(super) struct Actor {
 }
 
 impl Actor {
-    pub(super) fn new(
+    pub(crate) fn new(
         config: Config,
         witness: Option<Arc<dyn Witness>>,
         count: watch::Sender<usize>,
@@ -102,7 +103,7 @@ impl Actor {
     }
 
     /// Runs until nobody can tell it anything any more.
-    pub(super) async fn run(mut self) {
+    pub(crate) async fn run(mut self) {
         let mut ticks = tokio::time::interval(self.tick);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {

@@ -31,7 +31,11 @@ use crate::{
     net::Routes,
     security::{Bound, MESSAGE},
 };
-use actor::{Actor, Input};
+use service::Service;
+
+#[cfg(all(test, tokio_unstable))]
+pub(crate) use actor::OpenRun;
+pub(crate) use actor::{Actor, Input};
 
 pub use self::{
     core::{Config, ConnIx, Core, Effect, Event, PoolStatus, RunIx, WorkerStatus},
@@ -136,13 +140,7 @@ impl Pool {
 
     /// Takes connections from a socket, for workers and for the given other services.
     pub fn serve(&self, bound: Bound, others: Routes) {
-        let (words, heard) = mpsc::channel(INBOX);
-        // The actor hears of the channel before anything comes through it.
-        let _ = self.shared.inbox.send(Input::Listen(heard));
-        let service = service::Service::new(words, Arc::new(AtomicU64::new(next_listener() << 32)));
-        let workers = WorkersServer::new(service)
-            .max_decoding_message_size(MESSAGE)
-            .max_encoding_message_size(MESSAGE);
+        let workers = workers_service(&self.shared.inbox, next_listener() << 32);
         let routes = others.add_service(workers);
         self.runtime.spawn(crate::net::serve(bound, routes));
     }
@@ -198,6 +196,19 @@ impl Pool {
         });
         let _ = is_done.recv();
     }
+}
+
+/// The service by which workers reach the pool. Connections are numbered from `first`.
+pub(crate) fn workers_service(
+    inbox: &mpsc::UnboundedSender<Input>,
+    first: u64,
+) -> WorkersServer<Service> {
+    let (words, heard) = mpsc::channel(INBOX);
+    // The actor hears of the channel before anything comes through it.
+    let _ = inbox.send(Input::Listen(heard));
+    WorkersServer::new(Service::new(words, first))
+        .max_decoding_message_size(MESSAGE)
+        .max_encoding_message_size(MESSAGE)
 }
 
 /// Connections of different listeners have different numbers.

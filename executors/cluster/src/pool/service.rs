@@ -1,9 +1,6 @@
 //! The `Workers` service: one task for each connection, which only carries words.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use dagrun_proto::v1::{self, workers_server::Workers};
 use tokio::sync::{mpsc, oneshot};
@@ -18,7 +15,7 @@ pub(super) const OUTBOX: usize = 1024;
 
 /// What a connection brings.
 #[derive(Debug)]
-pub(super) enum Word {
+pub(crate) enum Word {
     /// It is there: where to send what is for it, and what ends it when it is dropped.
     Opened(ConnIx, Outbox),
     /// What it brought.
@@ -27,20 +24,22 @@ pub(super) enum Word {
 
 /// The way to a worker. Dropped, it ends the connection after what was sent.
 #[derive(Debug)]
-pub(super) struct Outbox {
+pub(crate) struct Outbox {
     pub(super) messages: mpsc::Sender<Result<v1::ToWorker, Status>>,
     /// Ends the reading half too.
     _stop: oneshot::Sender<()>,
 }
 
 #[derive(Debug)]
-pub(super) struct Service {
+pub(crate) struct Service {
     words: mpsc::Sender<Word>,
-    next: Arc<AtomicU64>,
+    next: AtomicU64,
 }
 
 impl Service {
-    pub(super) fn new(words: mpsc::Sender<Word>, next: Arc<AtomicU64>) -> Self {
+    /// Connections are numbered from `first`.
+    pub(super) fn new(words: mpsc::Sender<Word>, first: u64) -> Self {
+        let next = AtomicU64::new(first);
         Self { words, next }
     }
 }

@@ -109,7 +109,17 @@ impl Connector {
 
     /// Connects, and says what is wrong where that fails. The channel connects again by itself when it is broken.
     pub async fn connect(&self, to: &Address, expect: Expect) -> Result<Channel, Error> {
-        let dial = self.dial(to, expect);
+        self.connect_by(to, self.dial(to, expect)).await
+    }
+
+    /// Likewise, by connections that `dial` makes.
+    pub(crate) async fn connect_by<D, S>(&self, to: &Address, dial: D) -> Result<Channel, Error>
+    where
+        D: Service<Uri, Response = TokioIo<S>> + Send + 'static,
+        D::Error: std::error::Error + Send + Sync + 'static,
+        D::Future: Send,
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let channel = endpoint(to)?.connect_with_connector(dial).await;
         let channel = channel.map_err(|error| {
             Error::in_chain(&error)

@@ -20,7 +20,7 @@ use tower::{
 use super::{
     calls::{About, Call},
     connection::ConnectionOf,
-    gate::Gate,
+    gate::{Gate, Limits},
     guard::Guarded,
     identity::Identity,
 };
@@ -40,16 +40,22 @@ const RESETS: usize = 32;
 impl Gate {
     /// A server behind the gate, with all limits set; services are added to it, and it serves what [`Gate::bind`] gives.
     pub fn server(self: &Arc<Self>) -> Server<Stack<GateLayer, Plain>> {
-        let (every, wait) = self.limits.keepalive;
+        self.limits.server().layer(GateLayer(Arc::clone(self)))
+    }
+}
+
+impl Limits {
+    /// A server with those of its limits that HTTP/2 knows.
+    pub(crate) fn server(&self) -> Server {
+        let (every, wait) = self.keepalive;
         Server::builder()
             .http2_keepalive_interval(Some(every))
             .http2_keepalive_timeout(Some(wait))
             .initial_stream_window_size(WINDOWS.0)
             .initial_connection_window_size(WINDOWS.1)
-            .max_concurrent_streams(self.limits.streams)
-            .http2_max_header_list_size(self.limits.headers)
+            .max_concurrent_streams(self.streams)
+            .http2_max_header_list_size(self.headers)
             .http2_max_pending_accept_reset_streams(Some(RESETS))
-            .layer(GateLayer(Arc::clone(self)))
     }
 }
 

@@ -6,6 +6,8 @@
 mod net;
 mod rng;
 mod runs;
+#[cfg(tokio_unstable)]
+mod storm;
 mod workers;
 mod world;
 
@@ -35,14 +37,19 @@ struct Report {
 }
 
 fn simulate(options: Options) -> Report {
-    let run = std::panic::AssertUnwindSafe(|| world::World::new(options).run());
-    std::panic::catch_unwind(run).unwrap_or_else(|panic| {
+    caught(|| world::World::new(options).run()).unwrap_or_else(|panic| Report {
+        violation: Some(panic),
+        ..Report::default()
+    })
+}
+
+/// What a function gives, or with what it panicked.
+fn caught<T>(function: impl FnOnce() -> T) -> Result<T, String> {
+    let function = std::panic::AssertUnwindSafe(function);
+    std::panic::catch_unwind(function).map_err(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Report {
-            violation: Some(format!("panicked: {}", text.unwrap_or_default())),
-            ..Report::default()
-        }
+        format!("panicked: {}", text.unwrap_or_default())
     })
 }
 

@@ -1,6 +1,10 @@
 //! A connection to the coordinator: a task that carries words.
 
-use std::time::Duration;
+use std::{
+    fmt::{self, Display},
+    future::Future,
+    time::Duration,
+};
 
 use dagrun_proto::v1::{self, workers_client::WorkersClient};
 use tokio::{sync::mpsc, task::JoinHandle};
@@ -11,12 +15,41 @@ use crate::{
     net::reasons,
     parts,
     pool::ConnIx,
-    security::{Address, Connector, Error, Expect, MESSAGE},
+    security::{Address, Channel, Connector, Error, Expect, MESSAGE},
     wire,
 };
 
 /// Messages that may wait to be sent.
 const OUTBOX: usize = 1024;
+
+/// A way to the coordinator; shown, it says where that is.
+pub(crate) trait Way: Clone + Display + Send + Sync + 'static {
+    /// Makes a connection.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn connect(&self) -> impl Future<Output = Result<Channel, Error>> + Send;
+}
+
+/// The way to a coordinator that listens on an address.
+#[derive(Clone, Debug)]
+pub(super) struct ByAddress {
+    pub(super) address: Address,
+    pub(super) connector: Connector,
+}
+
+impl Way for ByAddress {
+    async fn connect(&self) -> Result<Channel, Error> {
+        let expect = Expect::Coordinator;
+        self.connector.connect(&self.address, expect).await
+    }
+}
+
+impl Display for ByAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.address.fmt(f)
+    }
+}
 
 /// What a connection brings.
 #[derive(Debug)]
@@ -39,15 +72,10 @@ pub(super) struct Connection {
 
 impl Connection {
     /// Begins to make a connection.
-    pub(super) fn make(
-        conn: ConnIx,
-        address: Address,
-        connector: Connector,
-        words: mpsc::Sender<(ConnIx, Word)>,
-    ) -> Self {
+    pub(super) fn make(conn: ConnIx, way: impl Way, words: mpsc::Sender<(ConnIx, Word)>) -> Self {
         let (messages, outgoing) = mpsc::channel(OUTBOX);
         let task = tokio::spawn(async move {
-            let why = carry(conn, &address, &connector, outgoing, &words).await;
+            let why = carry(conn, &way, outgoing, &words).await;
             let _ = words.send((conn, Word::Closed(why))).await;
         });
         Self {
@@ -80,12 +108,11 @@ impl Connection {
 /// Carries words both ways until the connection ends; says why.
 async fn carry(
     conn: ConnIx,
-    address: &Address,
-    connector: &Connector,
+    way: &impl Way,
     outgoing: mpsc::Receiver<v1::FromWorker>,
     words: &mpsc::Sender<(ConnIx, Word)>,
 ) -> String {
-    let channel = match connector.connect(address, Expect::Coordinator).await {
+    let channel = match way.connect().await {
         Ok(channel) => channel,
         Err(error) => return error.to_string(),
     };
@@ -94,7 +121,7 @@ async fn carry(
         .max_encoding_message_size(MESSAGE);
     let mut incoming = match client.join(ReceiverStream::new(outgoing)).await {
         Ok(response) => response.into_inner(),
-        Err(status) => return format!("{}: {}", address, words_of(&status)),
+        Err(status) => return format!("{way}: {}", words_of(&status)),
     };
     let mut word = Word::Connected;
     loop {

@@ -6,15 +6,12 @@ mod connection;
 pub mod host;
 mod sync;
 
-use std::{
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{sync::Arc, time::Duration};
 
 use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, InputSource, WorkerIx};
 use dagrun_store::Store;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{
     blobs::WorkerBlobs,
@@ -23,8 +20,10 @@ use crate::{
     security::{Address, Connector},
     session::{Config, Core, Effect, Event, Exit, Link},
 };
-use connection::{Connection, Word};
+use connection::{ByAddress, Connection, Word};
 use sync::{Results, Syncer};
+
+pub(crate) use connection::Way;
 
 /// What is taken at once, so that one message tells it all.
 const BATCH: usize = 256;
@@ -84,19 +83,23 @@ pub fn run(
         .enable_all()
         .build()?;
     let exit = runtime.block_on(async {
-        let mut worker = Worker::new(options, local.clone(), notices)?;
+        let way = ByAddress {
+            address: options.address.clone(),
+            connector: options.connector.clone(),
+        };
+        let mut worker = Worker::new(options, way, local.clone(), notices)?;
         Ok(worker.run(orders).await)
     });
     local.shutdown();
     exit
 }
 
-struct Worker<'a> {
+pub(crate) struct Worker<'a, W> {
     core: Core,
+    /// The one that timers go by.
     clock: Instant,
     effects: Vec<Effect>,
-    address: Address,
-    connector: Connector,
+    way: W,
     local: Arc<dyn Executor>,
     events: mpsc::UnboundedReceiver<ExecutorEvent>,
     connection: Option<Connection>,
@@ -111,9 +114,10 @@ struct Worker<'a> {
     exit: Option<Exit>,
 }
 
-impl<'a> Worker<'a> {
-    fn new(
+impl<'a, W: Way> Worker<'a, W> {
+    pub(crate) fn new(
         options: WorkerOptions,
+        way: W,
         local: Arc<dyn Executor>,
         notices: &'a dyn Fn(Notice),
     ) -> std::io::Result<Self> {
@@ -140,8 +144,7 @@ impl<'a> Worker<'a> {
             core,
             clock: Instant::now(),
             effects: Vec::new(),
-            address: options.address,
-            connector: options.connector,
+            way,
             local,
             events,
             connection: None,
@@ -157,7 +160,7 @@ impl<'a> Worker<'a> {
         })
     }
 
-    async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Exit {
+    pub(crate) async fn run(&mut self, mut orders: mpsc::UnboundedReceiver<Order>) -> Exit {
         self.tell(Event::Tick);
         loop {
             self.carry_out();
@@ -271,8 +274,7 @@ impl<'a> Worker<'a> {
         match effect {
             Effect::Connect(conn) => {
                 let words = self.words.clone();
-                let (address, connector) = (self.address.clone(), self.connector.clone());
-                self.connection = Some(Connection::make(conn, address, connector, words));
+                self.connection = Some(Connection::make(conn, self.way.clone(), words));
             }
             Effect::Send(conn, message) => {
                 if let Some(connection) = self.connection.as_ref().filter(|c| c.conn == conn)
