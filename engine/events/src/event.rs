@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dagrun_model::{Digest, FailureCause, LogRef, Outcome, Outputs, Phases, Usage};
+use dagrun_model::{Digest, FailureCause, LogRef, Outcome, Outputs, Phases, Pressure, Usage};
 use serde::{Deserialize, Serialize};
 
 /// The version of the event schema, in [`RunStarted::format`].
@@ -502,6 +502,9 @@ pub struct AttemptSummary {
     pub phases: Phases,
     /// What its process tree used.
     pub usage: Usage,
+    /// What its host's shortages took from it.
+    #[serde(default, skip_serializing_if = "Pressure::is_none")]
+    pub pressure: Pressure,
     /// Its standard output; the tail is kept for failures only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stdout: Option<LogRef>,
@@ -548,6 +551,7 @@ impl From<&dagrun_model::AttemptResult> for AttemptSummary {
             reason,
             phases: result.phases,
             usage: result.usage,
+            pressure: result.pressure,
             stdout: log(&result.stdout),
             stderr: log(&result.stderr),
             leaked: result.leaked,

@@ -16,6 +16,9 @@ pub struct AttemptResult {
     pub phases: Phases,
     /// What its process tree used.
     pub usage: Usage,
+    /// What its host's shortages took from it.
+    #[serde(default, skip_serializing_if = "Pressure::is_none")]
+    pub pressure: Pressure,
     /// Its standard output, where any was written and it is not an output.
     pub stdout: Option<LogRef>,
     /// Its standard error, where any was written.
@@ -33,6 +36,7 @@ impl AttemptResult {
             outcome,
             phases: Phases::default(),
             usage: Usage::default(),
+            pressure: Pressure::default(),
             stdout: None,
             stderr: None,
             leaked: 0,
@@ -117,6 +121,25 @@ pub struct Usage {
     pub bytes_in: u64,
     /// Bytes of outputs stored.
     pub bytes_out: u64,
+}
+
+/// Seconds that shortages of a host took from an attempt.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Pressure {
+    /// It had its turn but was not started, because memory was short; part of [`Phases::queue`].
+    #[serde(default)]
+    pub held: f64,
+    /// A CPU quota held back threads of its host while it ran; part of [`Phases::compute`]. Threads that wait at the same time count
+    /// each, so that it may be more than the attempt took.
+    #[serde(default)]
+    pub throttled: f64,
+}
+
+impl Pressure {
+    /// Whether nothing was short.
+    pub fn is_none(&self) -> bool {
+        *self == Self::default()
+    }
 }
 
 /// Why an attempt failed.

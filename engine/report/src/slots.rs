@@ -13,6 +13,8 @@ use crate::{job_of, plural, statistics::add, timeline::bars};
 pub enum SlotCause {
     /// Programs of nodes ran.
     Computing,
+    /// Programs of nodes ran but for a CPU quota of their host.
+    Throttled,
     /// Programs of nodes were started.
     Starting,
     /// Inputs were fetched.
@@ -31,6 +33,8 @@ pub enum SlotCause {
     Closing,
     /// It idled while attempts waited at their worker.
     HandingOver,
+    /// It idled while its host had too little memory for one node more. The job whose nodes took most is this.
+    ShortOfMemory(String),
     /// It idled while nothing ran.
     Between,
     /// It idled while only nodes of this job ran.
@@ -41,6 +45,7 @@ impl fmt::Display for SlotCause {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Computing => "computing",
+            Self::Throttled => "held back by a CPU quota",
             Self::Starting => "starting programs",
             Self::Fetching => "fetching inputs",
             Self::Reading => "reading values",
@@ -50,6 +55,7 @@ impl fmt::Display for SlotCause {
             Self::Planning => "before the first node: reading, planning, looking up",
             Self::Closing => "after the last node: exporting, closing",
             Self::HandingOver => "handing nodes over",
+            Self::ShortOfMemory(_) => "waiting for memory: the host was nearly full",
             Self::Between => "between nodes: recording results, choosing the next",
             Self::WaitingFor(job) => {
                 return write!(f, "waiting for `{job}`, nothing else was ready");
@@ -121,6 +127,14 @@ impl SlotCause {
             Self::Fetching => {
                 "much time goes into moving inputs: make outputs smaller where they are made, or gather less"
             }
+            Self::Throttled => {
+                "a CPU quota holds nodes back: use fewer slots (`-j`), or give the container or the batch job more CPUs"
+            }
+            Self::ShortOfMemory(job) => {
+                return Some(format!(
+                    "memory was short, and nodes of `{job}` took most: with `resources: {{memory: ...}}` no more of them run at once than fit"
+                ));
+            }
             Self::Useless => {
                 "failures cost much: `dagrun show` names them, `dagrun log NODE` shows why"
             }
@@ -176,10 +190,14 @@ type Causes = BTreeMap<SlotCause, f64>;
 
 /// Charges what attempts did.
 fn work(state: &RunState, causes: &mut Causes) {
-    let (mut useful, mut useless) = (dagrun_model::Phases::default(), 0.0);
+    let (mut useful, mut throttled, mut useless) = (dagrun_model::Phases::default(), 0.0, 0.0);
     for result in state.attempts.iter().filter_map(|it| it.result.as_ref()) {
         match result.outcome {
-            AttemptOutcome::Succeeded => add(&mut useful, &result.phases),
+            AttemptOutcome::Succeeded => {
+                add(&mut useful, &result.phases);
+                // Threads that were held back at the same time count each, and a slot no more than once.
+                throttled += result.pressure.throttled.min(result.phases.compute);
+            }
             _ => useless += result.phases.busy(),
         }
     }
@@ -187,7 +205,8 @@ fn work(state: &RunState, causes: &mut Causes) {
         (SlotCause::Fetching, useful.fetch),
         (SlotCause::Starting, useful.start),
         (SlotCause::Reading, useful.decode),
-        (SlotCause::Computing, useful.compute),
+        (SlotCause::Computing, useful.compute - throttled),
+        (SlotCause::Throttled, throttled),
         (SlotCause::Writing, useful.encode),
         (SlotCause::Storing, useful.store),
         (SlotCause::Useless, useless),
@@ -201,6 +220,8 @@ enum Change {
     Slots(f64),
     /// An attempt waits at its worker.
     Wait(i64),
+    /// It could start but for the memory of its host.
+    Hold(i64),
     /// Attempts of a job run.
     Run(usize, i64),
 }
@@ -210,6 +231,8 @@ struct Idle<'s> {
     from: f64,
     to: f64,
     jobs: Vec<&'s str>,
+    /// The job of the attempt that took most memory.
+    largest: &'s str,
     changes: Vec<(f64, Change)>,
 }
 
@@ -219,8 +242,10 @@ impl<'s> Idle<'s> {
             from: state.started_at,
             to: state.started_at + state.wall,
             jobs: Vec::new(),
+            largest: "",
             changes: Vec::new(),
         };
+        let mut peak = 0;
         let mut at = FxHashMap::default();
         for bar in bars(state) {
             let attempt = &state.attempts[bar.attempt];
@@ -229,6 +254,16 @@ impl<'s> Idle<'s> {
                 idle.jobs.push(name);
                 idle.jobs.len() - 1
             });
+            if let Some(result) = &attempt.result {
+                if result.usage.peak_memory > peak {
+                    (peak, idle.largest) = (result.usage.peak_memory, name);
+                }
+                if result.pressure.held > 0.0 {
+                    let from = (bar.start - result.pressure.held).max(attempt.started);
+                    let changes = [(from, Change::Hold(1)), (bar.start, Change::Hold(-1))];
+                    idle.changes.extend(changes);
+                }
+            }
             idle.changes.extend([
                 (attempt.started, Change::Wait(1)),
                 (bar.start, Change::Wait(-1)),
@@ -254,7 +289,7 @@ impl<'s> Idle<'s> {
         let last = attempts.next_back().map_or(self.from, |(at, _)| *at);
         let (mut slots, mut deserted) = (0.0_f64, 0.0);
         let mut at = self.from;
-        let (mut waiting, mut running) = (0, 0);
+        let (mut waiting, mut held, mut running) = (0, 0, 0);
         let mut of_job: BTreeMap<usize, i64> = BTreeMap::new();
         let mut charge =
             |cause: SlotCause, seconds: f64| *causes.entry(cause).or_default() += seconds;
@@ -270,6 +305,8 @@ impl<'s> Idle<'s> {
                     charge(SlotCause::Planning, idle);
                 } else if at >= last {
                     charge(SlotCause::Closing, idle);
+                } else if held > 0 {
+                    charge(SlotCause::ShortOfMemory(self.largest.to_owned()), idle);
                 } else if waiting > 0 {
                     charge(SlotCause::HandingOver, idle);
                 } else if running == 0 {
@@ -286,6 +323,7 @@ impl<'s> Idle<'s> {
             match change {
                 Change::Slots(by) => slots += by,
                 Change::Wait(by) => waiting += by,
+                Change::Hold(by) => held += by,
                 Change::Run(job, by) => {
                     running += by;
                     let n = of_job.entry(*job).or_default();
@@ -303,7 +341,7 @@ impl<'s> Idle<'s> {
 #[cfg(test)]
 mod tests {
     use dagrun_events::{NodeOutcome, RunEvent, RunStarted};
-    use dagrun_model::{AttemptResult, FailureCause, Outcome, Phases};
+    use dagrun_model::{AttemptResult, FailureCause, Outcome, Phases, Pressure};
 
     use super::*;
     use crate::kit::{done, ended, fold, start};
@@ -379,6 +417,70 @@ mod tests {
             "{advice:?}"
         );
         assert_eq!(found.total(), 20.0);
+    }
+
+    #[test]
+    fn what_hosts_lack_is_a_cause() {
+        let took = |compute: f64, queue: f64, pressure: Pressure, peak_memory: u64| {
+            let mut result = took(
+                Outcome::Succeeded(Default::default()),
+                Phases {
+                    queue,
+                    compute,
+                    ..Phases::default()
+                },
+            );
+            result.pressure = pressure;
+            result.usage.peak_memory = peak_memory;
+            result
+        };
+        let throttled = Pressure {
+            throttled: 3.0,
+            held: 0.0,
+        };
+        let held = Pressure {
+            throttled: 0.0,
+            held: 8.0,
+        };
+        let state = fold([
+            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
+            (
+                0.0,
+                RunEvent::WorkerJoined {
+                    worker: 0,
+                    host: "h".into(),
+                    slots: 2.0,
+                    memory: 0,
+                    process: String::new(),
+                },
+            ),
+            (0.0, start("large[i=1]", 1, None)),
+            (0.0, start("small", 2, None)),
+            (8.0, ended("large[i=1]", 1, &took(8.0, 0.0, throttled, 900))),
+            (10.0, ended("small", 2, &took(2.0, 8.0, held, 100))),
+            (
+                10.0,
+                RunEvent::RunEnded {
+                    exit_code: 0,
+                    counts: Default::default(),
+                    plan: None,
+                    wall: 10.0,
+                },
+            ),
+        ]);
+        let found = slot_time(&state);
+        let expected = [
+            (SlotCause::ShortOfMemory("large".into()), 8.0),
+            (SlotCause::Computing, 7.0),
+            (SlotCause::Throttled, 3.0),
+            (SlotCause::WaitingFor("small".into()), 2.0),
+        ];
+        assert_eq!(found.causes, expected);
+        let advice = found.advice();
+        assert!(
+            advice[0].contains("nodes of `large` took most"),
+            "{advice:?}"
+        );
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 use dagrun_executor_api::{ExecutorEvent, WorkerInfo};
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome};
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome, format_bytes};
 use dagrun_worker::{Finished, Link, LinkEvent, Prepared, Timing, Worker};
 use rustc_hash::FxHashMap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -402,6 +402,11 @@ impl Host {
             match event {
                 LinkEvent::Started(id) => self.started(id),
                 LinkEvent::Here => {}
+                LinkEvent::MemoryShort { free, limit } => tracing::warn!(
+                    "memory is short ({} of {} are free): no node starts beside those that run until there is more",
+                    format_bytes(free),
+                    format_bytes(limit),
+                ),
                 LinkEvent::Ended(id, finished) => {
                     self.deaths = 0;
                     if let Some(given) = self.take_back(id) {

@@ -30,12 +30,12 @@ use dagrun_store::{Staging, Store};
 use dagrun_worker::{Link, Worker, WorkerOptions};
 use tokio::sync::mpsc::UnboundedSender;
 
-pub use crate::machine::free_memory;
 use crate::{
     host::Host,
     inbox::{Inbox, Message},
     pool::{Pool, start_thread},
 };
+pub use dagrun_worker::free_memory;
 
 /// What a local executor is made of.
 #[derive(Clone)]
@@ -109,7 +109,7 @@ impl LocalOptions {
     fn capacity(&self) -> Resources {
         Resources {
             cpu_milli: u64::from(self.slots) * 1000,
-            memory: self.memory.unwrap_or_else(machine::free_memory),
+            memory: self.memory.unwrap_or_else(free_memory),
             named: self.named.clone(),
         }
     }

@@ -1,6 +1,8 @@
 //! Faults that the local executor must survive; the numbers are those of docs/reliability.md.
 
 mod common;
+#[path = "common/limits.rs"]
+mod limits;
 
 use std::{
     fs::{self, Permissions},
@@ -13,11 +15,12 @@ use std::{
 use common::{PROGRAM, fixture, fixture_with};
 use dagrun_executor_api::conformance::{Running, attempt, marked, output, shell, text_input};
 use dagrun_model::{
-    Action, Artifact, AttemptResult, BlobRef, Digest, FailureCause, InputSource, JsonType, Outcome,
-    OutputSpec, RelPath, StagedInput,
+    Action, Artifact, AttemptResult, AttemptSpec, BlobRef, Digest, FailureCause, InputSource,
+    JsonType, Outcome, OutputSpec, RelPath, StagedInput,
 };
 use dagrun_store::{PutMode, Staging, Store, StoreOptions};
-use dagrun_testkit::{SmallDisk, skip};
+use dagrun_testkit::{SmallDisk, Unavailable, skip};
+use limits::Limited;
 use tempfile::TempDir;
 
 fn folder() -> TempDir {
@@ -231,6 +234,129 @@ fn memory_is_limited() {
             "{result:?}"
         );
     }
+}
+
+/// Memory for a host, and nodes that fill it as they are told by files.
+struct Filling {
+    root: TempDir,
+    group: Limited,
+    limit: u64,
+}
+
+impl Filling {
+    fn new(name: &str) -> Result<Self, Unavailable> {
+        let limit = 1 << 30;
+        Ok(Self {
+            root: folder(),
+            group: Limited::memory(name, limit)?,
+            limit,
+        })
+    }
+
+    fn running(&self) -> Running {
+        let spawner = spawner_after(self.root.path(), &self.group.enter());
+        Running::new(fixture_with(self.root.path(), |options| {
+            options.spawner = spawner;
+            options.slots = 2;
+        }))
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    fn make(&self, name: &str) {
+        fs::write(self.file(name), "").expect("a file");
+    }
+
+    /// A node of a Python script that has `wait(FILE)`, `make(FILE)` and `fill(PART)`: what it takes so that so much of all is used.
+    fn node(&self, number: u64, script: &str) -> AttemptSpec {
+        let helpers = format!(
+            "import os, time\nroot, kept = '{}/', []\n\
+             def make(name): open(root + name, 'w').close()\n\
+             def wait(name):\n  while not os.path.exists(root + name): time.sleep(0.01)\n\
+             def used(): return int(open('{}').read()) / {}\n\
+             def fill(part):\n  while used() < part: kept.append(b'x' * (2 << 20))\n",
+            self.root.path().display(),
+            self.group.usage(),
+            self.limit,
+        );
+        shell(number, "python3 -c \"$SCRIPT\"", |action| {
+            action
+                .env
+                .push(("SCRIPT".into(), format!("{helpers}{script}")));
+        })
+    }
+}
+
+/// Little memory is left: what comes next waits for the end of what runs, and says for how long.
+#[test]
+fn short_memory_holds_nodes_back() {
+    let host = skip!("short_memory_holds_nodes_back", Filling::new("held"));
+    let mut running = host.running();
+    running.submit(vec![
+        host.node(1, "fill(0.94); make('full'); wait('go'); make('over')"),
+    ]);
+    eventually("the memory is full", || host.file("full").exists());
+    // A look that is older than this counts no more.
+    std::thread::sleep(Duration::from_millis(600));
+    running.submit(vec![host.node(2, "assert os.path.exists(root + 'over')")]);
+    std::thread::sleep(Duration::from_millis(300));
+    host.make("go");
+    let (first, second) = (running.end_of(1), running.end_of(2));
+    assert_success(&first);
+    assert_success(&second);
+    assert!(first.pressure.is_none(), "{:?}", first.pressure);
+    let held = second.pressure.held;
+    assert!(held > 0.25 && held <= second.phases.queue, "{held}");
+}
+
+/// Memory is nearly used up: the newest node is lost, so that the others can go on; it does not start again beside them.
+#[test]
+fn the_newest_node_gives_way_when_memory_is_used_up() {
+    let host = skip!(
+        "the_newest_node_gives_way_when_memory_is_used_up",
+        Filling::new("displaced")
+    );
+    let mut running = host.running();
+    running.submit(vec![host.node(
+        1,
+        "make('one'); wait('two'); fill(0.98); wait('lost'); kept.clear(); wait('go'); make('over')",
+    )]);
+    eventually("the first runs", || host.file("one").exists());
+    running.submit(vec![host.node(2, "make('two'); time.sleep(300)")]);
+    let lost = running.end_of(2);
+    let Outcome::Lost(why) = &lost.outcome else {
+        panic!("{lost:?}");
+    };
+    assert!(why.contains("the newest node of its host"), "{why}");
+    assert!(why.contains("of 1.0 GiB were free"), "{why}");
+    running.submit(vec![host.node(3, "assert os.path.exists(root + 'over')")]);
+    host.make("lost");
+    std::thread::sleep(Duration::from_millis(700));
+    host.make("go");
+    assert_success(&running.end_of(1));
+    let third = running.end_of(3);
+    assert_success(&third);
+    assert!(third.pressure.held > 0.6, "{:?}", third.pressure);
+}
+
+/// What a CPU quota took from a node is told.
+#[test]
+fn throttled_time_is_told() {
+    let group = skip!("throttled_time_is_told", Limited::cpu("throttled", 20));
+    let root = folder();
+    let mut running = Running::new(fixture_with(root.path(), |options| {
+        options.spawner = spawner_after(root.path(), &group.enter());
+    }));
+    let script = "import time\nwhile time.process_time() < 0.3: pass";
+    let result = running.run(shell(1, "python3 -c \"$SCRIPT\"", |action| {
+        action.env.push(("SCRIPT".into(), script.into()));
+    }));
+    assert_success(&result);
+    let throttled = result.pressure.throttled;
+    assert!(throttled > 0.2, "{throttled}");
+    assert!(result.pressure.held == 0.0);
 }
 
 /// F31: a program that is still being written is tried again.

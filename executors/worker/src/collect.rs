@@ -7,7 +7,7 @@ use std::{
 
 use dagrun_model::{
     Artifact, AttemptResult, FailureCause, LogRef, Outcome, OutputSpec, Outputs, Phases, RelPath,
-    Usage,
+    Usage, format_bytes,
 };
 use dagrun_store::{PutMode, StoreError};
 use rustc_hash::FxHashMap;
@@ -113,6 +113,13 @@ impl Worker {
                 Err(cause) => Outcome::Failed(cause),
             },
             How::Cancelled => Outcome::Cancelled,
+            How::Displaced { free, limit, peak } => Outcome::Lost(format!(
+                "it was stopped as the newest node of its host, whose memory ran short: {} of {} were free, and it had taken up to {}; \
+                 with `resources: {{memory: ...}}` no more nodes run at once than fit",
+                format_bytes(*free),
+                format_bytes(*limit),
+                format_bytes(*peak),
+            )),
             // People know the limit they wrote; the wall time has the grace time in it.
             How::TimedOut(seconds) => {
                 let limit = prepared.spec.action.limits.timeout;
@@ -144,7 +151,7 @@ impl Worker {
             },
             How::DiskFull(path) => FailureCause::DiskFull { path },
             How::Trouble(message) => FailureCause::Engine { message },
-            How::TimedOut(_) | How::Cancelled => FailureCause::Engine {
+            How::TimedOut(_) | How::Cancelled | How::Displaced { .. } => FailureCause::Engine {
                 message: "an end that is no failure was taken for one".into(),
             },
         }
@@ -327,4 +334,5 @@ fn measure(result: &mut AttemptResult, prepared: &Prepared, end: &End, timing: T
         bytes_in: prepared.inputs.bytes,
         bytes_out,
     };
+    result.pressure = end.pressure;
 }

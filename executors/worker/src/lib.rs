@@ -18,6 +18,7 @@ mod json;
 mod link;
 mod logs;
 mod prepare;
+mod pressure;
 mod spawner;
 mod worker;
 
@@ -25,5 +26,6 @@ pub use collect::{Leftover, Timing};
 pub use dead::{clear_dead_run, uncleared_runs};
 pub use link::{Finished, Link, LinkEvent};
 pub use prepare::Prepared;
+pub use pressure::free_memory;
 pub use spawner::{SPAWNER_COMMAND, is_spawner, spawner_main};
 pub use worker::{Worker, WorkerOptions};

@@ -47,6 +47,13 @@ pub enum LinkEvent {
     Ended(AttemptId, Finished),
     /// It is there.
     Here,
+    /// The host's memory is short: so many bytes are free of so many. Nothing starts beside what runs until there are more.
+    MemoryShort {
+        /// Bytes that are free.
+        free: u64,
+        /// Bytes there are.
+        limit: u64,
+    },
 }
 
 /// How the processes of an attempt ended; to be given to [`Worker::collect`].
@@ -187,6 +194,7 @@ impl Link {
             events.extend(reports.into_iter().map(|report| match report {
                 Report::Started(id) => LinkEvent::Started(AttemptId(id)),
                 Report::Here => LinkEvent::Here,
+                Report::MemoryShort { free, limit } => LinkEvent::MemoryShort { free, limit },
                 Report::Ended(end) => LinkEvent::Ended(AttemptId(end.id), Finished(end)),
             }));
         }

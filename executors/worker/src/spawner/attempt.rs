@@ -16,6 +16,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use dagrun_model::Pressure;
 use dagrun_sys::Reaped;
 use rustix::{io::Errno, process::Signal};
 
@@ -28,6 +29,7 @@ use super::{
     tree,
     wire::{End, How, Start},
 };
+use crate::pressure::{Gauges, Memory};
 
 /// How often the memory of a long-lived tree is looked at.
 const SAMPLE: Duration = Duration::from_millis(500);
@@ -52,6 +54,7 @@ pub(crate) const CHUNK: usize = 64 << 10;
 pub(crate) struct Tools {
     pub(crate) launcher: Launcher,
     pub(crate) programs: Programs,
+    pub(crate) gauges: Gauges,
     /// The environment that every node gets.
     pub(crate) env: Vec<(String, String)>,
     pub(crate) leak_timeout: Duration,
@@ -65,6 +68,7 @@ impl Tools {
         Ok(Self {
             launcher: Launcher::new()?,
             programs: Programs::default(),
+            gauges: Gauges::find(),
             env: Vec::new(),
             leak_timeout: Duration::from_millis(200),
             buffer: Box::new([0; CHUNK]),
@@ -97,6 +101,11 @@ pub(crate) struct Attempt {
     pub(crate) stop: Option<Stop>,
     /// The engine was told that it runs.
     pub(crate) was_reported: bool,
+    pub(crate) pressure: Pressure,
+    /// For how long attempts had waited for memory when it came.
+    pub(crate) held_before: Duration,
+    /// What the host's CPU quota had taken when it began.
+    throttled_before: Option<Duration>,
     step: usize,
     stdout: Capture,
     stderr: Capture,
@@ -145,7 +154,11 @@ pub(crate) struct Stop {
 pub(crate) enum Why {
     TimedOut,
     Cancelled,
-    Memory { peak: u64 },
+    Memory {
+        peak: u64,
+    },
+    /// The host's memory is nearly used up.
+    Displaced(Memory),
 }
 
 #[derive(Default)]
@@ -176,6 +189,9 @@ impl Attempt {
             leaked: 0,
             stop: None,
             was_reported: false,
+            pressure: Pressure::default(),
+            held_before: Duration::ZERO,
+            throttled_before: None,
             step: 0,
             came: now,
             began: None,
@@ -228,6 +244,9 @@ impl Attempt {
         match launched.result {
             Ok(process) => {
                 self.take(process);
+                if self.began.is_none() {
+                    self.throttled_before = tools.gauges.throttled();
+                }
                 self.started(launched.began, launched.took);
             }
             Err(error) => {
@@ -321,6 +340,10 @@ impl Attempt {
             self.step += 1;
             self.start(tools, Instant::now(), false);
         } else {
+            if let Some(before) = self.throttled_before {
+                let after = tools.gauges.throttled().unwrap_or(before);
+                self.pressure.throttled = after.saturating_sub(before).as_secs_f64();
+            }
             self.end(how, now);
         }
     }
@@ -360,7 +383,24 @@ impl Attempt {
                 limit: self.order.memory,
                 peak,
             },
+            Why::Displaced(Memory { free, limit }) => How::Displaced {
+                free,
+                limit,
+                peak: self.used.peak,
+            },
         }
+    }
+
+    /// Since when it runs, where it does and nobody has told it to stop.
+    pub(crate) fn runs_since(&self) -> Option<Instant> {
+        let runs = self.main.is_some() && self.stop.is_none() && self.how.is_none();
+        self.began.filter(|_| runs)
+    }
+
+    /// Whether it was stopped for the memory of the host.
+    pub(crate) fn is_displaced(&self) -> bool {
+        let stop = self.stop.as_ref();
+        stop.is_some_and(|stop| matches!(stop.why, Why::Displaced(_)))
     }
 
     /// The error that the first program in a group left when it could not become the node's.
@@ -561,6 +601,7 @@ impl Attempt {
             stdout,
             stderr,
             leaked: self.leaked,
+            pressure: self.pressure,
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Owns all attempts that wait or run and the capacity that they share. It blocks on nothing but
 //! `poll`, and on starts under way where something is to be killed that may just come into being.
 
+mod memory;
 mod strays;
 
 use std::{
@@ -15,7 +16,10 @@ use std::{
 use dagrun_model::Resources;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::strays::{Owner, Stray, strays_of};
+use self::{
+    memory::Watch,
+    strays::{Owner, Stray, strays_of},
+};
 use super::{
     attempt::{Attempt, Tools, Why},
     tree::{self, Children},
@@ -47,6 +51,7 @@ pub(crate) struct Server {
     children: Children,
     pids: Vec<i32>,
     tools: Tools,
+    memory: Watch,
     /// The engine is gone: everything is killed, nothing is reported.
     closing: bool,
 }
@@ -78,6 +83,7 @@ impl Server {
             children: Children::new(),
             pids: Vec::new(),
             tools: Tools::new()?,
+            memory: Watch::default(),
             closing: false,
         })
     }
@@ -94,6 +100,7 @@ impl Server {
             }
             let now = Instant::now();
             self.tick(now);
+            self.watch_memory(now);
             self.finish(now);
             // What is free is given away before anybody is told of it.
             while self.start_next() {
@@ -182,7 +189,9 @@ impl Server {
             .live
             .iter()
             .filter_map(|attempt| attempt.due(&self.tools));
+        let watched = self.memory.due().filter(|_| !self.live.is_empty());
         due.chain(self.flush_at)
+            .chain(watched)
             .min()
             .map(|at| at.saturating_duration_since(now))
     }
@@ -235,7 +244,9 @@ impl Server {
                 self.tools.launcher.set_slots(slots);
             }
             Order::Start(order) => {
-                self.queue.push_back(Attempt::new(*order, now));
+                let mut attempt = Attempt::new(*order, now);
+                attempt.held_before = self.memory.held(now);
+                self.queue.push_back(attempt);
             }
             Order::Recall(id) => self.stop_queued(id, now),
             Order::Ping => {
@@ -261,6 +272,10 @@ impl Server {
             if !fits && !self.live.is_empty() {
                 return false;
             }
+            let now = Instant::now();
+            if self.is_held(now) {
+                return false;
+            }
             let Some(mut attempt) = self.queue.pop_front() else {
                 return false;
             };
@@ -269,7 +284,8 @@ impl Server {
             } else {
                 self.free = Resources::none();
             }
-            let now = Instant::now();
+            let held = self.memory.held(now) - attempt.held_before;
+            attempt.pressure.held = held.as_secs_f64();
             attempt.start(&mut self.tools, now, self.live.is_empty());
             let ended = attempt.how.is_some();
             self.live.push(attempt);
@@ -399,6 +415,7 @@ impl Server {
                 attempt.outlived(&pids);
             }
             self.free(&attempt.order.resources);
+            self.give_way(attempt.is_displaced());
             attempt.drain(&mut self.tools.buffer);
             if self.closing {
                 remove_traces(&attempt);

@@ -4,7 +4,7 @@
 
 use std::{fmt, io, time::Duration};
 
-use dagrun_model::Resources;
+use dagrun_model::{Pressure, Resources};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 /// What the spawner says first, so that another program is noticed at once.
@@ -96,6 +96,8 @@ pub(crate) enum Report {
     Ended(Box<End>),
     /// The answer to a ping.
     Here,
+    /// Nothing is started beside what runs: so many bytes are free of so many.
+    MemoryShort { free: u64, limit: u64 },
 }
 
 /// The end of an attempt's processes.
@@ -117,6 +119,7 @@ pub(crate) struct End {
     pub(crate) stderr: Log,
     /// Processes that had to be killed after the end.
     pub(crate) leaked: u32,
+    pub(crate) pressure: Pressure,
 }
 
 /// How the processes ended; what became of the outputs is the worker's business.
@@ -142,6 +145,12 @@ pub(crate) enum How {
     },
     TimedOut(f64),
     Cancelled,
+    /// It was stopped as the newest of several, when the memory of the host was nearly used up. All in bytes; its own peak last.
+    Displaced {
+        free: u64,
+        limit: u64,
+        peak: u64,
+    },
     /// A file of the node's could not be written because the disk is full.
     DiskFull(String),
     /// The spawner itself could not do it.
