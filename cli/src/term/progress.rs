@@ -194,10 +194,11 @@ impl Progress {
                 self.last_attempt.remove(node);
             }
             RunEvent::Retrying { node, delay, lost } => {
-                let why = if *lost {
-                    "its worker was lost"
-                } else {
-                    "it failed"
+                let last = self.last_attempt.get(node);
+                let why = match last.filter(|_| *lost) {
+                    Some(last) => escape(&last.describe()),
+                    None if *lost => "lost".into(),
+                    None => "it failed".into(),
                 };
                 let in_time = format_seconds(*delay);
                 self.line(&format!(

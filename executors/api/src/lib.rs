@@ -84,6 +84,8 @@ pub enum ExecutorEvent {
     Fetched(AttemptId, HostIx, Vec<Digest>),
     /// An attempt ended.
     Ended(AttemptId, Box<AttemptResult>),
+    /// Something about a worker that a person should know, in a sentence without its end. No attempt has to do with it.
+    Warning(String),
 }
 
 /// A worker as it introduces itself.

@@ -54,6 +54,7 @@ pub(crate) struct Host {
     beat_at: Instant,
     /// How often it was asked since it said anything.
     silent: u32,
+    told_of_memory: bool,
 }
 
 /// How long a spawner may take to kill attempts.
@@ -129,6 +130,7 @@ impl Host {
             kill_by: None,
             beat_at: Instant::now() + BEAT,
             silent: 0,
+            told_of_memory: false,
         }
     }
 
@@ -402,11 +404,7 @@ impl Host {
             match event {
                 LinkEvent::Started(id) => self.started(id),
                 LinkEvent::Here => {}
-                LinkEvent::MemoryShort { free, limit } => tracing::warn!(
-                    "memory is short ({} of {} are free): no node starts beside those that run until there is more",
-                    format_bytes(free),
-                    format_bytes(limit),
-                ),
+                LinkEvent::MemoryShort { free, limit } => self.memory_short(free, limit),
                 LinkEvent::Ended(id, finished) => {
                     self.deaths = 0;
                     if let Some(given) = self.take_back(id) {
@@ -416,6 +414,19 @@ impl Host {
             }
         }
         ended
+    }
+
+    /// Said once; the results tell what came of it.
+    fn memory_short(&mut self, free: u64, limit: u64) {
+        if std::mem::replace(&mut self.told_of_memory, true) {
+            return;
+        }
+        self.tell(ExecutorEvent::Warning(format!(
+            "memory is short on {} ({} of {} are free): as long as it is, no node starts there beside those that run",
+            self.info.host_name,
+            format_bytes(free),
+            format_bytes(limit),
+        )));
     }
 
     fn started(&mut self, id: AttemptId) {

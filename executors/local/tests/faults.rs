@@ -330,7 +330,7 @@ fn the_newest_node_gives_way_when_memory_is_used_up() {
         panic!("{lost:?}");
     };
     assert!(why.contains("the newest node of its host"), "{why}");
-    assert!(why.contains("of 1.0 GiB were free"), "{why}");
+    assert!(why.contains("of 1.0 GiB of memory were free"), "{why}");
     running.submit(vec![host.node(3, "assert os.path.exists(root + 'over')")]);
     host.make("lost");
     std::thread::sleep(Duration::from_millis(700));
@@ -339,6 +339,36 @@ fn the_newest_node_gives_way_when_memory_is_used_up() {
     let third = running.end_of(3);
     assert_success(&third);
     assert!(third.pressure.held > 0.6, "{:?}", third.pressure);
+}
+
+/// Memory is used up before anybody has looked, and the kernel kills: beside others that is a loss, alone an end for want of memory.
+#[test]
+fn a_node_that_the_kernel_killed_for_its_memory_is_told_as_such() {
+    let name = "a_node_that_the_kernel_killed_for_its_memory_is_told_as_such";
+    let host = skip!(name, Filling::new("killed"));
+    // Too small for a node, and nobody but the kernel watches it.
+    let inner = skip!(name, Limited::memory("killed-inner", 64 << 20));
+    let mut running = host.running();
+    running.submit(vec![host.node(1, "make('one'); wait('go')")]);
+    eventually("the first runs", || host.file("one").exists());
+    let too_much = |number| {
+        let script = format!(
+            "{}; exec python3 -c \"x = b'x' * (1 << 28)\"",
+            inner.enter()
+        );
+        shell(number, &script, |_| {})
+    };
+    let lost = running.run(too_much(2));
+    let Outcome::Lost(why) = &lost.outcome else {
+        panic!("{lost:?}");
+    };
+    assert!(why.contains("its host, 1.0 GiB, was used up"), "{why}");
+    host.make("go");
+    assert_success(&running.end_of(1));
+    match failure(&running.run(too_much(3))) {
+        FailureCause::OutOfMemory { limit, .. } => assert_eq!(*limit, host.limit),
+        other => panic!("{other:?}"),
+    }
 }
 
 /// What a CPU quota took from a node is told.

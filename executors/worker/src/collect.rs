@@ -113,13 +113,21 @@ impl Worker {
                 Err(cause) => Outcome::Failed(cause),
             },
             How::Cancelled => Outcome::Cancelled,
-            How::Displaced { free, limit, peak } => Outcome::Lost(format!(
-                "it was stopped as the newest node of its host, whose memory ran short: {} of {} were free, and it had taken up to {}; \
-                 with `resources: {{memory: ...}}` no more nodes run at once than fit",
-                format_bytes(*free),
-                format_bytes(*limit),
-                format_bytes(*peak),
-            )),
+            How::Displaced { free, limit, peak } => {
+                let (limit, peak) = (format_bytes(*limit), format_bytes(*peak));
+                let what = match free {
+                    None => format!(
+                        "the kernel killed it when the memory of its host, {limit}, was used up"
+                    ),
+                    Some(free) => format!(
+                        "it was stopped as the newest node of its host, where {} of {limit} of memory were free",
+                        format_bytes(*free)
+                    ),
+                };
+                Outcome::Lost(format!(
+                    "{what}; it had taken up to {peak}; with `resources: {{memory: ...}}` no more nodes run at once than fit"
+                ))
+            }
             // People know the limit they wrote; the wall time has the grace time in it.
             How::TimedOut(seconds) => {
                 let limit = prepared.spec.action.limits.timeout;

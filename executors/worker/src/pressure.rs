@@ -22,7 +22,7 @@ const CLOSE: (u64, u64) = (200, 6 << 30);
 const CRITICAL: (u64, u64) = (30, 512 << 20);
 
 /// Memory that some limit leaves to this process and all beside it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Memory {
     /// Bytes there are.
     pub(crate) limit: u64,
@@ -42,6 +42,8 @@ pub(crate) struct Gauges {
     groups: Vec<MemoryGroup>,
     /// `cpu.stat` of the group whose quota holds, where one has any.
     throttle: Option<PathBuf>,
+    /// How many processes the kernel had killed for want of memory at the last two looks, the older first.
+    kills: [u64; 2],
 }
 
 #[derive(Debug)]
@@ -66,7 +68,10 @@ impl Gauges {
 
     /// Of the lines of /proc/self/cgroup and the place of the hierarchies.
     fn of(own: &str, root: &Path) -> Self {
-        let mut found = Self::default();
+        let mut found = Self {
+            kills: [kills(); 2],
+            ..Self::default()
+        };
         for line in own.lines() {
             let mut parts = line.splitn(3, ':').skip(1);
             let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
@@ -98,12 +103,30 @@ impl Gauges {
         found
     }
 
+    /// Looks at the memory, as [`Gauges::memory`], and at what the kernel did about it so far.
+    pub(crate) fn look(&mut self) -> Option<Memory> {
+        self.kills = [self.kills[1], kills()];
+        self.memory()
+    }
+
+    /// Whether the kernel killed a process for want of memory since the look before the last.
+    pub(crate) fn has_killed(&self) -> bool {
+        self.kills[0] < kills()
+    }
+
     /// What the tightest limit leaves; `None` where nothing is known.
     pub(crate) fn memory(&self) -> Option<Memory> {
         let groups = self.groups.iter().filter_map(MemoryGroup::read);
         groups
             .chain(of_machine())
             .min_by_key(|memory| u128::from(memory.free) * 1000 / u128::from(memory.limit.max(1)))
+    }
+
+    /// The bytes that the lowest limit leaves to this process and all beside it.
+    pub(crate) fn limit(&self) -> u64 {
+        let groups = self.groups.iter().map(|group| group.limit);
+        let machine = of_machine().map_or(UNKNOWN, |memory| memory.limit);
+        groups.fold(machine, u64::min)
     }
 
     /// For how long a CPU quota has held back threads of this group, as far as it has one.
@@ -153,6 +176,12 @@ fn has_quota(folder: &Path, v2: bool) -> bool {
 fn throttled(stat: &str) -> Option<Duration> {
     let v2 = field(stat, "throttled_usec ").map(Duration::from_micros);
     v2.or_else(|| field(stat, "throttled_time ").map(Duration::from_nanos))
+}
+
+/// How many processes the kernel has killed for want of memory, that of the machine or of a cgroup.
+fn kills() -> u64 {
+    let text = fs::read_to_string("/proc/vmstat").unwrap_or_default();
+    field(&text, "oom_kill ").unwrap_or(0)
 }
 
 fn of_machine() -> Option<Memory> {
@@ -219,7 +248,7 @@ impl Watermarks {
         memory.is_below(CLOSE)
     }
 
-    /// An attempt was stopped for want of memory.
+    /// An attempt was stopped or killed for want of memory.
     pub(crate) fn stopped_one(&mut self) {
         self.wait_for_end = true;
     }

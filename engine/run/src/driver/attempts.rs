@@ -211,6 +211,7 @@ impl Driver<'_> {
             }
             ExecutorEvent::Fetched(attempt, host, blobs) => self.fetched(attempt, host, &blobs),
             ExecutorEvent::Ended(attempt, result) => self.attempt_ended(attempt, *result),
+            ExecutorEvent::Warning(message) => self.warn(message),
         }
     }
 

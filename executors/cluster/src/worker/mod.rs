@@ -242,6 +242,7 @@ impl<'a, W: Way> Worker<'a, W> {
                 Some(ExecutorEvent::WorkerLost(_, why)) => {
                     self.tell(Event::Leave(Duration::ZERO, why));
                 }
+                Some(ExecutorEvent::Warning(message)) => tracing::warn!("{message}"),
                 Some(
                     ExecutorEvent::WorkerJoined(_)
                     | ExecutorEvent::Rejoined

@@ -40,6 +40,9 @@ const PAUSE: Duration = Duration::from_millis(5);
 const MAX_PAUSE: Duration = Duration::from_millis(500);
 /// Tries before an error that may pass is taken as final: about half a second, where nothing else runs.
 const TRIES: u32 = 12;
+/// The kernel kills who has most. A node that was killed and had less than this, in bytes, was killed by somebody else, also where
+/// the kernel killed something on this machine at about the same time.
+const VICTIM: u64 = 32 << 20;
 /// How long a killed process may take to die before it is given up.
 const DYING: Duration = Duration::from_secs(10);
 /// How long nobody listens to the pipes of a new process: one that is short, as most are, then wakes the loop once, by its end,
@@ -331,10 +334,10 @@ impl Attempt {
     }
 
     /// The main process is gone: the next command begins, or the attempt is over but for its leftovers.
-    pub(crate) fn exited(&mut self, reaped: &Reaped, tools: &mut Tools, now: Instant) {
+    pub(crate) fn exited(&mut self, reaped: &Reaped, tools: &mut Tools, now: Instant, alone: bool) {
         self.main = None;
         self.account(reaped);
-        let how = self.judge(reaped.status, now);
+        let how = self.judge(reaped.status, &tools.gauges, now, alone);
         let more = self.step + 1 < self.order.commands.len();
         if more && matches!(how, How::Exit { code: 0, .. }) {
             self.step += 1;
@@ -348,7 +351,7 @@ impl Attempt {
         }
     }
 
-    fn judge(&mut self, status: ExitStatus, now: Instant) -> How {
+    fn judge(&mut self, status: ExitStatus, host: &Gauges, now: Instant, alone: bool) -> How {
         let step = self.order.commands[self.step].name.clone();
         if let Some(stop) = &self.stop {
             return self.stopped(stop.why, now);
@@ -365,12 +368,29 @@ impl Attempt {
                 peak: group.peak(),
             };
         }
+        if was_killed(status) && self.used.peak >= VICTIM && host.has_killed() {
+            return self.killed_by_kernel(host, alone);
+        }
         match status.code() {
             Some(code) => How::Exit { code, step },
             None => How::Signal {
                 signal: status.signal().unwrap_or(0),
                 core: status.core_dumped(),
                 step,
+            },
+        }
+    }
+
+    /// The memory that all share was used up: alone it needs more than there is; beside others it was in the way.
+    fn killed_by_kernel(&self, host: &Gauges, alone: bool) -> How {
+        let peak = self.used.peak;
+        let limit = host.limit();
+        match alone {
+            true => How::OutOfMemory { limit, peak },
+            false => How::Displaced {
+                free: None,
+                limit,
+                peak,
             },
         }
     }
@@ -384,7 +404,7 @@ impl Attempt {
                 peak,
             },
             Why::Displaced(Memory { free, limit }) => How::Displaced {
-                free,
+                free: Some(free),
                 limit,
                 peak: self.used.peak,
             },
@@ -397,10 +417,11 @@ impl Attempt {
         self.began.filter(|_| runs)
     }
 
-    /// Whether it was stopped for the memory of the host.
+    /// Whether it ends for the memory of the host.
     pub(crate) fn is_displaced(&self) -> bool {
         let stop = self.stop.as_ref();
         stop.is_some_and(|stop| matches!(stop.why, Why::Displaced(_)))
+            || matches!(self.how, Some(How::Displaced { .. }))
     }
 
     /// The error that the first program in a group left when it could not become the node's.
@@ -604,6 +625,12 @@ impl Attempt {
             pressure: self.pressure,
         }
     }
+}
+
+/// Whether KILL ended it, or the program in it whose end a shell passes on.
+fn was_killed(status: ExitStatus) -> bool {
+    const KILL: i32 = Signal::KILL.as_raw();
+    status.signal() == Some(KILL) || status.code() == Some(128 + KILL)
 }
 
 /// Signals a process that was not reaped yet, its group, and all below it and below its strays. What was stopped goes on, so that

@@ -360,6 +360,7 @@ impl Server {
     }
 
     fn exited(&mut self, id: u64) {
+        let alone = self.live.len() == 1;
         let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) else {
             return;
         };
@@ -371,7 +372,10 @@ impl Server {
         };
         self.tools.launcher.forget(main);
         attempt.drain(&mut self.tools.buffer);
-        attempt.exited(&reaped, &mut self.tools, Instant::now());
+        attempt.exited(&reaped, &mut self.tools, Instant::now(), alone);
+        if attempt.is_displaced() {
+            self.memory.gave_way();
+        }
         if attempt.how.is_some() {
             self.sweep();
         }

@@ -145,9 +145,10 @@ pub(crate) enum How {
     },
     TimedOut(f64),
     Cancelled,
-    /// It was stopped as the newest of several, when the memory of the host was nearly used up. All in bytes; its own peak last.
+    /// It was stopped as the newest of several, when the memory of the host was nearly used up, or the kernel killed it when it was used
+    /// up and nothing was free. All in bytes; its own peak last.
     Displaced {
-        free: u64,
+        free: Option<u64>,
         limit: u64,
         peak: u64,
     },

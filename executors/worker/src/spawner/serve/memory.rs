@@ -38,8 +38,8 @@ impl Watch {
         self.seen.is_none() || self.due().is_some_and(|at| at <= now)
     }
 
-    fn look(&mut self, gauges: &Gauges, now: Instant) -> Verdict {
-        let memory = gauges.memory();
+    fn look(&mut self, gauges: &mut Gauges, now: Instant) -> Verdict {
+        let memory = gauges.look();
         self.seen = Some((now, memory));
         memory.map_or(Verdict::Start, |memory| self.marks.see(memory))
     }
@@ -47,6 +47,11 @@ impl Watch {
     /// For how long attempts had their turn so far and were not started.
     pub(super) fn held(&self, now: Instant) -> Duration {
         self.held + self.since.map_or(Duration::ZERO, |since| now - since)
+    }
+
+    /// An attempt was stopped or killed for want of memory.
+    pub(super) fn gave_way(&mut self) {
+        self.marks.stopped_one();
     }
 
     fn go(&mut self, now: Instant) {
@@ -63,7 +68,7 @@ impl Server {
             return false;
         }
         if self.memory.is_stale(now) {
-            self.memory.look(&self.tools.gauges, now);
+            self.memory.look(&mut self.tools.gauges, now);
         }
         if !self.memory.marks.holds() {
             self.memory.go(now);
@@ -84,7 +89,7 @@ impl Server {
         if self.live.is_empty() || !self.memory.is_stale(now) {
             return;
         }
-        if self.memory.look(&self.tools.gauges, now) != Verdict::Stop {
+        if self.memory.look(&mut self.tools.gauges, now) != Verdict::Stop {
             return;
         }
         let Some((_, Some(memory))) = self.memory.seen else {
@@ -105,7 +110,6 @@ impl Server {
         let strays = strays_of(&self.strays, id);
         if let Some(attempt) = self.live.iter_mut().find(|attempt| attempt.order.id == id) {
             attempt.stop(Why::Displaced(memory), true, &strays, now);
-            self.memory.marks.stopped_one();
         }
     }
 
