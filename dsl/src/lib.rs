@@ -24,6 +24,7 @@ use dagrun_model::{Diagnostic, Pipeline, RelPath, Sources, Span};
 
 pub use decode::check_param;
 pub use fmt::fmt;
+pub use modules::name_of_file;
 pub use render::render;
 pub use schema::json_schema;
 pub use values::{parse_scalar, parse_value};

@@ -67,13 +67,9 @@ impl<'l> Assembler<'l> {
         self.stack.extend(RelPath::new(file_name).ok());
         let ix = self.sources.add(path, text);
         let file = self.read(ix, text)?;
-        let stem = file_name
-            .rsplit_once('.')
-            .map_or(file_name, |(stem, _)| stem);
-        let stem = if stem.is_empty() { "pipeline" } else { stem };
         let name = file
             .name
-            .unwrap_or_else(|| Spanned::new(stem.to_owned(), Span::new(ix, 0, 0)));
+            .unwrap_or_else(|| Spanned::new(name_of_file(path).to_owned(), Span::new(ix, 0, 0)));
         let jobs = self.indexed(file.jobs);
         Some(Pipeline {
             study: file.study,
@@ -471,4 +467,16 @@ fn template_expr(template: &Template) -> Expr {
     let literal = Expr::new(ExprKind::Literal(Value::str(format)), template.span);
     arguments.insert(0, literal);
     Expr::new(ExprKind::Call(Function::Format, arguments), template.span)
+}
+
+/// The name of a pipeline whose file has no `name`: that of the file without its ending.
+pub fn name_of_file(path: &str) -> &str {
+    let file_name = path.rsplit_once('/').map_or(path, |(_, name)| name);
+    match file_name
+        .rsplit_once('.')
+        .map_or(file_name, |(stem, _)| stem)
+    {
+        "" => "pipeline",
+        stem => stem,
+    }
 }

@@ -2,6 +2,7 @@
 
 use dagrun_events::{AttemptOutcome, AttemptSummary};
 use dagrun_model::{format_bytes, format_seconds};
+use dagrun_report::quantile;
 use dagrun_run::{CheckRow, ProbeRow, RepeatRequest, Repeated};
 
 use crate::{
@@ -198,7 +199,7 @@ impl Tried {
         Self {
             threads: row.threads,
             failed: row.attempts.len() - good.len(),
-            seconds: seconds.get(seconds.len() / 2).copied(),
+            seconds: quantile(&seconds, 0.5),
             cores: cpu / wall.max(f64::MIN_POSITIVE),
             peak_memory: good
                 .iter()

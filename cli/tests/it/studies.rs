@@ -336,6 +336,46 @@ fn a_study_that_fails_says_why_as_a_run_does() {
         .has("no trial of study `cal` has a value that counts");
 }
 
+/// Details are kept of a thousand failures; every trial has its reason all the same.
+#[test]
+fn the_reason_of_a_failed_trial_does_not_depend_on_how_many_failed() {
+    let project = Project::new(
+        r#"
+study:
+  space: {x: {uniform: [0, 1]}}
+  sampler: random
+  trials: 1005
+  stop: {failures: 1005}
+  minimize: ${{ jobs.model.outputs.loss }}
+jobs:
+  model:
+    run: [sh, -c, "exit 5", "${{ trial.x }}"]
+    outputs: {loss: {json: loss.json}}
+"#,
+    );
+    project.fails(1, &["run"]);
+    let rows = project.json(&["study", "trials", "--json", "--all"]);
+    let rows = rows.as_array().unwrap();
+    assert_eq!(rows.len(), 1005);
+    for row in rows {
+        let reason = row["reason"].as_str().unwrap_or_default();
+        assert!(reason.contains("exit code 5"), "{row}");
+    }
+}
+
+#[test]
+fn a_study_is_found_by_a_file_that_gives_it_no_name() {
+    let project = calibration();
+    let text = project.read("pipeline.yaml").replace("name: cal\n", "");
+    project.write("fit.yaml", &text);
+    project.ok(&["run", "fit.yaml"]);
+    project.ok(&["study", "best", "fit.yaml"]).has("k = 4");
+    project.write("list.yaml", "- 1\n");
+    project
+        .fails(2, &["study", "best", "list.yaml"])
+        .has("it is no pipeline file");
+}
+
 #[test]
 fn nodes_of_trials_are_known_by_every_command() {
     let project = calibration();

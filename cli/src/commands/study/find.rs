@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use dagrun_model::id_file_name;
+use dagrun_model::{Value, id_file_name};
 use dagrun_run::{Workspace, load_study_at, state_name};
 use dagrun_study::{EndReason, Study, TrialRow};
 
@@ -142,17 +142,15 @@ fn only_one(workspace: &Workspace) -> Result<String, CliError> {
 fn folder_of_file(path: &Path) -> Result<String, CliError> {
     let bytes = std::fs::read(path).doing(|| format!("read {}", path.display()))?;
     let text = String::from_utf8_lossy(&bytes);
-    let name = match dagrun_dsl::parse_value(&path.display().to_string(), &text) {
-        Ok(dagrun_model::Value::Map(map)) => map.get("name").map(dagrun_model::Value::to_text),
-        Ok(_) => None,
-        Err(error) => return Err(CliError::invalid(error)),
+    let shown = path.display().to_string();
+    let name = match dagrun_dsl::parse_value(&shown, &text).map_err(CliError::invalid)? {
+        Value::Map(map) if map.contains_key("jobs") => map.get("name").map(Value::to_text),
+        _ => {
+            let message = format!("{shown} has no `jobs`: it is no pipeline file");
+            return Err(CliError::invalid(message));
+        }
     };
-    let name = name.ok_or_else(|| {
-        CliError::invalid(format!(
-            "{} has no `name`: it is no pipeline file",
-            path.display()
-        ))
-    })?;
+    let name = name.unwrap_or_else(|| dagrun_dsl::name_of_file(&shown).to_owned());
     let folder = id_file_name(&name);
     let existing = Workspace::existing(&project_of(path)).map_err(run_error)?;
     match existing {

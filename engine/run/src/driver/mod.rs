@@ -235,6 +235,7 @@ pub(crate) fn drive<'p>(
         causes: FxHashMap::default(),
         last_ends: FxHashMap::default(),
         failures: Vec::new(),
+        last_failure: None,
         blame: FxHashMap::default(),
         blocked: FxHashMap::default(),
         counts: NodeCounts::default(),
@@ -357,6 +358,8 @@ struct Driver<'p> {
     /// How the last attempt of each node that has not succeeded ended.
     last_ends: FxHashMap<NodeIx, LastEnd>,
     failures: Vec<Failure>,
+    /// The last one, where there are more than are kept.
+    last_failure: Option<Failure>,
     /// The failed node at the root of each skip.
     blame: FxHashMap<NodeIx, NodeIx>,
     blocked: FxHashMap<NodeIx, u64>,

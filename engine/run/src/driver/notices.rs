@@ -177,14 +177,11 @@ impl Driver<'_> {
     fn node_failed(&mut self, node: NodeIx) {
         self.tell_done(node, NodeOutcome::Failed, None);
         let last = self.last_ends.remove(&node);
-        if self.failures.len() >= MOST_FAILURES {
-            return;
-        }
         let (attempt, attempts, command, values) = match last {
             Some(last) => (Some(last.summary), last.number, last.command, last.values),
             None => (None, 0, String::new(), Vec::new()),
         };
-        self.failures.push(Failure {
+        let failure = Failure {
             node,
             id: self.plan.id(node),
             cause: self.causes.get(&node).cloned(),
@@ -193,7 +190,18 @@ impl Driver<'_> {
             command,
             values,
             blocked: 0,
-        });
+        };
+        if self.failures.len() < MOST_FAILURES {
+            self.failures.push(failure);
+        } else {
+            self.last_failure = Some(failure);
+        }
+    }
+
+    /// What is known of a node that has just failed.
+    pub(super) fn failure_of(&self, node: NodeIx) -> Option<&Failure> {
+        let mut latest = self.last_failure.iter().chain(self.failures.iter().rev());
+        latest.find(|failure| failure.node == node)
     }
 
     fn blame(&mut self, node: NodeIx, because: NodeIx) {

@@ -173,15 +173,13 @@ impl Driver<'_> {
 
     /// Whether a node failed because an input was changed under it.
     fn input_changed(&self, node: NodeIx) -> bool {
-        let failure = self.failures.iter().rev().find(|it| it.node == node);
-        failure.is_some_and(Failure::input_changed)
+        self.failure_of(node).is_some_and(Failure::input_changed)
     }
 
     /// Why a node failed, in one line.
     pub(super) fn reason_of(&self, node: NodeIx) -> String {
         let id = self.plan.id(node);
-        let found = self.failures.iter().rev().find(|it| it.node == node);
-        match found {
+        match self.failure_of(node) {
             Some(failure) => format!("`{id}` {}", failure.describe_with_words()),
             None => format!("`{id}` failed"),
         }
