@@ -353,6 +353,30 @@ mod tests {
         }
     }
 
+    fn started() -> (f64, RunEvent) {
+        (0.0, RunEvent::RunStarted(Box::<RunStarted>::default()))
+    }
+
+    fn worker(worker: u32, slots: f64) -> RunEvent {
+        RunEvent::WorkerJoined {
+            worker,
+            host: "h".into(),
+            slots,
+            memory: 0,
+            process: format!("p{worker}"),
+        }
+    }
+
+    /// The end of a run of ten seconds.
+    fn over() -> RunEvent {
+        RunEvent::RunEnded {
+            exit_code: 0,
+            counts: Default::default(),
+            plan: None,
+            wall: 10.0,
+        }
+    }
+
     /// Two slots for ten seconds: one second of planning, a node of `a` alone that starts slowly, a failure beside it.
     fn run() -> RunState {
         let good = Phases {
@@ -368,24 +392,9 @@ mod tests {
             code: 1,
             step: String::new(),
         });
-        let over = RunEvent::RunEnded {
-            exit_code: 1,
-            counts: Default::default(),
-            plan: None,
-            wall: 10.0,
-        };
         fold([
-            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
-            (
-                0.0,
-                RunEvent::WorkerJoined {
-                    worker: 0,
-                    host: "h".into(),
-                    slots: 2.0,
-                    memory: 0,
-                    process: String::new(),
-                },
-            ),
+            started(),
+            (0.0, worker(0, 2.0)),
             (1.0, start("a", 1, None)),
             (1.0, start("b", 2, None)),
             (2.0, ended("b", 2, &took(failed, bad))),
@@ -395,7 +404,7 @@ mod tests {
                 ended("a", 1, &took(Outcome::Succeeded(Default::default()), good)),
             ),
             (6.0, done("a", NodeOutcome::Succeeded)),
-            (10.0, over),
+            (10.0, over()),
         ])
     }
 
@@ -443,30 +452,13 @@ mod tests {
             held: 8.0,
         };
         let state = fold([
-            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
-            (
-                0.0,
-                RunEvent::WorkerJoined {
-                    worker: 0,
-                    host: "h".into(),
-                    slots: 2.0,
-                    memory: 0,
-                    process: String::new(),
-                },
-            ),
+            started(),
+            (0.0, worker(0, 2.0)),
             (0.0, start("large[i=1]", 1, None)),
             (0.0, start("small", 2, None)),
             (8.0, ended("large[i=1]", 1, &took(8.0, 0.0, throttled, 900))),
             (10.0, ended("small", 2, &took(2.0, 8.0, held, 100))),
-            (
-                10.0,
-                RunEvent::RunEnded {
-                    exit_code: 0,
-                    counts: Default::default(),
-                    plan: None,
-                    wall: 10.0,
-                },
-            ),
+            (10.0, over()),
         ]);
         let found = slot_time(&state);
         let expected = [
@@ -492,30 +484,10 @@ mod tests {
                 ..Phases::default()
             },
         );
-        let mut events = vec![
-            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
-            (
-                0.0,
-                RunEvent::WorkerJoined {
-                    worker: 0,
-                    host: "h".into(),
-                    slots: 1.0,
-                    memory: 0,
-                    process: String::new(),
-                },
-            ),
-        ];
+        let mut events = vec![started(), (0.0, worker(0, 1.0))];
         events.extend((1..=8).map(|n| (0.0, start("a", n, None))));
         events.extend((1..=8).map(|n| (8.0, ended("a", n, &one))));
-        events.push((
-            10.0,
-            RunEvent::RunEnded {
-                exit_code: 0,
-                counts: Default::default(),
-                plan: None,
-                wall: 10.0,
-            },
-        ));
+        events.push((10.0, over()));
         let found = slot_time(&fold(events));
         assert_eq!(found.total(), 10.0);
         assert_eq!(found.causes[0], (SlotCause::Computing, 8.0));
@@ -523,13 +495,6 @@ mod tests {
 
     #[test]
     fn slots_that_are_not_there_yet_or_no_more_idle_for_nothing() {
-        let worker = |worker: u32| RunEvent::WorkerJoined {
-            worker,
-            host: "h".into(),
-            slots: 1.0,
-            memory: 0,
-            process: format!("p{worker}"),
-        };
         let lost = RunEvent::WorkerLost {
             worker: 1,
             reason: "gone".into(),
@@ -538,23 +503,17 @@ mod tests {
             compute: 6.0,
             ..Phases::default()
         };
-        let over = RunEvent::RunEnded {
-            exit_code: 0,
-            counts: Default::default(),
-            plan: None,
-            wall: 10.0,
-        };
         let state = fold([
-            (0.0, RunEvent::RunStarted(Box::<RunStarted>::default())),
-            (4.0, worker(0)),
-            (4.0, worker(1)),
+            started(),
+            (4.0, worker(0, 1.0)),
+            (4.0, worker(1, 1.0)),
             (4.0, start("a", 1, None)),
             (5.0, lost),
             (
                 10.0,
                 ended("a", 1, &took(Outcome::Succeeded(Default::default()), work)),
             ),
-            (10.0, over),
+            (10.0, over()),
         ]);
         let found = slot_time(&state);
         assert_eq!(found.deserted, 4.0);

@@ -83,6 +83,12 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
                 cluster::names().join(", ")
             ));
         }
+        if is_gate && on_own_page {
+            return Err(format!(
+                "`{name}` has a page of its own, and no record that a gate could compare with; there are {}",
+                cases::NAMES.join(", ")
+            ));
+        }
     }
     if names != [SAMPLERS] && names != [CLUSTER_SIM] {
         run("cargo", &["build", "--release", "--quiet", "-p", "dagrun"])?;
@@ -106,6 +112,13 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
             tables.push(table);
         }
     }
+    if is_gate {
+        let worse = gate::worse(&tables, &report::recorded());
+        return match worse.is_empty() {
+            true => Ok(()),
+            false => Err(format!("slower than on record:\n  {}", worse.join("\n  "))),
+        };
+    }
     if names.is_empty() || names.contains(&STUDY) {
         study::run(&bench)?;
     }
@@ -117,13 +130,6 @@ pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
     }
     if names.is_empty() || names.iter().any(|name| cluster::is_named(name)) {
         cluster::run(&bench, &names)?;
-    }
-    if is_gate {
-        let worse = gate::worse(&tables, &report::recorded());
-        return match worse.is_empty() {
-            true => Ok(()),
-            false => Err(format!("slower than on record:\n  {}", worse.join("\n  "))),
-        };
     }
     match tables.is_empty() {
         true => Ok(()),
