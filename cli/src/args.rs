@@ -357,6 +357,9 @@ pub(crate) struct Without {
     /// For benches only: place each node of a group by itself, not the group at once
     #[arg(long)]
     pub(crate) no_fuse: bool,
+    /// For benches only: each node that gathers has its own copies of what it gathers, and no two nodes share a result
+    #[arg(long)]
+    pub(crate) no_dedup: bool,
 }
 
 /// Which coordinator.

@@ -38,6 +38,8 @@ pub(crate) struct Loaded {
     pub(crate) file: PathBuf,
     pub(crate) project: PathBuf,
     pub(crate) settings: Settings,
+    /// Plans are made without deduplication.
+    pub(crate) apart: bool,
     style: Style,
     modules: Vec<RelPath>,
     seen: RefCell<Seen>,
@@ -90,6 +92,7 @@ impl Loaded {
             file: file.to_path_buf(),
             project,
             settings,
+            apart: false,
             style,
             modules: includes.loaded.into_inner(),
             seen: RefCell::default(),
@@ -114,7 +117,10 @@ impl Loaded {
         args: &args::Params,
         selection: &Selection,
     ) -> Result<Planned, CliError> {
-        let options = options(args)?;
+        let options = PlanOptions {
+            apart: self.apart,
+            ..options(args)?
+        };
         let selected = PlanOptions {
             only: selection.only.clone(),
             until: selection.until.clone(),

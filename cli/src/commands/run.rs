@@ -136,7 +136,8 @@ impl Ready {
         style: Style,
     ) -> Result<Self, CliError> {
         not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
-        let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
+        let mut loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
+        loaded.apart = args.without.no_dedup;
         let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
         if planned.study.is_none() && mode != StudyMode::Continue {
             let file = args.work.pipeline.file.display();

@@ -145,6 +145,7 @@ fn forwarded(args: &RunArgs) -> Vec<String> {
         ("--keep-failed", args.keep_failed),
         ("--no-locality", args.without.no_locality),
         ("--no-fuse", args.without.no_fuse),
+        ("--no-dedup", args.without.no_dedup),
     ];
     words.extend(
         switches

@@ -226,6 +226,39 @@ fn replicates_that_do_not_differ_are_one_node() {
     project.ok(&["run"]).has("1 ran");
 }
 
+/// For benches: what deduplication saves runs, and nothing of it is taken from the cache.
+#[test]
+fn without_deduplication_everything_runs() {
+    let project = Project::new(
+        r#"
+dagrun: 1
+name: apart
+jobs:
+  make: {replicates: 3, outputs: {o: o.txt}, run: echo same > o.txt}
+  use:
+    needs: make
+    matrix: {by: [1, 2]}
+    inputs: {all: "${{ needs.make.outputs.o }}"}
+    outputs: {u: u.txt}
+    run: cat ${{ inputs.all }} > u.txt; echo ${{ matrix.by }}
+export: {u/: "${{ jobs.use.outputs.u }}"}
+"#,
+    );
+    project.ok(&["run"]);
+    assert_eq!(project.counts(), [5, 0, 0, 0, 0]);
+    project.ok(&["run", "--no-dedup", "-j", "4"]);
+    assert_eq!(
+        project.counts(),
+        [8, 0, 0, 0, 0],
+        "two times three, and two"
+    );
+    assert_eq!(project.read_any("u").len(), 2);
+    project.ok(&["log", "make[replicate=2,copy=1]"]);
+    // The same again is no matter of sharing.
+    project.ok(&["run", "--no-dedup"]);
+    assert_eq!(project.counts(), [0, 8, 0, 0, 0]);
+}
+
 #[test]
 fn equal_actions_run_once_though_their_keys_differ() {
     // Two different recipes make the same bytes; what reads them is the same action, and runs once.

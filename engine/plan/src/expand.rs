@@ -113,6 +113,7 @@ pub fn expand(pipeline: Arc<Pipeline>, options: PlanOptions) -> Result<Expansion
         phases,
         included,
         grow_to,
+        apart: options.apart,
     };
     core.selected = select::select(&core, &options)?;
     let index = questions(&mut core)?;

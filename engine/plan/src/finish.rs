@@ -99,6 +99,8 @@ struct Finisher<'p> {
     gatherers: Vec<([u64; 2], NodeIx)>,
     /// By job: the sets of each need, by row.
     need_sets: FxHashMap<usize, Vec<Vec<u32>>>,
+    /// Where nothing is shared: how many cells gather a cell.
+    uses: FxHashMap<u32, u32>,
     findings: Findings,
 }
 
@@ -126,6 +128,7 @@ impl<'p> Finisher<'p> {
             group_sets: FxHashMap::default(),
             gatherers: Vec::new(),
             need_sets: FxHashMap::default(),
+            uses: FxHashMap::default(),
             findings: Findings::default(),
         }
     }
@@ -165,6 +168,9 @@ impl<'p> Finisher<'p> {
                     continue;
                 }
                 Row::Live => {}
+            }
+            if core.apart {
+                self.copy_gathered(ix, row, sets);
             }
             let recipe = recipe
                 .get_or_insert_with(|| RecipeHasher::new(core, ix, self.facts, &mut self.findings));
@@ -509,24 +515,92 @@ impl<'p> Finisher<'p> {
         digest
     }
 
-    /// Without deduplication each gathering cell would have its own copy of what it gathers.
-    fn count_readers(&mut self, ix: usize, row: usize, sets: &[Vec<u32>]) {
+    /// The needs of a cell by which it gathers data that is of this plan.
+    fn gathered(&self, ix: usize, row: usize, sets: &[Vec<u32>]) -> Vec<(usize, SetIx)> {
         let core = self.core;
         let needs = &core.jobs[ix].needs;
-        for need in data_needs(needs) {
-            let set = SetIx(sets[need][row]);
-            let counted = core.is_own(ix) && core.is_own(needs[need].job);
-            if set.0 == NONE || !counted {
-                continue;
-            }
-            let members = self.sets.cells(set).len() as u64;
+        if !core.is_own(ix) {
+            return Vec::new();
+        }
+        let data = data_needs(needs).map(|need| (need, SetIx(sets[need][row])));
+        data.filter(|(need, set)| {
+            set.0 != NONE && core.is_own(needs[*need].job) && self.sets.gather(*set).is_some()
+        })
+        .collect()
+    }
+
+    fn count_readers(&mut self, ix: usize, row: usize, sets: &[Vec<u32>]) {
+        for (_, set) in self.gathered(ix, row, sets) {
             if let Some(gather) = self.sets.gather_mut(set) {
                 gather.readers += 1;
-                if gather.readers > 1 {
-                    self.add_naive(needs[need].job, members);
-                }
             }
         }
+    }
+
+    /// Counts what would run without deduplication, where each gathering cell has its own copies of what it gathers.
+    fn count_copies(&mut self) {
+        let mut uses = vec![0u32; self.core.cells];
+        for set in (0..self.sets.len()).map(SetIx::from_index) {
+            let Some(gather) = self.sets.gather(set).filter(|it| it.readers > 0) else {
+                continue;
+            };
+            let Some(first) = self.sets.cells(set).first() else {
+                continue;
+            };
+            let job = self.core.cell(*first as usize).0;
+            let mut copies = 0u64;
+            for cell in self.sets.cells(set) {
+                let uses = &mut uses[*cell as usize];
+                // The first use of a cell needs no copy.
+                copies += u64::from(gather.readers - u32::from(*uses == 0));
+                *uses = uses.saturating_add(gather.readers);
+            }
+            self.add_naive(job, copies);
+        }
+    }
+
+    /// Gives a cell its own copies of what it gathers, where others gather that already.
+    fn copy_gathered(&mut self, ix: usize, row: usize, sets: &mut [Vec<u32>]) {
+        for (need, set) in self.gathered(ix, row, sets) {
+            let cells = self.sets.cells(set).to_vec();
+            let mut members = Vec::with_capacity(cells.len());
+            for cell in cells {
+                let first = NodeIx(self.nodes.cell_node[cell as usize]);
+                let uses = self.uses.entry(cell).or_default();
+                let copy = std::mem::replace(uses, *uses + 1);
+                let node = match copy {
+                    0 => first,
+                    copy => self.copy(cell, first, copy),
+                };
+                members.push((cell, node));
+            }
+            let nodes = &self.nodes;
+            let min = self.sets.gather(set).and_then(|gather| gather.min);
+            let own = self.sets.add_gather(
+                members.into_iter(),
+                |node| nodes.keys[node.index()],
+                |_| min,
+            );
+            sets[need][row] = own.0;
+        }
+    }
+
+    /// Another node that does the same as the node of a cell, and shares what that one gathers.
+    fn copy(&mut self, cell: u32, of: NodeIx, copy: u32) -> NodeIx {
+        let (job, row) = self.core.cell(cell as usize);
+        let recipe = ContentHasher::new("dagrun.copy.v1")
+            .with(&self.nodes.recipes[of.index()])
+            .with(&u64::from(copy))
+            .finish();
+        let sets = std::mem::take(self.need_sets.entry(job).or_default());
+        let key = self.node_key(job, row, recipe, &sets);
+        self.need_sets.insert(job, sets);
+        let class = self.nodes.class[of.index()];
+        let node = self.nodes.add(key, recipe, cell as usize, class);
+        self.nodes.copies.resize(self.nodes.keys.len(), 0);
+        self.nodes.copies[node.index()] = copy;
+        self.add_naive(job, 1);
+        node
     }
 
     fn add_naive(&mut self, job: usize, nodes: u64) {
@@ -539,6 +613,9 @@ impl<'p> Finisher<'p> {
             return Err(self.findings.errors);
         }
         self.nodes.merged.sort_unstable();
+        if !self.core.apart {
+            self.count_copies();
+        }
         let groups = self.groups();
         let fused: usize = groups.iter().map(|group| group.len() - 1).sum();
         let nodes = self.own_nodes();

@@ -40,6 +40,8 @@ pub(crate) struct Core {
     pub(crate) included: Vec<bool>,
     /// How many replicates a trial that grows has.
     pub(crate) grow_to: Option<u32>,
+    /// Nothing is shared: see [`PlanOptions::apart`](crate::PlanOptions::apart).
+    pub(crate) apart: bool,
 }
 
 /// A job with its points, needs and inputs. One that is outside of the plan's phase has no points, no axes and no needs.

@@ -25,6 +25,9 @@ pub struct PlanOptions {
     pub isolation: String,
     /// Which part of a pipeline with a study is planned.
     pub phase: Phase,
+    /// Without deduplication: every logical id is a node of its own, and each node that gathers has its own copies of what it
+    /// gathers. No node shares a key or a result with another one. For benches.
+    pub apart: bool,
 }
 
 impl Default for PlanOptions {
@@ -39,6 +42,7 @@ impl Default for PlanOptions {
             arch: "x86_64".into(),
             isolation: "folder".into(),
             phase: Phase::Whole,
+            apart: false,
         }
     }
 }

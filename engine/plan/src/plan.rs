@@ -20,14 +20,17 @@ use crate::{
 /// How many nodes a plan has, counted in three ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 pub struct Counts {
-    /// All logical ids, and for each gathering one beyond the first of the same input set another copy of what it
-    /// gathers: what runs without deduplication.
+    /// All logical ids, and for each one that gathers copies of what another one has gathered already: what runs without
+    /// deduplication, as [`PlanOptions::apart`](crate::PlanOptions::apart) plans it.
     pub naive: u64,
     /// Distinct nodes.
     pub nodes: u64,
     /// Distinct nodes with each fused group as one.
     pub units: u64,
 }
+
+/// What tells copies of a logical id apart, as an axis.
+const COPY: &str = "copy";
 
 /// Distinct nodes with their keys, input sets and fused groups.
 #[derive(Debug)]
@@ -52,6 +55,8 @@ pub(crate) struct Nodes {
     pub(crate) set_start: Vec<u32>,
     pub(crate) sets: Vec<SetIx>,
     pub(crate) cell_node: Vec<u32>,
+    /// Where nothing is shared, for each node which copy of its cell it is: 0 for the first. Else empty.
+    pub(crate) copies: Vec<u32>,
     /// Cells beyond the first of their node, sorted.
     pub(crate) merged: Vec<(NodeIx, u32)>,
     /// Cells whose `if` is false or that need such a one, in plan order.
@@ -69,6 +74,12 @@ impl Nodes {
         self.first_cell.push(cell as u32);
         self.class.push(class);
         NodeIx::from_index(self.keys.len() - 1)
+    }
+
+    /// Which copy of its cell a node is, where it is not the first.
+    pub(crate) fn copy(&self, node: NodeIx) -> Option<u32> {
+        let copy = self.copies.get(node.index());
+        copy.copied().filter(|copy| *copy > 0)
     }
 
     pub(crate) fn shrink(&mut self) {
@@ -166,17 +177,32 @@ impl Plan {
         &self.nodes.classes[self.nodes.class[node.index()] as usize]
     }
 
-    /// The first logical id of a node, in plan order.
+    /// The first logical id of a node, in plan order. A copy has an axis `copy` behind those of its job.
     pub fn id(&self, node: NodeIx) -> String {
-        self.core
-            .logical_id(self.nodes.first_cell[node.index()] as usize)
+        let cell = self.nodes.first_cell[node.index()] as usize;
+        match self.nodes.copy(node) {
+            None => self.core.logical_id(cell),
+            Some(_) => {
+                let (job, _) = self.first(node);
+                let axes = self.axes(node);
+                let axes = axes
+                    .iter()
+                    .map(|(axis, label)| (axis.as_str(), label.as_str()));
+                dagrun_model::logical_id(self.core.job_name(job), axes)
+            }
+        }
+    }
+
+    /// Whether a node does what another one does, for another reader: see [`PlanOptions::apart`](crate::PlanOptions::apart).
+    pub fn is_copy(&self, node: NodeIx) -> bool {
+        self.nodes.copy(node).is_some()
     }
 
     /// All logical ids that are this node, in plan order.
     pub fn ids(&self, node: NodeIx) -> Vec<String> {
-        self.cells(node)
-            .map(|cell| self.core.logical_id(cell as usize))
-            .collect()
+        let mut ids = vec![self.id(node)];
+        ids.extend(self.further_ids(node));
+        ids
     }
 
     /// The logical ids of a node but for its first one, in plan order.
@@ -194,8 +220,14 @@ impl Plan {
 
     /// The node of a logical id.
     pub fn find(&self, id: &str) -> Option<NodeIx> {
-        let (job, axes) = dagrun_model::parse_logical_id(id)?;
+        let (job, mut axes) = dagrun_model::parse_logical_id(id)?;
         let plan = &self.core.jobs[self.core.pipeline.jobs.get_index_of(job)?];
+        let mut copy = 0;
+        if axes.len() == plan.points.axes.len() + 1
+            && let Some((_, label)) = axes.pop_if(|(axis, _)| axis == COPY)
+        {
+            copy = label.parse().ok().filter(|copy| *copy > 0)?;
+        }
         if axes.len() != plan.points.axes.len() {
             return None;
         }
@@ -205,9 +237,14 @@ impl Plan {
             values[axis] = plan.points.axes[axis].find_label(label)?;
         }
         let row = plan.points.find(&values)?;
-        match self.nodes.cell_node[plan.first_cell + row] {
+        let cell = plan.first_cell + row;
+        match self.nodes.cell_node[cell] {
             NONE => None,
-            node => Some(NodeIx(node)),
+            node if copy == 0 => Some(NodeIx(node)),
+            _ => self.nodes().find(|node| {
+                self.nodes.copy(*node) == Some(copy)
+                    && self.nodes.first_cell[node.index()] as usize == cell
+            }),
         }
     }
 
@@ -227,7 +264,10 @@ impl Plan {
     /// Names and labels of the axes of a node's first logical id.
     pub fn axes(&self, node: NodeIx) -> Vec<(String, String)> {
         let (job, row) = self.first(node);
-        self.core.jobs[job].points.labels(row)
+        let mut axes = self.core.jobs[job].points.labels(row);
+        let copy = self.nodes.copy(node);
+        axes.extend(copy.map(|copy| (COPY.to_owned(), copy.to_string())));
+        axes
     }
 
     /// Logical ids that are no nodes because their `if` is false, or because they need such a one.

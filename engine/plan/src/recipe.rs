@@ -136,7 +136,7 @@ impl<'p> RecipeHasher<'p> {
             };
             recipe.hole(HoleKind::Seed, uses, job.span, findings);
         }
-        if job.cache == CachePolicy::Never {
+        if job.cache == CachePolicy::Never || core.apart {
             let uses = Uses {
                 axes: plan.points.all_axes(),
                 ..Uses::default()

@@ -1,6 +1,6 @@
 //! Joins and gathers against a slow reading of the rules, on random pipelines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use dagrun_plan::Plan;
 use proptest::prelude::*;
@@ -211,6 +211,31 @@ proptest! {
         let turned: Vec<String> = (0..jobs.len()).rev().map(|ix| one(ix, &jobs[ix])).collect();
         let other = World::jobs(&turned.concat()).plan();
         prop_assert_eq!(keys(&plan), keys(&other));
+    }
+
+    #[test]
+    fn without_deduplication_there_are_as_many_nodes_as_are_counted(jobs in jobs()) {
+        let world = World::jobs(&text(&jobs));
+        let counted = world.plan().counts().naive;
+        let plan = world.with(|options| options.apart = true).plan();
+        let counts = plan.counts();
+        prop_assert_eq!([counts.naive, counts.nodes, counts.units], [counted; 3], "{}", text(&jobs));
+        prop_assert_eq!(plan.len() as u64, counted);
+        check_delta(&plan);
+        let distinct: BTreeSet<_> = plan.nodes().map(|node| plan.key(node).0).collect();
+        prop_assert_eq!(distinct.len() as u64, counted, "no node is another one");
+        for node in plan.nodes() {
+            prop_assert_eq!(plan.find(&plan.id(node)), Some(node));
+        }
+        // What a node gathers and reads, it alone gathers.
+        let mut gathered = BTreeSet::new();
+        for node in plan.nodes().filter(|node| !plan.is_copy(*node)) {
+            let reads = jobs[plan.job(node).index()].reads;
+            let gathers = plan.sets(node).iter().filter(|set| plan.members(**set).len() > 1);
+            for member in gathers.filter(|_| reads).flat_map(|set| plan.members(*set)) {
+                prop_assert!(gathered.insert(*member), "{}", plan.id(*member));
+            }
+        }
     }
 }
 

@@ -317,6 +317,42 @@ fn grown_trials_have_more_replicates_and_the_same_first_ones() {
 }
 
 #[test]
+fn without_deduplication_each_target_has_its_own_simulations() {
+    let world = calibrate();
+    let apart = world.clone().with(|options| options.apart = true);
+    assert_eq!(counts(&trial(&world, point(1, 0.25, 0.5))), [12, 7, 6]);
+    let plan = trial(&apart, point(1, 0.25, 0.5));
+    assert_eq!(counts(&plan), [12, 12, 12]);
+    let second = "simulate[trial=1,replicate=3,copy=1]";
+    let (own, copy) = (
+        node(&plan, "simulate[trial=1,replicate=3]"),
+        node(&plan, second),
+    );
+    assert_eq!(plan.id(copy), second);
+    let deaths: Vec<_> = plan.upstream(score(&plan, "deaths")).collect();
+    let incidence: Vec<_> = plan.upstream(score(&plan, "incidence")).collect();
+    assert!(deaths.contains(&copy) && !deaths.contains(&own));
+    assert!(incidence.contains(&own) && !incidence.contains(&copy));
+
+    // They do the same, and yet none takes the result of another: neither here nor of another trial with the same values.
+    let results = crate::world::all_succeed(&plan);
+    let digest = |plan: &Plan, node| plan.action_digest(node, &results).unwrap().unwrap();
+    let [first, again] = [own, copy].map(|node| plan.action(node, &results).unwrap());
+    assert_eq!(
+        (&first.commands, &first.inputs),
+        (&again.commands, &again.inputs)
+    );
+    assert_ne!(digest(&plan, own), digest(&plan, copy));
+    let other = trial(&apart, point(2, 0.25, 0.5));
+    let same = node(&other, "simulate[trial=2,replicate=3]");
+    assert_ne!(plan.key(own), other.key(same));
+    // What ran before the trials is one node for all of them.
+    let before = in_phase(&apart, Phase::Before);
+    assert_eq!(keys(&before, "prepare"), keys(&plan, "prepare"));
+    assert_eq!(keys(&before, "prepare"), keys(&other, "prepare"));
+}
+
+#[test]
 fn growing_is_checked() {
     let check = |replicates: &str, expected: &str| {
         let world = changed("replicates: ${{ params.n }}", replicates);

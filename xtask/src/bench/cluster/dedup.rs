@@ -49,7 +49,7 @@ pub(super) fn measure(bench: &Bench) -> Result<Section, String> {
         part: "dedup",
         title: "simulations that targets share",
         what: "Trials of 5 simulations and 2 targets on workers of one slot, as in the documents, a hundred times as fast: simulations sleep 0.33 s in the mean \
-               and scores next to nothing. Without deduplication each target has simulations of its own: 12 nodes a trial instead of 7. Trials per \
+               and scores next to nothing. Without deduplication (`--no-dedup`) each target has simulations of its own: 12 nodes a trial instead of 7. Trials per \
                slot-minute, at the documents' time scale, from the start of the client to its end."
             .into(),
         columns: &["cluster", "trials", "without", "with", "with / without", "note"],
@@ -68,22 +68,13 @@ fn own(
     let slots: &[&str] = &["--slots", "1"];
     let stand = Stand::start(bench, "cluster-dedup", &vec![slots; workers])?;
     let program = this_program()?;
-    let targets = "matrix: {target: [1, 2]}";
-    // A simulation that has the target among its axes and its arguments is another one for each.
-    let (own_axis, word, joins) = match shared {
-        true => ("", "", format!("    {targets}\n")),
-        false => (
-            "    matrix: {target: [1, 2]}\n",
-            ", \"${{ matrix.target }}\"",
-            "    for_each: target\n".to_owned(),
-        ),
-    };
     let project = stand.project(&format!(
         "name: dedup\nstudy:\n  space: {{k: {{int: [1, {trials}]}}}}\n  sampler: grid\n  trials: {trials}\n  in_flight: {in_flight}\n  order: async\n  \
-         minimize: ${{{{ sum(jobs.score.outputs.loss) }}}}\njobs:\n  simulate:\n{own_axis}    replicates: 5\n    outputs: {{o: o.json}}\n    \
-         run: [{program}, bench-node, output, \"${{{{ trial.k }}}}\", \"${{{{ replicate.index }}}}\", \"{SCALE}\", \"64\", o.json{word}]\n  \
-         score:\n    needs: simulate\n{joins}    inputs: {{all: \"${{{{ needs.simulate.outputs.o }}}}\"}}\n    \
+         minimize: ${{{{ sum(jobs.score.outputs.loss) }}}}\njobs:\n  simulate:\n    replicates: 5\n    outputs: {{o: o.json}}\n    \
+         run: [{program}, bench-node, output, \"${{{{ trial.k }}}}\", \"${{{{ replicate.index }}}}\", \"{SCALE}\", \"64\", o.json]\n  \
+         score:\n    needs: simulate\n    matrix: {{target: [1, 2]}}\n    inputs: {{all: \"${{{{ needs.simulate.outputs.o }}}}\"}}\n    \
          outputs: {{loss: {{json: loss.json, pointer: /loss}}}}\n    run: [{program}, bench-node, gathered, \"${{{{ matrix.target }}}}\", \"${{{{ inputs.all }}}}\"]\n"
     ))?;
-    Ok(stand.run(&project, &[])?.wall)
+    let without: &[&str] = if shared { &[] } else { &["--no-dedup"] };
+    Ok(stand.run(&project, without)?.wall)
 }

@@ -193,7 +193,8 @@ fn replicates_of(part: &Part, board: &crate::board::Board) -> u32 {
     let mut by_job: FxHashMap<u32, u32> = FxHashMap::default();
     for node in plan.nodes() {
         let is_replicate = plan.axes(node).iter().any(|(name, _)| name == "replicate");
-        if is_replicate && upstream.end(node) == Some(UpstreamEnd::Succeeded) {
+        let counts = is_replicate && !plan.is_copy(node);
+        if counts && upstream.end(node) == Some(UpstreamEnd::Succeeded) {
             *by_job.entry(plan.job(node).0).or_default() += 1;
         }
     }
