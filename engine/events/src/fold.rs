@@ -280,10 +280,11 @@ impl RunState {
     }
 
     /// The time of a worker in the run, from and to, in seconds since the epoch. One that nothing outlives the run of is there from
-    /// its start: what was planned before it joined kept it waiting.
+    /// its start: what was planned before it joined kept it waiting. One that came after another was lost takes its place.
     pub fn presence(&self, worker: &WorkerRow) -> (f64, f64) {
         let end = self.started_at + self.wall;
-        let from = match worker.process.is_empty() {
+        let was_lost = |other: &WorkerRow| other.left.is_some_and(|left| left <= worker.joined);
+        let from = match worker.process.is_empty() && !self.workers.values().any(was_lost) {
             true => self.started_at,
             false => worker.joined.max(self.started_at),
         };

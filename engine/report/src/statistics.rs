@@ -184,15 +184,27 @@ pub(crate) fn hosts_json(hosts: &[(String, f64)]) -> Value {
         .collect()
 }
 
-/// The hosts of a run by name, each with the slots of its workers.
+/// The hosts of a run by name, each with the most slots that it had at a time: a worker that was lost and came back counts once.
 pub(crate) fn hosts_of(state: &RunState) -> Vec<(String, f64)> {
-    let mut hosts: BTreeMap<&str, f64> = BTreeMap::new();
+    let mut hosts: BTreeMap<&str, Vec<(f64, f64)>> = BTreeMap::new();
     for worker in state.workers.values() {
-        *hosts.entry(&worker.host).or_default() += worker.slots;
+        let (from, to) = state.presence(worker);
+        let changes = [(from, worker.slots), (to, -worker.slots)];
+        hosts.entry(&worker.host).or_default().extend(changes);
     }
+    let most = |mut changes: Vec<(f64, f64)>| {
+        // Who goes at the time at which another one comes has gone before.
+        changes.sort_by(|a, b| a.0.total_cmp(&b.0).then(a.1.total_cmp(&b.1)));
+        let mut now = 0.0;
+        let there = changes.into_iter().map(|(_, by)| {
+            now += by;
+            now
+        });
+        there.fold(0.0, f64::max)
+    };
     hosts
         .into_iter()
-        .map(|(host, slots)| (host.to_owned(), slots))
+        .map(|(host, changes)| (host.to_owned(), most(changes)))
         .collect()
 }
 
@@ -307,6 +319,42 @@ mod tests {
         ]);
         let path = statistics(&state).critical_path;
         assert_eq!(path, [("b".to_string(), 4.0), ("c".to_string(), 2.0)]);
+    }
+
+    #[test]
+    fn a_host_counts_the_slots_that_it_had_at_a_time() {
+        let joined = |worker: u32, host: &str, process: &str| RunEvent::WorkerJoined {
+            worker,
+            host: host.into(),
+            slots: 4.0,
+            memory: 0,
+            process: process.into(),
+        };
+        let lost = |worker: u32| RunEvent::WorkerLost {
+            worker,
+            reason: "gone".into(),
+        };
+        let run = |process: &str| {
+            fold([
+                (0.0, RunEvent::RunStarted(Box::default())),
+                (1.0, joined(0, "a", process)),
+                (1.0, joined(1, "b", process)),
+                (1.0, joined(2, "b", process)),
+                (3.0, lost(0)),
+                (3.0, joined(3, "a", process)),
+                (4.0, lost(3)),
+                (6.0, joined(4, "a", process)),
+                (8.0, done("x", NodeOutcome::Succeeded)),
+            ])
+        };
+        let expected = [("a".to_owned(), 4.0), ("b".to_owned(), 8.0)];
+        for process in ["p", ""] {
+            let state = run(process);
+            assert_eq!(hosts_of(&state), expected, "{process:?}");
+        }
+        // A worker that is started again after another died was not there before.
+        let seconds = run("").slot_seconds();
+        assert_eq!(seconds, 4.0 * (3.0 + 8.0 + 8.0 + 1.0 + 2.0));
     }
 
     #[test]

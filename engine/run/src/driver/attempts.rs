@@ -191,6 +191,8 @@ impl Driver<'_> {
                 self.answer_released();
             }
             ExecutorEvent::WorkerDraining(worker) => {
+                self.draining.insert(worker);
+                self.count_slots();
                 self.queue.push_back(Event::WorkerDraining(worker));
             }
             ExecutorEvent::WorkerLost(worker, reason) => {
@@ -201,6 +203,8 @@ impl Driver<'_> {
                 self.workers.retain(
                     |e| !matches!(e, Event::WorkerJoined { worker: w, .. } if *w == worker),
                 );
+                self.draining.remove(&worker);
+                self.count_slots();
                 self.queue.push_back(Event::WorkerLost(worker));
             }
             ExecutorEvent::Started(attempt) => {
@@ -225,10 +229,6 @@ impl Driver<'_> {
         });
         self.hosts.insert(info.worker, info.host_name.clone());
         let held = self.take_over(&mut info);
-        self.slots += info.capacity.cpu_milli / 1000;
-        if let Some(study) = &mut self.study {
-            study.set_slots(u32::try_from(self.slots).unwrap_or(u32::MAX));
-        }
         let joined = |held| Event::WorkerJoined {
             worker: info.worker,
             host: info.host,
@@ -240,8 +240,23 @@ impl Driver<'_> {
         };
         // A later round has a scheduler that knows nothing of former drivers.
         self.workers.push(joined(Vec::new()));
+        self.count_slots();
         self.queue.push_back(joined(held));
         self.answer_released();
+    }
+
+    /// Counts the slots of the workers that are there and take something; a study follows them.
+    fn count_slots(&mut self) {
+        let slots = self.workers.iter().map(|event| match event {
+            Event::WorkerJoined {
+                worker, capacity, ..
+            } if !self.draining.contains(worker) => capacity.cpu_milli / 1000,
+            _ => 0,
+        });
+        self.slots = slots.sum();
+        if let Some(study) = &mut self.study {
+            study.set_slots(u32::try_from(self.slots).unwrap_or(u32::MAX));
+        }
     }
 
     /// What an attempt read is on its host too from now on: others that read it are better off there.

@@ -208,6 +208,7 @@ pub(crate) fn drive<'p>(
         executor_sender,
         executor_events,
         workers: Vec::new(),
+        draining: FxHashSet::default(),
         slots: 0,
         hosts: FxHashMap::default(),
         submits: BTreeMap::new(),
@@ -317,6 +318,9 @@ struct Driver<'p> {
     executor_sender: UnboundedSender<ExecutorEvent>,
     executor_events: UnboundedReceiver<ExecutorEvent>,
     workers: Vec<Event>,
+    /// Those of the workers that take nothing new.
+    draining: FxHashSet<WorkerIx>,
+    /// Slots of the others.
     slots: u64,
     /// The hosts of all workers that were ever here, by name.
     hosts: FxHashMap<WorkerIx, String>,
@@ -568,7 +572,8 @@ impl Driver<'_> {
                 self.fatal = Some(lost);
                 return;
             }
-            let is_deserted = self.slots > 0 && self.workers.is_empty() && self.live.is_empty();
+            let had_workers = !self.hosts.is_empty();
+            let is_deserted = had_workers && self.workers.is_empty() && self.live.is_empty();
             if is_deserted && !self.config.awaits_workers {
                 self.fatal = Some("the last worker is gone, and nodes are left to run".into());
                 return;
