@@ -5,11 +5,15 @@
 
 use std::{
     collections::VecDeque,
+    ffi::OsString,
     io::{BufRead, BufReader},
     os::unix::fs::PermissionsExt,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ChildStderr, Command, Stdio},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        mpsc::{RecvTimeoutError, Sender, channel},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -35,6 +39,11 @@ const START: Duration = Duration::from_secs(20);
 const END: Duration = Duration::from_secs(5);
 /// Lines of a worker's standard error that are kept for when it cannot start.
 const LINES: usize = 20;
+/// A worker that dies so often within [`QUICKLY`] is given up.
+const DEATHS: usize = 3;
+const QUICKLY: Duration = Duration::from_secs(60);
+/// How often it is looked whether workers are alive.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// How many workers share how many slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -94,7 +103,9 @@ pub(crate) fn executor(division: Division, settings: &Settings, store: Store) ->
 struct Workers {
     executor: Arc<RunExecutor>,
     pool: Pool,
-    processes: Mutex<Vec<Process>>,
+    processes: Arc<Mutex<Vec<Process>>>,
+    /// Dropped to end the thread that starts dead workers again.
+    over: Mutex<Option<Sender<()>>>,
     /// Where the socket is.
     _folder: TempDir,
 }
@@ -132,63 +143,36 @@ impl Workers {
         let mut workers = Self {
             executor,
             pool,
-            processes: Mutex::default(),
+            processes: Arc::default(),
+            over: Mutex::default(),
             _folder: folder,
         };
-        workers.start_all(division, settings, store, context, &socket)?;
+        let recipe = Recipe::new(division, settings, store, context, &socket)?;
+        for (at, slots) in division.shares().enumerate() {
+            let process = recipe.start(at + 1, slots, at + 1)?;
+            workers.list().push(process);
+        }
         workers.wait_for_all()?;
+        workers.look_after(recipe)?;
         Ok(workers)
     }
 
-    fn start_all(
-        &mut self,
-        division: Division,
-        settings: &Settings,
-        store: &Store,
-        context: &ExecutorContext,
-        socket: &Path,
-    ) -> Result<(), String> {
-        let program = std::env::current_exe()
-            .map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
-        let memory = match settings.memory.value {
-            0 => dagrun_local::free_memory(),
-            bytes => bytes,
-        };
-        for (at, slots) in division.shares().enumerate() {
-            let number = at + 1;
-            let mut command = Command::new(&program);
-            command
-                .arg("worker")
-                .arg("--connect")
-                .arg(format!("unix:{}", socket.display()))
-                .arg("--cache")
-                .arg(store.root())
-                // Inputs that only the shared cache has are fetched by whoever stages them.
-                .args(
-                    settings
-                        .shared
-                        .at
-                        .value
-                        .iter()
-                        .flat_map(|at| ["--cache".into(), at.to_string()]),
-                )
-                .args([
-                    "--cache-mode",
-                    if settings.shared.at.value.is_some() {
-                        "read"
-                    } else {
-                        "off"
-                    },
-                ])
-                .args(["--slots", &slots.to_string()])
-                .args(["--memory", &(memory / division.workers as u64).to_string()])
-                .args(["--name", &format!("{}/worker{number}", host::host_name())])
-                .args(["--work-name", &work_name(&context.run.0, number)])
-                .args(["--part-of", &std::process::id().to_string()])
-                // Settings such as secrets are those of the project.
-                .current_dir(&context.project);
-            self.list().push(Process::start(command, number)?);
-        }
+    /// Starts workers again that die, until the run is over.
+    fn look_after(&mut self, recipe: Recipe) -> Result<(), String> {
+        let (over, is_over) = channel();
+        let processes = Arc::clone(&self.processes);
+        std::thread::Builder::new()
+            .name("workers".into())
+            .spawn(move || {
+                let mut started = lock(&processes).len();
+                while is_over.recv_timeout(LOOK) == Err(RecvTimeoutError::Timeout) {
+                    for process in lock(&processes).iter_mut() {
+                        process.revive(&recipe, &mut started);
+                    }
+                }
+            })
+            .map_err(|error| format!("cannot start a thread: {error}"))?;
+        *lock(&self.over) = Some(over);
         Ok(())
     }
 
@@ -211,10 +195,75 @@ impl Workers {
         Ok(())
     }
 
-    fn list(&self) -> std::sync::MutexGuard<'_, Vec<Process>> {
-        self.processes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+    fn list(&self) -> MutexGuard<'_, Vec<Process>> {
+        lock(&self.processes)
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How the workers of a run are started.
+struct Recipe {
+    program: PathBuf,
+    args: Vec<OsString>,
+    run: String,
+    project: PathBuf,
+}
+
+impl Recipe {
+    fn new(
+        division: Division,
+        settings: &Settings,
+        store: &Store,
+        context: &ExecutorContext,
+        socket: &Path,
+    ) -> Result<Self, String> {
+        let program = std::env::current_exe()
+            .map_err(|error| format!("cannot find dagrun's own program: {error}"))?;
+        let memory = match settings.memory.value {
+            0 => dagrun_local::free_memory(),
+            bytes => bytes,
+        };
+        let mut args: Vec<OsString> = vec![
+            "worker".into(),
+            "--connect".into(),
+            format!("unix:{}", socket.display()).into(),
+            "--cache".into(),
+            store.root().into(),
+        ];
+        // Inputs that only the shared cache has are fetched by whoever stages them.
+        let shared = settings.shared.at.value.as_ref();
+        args.extend(
+            shared
+                .into_iter()
+                .flat_map(|at| ["--cache".into(), at.to_string().into()]),
+        );
+        let mode = if shared.is_some() { "read" } else { "off" };
+        args.extend(["--cache-mode".into(), mode.into()]);
+        let memory = memory / division.workers as u64;
+        args.extend(["--memory".into(), memory.to_string().into()]);
+        args.extend(["--part-of".into(), std::process::id().to_string().into()]);
+        Ok(Self {
+            program,
+            args,
+            run: context.run.0.clone(),
+            project: context.project.clone(),
+        })
+    }
+
+    /// Starts the process of a worker; `number` is that of no other process of the run.
+    fn start(&self, worker: usize, slots: usize, number: usize) -> Result<Process, String> {
+        let mut command = Command::new(&self.program);
+        command
+            .args(&self.args)
+            .args(["--slots", &slots.to_string()])
+            .args(["--name", &format!("{}/worker{worker}", host::host_name())])
+            .args(["--work-name", &work_name(&self.run, number)])
+            // Settings such as secrets are those of the project.
+            .current_dir(&self.project);
+        Process::start(command, worker, slots)
     }
 }
 
@@ -253,6 +302,9 @@ impl Executor for Workers {
     }
 
     fn shutdown(&self) {
+        drop(lock(&self.over).take());
+        // Whoever is being started just now is among those that are told to go.
+        drop(self.list());
         self.executor.shutdown();
         self.pool.dismiss("the run is over");
         for process in self.list().drain(..) {
@@ -270,13 +322,17 @@ impl Drop for Workers {
 /// A worker's process.
 struct Process {
     number: usize,
+    slots: usize,
     child: Child,
     lines: Arc<Mutex<VecDeque<String>>>,
     reader: Option<JoinHandle<()>>,
+    /// When this worker died, as far as that counts.
+    deaths: Vec<Instant>,
+    given_up: bool,
 }
 
 impl Process {
-    fn start(mut command: Command, number: usize) -> Result<Self, String> {
+    fn start(mut command: Command, number: usize, slots: usize) -> Result<Self, String> {
         use std::os::unix::process::CommandExt;
         // Ctrl-C is for the run, which tells its workers what to do.
         command
@@ -295,9 +351,12 @@ impl Process {
         });
         Ok(Self {
             number,
+            slots,
             child,
             lines,
             reader,
+            deaths: Vec::new(),
+            given_up: false,
         })
     }
 
@@ -307,7 +366,7 @@ impl Process {
         if let Some(reader) = self.reader.take() {
             let _ = reader.join();
         }
-        let lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let lines = lock(&self.lines);
         let said: Vec<&str> = lines.iter().map(String::as_str).collect();
         let said = match said.as_slice() {
             [] => "it said nothing".to_owned(),
@@ -317,6 +376,39 @@ impl Process {
             "worker {} could not start ({status}); {said}",
             self.number
         ))
+    }
+
+    /// Starts it again if it has died, as long as that is of use.
+    fn revive(&mut self, recipe: &Recipe, started: &mut usize) {
+        if self.given_up {
+            return;
+        }
+        let Ok(Some(status)) = self.child.try_wait() else {
+            return;
+        };
+        let worker = self.number;
+        self.deaths.retain(|death| death.elapsed() < QUICKLY);
+        self.deaths.push(Instant::now());
+        if self.deaths.len() >= DEATHS {
+            self.given_up = true;
+            say!(
+                "worker {worker} died ({status}), for the {DEATHS}rd time within {} s: it is given up",
+                QUICKLY.as_secs()
+            );
+            return;
+        }
+        say!("worker {worker} died ({status}): it is started again");
+        *started += 1;
+        match recipe.start(worker, self.slots, *started) {
+            Ok(new) => {
+                let deaths = std::mem::take(&mut self.deaths);
+                *self = Self { deaths, ..new };
+            }
+            Err(error) => {
+                self.given_up = true;
+                say!("{error}: it is given up");
+            }
+        }
     }
 
     /// Waits until it has ended, and kills it if it does not.
@@ -338,7 +430,7 @@ impl Process {
 fn pass_on(stderr: ChildStderr, number: usize, lines: &Mutex<VecDeque<String>>) {
     for line in BufReader::new(stderr).lines().map_while(Result::ok) {
         say!("worker {number}: {}", crate::term::escape(&line));
-        let mut lines = lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut lines = lock(lines);
         if lines.len() == LINES {
             lines.pop_front();
         }
