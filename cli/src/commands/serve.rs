@@ -12,7 +12,7 @@ use dagrun_cluster::{
     net::Routes,
     pool::{Config, Pool, RunOptions, WorkerStatus},
     runs::{ClusterService, Refusal, RunsService},
-    security::{Address, Connector},
+    security::{Address, Connector, MESSAGE},
     worker::host,
 };
 use dagrun_executor_api::Executor;
@@ -21,7 +21,6 @@ use dagrun_proto::v1::{
     ClusterStatus, Drained, Resources as WireResources, WorkerRow, cluster_server::ClusterServer,
     runs_server::RunsServer,
 };
-use dagrun_sched::Stop;
 use dagrun_store::Store;
 
 use crate::{
@@ -33,7 +32,7 @@ use crate::{
     serve::{Coordinator, RunFor, WorkersOfHost, next_epoch},
     settings::Settings,
     signals,
-    term::{Ink, Style},
+    term::{Ink, Style, escape, log, plural_of},
 };
 
 /// How long a run may take after a restart of the coordinator until it takes over what workers still run of it.
@@ -74,29 +73,38 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     let blobs = start_blobs(&store, connector(&args.credentials, &settings)?)?;
     let pool = Pool::start(config, Some(blobs.witness())).doing(|| "start the pool".into())?;
     let pool = Arc::new(pool);
+    if !style.quiet {
+        pool.watch(|news| log(escape(&news.to_string())));
+    }
     let coordinator = Coordinator::open(
         &state,
         epoch,
         store.clone(),
         executors(&pool, &store),
         Box::new(PoolWorkers(Arc::clone(&pool))),
+        style.quiet,
     )
     .doing(|| format!("read {}", state.display()))?;
-    let services = Routes::new(RunsServer::new(RunsService::new(Arc::clone(&coordinator))))
-        .add_service(ClusterServer::new(ClusterService::new(Arc::clone(
-            &coordinator,
-        ))))
-        .add_service(blobs.service(WriteLimits::default()).into_server());
+    let services = Routes::new(
+        RunsServer::new(RunsService::new(Arc::clone(&coordinator)))
+            .max_decoding_message_size(MESSAGE),
+    )
+    .add_service(ClusterServer::new(ClusterService::new(Arc::clone(
+        &coordinator,
+    ))))
+    .add_service(blobs.service(WriteLimits::default()).into_server());
     pool.serve(bound, services);
-    coordinator.resume();
     if !style.quiet {
-        say!(
+        log(format_args!(
             "{} on {address} (epoch {epoch}, state in {})",
             style.paint(Ink::Good, "coordinator"),
             state.display()
-        );
+        ));
     }
-    wait(&coordinator, style)?;
+    coordinator.resume();
+    wait(&coordinator, &pool, style)?;
+    // The threads of runs may use it until the process has ended.
+    std::mem::forget(blobs);
     Ok(0)
 }
 
@@ -121,29 +129,36 @@ fn start_blobs(store: &Store, connector: Connector) -> Result<CoordinatorBlobs, 
     CoordinatorBlobs::start(store, host, connector).doing(|| "start threads for blobs".into())
 }
 
-/// Waits until it is told to stop: the first signal lets nodes end by TERM, the second kills them.
-fn wait(coordinator: &Arc<Coordinator>, style: Style) -> Result<(), CliError> {
+/// Waits until it is told to stop. What workers have goes on without it, as after a kill: what they were given is in the journals, and
+/// what they have not told they tell the next coordinator. The second signal does not wait even for that.
+fn wait(coordinator: &Coordinator, pool: &Pool, style: Style) -> Result<(), CliError> {
     let (sender, signals) = channel();
+    let mut first = true;
     signals::listen(move |name| {
-        // Nobody listens any more when all is over.
+        if !std::mem::take(&mut first) {
+            std::process::exit(0);
+        }
+        // Somebody listens until the first one.
         let _ = sender.send(name);
     })?;
-    let first = signals.recv();
-    if let Ok(name) = first
-        && !style.quiet
-    {
-        say!(
-            "{} by {name}; runs go on with the next start",
-            style.paint(Ink::Warn, "stopping")
-        );
+    let Ok(name) = signals.recv() else {
+        return Ok(());
+    };
+    let unfinished = coordinator.close();
+    pool.close();
+    if !style.quiet {
+        let runs = match unfinished {
+            0 => "no run is unfinished".to_owned(),
+            runs => format!(
+                "{} with the next start, and workers go on with what they have until then",
+                plural_of(runs as u64, "run goes on", "runs go on")
+            ),
+        };
+        log(format_args!(
+            "{} by {name}: {runs}",
+            style.paint(Ink::Warn, "stopped")
+        ));
     }
-    let closing = Arc::clone(coordinator);
-    std::thread::spawn(move || {
-        if signals.recv().is_ok() {
-            closing.close(Stop::Kill);
-        }
-    });
-    coordinator.close(Stop::Terminate);
     Ok(())
 }
 

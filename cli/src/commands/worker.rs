@@ -19,10 +19,9 @@ use crate::{
     commands::run::MAX_SLOTS,
     credentials::{connector, gate, security_error},
     error::{CliError, Context, Done},
-    say,
     settings::Settings,
     shared,
-    term::{Ink, Style},
+    term::{Ink, Style, log},
 };
 
 /// How long a worker that is part of a run looks for it after the connection broke.
@@ -71,6 +70,9 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
         }
     };
     let exit = run(options, executor, received, &notice)?;
+    if exit == Exit::Left && !quiet {
+        log(format_args!("{who} left"));
+    }
     conclude(exit, &address)
 }
 
@@ -111,14 +113,18 @@ fn run(
 
 fn tell(notice: &Notice, who: &str, address: &Address, style: Style) {
     match notice {
-        Notice::Joined => say!(
+        Notice::Joined => log(format_args!(
             "{} {who} works for {address}",
             style.paint(Ink::Good, "connected:")
-        ),
-        Notice::Disconnected(why) => say!(
+        )),
+        Notice::Disconnected(why) => log(format_args!(
             "{} {why}; trying to reach {address} again, what runs goes on",
             style.paint(Ink::Warn, "disconnected:")
-        ),
+        )),
+        Notice::Leaving(why) => log(format_args!(
+            "{} {why}; it takes nothing new, and ends when what it has is over",
+            style.paint(Ink::Warn, "leaving:")
+        )),
     }
 }
 

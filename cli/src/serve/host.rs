@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    io,
+    fmt, io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -31,7 +31,7 @@ use crate::{
     args::{CacheFlags, CacheMode, Cli, Command, Global, RunArgs, StudyChoice, When},
     commands::{Ready, run_error},
     error::{CliError, Done},
-    term::{Style, captured},
+    term::{Style, captured, escape, log},
 };
 
 /// Runs that go on at the same time; each plans and journals by itself.
@@ -76,6 +76,7 @@ pub(crate) struct Coordinator {
     epoch: u64,
     started: SystemTime,
     runs: Mutex<Runs>,
+    quiet: bool,
 }
 
 #[derive(Default)]
@@ -125,6 +126,7 @@ impl Coordinator {
         store: Store,
         executors: Executors,
         workers: Workers,
+        quiet: bool,
     ) -> io::Result<Arc<Self>> {
         let registry = Registry::open(state)?;
         let mut runs = Runs::default();
@@ -141,6 +143,7 @@ impl Coordinator {
             epoch,
             started: SystemTime::now(),
             runs: Mutex::new(runs),
+            quiet,
         }))
     }
 
@@ -149,19 +152,20 @@ impl Coordinator {
         self.begin_next();
     }
 
-    /// Begins nothing more and stops what runs, so that it goes on with the next coordinator. Returns when nothing runs.
-    pub(crate) fn close(&self, stop: Stop) {
+    /// Takes and begins nothing more; says how many runs are not over. They go on with the next coordinator.
+    pub(crate) fn close(&self) -> usize {
         let mut runs = self.runs();
         runs.closing = true;
-        for entry in runs.entries.values() {
-            if let State::Running(handle, _) = &entry.state {
-                handle.stop(stop);
-            }
-        }
-        while runs.running().next().is_some() {
-            drop(runs);
-            std::thread::sleep(std::time::Duration::from_millis(20));
-            runs = self.runs();
+        let entries = runs.entries.values();
+        entries
+            .filter(|entry| !matches!(entry.state, State::Over(_)))
+            .count()
+    }
+
+    /// Says a line of a run's life.
+    fn log(&self, line: fmt::Arguments<'_>) {
+        if !self.quiet {
+            log(line);
         }
     }
 
@@ -186,6 +190,12 @@ impl Coordinator {
                 return;
             };
             entry.state = State::Running(stop, Arc::clone(&progress));
+            let again = entry.before.is_some();
+            self.log(format_args!(
+                "run {number} {}: {}",
+                if again { "goes on" } else { "begins" },
+                described(&entry.submission)
+            ));
             let submission = Arc::clone(&entry.submission);
             let before = entry.before.clone();
             let this = Arc::clone(self);
@@ -213,21 +223,21 @@ impl Coordinator {
     fn ended(self: &Arc<Self>, number: u64, end: RunEnd) {
         {
             let mut runs = self.runs();
-            let closing = runs.closing;
+            if runs.closing {
+                // Without workers it may have failed only for that: the next coordinator goes on with it.
+                return;
+            }
             let Some(entry) = runs.entries.get_mut(&number) else {
                 return;
             };
-            if closing && end.exit_code == 130 {
-                // It was stopped because the coordinator stops: the next one goes on with it.
-                entry.state = State::Queued;
-                return;
-            }
             let journals = self.own_journals(entry);
             if let Err(error) = self.registry.end(number, &journals, &end) {
                 tracing::error!("the end of run {number} cannot be kept: {error}");
             }
             entry.journals = Some(journals);
             entry.state = State::Over(end);
+            let how = entry.state.name();
+            self.log(format_args!("run {number} {how}"));
         }
         self.begin_next();
     }
@@ -243,6 +253,21 @@ impl Coordinator {
                 own.map(|run| run.0).collect()
             }
             _ => Vec::new(),
+        }
+    }
+
+    /// Workers know runs by the ids of their journals; people know them by their numbers.
+    fn name_runs(&self, texts: &mut [String]) {
+        let runs = self.runs();
+        for (number, entry) in &runs.entries {
+            if !matches!(entry.state, State::Running(..)) || texts.is_empty() {
+                continue;
+            }
+            for id in self.own_journals(entry) {
+                for text in texts.iter_mut() {
+                    *text = text.replace(&format!("run {id}"), &format!("run {number}"));
+                }
+            }
         }
     }
 
@@ -296,6 +321,17 @@ fn journaled_after(workspace: &Workspace, before: &str) -> Vec<RunId> {
     let mut runs = workspace.journaled_runs();
     runs.retain(|run| run.0.as_str() > before);
     runs
+}
+
+/// What a run is, for people.
+fn described(submission: &Submission) -> String {
+    let project = Path::new(&submission.project).file_name();
+    let project = project.map_or_else(String::new, |name| format!("{}/", name.to_string_lossy()));
+    let user = match submission.user.as_str() {
+        "" => String::new(),
+        user => format!(" of {user}"),
+    };
+    escape(&format!("{project}{}{user}", submission.pipeline))
 }
 
 fn number_of(run: &str) -> Result<u64, Refusal> {
@@ -466,12 +502,14 @@ impl RunHost for Coordinator {
 
     fn status(&self) -> ClusterStatus {
         let uptime = self.started.elapsed().unwrap_or_default();
+        let mut workers = self.workers.status();
+        self.name_runs(&mut workers.waits);
         ClusterStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch,
             uptime_ms: u64::try_from(uptime.as_millis()).unwrap_or(u64::MAX),
             runs: self.list(false),
-            ..self.workers.status()
+            ..workers
         }
     }
 

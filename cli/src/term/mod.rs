@@ -97,6 +97,12 @@ fn paint(color: bool, ink: Ink, text: &str) -> Cow<'_, str> {
     Cow::Owned(format!("\u{1b}[{code}m{text}\u{1b}[0m"))
 }
 
+/// Says a line with the time, in UTC: for commands that run for days.
+pub(crate) fn log(line: impl fmt::Display) {
+    let now = humantime::format_rfc3339_seconds(std::time::SystemTime::now());
+    talk(format_args!("{now} {line}"));
+}
+
 /// Prints to standard error, or to whoever listens to this thread: see [`captured`].
 #[macro_export]
 macro_rules! say {

@@ -388,6 +388,30 @@ fn a_run_goes_on_without_a_worker_that_was_killed() {
     assert!(journal.contains("\"succeeded\""), "{journal}");
 }
 
+/// A worker that dies is started again, and given up where that is of no use.
+#[test]
+fn a_worker_of_a_run_that_dies_is_started_again() {
+    let project = Project::new("");
+    let at = project.dir().join("deaths").display().to_string();
+    // The worker is the parent of the process that starts nodes.
+    let script = format!(
+        "echo x >> {at}; if test $(wc -l < {at}) -le 2; then kill -9 $(ps -o ppid= -p $PPID); sleep 60; fi"
+    );
+    let pipeline = |script: &str| format!("name: p\njobs:\n  a:\n    run: |\n      {script}\n");
+    project.write("pipeline.yaml", &pipeline(&script));
+    project
+        .ok(&["run", "pipeline.yaml", "--workers", "1"])
+        .has("worker 1 died (signal: 9 (SIGKILL)): it is started again");
+    assert_eq!(project.executed(), 3);
+    project.write(
+        "pipeline.yaml",
+        &pipeline(&script.replace("-le 2", "-le 99")),
+    );
+    let said = project.say(&["run", "pipeline.yaml", "--workers", "1"]);
+    assert_ne!(said.code, 0);
+    said.has("for the 3rd time within 60 s: it is given up");
+}
+
 fn parent_of(pid: i32) -> i32 {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).expect("it runs");
     let (_, rest) = stat.rsplit_once(')').expect("the name is in parentheses");
@@ -461,4 +485,29 @@ jobs:
         project.read("got/all.txt")
     };
     assert_eq!(result(&["--workers", "3"]), result(&[]));
+}
+
+/// What is too long to be said is the failure of its node, and not the end of a connection, again and again.
+#[test]
+fn what_does_not_fit_into_a_message_fails_its_node() {
+    let outputs: String = (0..70)
+        .map(|n| format!("      o{n}: {{json: v.json, pointer: /v, type: string}}\n"))
+        .collect();
+    let project = Project::new(&format!(
+        "name: p\njobs:\n  told: {{inputs: ['deep/**'], run: 'true'}}\n  tells:\n    outputs:\n{outputs}    \
+         run: '{{ printf ''{{\"v\":\"''; head -c 1000000 /dev/zero | tr ''\\0'' v; printf ''\"}}''; }} > v.json'\n  \
+         other: {{run: 'true'}}\n"
+    ));
+    // Names of three kilobytes stand twice in what a worker is told of a file.
+    let folder = format!("deep/{}", vec!["d".repeat(250); 12].join("/"));
+    std::fs::create_dir_all(project.dir().join(&folder)).unwrap();
+    for n in 0..11_500 {
+        std::fs::File::create(project.dir().join(format!("{folder}/{n}"))).unwrap();
+    }
+    project
+        .fails(1, &["run", "pipeline.yaml", "--workers", "1"])
+        .has("and the limit is 63.0 MiB: it has 11500 inputs")
+        .has("and a worker can send 63.0 MiB")
+        .has_not("disconnected");
+    assert_eq!(project.counts(), [1, 0, 2, 0, 0]);
 }

@@ -1,11 +1,18 @@
 //! Long messages in parts: a message has a limit, and neither side may be kept from saying what it has to.
 //!
-//! Sizes are estimates of what is long: texts, files and blobs. The limit of a message leaves room for eight times as much.
+//! Sizes are estimates of what is long: texts, values, files and blobs. The limit of a message leaves room for eight times as much. What
+//! is too long by itself fails its node.
 
-use dagrun_model::{Action, InputSource};
+use std::io;
+
+use dagrun_model::{
+    Action, Artifact, AttemptResult, AttemptSpec, FailureCause, InputSource, Outcome, Outputs,
+    format_bytes,
+};
+use serde_json::Value;
 
 use crate::{
-    message::{Ended, FromWorker, Progress, StartAttempt, ToWorker},
+    message::{Ended, Extra, FromWorker, Progress, StartAttempt, ToWorker},
     security::MESSAGE,
 };
 
@@ -13,6 +20,80 @@ use crate::{
 const PART: usize = MESSAGE / 8;
 /// What goes with each thing that is named: digests, numbers, names of fields.
 const NAMED: usize = 300;
+/// Bytes of the longest attempt or result that is sent: what stands around it in a message has room beside it.
+const LONGEST: usize = MESSAGE - (1 << 20);
+
+/// Whether a worker can be told to run an attempt.
+///
+/// # Errors
+/// Why not, and what to do.
+pub(crate) fn check_start(spec: &AttemptSpec) -> Result<(), FailureCause> {
+    if NAMED + action_bytes(&spec.action) <= PART {
+        return Ok(());
+    }
+    let bytes = json_bytes(spec);
+    if bytes <= LONGEST {
+        return Ok(());
+    }
+    Err(FailureCause::Expression {
+        message: format!(
+            "what a worker has to be told takes {}, and the limit is {}: it has {} inputs; give it a folder or one file in place of many \
+             files, or gather in steps",
+            format_bytes(bytes as u64),
+            format_bytes(LONGEST as u64),
+            spec.action.inputs.len()
+        ),
+    })
+}
+
+/// Makes a result fit into a message: what goes along with it may be left out, and a success that is too long by itself fails.
+pub(crate) fn fit_result(result: &mut AttemptResult, extra: &mut Extra) {
+    let around = extra_bytes(extra);
+    if result_bytes(result) + around <= PART {
+        return;
+    }
+    let bytes = json_bytes(result);
+    if bytes + around > LONGEST {
+        *extra = Extra {
+            fetched_bytes: extra.fetched_bytes,
+            ..Extra::default()
+        };
+    }
+    if let Outcome::Succeeded(outputs) = &result.outcome
+        && bytes > LONGEST
+    {
+        let longest = outputs
+            .iter()
+            .max_by_key(|(_, output)| output_bytes(output));
+        let name = longest.map(|(name, _)| name.clone()).unwrap_or_default();
+        result.outcome = Outcome::Failed(FailureCause::BadOutput {
+            name,
+            reason: format!(
+                "the result takes {}, and a worker can send {}; make large values files instead of json outputs",
+                format_bytes(bytes as u64),
+                format_bytes(LONGEST as u64)
+            ),
+        });
+    }
+}
+
+/// Bytes of something as JSON.
+fn json_bytes(value: &impl serde::Serialize) -> usize {
+    struct Count(usize);
+    impl io::Write for Count {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0 += bytes.len();
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+    let mut count = Count(0);
+    serde_json::to_writer(&mut count, value).expect("it is plain data");
+    count.0
+}
 
 /// What a coordinator says, in as many messages as it takes.
 pub(crate) fn to_worker(message: ToWorker) -> Vec<ToWorker> {
@@ -87,11 +168,50 @@ fn action_bytes(action: &Action) -> usize {
 }
 
 fn ended_bytes(ended: &Ended) -> usize {
-    let blobs = ended.extra.blobs.iter().map(|(_, blob)| NAMED + blob.len());
+    extra_bytes(&ended.extra) + result_bytes(&ended.result)
+}
+
+fn extra_bytes(extra: &Extra) -> usize {
+    let blobs = extra.blobs.iter().map(|(_, blob)| NAMED + blob.len());
+    NAMED * extra.fetched.len() + blobs.sum::<usize>()
+}
+
+fn result_bytes(result: &AttemptResult) -> usize {
     // The ends of its logs are in a result.
-    let logs = [&ended.result.stdout, &ended.result.stderr];
+    let logs = [&result.stdout, &result.stderr];
     let tails = logs.into_iter().flatten().map(|log| log.tail.len());
-    NAMED * (2 + ended.extra.fetched.len()) + blobs.sum::<usize>() + tails.sum::<usize>()
+    let outputs = match &result.outcome {
+        Outcome::Succeeded(outputs) => outputs_bytes(outputs),
+        _ => 0,
+    };
+    NAMED * 2 + outputs + tails.sum::<usize>()
+}
+
+fn outputs_bytes(outputs: &Outputs) -> usize {
+    let each = outputs.iter();
+    each.map(|(name, output)| NAMED + name.len() + output_bytes(output))
+        .sum()
+}
+
+fn output_bytes(output: &Artifact) -> usize {
+    match output {
+        Artifact::Value { value, .. } => value_bytes(value),
+        _ => 0,
+    }
+}
+
+fn value_bytes(value: &Value) -> usize {
+    match value {
+        Value::String(text) => text.len(),
+        Value::Array(items) => items.iter().map(|item| 1 + value_bytes(item)).sum(),
+        Value::Object(map) => {
+            let entries = map.iter();
+            entries
+                .map(|(name, value)| 4 + name.len() + value_bytes(value))
+                .sum()
+        }
+        _ => 8,
+    }
 }
 
 #[cfg(test)]
@@ -99,7 +219,7 @@ mod tests {
     use std::{collections::BTreeMap, sync::Arc};
 
     use dagrun_executor_api::conformance::{shell, text_input};
-    use dagrun_model::{AttemptId, AttemptResult, Digest, Outcome};
+    use dagrun_model::{AttemptId, BlobRef, Digest};
     use prost::{Message, bytes::Bytes};
 
     use super::*;
@@ -140,6 +260,67 @@ mod tests {
             order.extend(starts.iter().map(|start| start.attempt.attempt.0));
         }
         assert_eq!(order, (0..20).collect::<Vec<_>>());
+    }
+
+    fn texts(count: usize, bytes: usize) -> AttemptResult {
+        let outputs = (0..count).map(|n| {
+            let value = serde_json::Value::from("v".repeat(bytes));
+            let file = BlobRef {
+                digest: Digest::of(b"v"),
+                size: bytes as u64,
+                executable: false,
+            };
+            (format!("o{n}"), Artifact::Value { file, value })
+        });
+        AttemptResult::bare(Outcome::Succeeded(outputs.collect()))
+    }
+
+    #[test]
+    fn an_attempt_that_is_too_long_by_itself_fails_with_the_limit() {
+        let with_text = |bytes: usize| {
+            shell(1, "true", |action| {
+                action.inputs = vec![text_input("a", &"t".repeat(bytes))];
+            })
+        };
+        assert!(check_start(&with_text(60 << 20)).is_ok());
+        let cause = check_start(&with_text(64 << 20)).unwrap_err().to_string();
+        assert!(cause.contains("the limit is 63"), "{cause}");
+    }
+
+    #[test]
+    fn a_result_that_is_too_long_by_itself_fails_with_the_limit() {
+        let mut result = texts(70, 1 << 20);
+        fit_result(&mut result, &mut Extra::default());
+        let Outcome::Failed(cause) = &result.outcome else {
+            panic!("it was taken");
+        };
+        assert!(cause.to_string().contains("63.0 MiB"), "{cause}");
+        // What goes along with one that is long, and not too long, is left out.
+        let mut result = texts(60, 1 << 20);
+        let mut extra = Extra {
+            blobs: vec![(Digest::of(b"7"), vec![7; 8 << 20].into())],
+            fetched_bytes: 5,
+            ..Extra::default()
+        };
+        fit_result(&mut result, &mut extra);
+        assert!(matches!(result.outcome, Outcome::Succeeded(_)));
+        assert_eq!((extra.blobs.len(), extra.fetched_bytes), (0, 5));
+    }
+
+    #[test]
+    fn values_of_results_are_counted() {
+        let ended = (0..30).map(|n| Ended {
+            attempt: name(n),
+            result: Arc::new(texts(4, 1 << 20)),
+            extra: Arc::default(),
+        });
+        let progress = FromWorker::Progress(Progress {
+            started: Vec::new(),
+            ended: ended.collect(),
+        });
+        let parts = from_worker(progress);
+        let fits = |part| wire::encode_from_worker(part).encoded_len() <= MESSAGE;
+        assert!(parts.len() > 1 && parts.iter().all(fits));
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::{
 
 use dagrun_executor_api::ExecutorEvent;
 use dagrun_model::{HostIx, WorkerIx};
+use dagrun_proto::v1;
+use prost::Message;
 use rustc_hash::FxHashMap;
 use tokio::{
     sync::{mpsc, watch},
@@ -15,16 +17,20 @@ use tokio::{
 };
 
 use super::{
-    Config, ConnIx, Core, Effect, Event, PoolStatus, RunIx, Witness,
+    Config, ConnIx, Core, Effect, Event, News, PoolStatus, RunIx, Witness,
     service::{Outbox, Word},
 };
 use crate::{
     message::{Ended, Identity, ToWorker},
-    parts, wire,
+    parts,
+    security::MESSAGE,
+    wire,
 };
 
 /// What is taken at once, so that one answer serves it all.
 const BATCH: usize = 256;
+/// How long the ends of connections may take to get out.
+const FAREWELL: Duration = Duration::from_millis(100);
 
 /// What reaches the task from this process.
 #[derive(Debug)]
@@ -39,6 +45,19 @@ pub(crate) enum Input {
     Status(std::sync::mpsc::Sender<PoolStatus>),
     /// A listener's words.
     Listen(mpsc::Receiver<Word>),
+    /// Somebody wants to hear what happens to workers.
+    Watch(Watcher),
+    /// All connections are to end, as they are; who waits for it.
+    Close(std::sync::mpsc::Sender<()>),
+}
+
+/// Who hears what happens to workers.
+pub(super) struct Watcher(pub(super) Box<dyn Fn(&News) + Send>);
+
+impl std::fmt::Debug for Watcher {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Watcher").finish_non_exhaustive()
+    }
 }
 
 /// What is said of a run when it begins.
@@ -70,6 +89,9 @@ pub(crate) struct Actor {
     resumed: BTreeSet<RunIx>,
     /// They may need blobs that the witness was not told of.
     forgot: bool,
+    watcher: Option<Watcher>,
+    /// Who waits for the end.
+    closes: Option<std::sync::mpsc::Sender<()>>,
 }
 
 impl Actor {
@@ -99,6 +121,8 @@ impl Actor {
             workers: BTreeMap::new(),
             count,
             witness,
+            watcher: None,
+            closes: None,
         }
     }
 
@@ -114,6 +138,13 @@ impl Actor {
                 },
                 word = next_word(&mut self.listeners) => self.hear(word),
                 _ = ticks.tick() => self.tell(Event::Tick),
+            }
+            if let Some(done) = self.closes.take() {
+                self.conns.clear();
+                // The ends of the connections still get out.
+                tokio::time::sleep(FAREWELL).await;
+                let _ = done.send(());
+                return;
             }
             self.look_back();
             self.take_what_waits();
@@ -177,6 +208,8 @@ impl Actor {
                 let _ = asker.send(self.core.status(self.clock.elapsed()));
             }
             Input::Listen(words) => self.listeners.push(words),
+            Input::Watch(watcher) => self.watcher = Some(watcher),
+            Input::Close(done) => self.closes = Some(done),
         }
     }
 
@@ -225,6 +258,11 @@ impl Actor {
             Effect::Landed(worker, run, ended) => self.landed(worker, run, &ended),
             Effect::Joined(worker, host, identity) => self.joined(worker, host, identity),
             Effect::Gone(worker, host) => self.gone(worker, host),
+            Effect::News(news) => {
+                if let Some(watcher) = &self.watcher {
+                    (watcher.0)(&news);
+                }
+            }
             Effect::RunOver(run) => {
                 self.runs.remove(&run);
                 self.resumed.remove(&run);
@@ -275,7 +313,7 @@ impl Actor {
         };
         let mut parts = parts::to_worker(message).into_iter();
         let is_sent = parts.all(|part| {
-            let part = wire::encode_to_worker(&part);
+            let part = encode(part);
             outbox.messages.try_send(Ok(part)).is_ok()
         });
         if !is_sent {
@@ -300,6 +338,18 @@ impl Actor {
             witness.gone(host, &identity);
         }
         self.count.send_replace(self.workers.len());
+    }
+}
+
+/// A message as it is sent. Where it would be too long, its worker has to ask for the sources of inputs.
+fn encode(mut message: ToWorker) -> v1::ToWorker {
+    let encoded = wire::encode_to_worker(&message);
+    match &mut message {
+        ToWorker::Start(starts) if encoded.encoded_len() > MESSAGE => {
+            starts.iter_mut().for_each(|start| start.sources.clear());
+            wire::encode_to_worker(&message)
+        }
+        _ => encoded,
     }
 }
 

@@ -8,7 +8,7 @@ use std::{
 };
 
 use dagrun_executor_api::{Executor, ExecutorEvent, HeldAttempt};
-use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, WorkerIx};
+use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Digest, Outcome, WorkerIx};
 use dagrun_store::Store;
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -17,11 +17,10 @@ use super::{
     actor::{Input, OpenRun},
     inputs::{Inputs, Ready},
 };
+use crate::parts;
 
 /// How long a shutdown waits for workers that do not answer: they are lost long before.
 const SHUTDOWN: Duration = Duration::from_secs(60);
-/// How long nodes wait for a worker that can take them: as long as a worker may be silent.
-const PATIENCE: Duration = Duration::from_secs(10);
 
 /// What a run brings with it.
 #[derive(Clone, Debug)]
@@ -46,6 +45,7 @@ pub struct RunExecutor {
     witness: Option<Arc<dyn Witness>>,
     events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>>,
     inputs: Inputs,
+    lease: Duration,
 }
 
 impl fmt::Debug for RunExecutor {
@@ -60,6 +60,7 @@ impl RunExecutor {
         options: RunOptions,
         inbox: UnboundedSender<Input>,
         witness: Option<Arc<dyn Witness>>,
+        lease: Duration,
     ) -> Self {
         let events: Arc<OnceLock<UnboundedSender<ExecutorEvent>>> = Arc::default();
         let ready = {
@@ -68,12 +69,7 @@ impl RunExecutor {
                 Ready::Submit(worker, spec) => {
                     let _ = inbox.send(Input::Event(Event::Submit(run, worker, vec![spec])));
                 }
-                Ready::End(id, outcome) => {
-                    if let Some(events) = events.get() {
-                        let result = Box::new(AttemptResult::bare(outcome));
-                        let _ = events.send(ExecutorEvent::Ended(id, result));
-                    }
-                }
+                Ready::End(id, outcome) => end(&events, id, outcome),
             }
         };
         Self {
@@ -87,12 +83,26 @@ impl RunExecutor {
             witness,
             events,
             inputs: Inputs::new(options.project, options.store, Box::new(ready)),
+            lease,
         }
+    }
+
+    fn end(&self, attempt: AttemptId, outcome: Outcome) {
+        end(&self.events, attempt, outcome);
     }
 
     fn tell(&self, event: Event) {
         // A pool that is gone has ended all that it had.
         let _ = self.inbox.send(Input::Event(event));
+    }
+}
+
+/// Ends an attempt that no worker has heard of.
+fn end(events: &OnceLock<UnboundedSender<ExecutorEvent>>, attempt: AttemptId, outcome: Outcome) {
+    if let Some(events) = events.get() {
+        let result = Box::new(AttemptResult::bare(outcome));
+        // A driver that is gone waits for nothing.
+        let _ = events.send(ExecutorEvent::Ended(attempt, result));
     }
 }
 
@@ -104,7 +114,14 @@ impl Executor for RunExecutor {
         let _ = self.inbox.send(open);
     }
 
-    fn submit(&self, worker: WorkerIx, attempts: Vec<AttemptSpec>) {
+    fn submit(&self, worker: WorkerIx, mut attempts: Vec<AttemptSpec>) {
+        attempts.retain(|spec| match parts::check_start(spec) {
+            Ok(()) => true,
+            Err(cause) => {
+                self.end(spec.attempt, Outcome::Failed(cause));
+                false
+            }
+        });
         let ready = |spec: &AttemptSpec| self.inputs.are_there(spec);
         let (ready, lacking): (Vec<_>, Vec<_>) = attempts.into_iter().partition(ready);
         if !ready.is_empty() {
@@ -137,8 +154,9 @@ impl Executor for RunExecutor {
             .is_some_and(|witness| witness.holds(blob))
     }
 
+    /// As long as a worker may be silent.
     fn patience(&self) -> Duration {
-        PATIENCE
+        self.lease
     }
 
     fn may_rejoin(&self) -> bool {
@@ -165,5 +183,31 @@ impl Executor for RunExecutor {
 impl Drop for RunExecutor {
     fn drop(&mut self) {
         self.shutdown();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use dagrun_store::StoreOptions;
+
+    use super::*;
+    use crate::pool::{Config, Pool};
+
+    #[test]
+    fn a_run_waits_for_a_worker_that_fits_as_long_as_one_may_be_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config {
+            lease: Duration::from_secs(3),
+            ..Config::new("1", 1)
+        };
+        let pool = Pool::start(config, None).unwrap();
+        let executor = pool.executor(RunOptions {
+            id: "run".into(),
+            resumes: Vec::new(),
+            priority: 0,
+            project: folder.path().to_path_buf(),
+            store: Store::open(&folder.path().join("store"), StoreOptions::default()).unwrap(),
+        });
+        assert_eq!(executor.patience(), Duration::from_secs(3));
     }
 }

@@ -31,6 +31,7 @@ use crate::{
     net::Routes,
     security::{Bound, MESSAGE},
 };
+use actor::Watcher;
 use service::Service;
 
 #[cfg(all(test, tokio_unstable))]
@@ -38,7 +39,7 @@ pub(crate) use actor::OpenRun;
 pub(crate) use actor::{Actor, Input};
 
 pub use self::{
-    core::{Config, ConnIx, Core, Effect, Event, PoolStatus, RunIx, WorkerStatus},
+    core::{Config, ConnIx, Core, Effect, Event, News, PoolStatus, RunIx, WorkerStatus},
     executor::{RunExecutor, RunOptions},
 };
 
@@ -89,6 +90,7 @@ struct Shared {
     workers: watch::Receiver<usize>,
     /// Workers outlive it.
     adopts: bool,
+    lease: Duration,
 }
 
 impl fmt::Debug for Shared {
@@ -109,7 +111,7 @@ impl Pool {
         let handle = runtime.handle().clone();
         let (inbox, commands) = mpsc::unbounded_channel();
         let (count, workers) = watch::channel(0);
-        let adopts = config.adopts.is_some();
+        let (adopts, lease) = (config.adopts.is_some(), config.lease);
         let (stop, mut stopped) = mpsc::channel::<()>(1);
         let actor = Actor::new(config, witness.clone(), count, commands);
         let thread = std::thread::Builder::new()
@@ -131,6 +133,7 @@ impl Pool {
                 next_run: Arc::default(),
                 workers,
                 adopts,
+                lease,
             },
             runtime: handle,
             stop: Some(stop),
@@ -151,8 +154,13 @@ impl Pool {
             options.resumes.clear();
         }
         let run = RunIx(self.shared.next_run.fetch_add(1, Ordering::Relaxed));
-        let Shared { inbox, witness, .. } = self.shared.clone();
-        Arc::new(RunExecutor::new(run, options, inbox, witness))
+        let Shared {
+            inbox,
+            witness,
+            lease,
+            ..
+        } = self.shared.clone();
+        Arc::new(RunExecutor::new(run, options, inbox, witness, lease))
     }
 
     /// The runtime of the pool, for services that go with it. It has one thread: nothing on it may block.
@@ -176,6 +184,20 @@ impl Pool {
     pub fn drain(&self, worker: WorkerIx, why: &str) {
         let drain = Event::Drain(worker, why.to_owned());
         let _ = self.shared.inbox.send(Input::Event(drain));
+    }
+
+    /// Calls back for whatever happens to workers, on the pool's thread: it must not block for long.
+    pub fn watch(&self, watcher: impl Fn(&News) + Send + 'static) {
+        let watcher = Watcher(Box::new(watcher));
+        let _ = self.shared.inbox.send(Input::Watch(watcher));
+    }
+
+    /// Ends all connections and starts nothing more. What workers have goes on: they look for the next coordinator.
+    pub fn close(&self) {
+        let (done, is_done) = std::sync::mpsc::channel();
+        if self.shared.inbox.send(Input::Close(done)).is_ok() {
+            let _ = is_done.recv();
+        }
     }
 
     /// Tells all workers to go, and waits a while until they have.

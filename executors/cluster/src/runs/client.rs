@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use dagrun_model::{ActionDigest, Digest};
 use dagrun_proto::v1::{
     BlobChunk, CancelRun, ClusterStatus, DrainWorker, FindBlobs, FindResults, FollowRun, ListRuns,
@@ -124,12 +125,30 @@ impl RunsClient {
         run: &str,
         from: u64,
     ) -> Result<Streaming<RunRecords>, CallError> {
-        let run = run.to_owned();
-        Ok(self
-            .runs
-            .follow(FollowRun { run, from })
-            .await?
-            .into_inner())
+        let follow = FollowRun {
+            run: run.to_owned(),
+            from,
+            until_now: false,
+        };
+        Ok(self.runs.follow(follow).await?.into_inner())
+    }
+
+    /// The records of a run as far as there are any.
+    ///
+    /// # Errors
+    /// When the call fails or there is no such run.
+    pub async fn records(&mut self, run: &str) -> Result<Vec<Bytes>, CallError> {
+        let follow = timely(FollowRun {
+            run: run.to_owned(),
+            from: 0,
+            until_now: true,
+        });
+        let mut stream = self.runs.follow(follow).await?.into_inner();
+        let mut records = Vec::new();
+        while let Some(batch) = stream.message().await? {
+            records.extend(batch.records);
+        }
+        Ok(records)
     }
 
     /// Stops a run, and says what it was before.

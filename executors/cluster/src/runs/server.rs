@@ -84,10 +84,14 @@ impl<H: RunHost> Runs for RunsService<H> {
     type FollowStream = Records;
 
     async fn follow(&self, request: Request<FollowRun>) -> Result<Response<Records>, Status> {
-        let FollowRun { run, from } = request.into_inner();
+        let FollowRun {
+            run,
+            from,
+            until_now,
+        } = request.into_inner();
         let host = Arc::clone(&self.0);
         let (sender, receiver) = channel(WAITING);
-        tokio::spawn(follow(host, run, from, sender));
+        tokio::spawn(follow(host, run, from, until_now, sender));
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
 
@@ -131,11 +135,12 @@ impl<H: RunHost> Cluster for ClusterService<H> {
     }
 }
 
-/// Sends the records of a run as they come, until it ends or nobody listens.
+/// Sends the records of a run as they come, until it ends, nobody listens, or, `until_now`, there are no more yet.
 async fn follow<H: RunHost>(
     host: Arc<H>,
     run: String,
     mut from: u64,
+    until_now: bool,
     sender: Sender<Result<RunRecords, Status>>,
 ) {
     loop {
@@ -156,7 +161,7 @@ async fn follow<H: RunHost>(
                 return;
             }
         }
-        if is_over {
+        if is_over || (until_now && !is_news) {
             return;
         }
         if !is_news {

@@ -207,6 +207,11 @@ impl Core {
 
     // --- the connection ------------------------------------------------------------------------
 
+    /// Why it goes, where it was told to.
+    pub fn leaving(&self) -> Option<&str> {
+        self.leaving.as_ref().map(|leaving| leaving.why.as_str())
+    }
+
     fn connected(&mut self, now: Duration, conn: ConnIx, effects: &mut Vec<Effect>) {
         if !matches!(&self.link, Link::Greeting { conn: mine, .. } if *mine == conn) {
             return;

@@ -922,7 +922,7 @@ impl World {
                 }
             }
             pool::Effect::Gone(worker, _) => self.check_loss(ix, worker),
-            pool::Effect::Landed(..) => {}
+            pool::Effect::Landed(..) | pool::Effect::News(_) => {}
             pool::Effect::RunOver(run) => {
                 if self.drives(ix)
                     && let Some(run) = self.runs.iter_mut().find(|other| other.ix == run)

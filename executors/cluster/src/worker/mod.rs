@@ -16,6 +16,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{
     blobs::WorkerBlobs,
     message::{Extra, Identity, StartAttempt},
+    parts,
     pool::ConnIx,
     security::{Address, Connector},
     session::{Config, Core, Effect, Event, Exit, Link},
@@ -67,6 +68,8 @@ pub enum Notice {
     Joined,
     /// The connection is over, and will be made again; why.
     Disconnected(String),
+    /// It takes nothing new; why.
+    Leaving(String),
 }
 
 /// Runs a worker until it is over. Blocks.
@@ -110,6 +113,7 @@ pub(crate) struct Worker<'a, W> {
     blobs: Option<Arc<WorkerBlobs>>,
     notices: &'a dyn Fn(Notice),
     was_up: bool,
+    was_leaving: bool,
     last_words: String,
     exit: Option<Exit>,
 }
@@ -155,6 +159,7 @@ impl<'a, W: Way> Worker<'a, W> {
             blobs,
             notices,
             was_up: false,
+            was_leaving: false,
             last_words: String::new(),
             exit: None,
         })
@@ -183,7 +188,7 @@ impl<'a, W: Way> Worker<'a, W> {
                 },
                 Some((conn, word)) = self.heard.recv() => self.hear(conn, word),
                 Some(event) = self.events.recv() => self.take_events(event),
-                Some(results) = self.synced.recv() => self.tell(Event::Ended(results)),
+                Some(results) = self.synced.recv() => self.ended(results),
                 () = tokio::time::sleep(tick) => {}
             }
             self.tell(Event::Tick);
@@ -193,6 +198,11 @@ impl<'a, W: Way> Worker<'a, W> {
     fn tell(&mut self, event: Event) {
         self.core
             .handle(self.clock.elapsed(), event, &mut self.effects);
+        if let Some(why) = self.core.leaving()
+            && !std::mem::replace(&mut self.was_leaving, true)
+        {
+            (self.notices)(Notice::Leaving(why.to_owned()));
+        }
         let is_up = matches!(self.core.link(), Link::Up { .. });
         if is_up != self.was_up {
             self.was_up = is_up;
@@ -256,11 +266,18 @@ impl<'a, W: Way> Worker<'a, W> {
             self.tell(Event::Started(started));
         }
         if !ended.is_empty() {
-            self.tell(Event::Ended(ended));
+            self.ended(ended);
         }
         if !to_sync.is_empty() {
             self.syncer.sync(to_sync);
         }
+    }
+
+    fn ended(&mut self, mut results: Results) {
+        for (_, result, extra) in &mut results {
+            parts::fit_result(result, extra);
+        }
+        self.tell(Event::Ended(results));
     }
 
     fn carry_out(&mut self) {

@@ -455,6 +455,9 @@ pub struct FollowRun {
     /// The position to begin at: 0, or where an earlier stream ended.
     #[prost(uint64, tag = "2")]
     pub from: u64,
+    /// End where there is nothing more for now, also where the run is not over.
+    #[prost(bool, tag = "3")]
+    pub until_now: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct RunRecords {

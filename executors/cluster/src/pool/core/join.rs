@@ -6,7 +6,7 @@ use dagrun_executor_api::ExecutorEvent;
 use dagrun_model::{HostIx, Outcome, WorkerIx};
 
 use super::{
-    ConnIx, Core, Effect,
+    ConnIx, Core, Effect, News,
     room::Key,
     state::{Conn, Line, State, Worker},
 };
@@ -37,8 +37,14 @@ impl Core {
         };
         self.conns.insert(conn, Conn::Of(ix));
         let held = self.reconcile(now, ix, known.is_none(), hello.held, effects);
-        if known.is_none() {
-            self.announce(now, ix, effects);
+        let worker = Arc::clone(&self.workers[&ix].identity);
+        match known {
+            Some(_) => effects.push(Effect::News(News::Back(worker))),
+            None => {
+                let holds = self.workers[&ix].holds.len();
+                effects.push(Effect::News(News::Joined { worker, holds }));
+                self.announce(now, ix, effects);
+            }
         }
         effects.push(Effect::Send(conn, self.welcome(ix, &held)));
         self.tell_again(conn, ix, held, effects);

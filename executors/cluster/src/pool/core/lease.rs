@@ -1,12 +1,12 @@
 //! Who is still there: leases, broken connections, workers that leave.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use dagrun_executor_api::ExecutorEvent;
 use dagrun_model::{Outcome, WorkerIx};
 
 use super::{
-    ConnIx, Core, Effect,
+    ConnIx, Core, Effect, News,
     room::Key,
     state::{Conn, Line, State},
 };
@@ -21,10 +21,21 @@ impl Core {
         }
     }
 
-    pub(super) fn closed(&mut self, now: Duration, conn: ConnIx) {
+    pub(super) fn closed(
+        &mut self,
+        now: Duration,
+        conn: ConnIx,
+        why: &str,
+        effects: &mut Vec<Effect>,
+    ) {
         if let Some(Conn::Of(ix)) = self.conns.remove(&conn) {
             let worker = self.workers.get_mut(&ix).expect("it has a connection");
             worker.line = Line::Broken { since: now };
+            // One that has finished goes by ending its connection.
+            if !worker.leaving || !worker.holds.is_empty() {
+                let news = News::Silent(Arc::clone(&worker.identity), why.to_owned());
+                effects.push(Effect::News(news));
+            }
         }
     }
 
@@ -105,6 +116,13 @@ impl Core {
         }
         let worker = self.workers.remove(&ix).expect("it was just there");
         self.by_incarnation.remove(&worker.identity.incarnation);
+        let identity = Arc::clone(&worker.identity);
+        effects.push(Effect::News(
+            match worker.leaving && worker.holds.is_empty() {
+                true => News::Left(identity),
+                false => News::Lost(identity, why.to_owned()),
+            },
+        ));
         if let Some(conn) = worker.conn() {
             self.hang_up(conn, why, effects);
         }
@@ -126,8 +144,9 @@ impl Core {
     /// A worker takes nothing new: what waits for it goes back, what it has not begun it gives back itself.
     pub(super) fn leaving(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
         if !self.workers[&ix].leaving {
-            let name = &self.workers[&ix].identity.name;
-            tracing::info!(worker = name, why, "a worker leaves");
+            let identity = Arc::clone(&self.workers[&ix].identity);
+            tracing::info!(worker = identity.name, why, "a worker leaves");
+            effects.push(Effect::News(News::Leaves(identity, why.to_owned())));
             self.hand_back(ix, effects);
         }
     }

@@ -10,6 +10,7 @@ mod attempts;
 mod dispatch;
 mod join;
 mod lease;
+mod news;
 mod room;
 mod state;
 mod status;
@@ -28,6 +29,7 @@ use crate::{
 };
 use state::{Conn, Run, Worker};
 
+pub use news::News;
 pub use status::{PoolStatus, WorkerStatus};
 
 /// A connection of a worker, never used again.
@@ -135,6 +137,8 @@ pub enum Effect {
     Gone(WorkerIx, HostIx),
     /// Nothing of a closed run is left.
     RunOver(RunIx),
+    /// Tell whoever looks after the cluster.
+    News(News),
 }
 
 /// The state of a coordinator.
@@ -214,7 +218,7 @@ impl Core {
                 self.conns.insert(conn, Conn::Mute { since: now });
             }
             Event::Message(conn, message) => self.message(now, conn, message, effects),
-            Event::Closed(conn, _) => self.closed(now, conn),
+            Event::Closed(conn, why) => self.closed(now, conn, &why, effects),
             Event::Tick => self.tick(now, effects),
             Event::RunOpened {
                 run,

@@ -310,6 +310,7 @@ async fn a_token_for_one_run_opens_no_other() {
     let follow = |run: &str| v1::FollowRun {
         run: run.to_owned(),
         from: 0,
+        until_now: false,
     };
     runs.cancel(cancel("run-1")).await.unwrap();
     runs.follow(follow("run-1")).await.unwrap();
