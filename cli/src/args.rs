@@ -153,8 +153,8 @@ pub(crate) enum Command {
     Worker(WorkerArgs),
     /// Run pipelines for others: a coordinator, which workers join and clients submit to
     ///
-    /// Keeps what it took over restarts: runs that were not over go on. Ctrl-C or SIGTERM stops it in order; what runs then goes on with
-    /// the next start.
+    /// Keeps what it took over restarts: runs that were not over go on. Ctrl-C or SIGTERM ends it at once; workers go on with what they have, and
+    /// the next start takes it over.
     Serve(ServeArgs),
     /// Follow a run on a coordinator
     ///
@@ -526,6 +526,8 @@ pub(crate) struct ExplainArgs {
     #[command(flatten)]
     pub(crate) node: NodeOf,
     #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
+    #[command(flatten)]
     pub(crate) answer: Answer,
 }
 
@@ -556,11 +558,13 @@ pub(crate) enum GraphFormat {
 pub(crate) struct LogArgs {
     /// The node; axes may be left out where only one node is meant
     pub(crate) node: String,
-    /// The run; default: the last one in which the node ran
+    /// The run, also by its number on a coordinator; default: the last one in which the node ran
     #[arg(long, value_name = "RUN")]
     pub(crate) run: Option<String>,
     #[command(flatten)]
     pub(crate) project: ProjectFlag,
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
     /// Standard output only
     #[arg(long, conflicts_with = "stderr")]
     pub(crate) stdout: bool,

@@ -1,7 +1,7 @@
 //! `dagrun cluster status` and `drain`, `attach` and `cancel`: looking at a coordinator from anywhere.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
     time::{Duration, SystemTime},
 };
@@ -101,13 +101,8 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
     if status.workers.is_empty() {
         put!("\nno workers; `dagrun worker --connect {address}` on any host joins one");
     } else {
-        let header = [
-            "worker", "host", "state", "slots", ">running", ">queued", ">memory", ">speed",
-        ];
-        let hosts = short_hosts(&status.workers);
-        let rows = status.workers.iter().zip(hosts);
-        let rows: Vec<_> = rows.map(|(row, host)| worker_row(row, host)).collect();
-        put!("\n{}", table(&header, &rows).trim_end());
+        put!("\n{}", worker_table(&status.workers).trim_end());
+        put!("{}", together(&status.workers));
     }
     if runs.is_empty() {
         put!("\nno runs");
@@ -119,12 +114,48 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
     }
 }
 
+fn worker_table(workers: &[WorkerRow]) -> String {
+    let header = [
+        ">", "worker", "host", "state", ">slots", ">running", ">queued", ">memory", ">speed",
+    ];
+    let rows = workers.iter().zip(short_hosts(workers));
+    let rows: Vec<_> = rows.map(|(row, host)| worker_row(row, host)).collect();
+    with_used_columns(&header, rows)
+}
+
+/// All workers in one line.
+fn together(workers: &[WorkerRow]) -> String {
+    let sum = |of: fn(&WorkerRow) -> u64| workers.iter().map(of).sum::<u64>();
+    let mut states: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in workers {
+        *states.entry(row.state.as_str()).or_default() += 1;
+    }
+    let states: Vec<String> = states
+        .iter()
+        .map(|(state, n)| format!("{n} {}", escape(state)))
+        .collect();
+    format!(
+        "{}: {}; {} of {} slots taken, {} running, {} queued",
+        plural(workers.len() as u64, "worker"),
+        states.join(", "),
+        sum(|row| slots(row.used.as_ref())),
+        sum(|row| slots(row.capacity.as_ref())),
+        sum(|row| row.running.into()),
+        sum(|row| row.queued.into()),
+    )
+}
+
 fn slots(resources: Option<&Resources>) -> u64 {
     resources.map_or(0, |it| it.cpu_milli / 1000)
 }
 
-/// Hosts by the beginnings of their ids; those that begin alike, as stores of one machine do, are numbered.
+/// Hosts by the beginnings of their ids; those that begin alike, as stores of one machine do, are numbered. Nothing where each worker is
+/// a host of its own: their names say that.
 fn short_hosts(workers: &[WorkerRow]) -> Vec<String> {
+    let hosts: BTreeSet<&str> = workers.iter().map(|row| row.host.as_str()).collect();
+    if hosts.len() == workers.len() {
+        return vec![String::new(); workers.len()];
+    }
     let short = |host: &str| -> String { escape(host).chars().take(12).collect() };
     let alike = |row: &WorkerRow| {
         let others = workers.iter().map(|other| other.host.as_str());
@@ -146,7 +177,8 @@ fn short_hosts(workers: &[WorkerRow]) -> Vec<String> {
 fn worker_row(row: &WorkerRow, host: String) -> Vec<String> {
     let memory = row.capacity.as_ref().map_or(0, |it| it.memory);
     vec![
-        format!("{} {}", row.worker, escape(&row.name)),
+        row.worker.to_string(),
+        escape(&row.name),
         host,
         escape(&row.state),
         format!(
@@ -161,7 +193,7 @@ fn worker_row(row: &WorkerRow, host: String) -> Vec<String> {
     ]
 }
 
-/// Runs as a table, without columns that have nothing in them.
+/// Runs as a table.
 fn run_table(runs: &[RunRow], now: SystemTime) -> String {
     let header = [
         "run",
@@ -175,7 +207,12 @@ fn run_table(runs: &[RunRow], now: SystemTime) -> String {
         ">running",
         ">waiting",
     ];
-    let rows: Vec<Vec<String>> = runs.iter().map(|row| run_row(row, now)).collect();
+    let rows = runs.iter().map(|row| run_row(row, now)).collect();
+    with_used_columns(&header, rows)
+}
+
+/// A table without columns that have nothing in them.
+fn with_used_columns(header: &[&str], rows: Vec<Vec<String>>) -> String {
     let is_used = |column: &usize| rows.iter().any(|row| !row[*column].is_empty());
     let used: Vec<usize> = (0..header.len()).filter(is_used).collect();
     let header: Vec<&str> = used.iter().map(|column| header[*column]).collect();
@@ -277,6 +314,46 @@ mod tests {
              1    sir      pipeline.yaml  running  1m 00s ago\n\
              2    sir      pipeline.yaml  running  1m 00s ago  3/76\n"
         );
+    }
+
+    #[test]
+    fn workers_are_told_one_by_one_and_together() {
+        let worker = |worker: u32, host: &str, state: &str, running| WorkerRow {
+            worker,
+            name: format!("node{worker}"),
+            host: host.into(),
+            state: state.into(),
+            capacity: Some(Resources {
+                cpu_milli: 4000,
+                memory: 1 << 30,
+                ..Resources::default()
+            }),
+            used: Some(Resources {
+                cpu_milli: u64::from(running) * 1000,
+                ..Resources::default()
+            }),
+            running,
+            speed: 1000,
+            ..WorkerRow::default()
+        };
+        let workers = [worker(9, "a:1", "here", 3), worker(10, "b:1", "leaving", 0)];
+        let table = worker_table(&workers);
+        let lines: Vec<&str> = table.lines().collect();
+        assert_eq!(
+            lines,
+            [
+                "    worker  state    slots  running  queued   memory  speed",
+                " 9  node9   here       3/4        3       0  1.0 GiB   1.00",
+                "10  node10  leaving    0/4        0       0  1.0 GiB   1.00",
+            ]
+        );
+        assert_eq!(
+            together(&workers),
+            "2 workers: 1 here, 1 leaving; 3 of 8 slots taken, 3 running, 0 queued"
+        );
+        // Which of them share a store is told only where some do.
+        let shared = [worker(1, "a:1", "here", 0), worker(2, "a:1", "here", 0)];
+        assert!(worker_table(&shared).contains("a:1"));
     }
 
     #[test]

@@ -1,11 +1,13 @@
 //! `dagrun explain`: why a node ran or would run, as the difference of its key to the nearest former one; and why it does
 //! not start.
 
+use dagrun_events::RunState;
 use dagrun_model::NodeIx;
 use dagrun_plan::Plan;
 use dagrun_run::{
     Cause, Difference, Explanation, Force, History, PreviewState, explain as explain_node, preview,
 };
+use dagrun_store::MadeBy;
 use serde_json::json;
 
 use crate::{
@@ -13,14 +15,32 @@ use crate::{
     commands::{node::Found, report, run_error},
     error::{CliError, Done},
     put,
+    remote::{Afar, RunThere},
+    resolve::{Elsewhere, Resolved},
+    say,
     term::{Ink, Style, escape, table},
 };
 
 pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done {
     let found = Found::new(&args.node, global, style)?;
     let plan = &found.planned.plan;
-    let history = History::load(&found.planned.workspace);
-    if let Some(live) = live(&found)? {
+    let workspace = &found.planned.workspace;
+    let history = History::load(workspace);
+    let mut afar = Afar::of_project(&args.coordinator, global)?;
+    let mut current = None;
+    if let Some(afar) = &mut afar {
+        let runs = afar.newer_runs(workspace)?;
+        let goes_on = |there: &RunThere| !there.is_over && there.state.started.is_some();
+        if let Some(there) = runs.into_iter().find(goes_on) {
+            let run = format!("{} on {}", there.number, afar.address());
+            current = live_in(&found, &there.state, &run);
+        }
+    }
+    let current = match current {
+        None => live(&found)?,
+        there => there,
+    };
+    if let Some(live) = current {
         if args.answer.json {
             put!(
                 "{}",
@@ -44,8 +64,22 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
     }
     let explanation =
         explain_node(plan, &found.planned.store, &history, &args.node.node).map_err(run_error)?;
+    let there = match explanation.state {
+        PreviewState::Hit => None,
+        _ => hit_there(&found, afar, global),
+    };
     if args.answer.json {
-        print_json(plan, &explanation);
+        print_json(plan, &explanation, there.as_ref());
+    } else if let Some(there) = &there {
+        put!(
+            "{} {} on {}\n  made by {} in run {} on {}",
+            style.paint_out(Ink::Bold, &escape(&plan.id(found.node))),
+            style.paint_out(Ink::Good, "is a hit"),
+            there.address,
+            escape(&there.made_by.node),
+            escape(&there.made_by.run),
+            escape(&there.made_by.host)
+        );
     } else {
         print_text(&found, &explanation, style);
         if let Some(trouble) = too_large(&found) {
@@ -58,7 +92,32 @@ pub(crate) fn explain(args: &ExplainArgs, global: &Global, style: Style) -> Done
     Ok(0)
 }
 
-fn print_json(plan: &Plan, explanation: &Explanation) {
+/// A result that a coordinator has, and that is not here.
+struct HitThere {
+    address: String,
+    made_by: MadeBy,
+}
+
+/// Asks the coordinator that is named, or that of the last run there, for the result of a node that is not here.
+fn hit_there(found: &Found, afar: Option<Afar>, global: &Global) -> Option<HitThere> {
+    let planned = &found.planned;
+    let mut afar = afar.or_else(|| Afar::of_last_run(&planned.workspace, global))?;
+    let resolve =
+        |there: &Elsewhere| Resolved::new(&planned.plan, &planned.store, there, found.node);
+    let resolved = match afar.resolve(resolve) {
+        Ok(resolved) => resolved,
+        Err(error) => {
+            say!("{}; only what is here is looked at", error.message);
+            return None;
+        }
+    };
+    resolved.entry(found.node).map(|entry| HitThere {
+        address: afar.address().to_owned(),
+        made_by: entry.made_by.clone(),
+    })
+}
+
+fn print_json(plan: &Plan, explanation: &Explanation, there: Option<&HitThere>) {
     put!(
         "{}",
         json!({
@@ -73,6 +132,11 @@ fn print_json(plan: &Plan, explanation: &Explanation) {
             "differences": explanation.differences,
             "parts": explanation.parts.iter().map(|part| json!({"kind": part.kind, "name": part.name, "value": part.value})).collect::<Vec<_>>(),
             "needs": needs(plan, explanation.node),
+            "there": there.map(|there| json!({
+                "coordinator": there.address,
+                "run": there.made_by.run,
+                "host": there.made_by.host,
+            })),
         })
     );
 }
@@ -224,14 +288,24 @@ fn live(found: &Found) -> Result<Option<Live>, CliError> {
         return Ok(None);
     };
     let state = report::fold(workspace, &run)?;
+    // What goes on has no journal here: a coordinator has it, or it has just begun.
+    if state.exit_code.is_some() {
+        return Ok(None);
+    }
+    let run = format!("{run} (process {})", holder.pid);
+    Ok(live_in(found, &state, &run))
+}
+
+/// What a run in progress has come to, as to the node; `None` where it has nothing to do with it.
+fn live_in(found: &Found, state: &RunState, run: &str) -> Option<Live> {
     let plan = &found.planned.plan;
     let row = state.find(&plan.id(found.node));
     if let Some(outcome) = row.and_then(|row| row.outcome) {
-        return Ok(Some(Live {
+        return Some(Live {
             state: outcome.word(),
             detail: format!("in run {run}, which goes on"),
             waits_for: Vec::new(),
-        }));
+        });
     }
     let running = |node: usize| {
         state
@@ -249,11 +323,11 @@ fn live(found: &Found) -> Result<Option<Live>, CliError> {
             attempt.number,
             dagrun_model::format_seconds(seconds)
         );
-        return Ok(Some(Live {
+        return Some(Live {
             state: "running",
             detail,
             waits_for: Vec::new(),
-        }));
+        });
     }
     let ended = |id: &String| state.find(id).is_some_and(|row| row.outcome.is_some());
     let waits_for: Vec<String> = needs(plan, found.node)
@@ -262,22 +336,22 @@ fn live(found: &Found) -> Result<Option<Live>, CliError> {
         .collect();
     if !waits_for.is_empty() {
         let detail = format!(
-            "{} of what it needs has not ended in run {run} (process {}):",
-            waits_for.len(),
-            holder.pid
+            "{} of what it needs has not ended in run {run}:",
+            waits_for.len()
         );
-        return Ok(Some(Live {
+        return Some(Live {
             state: "waiting",
             detail,
             waits_for,
-        }));
+        });
     }
     let busy = state
         .attempts
         .iter()
         .filter(|attempt| attempt.ended.is_none())
         .count();
-    let slots: f64 = state.workers.values().map(|worker| worker.slots).sum();
+    let there = state.workers.values().filter(|it| it.left.is_none());
+    let slots: f64 = there.map(|worker| worker.slots).sum();
     let wants = &plan.class(found.node).resources;
     let detail = format!(
         "all it needs is there; it asks for {} CPUs{} and waits for room: {busy} attempts run on {slots} slots",
@@ -288,11 +362,11 @@ fn live(found: &Found) -> Result<Option<Live>, CliError> {
             String::new()
         }
     );
-    Ok(Some(Live {
+    Some(Live {
         state: "ready",
         detail,
         waits_for: Vec::new(),
-    }))
+    })
 }
 
 /// The nodes that a node waits for.

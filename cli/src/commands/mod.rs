@@ -25,7 +25,7 @@ mod worker;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
 pub(crate) use run::INTERRUPTED;
-pub(crate) use run::{Ready, nodes_by_job};
+pub(crate) use run::{EventFile, Ready, nodes_by_job};
 
 use std::path::{Path, PathBuf};
 

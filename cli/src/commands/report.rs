@@ -10,6 +10,7 @@ use dagrun_events::{AttemptSummary, NodeOutcome, NodeRow, RunState, StudyRow, tr
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
 use dagrun_run::Workspace;
+use dagrun_store::Store;
 use serde_json::json;
 
 use crate::{
@@ -17,7 +18,9 @@ use crate::{
     commands::{only_one, project_of, run_error},
     error::{CliError, Context, Done, Kind},
     load::open_store,
-    put, say,
+    put,
+    remote::Afar,
+    say,
     settings::Settings,
     shared,
     term::{Ink, Style, escape, job_of, plural, shell_word, table},
@@ -382,6 +385,28 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
 }
 
 pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
+    let settings = Settings::load(&project_of(&args.project.path), &global.cache)?;
+    let project = project_of(&args.project.path);
+    if let Some(workspace) = Workspace::existing(&project).map_err(run_error)?
+        && let Some(mut afar) = Afar::of_project(&args.coordinator, global)?
+    {
+        for there in afar.newer_runs(&workspace)? {
+            if args.run.as_deref().is_some_and(|run| !there.is(run)) {
+                continue;
+            }
+            let results = with_result(&there.state, &args.node);
+            let Some((_, result)) = only_one(&args.node, results, |(node, _)| node.id.clone())?
+            else {
+                continue;
+            };
+            if !style.quiet {
+                say!("from run {} on {}", there.number, afar.address());
+            }
+            let store = open_store(&settings)?;
+            afar.serve(&store);
+            return print_logs(args, result, &store, style);
+        }
+    }
     let workspace = workspace(&args.project.path)?;
     let runs = match &args.run {
         Some(run) => vec![workspace.find_run(run).map_err(run_error)?],
@@ -393,35 +418,57 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         let Some((_, result)) = only_one(&args.node, results, |(node, _)| node.id.clone())? else {
             continue;
         };
-        let settings = Settings::load(&project_of(&args.project.path), &global.cache)?;
         let store = open_store(&settings)?;
         // A log that is only there is fetched by the store.
         let _shared = shared::open(&settings, &store, style)?;
-        let print = |name: &str, log: &Option<LogRef>| -> Result<(), CliError> {
-            let Some(log) = log else { return Ok(()) };
-            let bytes = store.read(&log.blob.digest).map_err(|error| {
-                CliError::failed(format!(
-                    "the {name} of this attempt is gone from the cache: {error}"
-                ))
-            })?;
-            if log.total > bytes.len() as u64 && !style.quiet {
-                say!(
-                    "{name}: {} of {} kept",
-                    format_bytes(bytes.len() as u64),
-                    format_bytes(log.total)
-                );
-            }
-            write_log(&bytes, args.raw)
+        // A long one stays with the worker that has it until somebody wants it.
+        let lacks = wanted(args, result).any(|(_, log)| !store.contains(&log.blob.digest));
+        let _afar = match lacks {
+            true => Afar::of_run(&workspace, &run, global)
+                .map_err(|error| error.hint("a log above 1 MiB stays with the worker that ran the node, and comes by the coordinator when it is asked for"))?
+                .inspect(|afar| afar.serve(&store)),
+            false => None,
         };
-        if !args.stderr {
-            print("standard output", &result.stdout)?;
-        }
-        if !args.stdout {
-            print("standard error", &result.stderr)?;
-        }
-        return Ok(0);
+        return print_logs(args, result, &store, style);
     }
     Err(has_no_log(&workspace, args))
+}
+
+/// The logs of an attempt that are asked for, by name.
+fn wanted<'r>(
+    args: &LogArgs,
+    result: &'r AttemptSummary,
+) -> impl Iterator<Item = (&'static str, &'r LogRef)> {
+    let both = [
+        ("standard output", &result.stdout, !args.stderr),
+        ("standard error", &result.stderr, !args.stdout),
+    ];
+    let asked = both.into_iter().filter(|(_, _, asked)| *asked);
+    asked.filter_map(|(name, log, _)| Some((name, log.as_ref()?)))
+}
+
+fn print_logs(args: &LogArgs, result: &AttemptSummary, store: &Store, style: Style) -> Done {
+    for (name, log) in wanted(args, result) {
+        let bytes = store.read(&log.blob.digest).map_err(|error| {
+            let error = CliError::failed(format!(
+                "the {name} of this attempt ({}) is gone from the cache: {error}",
+                format_bytes(log.blob.size)
+            ));
+            match log.tail.is_empty() {
+                true => error,
+                false => error.hint(format!("the journal has its end:\n{}", log.tail)),
+            }
+        })?;
+        if log.total > bytes.len() as u64 && !style.quiet {
+            say!(
+                "{name}: {} of {} kept",
+                format_bytes(bytes.len() as u64),
+                format_bytes(log.total)
+            );
+        }
+        write_log(&bytes, args.raw)?;
+    }
+    Ok(0)
 }
 
 /// The nodes that a name stands for and that ran to an end, with the results of their last attempts.

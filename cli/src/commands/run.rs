@@ -527,30 +527,18 @@ struct Followers {
 }
 
 impl Followers {
-    fn ndjson(&mut self, path: &PathBuf) -> Result<(), CliError> {
-        let to: Box<dyn Write + Send> = if path.as_os_str() == "-" {
-            Box::new(std::io::stdout())
-        } else {
-            report::make_parent(path)?;
-            Box::new(std::fs::File::create(path).doing(|| format!("create {}", path.display()))?)
-        };
-        let mut to = std::io::BufWriter::new(to);
-        let path = path.clone();
+    fn ndjson(&mut self, path: &Path) -> Result<(), CliError> {
+        let mut file = EventFile::create(path)?;
         self.follow(move |subscription| {
-            let mut write = |bytes: &[u8]| {
-                to.write_all(bytes)
-                    .and_then(|()| to.write_all(b"\n"))
-                    .doing(|| format!("write {}", path.display()))
-            };
             while let Some(notification) = subscription.next() {
                 match notification {
-                    Notification::Event(record) => write(&line(&record)?)?,
+                    Notification::Event(record) => file.write(&line(&record)?)?,
                     Notification::Missed(events) => {
-                        write(format!(r#"{{"event":"missed","events":{events}}}"#).as_bytes())?
+                        file.write(format!(r#"{{"event":"missed","events":{events}}}"#).as_bytes())?
                     }
                 }
             }
-            to.flush().doing(|| "write events".into())
+            file.flush()
         })
     }
 
@@ -575,6 +563,41 @@ impl Followers {
                 .map_err(|_| CliError::environment("a thread that shows progress panicked"))??;
         }
         Ok(())
+    }
+}
+
+/// The file of `--events`.
+pub(crate) struct EventFile {
+    to: std::io::BufWriter<Box<dyn Write + Send>>,
+    path: PathBuf,
+}
+
+impl EventFile {
+    pub(crate) fn create(path: &Path) -> Result<Self, CliError> {
+        let to: Box<dyn Write + Send> = if path.as_os_str() == "-" {
+            Box::new(std::io::stdout())
+        } else {
+            report::make_parent(path)?;
+            Box::new(std::fs::File::create(path).doing(|| format!("create {}", path.display()))?)
+        };
+        Ok(Self {
+            to: std::io::BufWriter::new(to),
+            path: path.to_path_buf(),
+        })
+    }
+
+    /// Writes an event, as JSON.
+    pub(crate) fn write(&mut self, event: &[u8]) -> Result<(), CliError> {
+        let written = self.to.write_all(event);
+        written
+            .and_then(|()| self.to.write_all(b"\n"))
+            .doing(|| format!("write {}", self.path.display()))
+    }
+
+    pub(crate) fn flush(&mut self) -> Result<(), CliError> {
+        self.to
+            .flush()
+            .doing(|| format!("write {}", self.path.display()))
     }
 }
 

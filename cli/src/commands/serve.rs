@@ -1,6 +1,7 @@
 //! `dagrun serve`: a coordinator for many runs and people.
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     path::{Path, PathBuf},
     sync::{Arc, mpsc::channel},
@@ -189,6 +190,10 @@ impl WorkersOfHost for PoolWorkers {
             waits: status.waits,
             ..ClusterStatus::default()
         }
+    }
+
+    fn running(&self) -> BTreeMap<Arc<str>, u64> {
+        self.0.status().running
     }
 
     fn drain(&self, worker: &str) -> Result<Drained, Refusal> {

@@ -1,19 +1,49 @@
 //! What a coordinator has of this project and this machine lacks: results and bytes of runs that were executed there.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
 
-use dagrun_cluster::blobs::{FetchOptions, Fetcher, Hints, Peer, Peers};
+use dagrun_cluster::{
+    blobs::{FetchOptions, Fetcher, Hints, Peer, Peers},
+    runs::CallError,
+};
+use dagrun_events::{Record, RunState};
 use dagrun_model::{ActionDigest, RunId};
+use dagrun_proto::v1::RunRow;
 use dagrun_run::Workspace;
 use dagrun_store::Store;
 use serde::{Deserialize, Serialize};
 
-use super::{Remote, call_error};
+use super::{Remote, call_error, submit::user};
 use crate::{
     args::{Coordinator, Credentials, Global},
     error::{CliError, Context},
     resolve::{Elsewhere, Resolved},
+    say,
 };
+
+/// Runs of a project that are looked at, at most.
+const NEWEST: usize = 20;
+
+/// A run on a coordinator whose journal is not here.
+pub(crate) struct RunThere {
+    /// Its number there.
+    pub(crate) number: String,
+    pub(crate) is_over: bool,
+    /// What it has come to so far.
+    pub(crate) state: RunState,
+}
+
+impl RunThere {
+    /// Whether a person means it: by its number, or by its id.
+    pub(crate) fn is(&self, run: &str) -> bool {
+        let id = self
+            .state
+            .started
+            .as_ref()
+            .map(|started| started.run.as_str());
+        self.number == run || id == Some(run)
+    }
+}
 
 /// A coordinator that is asked for what is not here.
 pub(crate) struct Afar(Remote);
@@ -36,6 +66,99 @@ impl Afar {
             None => Remote::connect(flags, global)?,
         };
         Ok(Some(Self(remote)))
+    }
+
+    /// Connects to the coordinator that executed a run; nothing where it was executed here.
+    pub(crate) fn of_run(
+        workspace: &Workspace,
+        run: &RunId,
+        global: &Global,
+    ) -> Result<Option<Self>, CliError> {
+        let Some(origin) = Origin::of(workspace, run) else {
+            return Ok(None);
+        };
+        let given = Credentials {
+            tls: None,
+            token_file: None,
+        };
+        let remote = Remote::connect(&origin.coordinator(&given), global)?;
+        Ok(Some(Self(remote)))
+    }
+
+    /// Connects to the coordinator that is named by a flag, the environment or settings. One that settings name and that does not answer
+    /// is said and left: what is here is here.
+    pub(crate) fn of_project(
+        flags: &Coordinator,
+        global: &Global,
+    ) -> Result<Option<Self>, CliError> {
+        if flags.on.is_some() {
+            return Ok(Some(Self(Remote::connect(flags, global)?)));
+        }
+        if !Remote::is_named(global)? {
+            return Ok(None);
+        }
+        match Remote::connect_within(Duration::ZERO, flags, global) {
+            Ok(remote) => Ok(Some(Self(remote))),
+            Err(error) => {
+                say!("{}; only what is here is looked at", error.message);
+                Ok(None)
+            }
+        }
+    }
+
+    /// Connects to the coordinator that executed the last run of a project that was executed on one, if it is there now.
+    pub(crate) fn of_last_run(workspace: &Workspace, global: &Global) -> Option<Self> {
+        let none = Credentials {
+            tls: None,
+            token_file: None,
+        };
+        let coordinator = Origin::of_last_run(workspace)?.coordinator(&none);
+        let remote = Remote::connect_within(Duration::ZERO, &coordinator, global);
+        remote.ok().map(Self)
+    }
+
+    /// As it was named.
+    pub(crate) fn address(&self) -> &str {
+        &self.0.address
+    }
+
+    /// The newest runs of a project there, as far as their journals are not here, newest first: what was submitted and left, or goes on.
+    pub(crate) fn newer_runs(&mut self, workspace: &Workspace) -> Result<Vec<RunThere>, CliError> {
+        let Ok(project) = workspace.project().canonicalize() else {
+            return Ok(Vec::new());
+        };
+        let project = project.display().to_string();
+        let here = workspace.journaled_runs();
+        let Remote {
+            runtime, client, ..
+        } = &mut self.0;
+        let rows = match runtime.block_on(client.list(true)) {
+            // Whoever may not see them has what is here.
+            Err(CallError::Forbidden(_)) => return Ok(Vec::new()),
+            rows => rows.map_err(call_error)?,
+        };
+        let of_project = |row: &RunRow| row.project == project && row.user == user();
+        let mut found = Vec::new();
+        for row in rows.into_iter().rev().filter(of_project).take(NEWEST) {
+            let records = match runtime.block_on(client.records(&row.run)) {
+                Err(CallError::Forbidden(_)) => continue,
+                records => records.map_err(call_error)?,
+            };
+            let records = records.iter().map(|bytes| Record::from_json(bytes));
+            let records: Vec<Record> = records.filter_map(Result::ok).collect();
+            let state = RunState::fold(&records);
+            let run = state.started.as_ref().map(|started| started.run.as_str());
+            if here.iter().any(|known| Some(known.0.as_str()) == run) {
+                break;
+            }
+            let is_over = !matches!(row.state.as_str(), "queued" | "running");
+            found.push(RunThere {
+                number: row.run,
+                is_over,
+                state,
+            });
+        }
+        Ok(found)
     }
 
     /// From now on blobs that a store lacks come from the coordinator.
@@ -110,10 +233,13 @@ impl Origin {
     /// That of the newest run which was executed elsewhere.
     fn of_last_run(workspace: &Workspace) -> Option<Self> {
         let runs = workspace.journaled_runs();
-        runs.iter().rev().find_map(|run| {
-            let text = fs::read(path(workspace, run)).ok()?;
-            serde_json::from_slice(&text).ok()
-        })
+        runs.iter().rev().find_map(|run| Self::of(workspace, run))
+    }
+
+    /// That of a run, where it was executed elsewhere.
+    fn of(workspace: &Workspace, run: &RunId) -> Option<Self> {
+        let text = fs::read(path(workspace, run)).ok()?;
+        serde_json::from_slice(&text).ok()
     }
 
     /// It with its own credentials, or those that are given now.

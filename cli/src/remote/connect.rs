@@ -28,6 +28,15 @@ pub(crate) struct Remote {
 impl Remote {
     /// Connects, with the certificates or the token that settings name.
     pub(crate) fn connect(coordinator: &Coordinator, global: &Global) -> Result<Self, CliError> {
+        Self::connect_within(REACH, coordinator, global)
+    }
+
+    /// Likewise, and tries again for so long.
+    pub(super) fn connect_within(
+        patience: Duration,
+        coordinator: &Coordinator,
+        global: &Global,
+    ) -> Result<Self, CliError> {
         let settings = Settings::load(Path::new("."), &global.cache)?;
         let address = address(coordinator, &settings)?;
         let address = address.as_str();
@@ -39,7 +48,7 @@ impl Remote {
         let to: Address = address.parse().map_err(security_error)?;
         let connector = connector(&coordinator.credentials, &settings)?;
         let channel = runtime
-            .block_on(reach(&connector, &to))
+            .block_on(reach(patience, &connector, &to))
             .map_err(security_error)?;
         Ok(Self {
             runtime,
@@ -63,18 +72,35 @@ impl Remote {
 
 /// How long it is tried to make a connection: a coordinator may be starting again.
 const REACH: Duration = Duration::from_secs(5);
+/// How long one may take to answer that is asked only because it may know more.
+const AT_ONCE: Duration = Duration::from_secs(2);
 /// How long a coordinator that was there and went away is waited for.
 const PATIENCE: Duration = Duration::from_secs(60);
 /// How long between two tries.
 const PAUSE: Duration = Duration::from_millis(250);
 
-async fn reach(connector: &Connector, to: &Address) -> Result<Channel, Error> {
-    let mut left = REACH;
+async fn reach(patience: Duration, connector: &Connector, to: &Address) -> Result<Channel, Error> {
+    let mut left = patience;
+    if patience.is_zero() {
+        let connecting = connector.connect(to, Expect::Coordinator);
+        let late = |_| Error {
+            kind: Kind::Unreachable,
+            message: format!("{to} does not answer"),
+            hint: None,
+        };
+        return tokio::time::timeout(AT_ONCE, connecting)
+            .await
+            .map_err(late)?;
+    }
     loop {
         match connector.connect(to, Expect::Coordinator).await {
             Err(error) if error.kind == Kind::Unreachable && !left.is_zero() => {
-                if left == REACH {
-                    say!("{}; trying again for {} s", error.message, REACH.as_secs());
+                if left == patience {
+                    say!(
+                        "{}; trying again for {} s",
+                        error.message,
+                        patience.as_secs()
+                    );
                 }
                 tokio::time::sleep(PAUSE).await;
                 left = left.saturating_sub(PAUSE);

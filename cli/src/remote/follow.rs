@@ -11,7 +11,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::{Remote, call_error, connect::patiently, end};
 use crate::{
     args::{Global, RunArgs},
-    commands::{Later, Ready},
+    commands::{EventFile, Later, Ready},
     error::{CliError, Done},
     say,
     term::{Ink, Progress, Style},
@@ -85,16 +85,17 @@ pub(super) fn watch(remote: Remote, what: Watch<'_>, style: Style) -> Done {
 fn view(mut remote: Remote, what: Watch<'_>, told: Told, style: Style) -> Done {
     let (mut subscriber, progress) = progress(&what, style);
     progress.begin().map_err(CliError::environment)?;
-    let mut records = Vec::new();
+    let mut heard = Heard {
+        records: Vec::new(),
+        events: match &what {
+            Watch::Own { args, .. } => args.events.as_deref().map(EventFile::create).transpose()?,
+            Watch::Other { .. } => None,
+        },
+        subscriber: &mut subscriber,
+    };
     let run = what.run().to_owned();
-    let end = stream(
-        &mut remote,
-        &run,
-        &mut records,
-        &mut subscriber,
-        told,
-        style,
-    )?;
+    let end = stream(&mut remote, &run, &mut heard, told, style)?;
+    let records = heard.records;
     drop(subscriber);
     progress.join()?;
     let Some(end) = end else {
@@ -109,6 +110,30 @@ fn view(mut remote: Remote, what: Watch<'_>, told: Told, style: Style) -> Done {
         Watch::Own { ready, args, .. } => {
             end::take_over(&remote, *ready, args, &records, &end, style)
         }
+    }
+}
+
+/// What was heard of a run, and who hears it too.
+struct Heard<'a> {
+    records: Vec<Vec<u8>>,
+    events: Option<EventFile>,
+    subscriber: &'a mut Subscriber,
+}
+
+impl Heard<'_> {
+    /// Takes records as the journal has them: events are written as they are.
+    fn take(&mut self, batch: impl IntoIterator<Item = impl AsRef<[u8]>>) -> Result<(), CliError> {
+        for bytes in batch {
+            let bytes = bytes.as_ref();
+            if let Ok(record) = Record::from_json(bytes) {
+                self.subscriber.give(&Arc::new(record));
+            }
+            if let Some(events) = &mut self.events {
+                events.write(bytes)?;
+            }
+            self.records.push(bytes.to_vec());
+        }
+        self.events.as_mut().map_or(Ok(()), EventFile::flush)
     }
 }
 
@@ -131,8 +156,7 @@ fn progress(what: &Watch<'_>, style: Style) -> (Subscriber, Later) {
 fn stream(
     remote: &mut Remote,
     run: &str,
-    records: &mut Vec<Vec<u8>>,
-    subscriber: &mut Subscriber,
+    heard: &mut Heard<'_>,
     on_terminate: Told,
     style: Style,
 ) -> Result<Option<RunEnd>, CliError> {
@@ -176,12 +200,7 @@ fn stream(
                     Err(error) => return Err(call_error(error)),
                 };
                 (from, told) = (batch.next, false);
-                for bytes in batch.records {
-                    if let Ok(record) = Record::from_json(&bytes) {
-                        subscriber.give(&Arc::new(record));
-                    }
-                    records.push(bytes.to_vec());
-                }
+                heard.take(batch.records)?;
                 if let Some(end) = batch.end {
                     return Ok(Some(end));
                 }

@@ -28,6 +28,7 @@ const CHUNK: usize = 1 << 20;
 
 /// Runs a pipeline on a coordinator.
 pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
+    check(args)?;
     let ready = Ready::new(mode, args, global, style)?;
     if let Some(study) = &ready.planned.study {
         // A study's trials may read other files than what is before them: planning one asks for them.
@@ -71,6 +72,28 @@ pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: St
     )
 }
 
+/// Refuses what has no meaning for a run elsewhere: better than to leave it out without a word.
+fn check(args: &RunArgs) -> Result<(), CliError> {
+    if args.workers.is_some() {
+        return Err(CliError::invalid(
+            "`--workers` starts workers here, and the run is to go to a coordinator",
+        )
+        .hint("leave one out: `--workers`, or `--on` and DAGRUN_ON"));
+    }
+    let followed = [
+        ("--events", args.events.is_some()),
+        ("--profile", args.profile.is_some()),
+        ("--json", args.json),
+    ];
+    match followed.iter().find(|(_, given)| *given && args.detach) {
+        Some((flag, _)) => Err(CliError::invalid(format!(
+            "`{flag}` needs the run to be followed, and `--detach` leaves it"
+        ))
+        .hint("leave one of them out")),
+        None => Ok(()),
+    }
+}
+
 /// What makes a request that is repeated the same run.
 fn token() -> String {
     let now = std::time::SystemTime::now();
@@ -82,7 +105,7 @@ fn token() -> String {
     Digest::of(noise.as_bytes()).to_string()
 }
 
-fn user() -> String {
+pub(super) fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 

@@ -62,6 +62,8 @@ pub(crate) type Workers = Box<dyn WorkersOfHost>;
 pub(crate) trait WorkersOfHost: Send + Sync {
     /// How they are; the runs are filled in by the host.
     fn status(&self) -> ClusterStatus;
+    /// By the ids of runs, how many of their nodes run there. What was given to a worker and waits there does not.
+    fn running(&self) -> BTreeMap<Arc<str>, u64>;
     /// Lets one go, by name or number.
     fn drain(&self, worker: &str) -> Result<Drained, Refusal>;
 }
@@ -254,6 +256,35 @@ impl Coordinator {
             }
             _ => Vec::new(),
         }
+    }
+
+    fn row(&self, number: u64, entry: &Entry, running: &BTreeMap<Arc<str>, u64>) -> RunRow {
+        let Submission {
+            project,
+            pipeline,
+            user,
+            priority,
+            ..
+        } = &*entry.submission;
+        let mut row = RunRow {
+            run: number.to_string(),
+            project: project.clone(),
+            pipeline: pipeline.clone(),
+            user: user.clone(),
+            priority: *priority,
+            state: entry.state.name().into(),
+            submitted_ms: entry.submitted_ms,
+            ..RunRow::default()
+        };
+        if let State::Running(_, progress) = &entry.state {
+            row.nodes = progress.total();
+            row.done = progress.counts().total();
+            let own = self.own_journals(entry);
+            let own = own.iter().filter_map(|id| running.get(id.as_str()));
+            row.running = own.sum();
+            row.waiting = row.nodes.saturating_sub(row.done + row.running);
+        }
+        row
     }
 
     /// Workers know runs by the ids of their journals; people know them by their numbers.
@@ -487,11 +518,12 @@ impl RunHost for Coordinator {
     }
 
     fn list(&self, all: bool) -> Vec<RunRow> {
+        let running = self.workers.running();
         let runs = self.runs();
         let entries = runs.entries.iter();
         entries
             .filter(|(_, entry)| all || !matches!(entry.state, State::Over(_)))
-            .map(|(number, entry)| row(*number, entry))
+            .map(|(number, entry)| self.row(*number, entry, &running))
             .collect()
     }
 
@@ -516,33 +548,6 @@ impl RunHost for Coordinator {
     fn drain(&self, worker: &str) -> Result<Drained, Refusal> {
         self.workers.drain(worker)
     }
-}
-
-fn row(number: u64, entry: &Entry) -> RunRow {
-    let Submission {
-        project,
-        pipeline,
-        user,
-        priority,
-        ..
-    } = &*entry.submission;
-    let mut row = RunRow {
-        run: number.to_string(),
-        project: project.clone(),
-        pipeline: pipeline.clone(),
-        user: user.clone(),
-        priority: *priority,
-        state: entry.state.name().into(),
-        submitted_ms: entry.submitted_ms,
-        ..RunRow::default()
-    };
-    if let State::Running(_, progress) = &entry.state {
-        row.nodes = progress.total();
-        row.done = progress.counts().total();
-        row.running = progress.running();
-        row.waiting = row.nodes.saturating_sub(row.done + row.running);
-    }
-    row
 }
 
 /// One run in its thread.

@@ -307,6 +307,42 @@ fn a_client_waits_for_a_coordinator_and_for_workers_and_says_so() {
         .has("waiting: no workers are connected; start one with `dagrun worker --connect unix:");
 }
 
+/// What was submitted and left, and what goes on there, is found by `log` and `explain` where settings name the coordinator.
+#[test]
+fn runs_there_are_found_by_settings() {
+    let mut cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project =
+        Project::new(&waiting(scratch.path()).replace("echo 1 > o;", "echo said; echo 1 > o;"));
+    let settings = format!("[cluster]\non = \"{}\"\n", cluster.address());
+    project.write("dagrun.toml", &settings);
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    cluster.wait_for_start_of("wait");
+    let log = project.ok(&["log", "first"]);
+    assert_eq!(log.stdout, "said\n", "{}", log.stderr);
+    log.has("from run 1 on unix:");
+    project
+        .ok(&["explain", "wait"])
+        .has("wait running: attempt 1 since");
+    project
+        .ok(&["explain", "first"])
+        .has("first succeeded: in run 1 on unix:");
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
+    project
+        .ok(&["explain", "wait"])
+        .has("wait is a hit on unix:")
+        .has("made by wait in run");
+    project.fails(2, &["log", "wait", "--run", "7"]);
+    // Without the coordinator there is what is here.
+    cluster.kill_coordinator();
+    project
+        .ok(&["explain", "wait"])
+        .has("only what is here is looked at")
+        .has("cannot be known yet");
+}
+
 /// Results that are too large to ride along stay with the worker until somebody wants them.
 #[test]
 fn large_results_come_from_the_worker_that_made_them() {
@@ -320,6 +356,76 @@ fn large_results_come_from_the_worker_that_made_them() {
     assert_eq!(large.len(), 3_000_000);
     project.ok(&["get", "a:dir", "got"]);
     assert!(project.read_bytes("got/dir/copy") == large);
+}
+
+/// A log that is too long to come along is left with its worker, and comes whole when somebody wants it.
+#[test]
+fn a_long_log_comes_whole_from_its_worker() {
+    let mut cluster = Cluster::new(1);
+    let project = Project::new("name: talks\njobs:\n  a: {run: 'seq 1 400000; echo done >&2'}\n");
+    cluster.run(&project, 0, &[]);
+    let lines: String = (1..=400_000).map(|n| format!("{n}\n")).collect();
+    let log = project.ok(&["log", "a"]);
+    assert!(
+        log.stdout == format!("{lines}done\n"),
+        "{}",
+        log.stdout.len()
+    );
+    // It is here now.
+    cluster.kill_coordinator();
+    assert!(project.ok(&["log", "a", "--stdout"]).stdout == lines);
+}
+
+#[test]
+fn a_long_log_that_cannot_be_had_says_where_it_is() {
+    let mut cluster = Cluster::new(1);
+    let project = Project::new("name: talks\njobs:\n  a: {run: 'seq 1 400000 >&2; exit 1'}\n");
+    cluster.run(&project, 1, &[]);
+    let mut worker = cluster.workers.pop().unwrap();
+    worker.kill().unwrap();
+    worker.wait().unwrap();
+    project
+        .fails(1, &["log", "a"])
+        .has("gone from the cache")
+        .has("400000");
+    cluster.kill_coordinator();
+    project
+        .fails(3, &["log", "a"])
+        .has("stays with the worker that ran the node");
+}
+
+#[test]
+fn events_of_a_run_there_are_those_of_one_here() {
+    let pipeline = "name: told\njobs:\n  a: {outputs: {o: o}, run: echo 1 > o}\n  b: {run: 'cat ${{ needs.a.outputs.o }}; exit 3', needs: a}\n";
+    let events = |project: &Project| -> Vec<String> {
+        let text = project.read("told/events.jsonl");
+        let events = text.lines().map(|line| {
+            let event: Value = serde_json::from_str(line).unwrap();
+            event["event"].as_str().unwrap().to_owned()
+        });
+        // How workers come, and what came along with results, is a matter of the cluster.
+        let of_nodes = |kind: &String| !kind.starts_with("worker") && kind != "replicas";
+        events.filter(of_nodes).collect()
+    };
+    let flag = ["--events", "told/events.jsonl"];
+    let here = Project::new(pipeline);
+    here.fails(1, &["pipeline.yaml", flag[0], flag[1]]);
+    let cluster = Cluster::new(1);
+    let there = Project::new(pipeline);
+    cluster.run(&there, 1, &flag);
+    assert_eq!(events(&there), events(&here));
+    let said = cluster.run(&there, 1, &["--events", "-"]);
+    assert!(
+        said.stdout
+            .lines()
+            .any(|line| line.contains("\"run_ended\""))
+    );
+    cluster
+        .run(&there, 2, &["--events", "e", "--detach"])
+        .has("`--events` needs the run to be followed");
+    cluster
+        .run(&there, 2, &["--workers", "2"])
+        .has("`--workers` starts workers here");
 }
 
 #[test]
@@ -502,12 +608,117 @@ fn a_coordinator_that_is_told_to_stop_leaves_its_runs_to_the_next() {
     wait_for(&scratch.path().join("began"));
     let mut coordinator = cluster.coordinator.take().unwrap();
     signal(&coordinator, "TERM");
+    let told = Instant::now();
     assert!(coordinator.wait().unwrap().success(), "{}", cluster.logs());
-    std::fs::write(scratch.path().join("go"), "").unwrap();
+    assert!(
+        told.elapsed() < Duration::from_secs(5),
+        "nodes are not waited for"
+    );
+    let log = cluster.logs();
+    assert!(
+        log.contains("by SIGTERM: 1 run goes on with the next start"),
+        "{log}"
+    );
     cluster.start_coordinator();
+    cluster.wait_for_workers(1);
+    std::fs::write(scratch.path().join("go"), "").unwrap();
     let ended = cluster.say(&["attach", "1"]);
     assert_eq!(ended.code, 0, "{}\n{}", ended.stderr, cluster.logs());
+    // What ran was left running.
     assert_eq!(lines(&scratch.path().join("first")), 1);
+    assert_eq!(lines(&scratch.path().join("began")), 1);
+}
+
+/// How many trials are under way follows the workers that are there, also when they go.
+#[test]
+fn in_flight_follows_workers_that_are_lost() {
+    let mut cluster = Cluster::new(2);
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let project = Project::new(&format!(
+        "name: follows\nstudy:\n  space: {{k: {{int: [1, 40]}}}}\n  sampler: grid\n  trials: 40\n  minimize: ${{{{ jobs.wait.outputs.loss }}}}\n\
+         jobs:\n  wait:\n    outputs: {{loss: {{json: loss.json}}}}\n    \
+         run: 'until rm {0}/go1 || rm {0}/go2 || rm {0}/go3 || rm {0}/go4; do sleep 0.02; done 2> /dev/null; echo ${{{{ trial.k }}}} > loss.json'\n",
+        folder.display()
+    ));
+    cluster.run(&project, 0, &["--detach"]);
+    let asked = |cluster: &Cluster| {
+        let journal = cluster.newest_journal();
+        journal.matches("\"event\":\"trial_started\"").count()
+    };
+    let wait_for_trials = |cluster: &Cluster, trials: usize| {
+        let began = Instant::now();
+        while asked(cluster) < trials {
+            assert!(
+                began.elapsed() < Duration::from_secs(30),
+                "{}",
+                cluster.logs()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        assert_eq!(asked(cluster), trials);
+    };
+    // Four slots: half as many again, and one.
+    wait_for_trials(&cluster, 7);
+    cluster.workers[1].kill().unwrap();
+    cluster.workers[1].wait().unwrap();
+    cluster.eventually(&["cluster", "status"], |said| !said.stdout.contains(" w2 "));
+    // Two are left: four trials are enough, and three are under way when four of the seven have ended.
+    for k in 1..=4 {
+        std::fs::write(folder.join(format!("go{k}")), "").unwrap();
+    }
+    wait_for_trials(&cluster, 8);
+    assert_eq!(cluster.say(&["cancel", "1", "--kill"]).code, 0);
+}
+
+/// Whoever keeps a cluster reads in its logs what happened when.
+#[test]
+fn coordinators_and_workers_say_what_happens() {
+    let mut cluster = Cluster::new(2);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    let running = |said: &Said| -> Value {
+        let status: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        status["runs"][0]["running"].clone()
+    };
+    cluster.eventually(&["cluster", "status", "--json"], |said| running(said) == 1);
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
+    cluster.say(&["cluster", "drain", "w1"]);
+    cluster.workers[0].wait().unwrap();
+    cluster.workers[1].kill().unwrap();
+    cluster.workers[1].wait().unwrap();
+    let file = cluster.path("coordinator.log");
+    let log = || std::fs::read_to_string(&file).unwrap();
+    let began = Instant::now();
+    while !log().contains("worker w2 is lost") {
+        assert!(began.elapsed() < Duration::from_secs(30), "{}", log());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = log();
+    for line in [
+        "worker w1 joined: 2 slots",
+        "run 1 begins: p/pipeline.yaml",
+        "run 1 succeeded",
+        "worker w1 takes nothing new: it was told to leave by `dagrun cluster drain`",
+        "worker w1 left",
+        "the connection to worker w2 broke: ",
+        "worker w2 is lost: the connection to worker w2 broke",
+    ] {
+        let lines: Vec<&str> = log.lines().filter(|it| it.contains(line)).collect();
+        assert_eq!(lines.len(), 1, "{line}\n{log}");
+        let (time, _) = lines[0].split_once(' ').unwrap();
+        assert!(
+            time.starts_with("20") && time.ends_with('Z'),
+            "{}",
+            lines[0]
+        );
+    }
+    let worker = std::fs::read_to_string(cluster.path("worker1.log")).unwrap();
+    assert!(worker.contains("leaving: it was told to leave"), "{worker}");
+    assert!(worker.ends_with("w1 left\n"), "{worker}");
 }
 
 #[test]

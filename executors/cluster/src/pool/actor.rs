@@ -52,7 +52,7 @@ pub(crate) enum Input {
 }
 
 /// Who hears what happens to workers.
-pub(super) struct Watcher(pub(super) Box<dyn Fn(&News) + Send>);
+pub(crate) struct Watcher(pub(super) Box<dyn Fn(&News) + Send>);
 
 impl std::fmt::Debug for Watcher {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -1,6 +1,6 @@
 //! What a person may want to know of the workers, and of what waits for them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use dagrun_model::{Resources, WorkerIx};
 
@@ -38,6 +38,8 @@ pub struct PoolStatus {
     pub workers: Vec<WorkerStatus>,
     /// What keeps attempts from starting, in words.
     pub waits: Vec<String>,
+    /// By the ids of runs, how many of their attempts have processes that run.
+    pub running: BTreeMap<Arc<str>, u64>,
 }
 
 impl Core {
@@ -49,7 +51,20 @@ impl Core {
                 .map(|(ix, worker)| self.worker_status(now, *ix, worker))
                 .collect(),
             waits: self.waits(),
+            running: self.running(),
         }
+    }
+
+    fn running(&self) -> BTreeMap<Arc<str>, u64> {
+        let began = State::Sent { began: true };
+        let opened = self.runs.values().filter(|run| run.former.is_none());
+        opened
+            .map(|run| {
+                let attempts = run.attempts.values();
+                let running = attempts.filter(|it| it.state == began).count();
+                (run.id.clone(), running as u64)
+            })
+            .collect()
     }
 
     fn worker_status(&self, now: Duration, ix: WorkerIx, worker: &Worker) -> WorkerStatus {
