@@ -34,7 +34,9 @@ pub use crate::{
     rights::{NOBODY, unprivileged},
     rounds::{Round, Rounds},
     s3::{BUCKET, MotoServer},
-    skip::{Unavailable, report_skipped, require_program, require_root, skipped},
+    skip::{
+        Unavailable, report_skipped, require_plain_copies, require_program, require_root, skipped,
+    },
     subject::Subject,
     syscall::{Fault, Traced},
     tcp::{TcpFault, TcpProxy},

@@ -2,7 +2,7 @@
 
 use std::{
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -77,6 +77,21 @@ pub fn require_root() -> Result<(), Unavailable> {
         Ok(())
     } else {
         Err(Unavailable("needs root".into()))
+    }
+}
+
+/// # Errors
+/// Where files of a folder can share their extents, so that large files are never given away but shared.
+pub fn require_plain_copies(folder: &Path) -> Result<(), Unavailable> {
+    let (one, two) = (folder.join("extents-1"), folder.join("extents-2"));
+    std::fs::write(&one, [1; 4096]).map_err(|error| Unavailable(error.to_string()))?;
+    let mut copy = Command::new("cp");
+    let shared = run(copy.arg("--reflink=always").args([&one, &two])).is_ok();
+    let _ = std::fs::remove_file(one);
+    let _ = std::fs::remove_file(two);
+    match shared {
+        true => Err(Unavailable("needs a file system without reflinks".into())),
+        false => Ok(()),
     }
 }
 

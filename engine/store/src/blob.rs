@@ -17,6 +17,7 @@ use crate::{
     error::{At, StoreError},
     fsx::{StatId, Temp, lock, now_ms, open_plain, patiently, rename_new},
     lease::Use,
+    lend::OWN,
 };
 
 /// How a file gets into the store.
@@ -51,7 +52,7 @@ impl Store {
         let folder = self.blob_folder(&blob.digest)?;
         let mut temp = Temp::new(&folder)?;
         temp.file.write_all(bytes).at("write", temp.path())?;
-        self.seal(temp, &blob.digest)?;
+        self.seal(temp, &blob.digest, OWN)?;
         Ok(blob)
     }
 
@@ -248,22 +249,32 @@ impl Store {
         Ok(folder)
     }
 
-    /// Gives a finished temporary file its final name.
-    pub(crate) fn seal(&self, temp: Temp, digest: &Digest) -> Result<(), StoreError> {
-        let readonly = Permissions::from_mode(0o444);
+    /// Gives a finished temporary file its final name, with the rights of [`OWN`] or of a replica. `false` where there is a file of that
+    /// name.
+    pub(crate) fn seal(
+        &self,
+        mut temp: Temp,
+        digest: &Digest,
+        rights: u32,
+    ) -> Result<bool, StoreError> {
         temp.file
-            .set_permissions(readonly)
+            .set_permissions(Permissions::from_mode(rights))
             .at("set the mode of", temp.path())?;
-        let file = temp.file.try_clone().at("open", temp.path())?;
         let path = self.blob_path(digest);
-        if temp.persist_new(&path)? {
-            self.arrived(digest, &file, &path)?;
+        let is_new = temp.persist_new(&path)?;
+        if is_new {
+            self.arrived(digest, &temp.file, &path)?;
         }
-        Ok(())
+        Ok(is_new)
     }
 
     /// A blob has got its name: its bytes are right, and not yet on disk.
-    fn arrived(&self, digest: &Digest, file: &File, path: &Path) -> Result<(), StoreError> {
+    pub(crate) fn arrived(
+        &self,
+        digest: &Digest,
+        file: &File,
+        path: &Path,
+    ) -> Result<(), StoreError> {
         let stat = StatId::of(&file.metadata().at("read", path)?);
         self.inner.verified.learn(digest, stat);
         // An earlier one of this name was removed.
@@ -291,7 +302,7 @@ impl Store {
             return Ok(blob);
         }
         self.blob_folder(&digest)?;
-        file.set_permissions(Permissions::from_mode(0o444))
+        file.set_permissions(Permissions::from_mode(OWN))
             .at("set the mode of", path)?;
         let dest = self.blob_path(&digest);
         match rename_new(path, &dest) {
@@ -341,7 +352,7 @@ impl Store {
         }
         if !self.claim(&digest)? {
             self.blob_folder(&digest)?;
-            self.seal(temp, &digest)?;
+            self.seal(temp, &digest, OWN)?;
         }
         Ok(BlobRef {
             digest,
@@ -445,7 +456,7 @@ fn fill(file: &mut File, buffer: &mut [u8]) -> std::io::Result<usize> {
 }
 
 /// Copies a large file and hashes it on the way. Holes stay holes.
-fn copy_hashing(
+pub(crate) fn copy_hashing(
     file: &mut File,
     temp: &Temp,
     meta: &std::fs::Metadata,

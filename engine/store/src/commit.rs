@@ -21,6 +21,7 @@ use crate::{
     error::StoreError,
     fsx::{SyncError, lock, sync_all},
     lease::Use,
+    lend::is_replica,
     log::{Kind, MAX_RECORD},
     tree::TreeKind,
 };
@@ -187,13 +188,16 @@ impl Store {
         self.sync_blobs(named)
     }
 
-    /// Keeps of the blobs of results, which must all be here, those that this process has not made durable.
+    /// Keeps of the blobs of results, which must all be here, those that this process has not made durable. From now on this store
+    /// answers for all of them.
     fn keep_new(&self, named: &mut Vec<Digest>) -> Result<(), StoreError> {
         named.sort_unstable();
         named.dedup();
         for digest in &*named {
-            if !self.contains(digest) {
-                return Err(StoreError::Missing { digest: *digest });
+            match std::fs::symlink_metadata(self.blob_path(digest)) {
+                Ok(meta) if is_replica(&meta) => self.make_own(digest)?,
+                Ok(_) => {}
+                Err(_) => return Err(StoreError::Missing { digest: *digest }),
             }
         }
         let durable = lock(&self.inner.durable);

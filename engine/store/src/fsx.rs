@@ -228,7 +228,7 @@ impl Temp {
     }
 
     /// Moves it to its final name, unless something is there already. Says whether it moved.
-    pub(crate) fn persist_new(mut self, dest: &Path) -> Result<bool, StoreError> {
+    pub(crate) fn persist_new(&mut self, dest: &Path) -> Result<bool, StoreError> {
         let moved = rename_new(&self.path, dest)?;
         self.kept = moved;
         Ok(moved)

@@ -141,7 +141,7 @@ impl Store {
         loop {
             let path = folder.join(format!("{name}.{}.{number}.lease", std::process::id()));
             // It gets its name only once it is locked, so that nobody takes it for a dead one.
-            let temp = Temp::new(&folder)?;
+            let mut temp = Temp::new(&folder)?;
             let file = temp.file.try_clone().at("open", temp.path())?;
             if !temp.persist_new(&path)? {
                 number += 1;

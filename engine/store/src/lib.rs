@@ -29,6 +29,7 @@ mod gc;
 mod glob;
 mod hashes;
 mod lease;
+mod lend;
 mod log;
 mod receive;
 mod source;

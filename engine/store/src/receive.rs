@@ -14,11 +14,15 @@ use crate::{
     Store,
     error::{At, StoreError},
     fsx::{TEMP_PREFIX, Temp, names, now_ms},
+    lease::Use,
+    lend::{OWN, REPLICA},
 };
 
 /// Wrong bytes are kept in quarantine while fewer files are there, and up to this size: evidence, not a way to fill a disk.
 const MOST_KEPT: usize = 64;
 const LARGEST_KEPT: u64 = 16 << 20;
+/// Pieces of so many bytes are hashed by another thread while they are written.
+const BESIDE: usize = 256 << 10;
 /// Runs of zeros from this length on become holes.
 const HOLE: usize = 64 << 10;
 /// What stands before the digest in the name of a temporary file that others may go on with.
@@ -31,6 +35,7 @@ pub struct Incoming {
     /// Boxed: it is 2 KiB, and what receives is moved about.
     hasher: Box<blake3::Hasher>,
     size: u64,
+    rights: u32,
 }
 
 /// What became of a blob that was received whole.
@@ -84,6 +89,29 @@ impl Store {
         if found == *expected {
             return self.put_bytes(bytes).map(|_| Received::Stored);
         }
+        self.receive_wrong(expected, bytes)
+    }
+
+    /// Takes a blob that came whole from somebody who keeps it: see [`Incoming::set_replica`].
+    ///
+    /// # Errors
+    /// When it cannot be stored.
+    pub fn receive_replica(&self, expected: &Digest, bytes: &[u8]) -> Result<Received, StoreError> {
+        if Digest::of(bytes) != *expected {
+            return self.receive_wrong(expected, bytes);
+        }
+        self.inner.poison.check()?;
+        self.note(&[(Use::Blob, *expected)])?;
+        let temp = Temp::new(&self.blob_folder(expected)?)?;
+        temp.file.write_all_at(bytes, 0).at("write", temp.path())?;
+        // Mostly nothing is there, or nobody had asked for it. A blob that is there is verified: the right bytes must heal it.
+        if !self.seal(temp, expected, REPLICA)? {
+            self.put_bytes(bytes)?;
+        }
+        Ok(Received::Stored)
+    }
+
+    fn receive_wrong(&self, expected: &Digest, bytes: &[u8]) -> Result<Received, StoreError> {
         let mut incoming = self.receive()?;
         incoming.write(bytes)?;
         incoming.finish(expected)
@@ -97,7 +125,13 @@ impl Incoming {
             temp,
             hasher: Box::default(),
             size: 0,
+            rights: OWN,
         }
+    }
+
+    /// Whoever sends the blob keeps it: here it is a copy that may be lost, and lent to a node.
+    pub fn set_replica(&mut self) {
+        self.rights = REPLICA;
     }
 
     /// Hashes what another process had received.
@@ -140,12 +174,27 @@ impl Incoming {
     /// # Errors
     /// When it cannot be written.
     pub fn write(&mut self, piece: &[u8]) -> Result<(), StoreError> {
-        self.hasher.update(piece);
-        if !is_hole(piece) {
-            let written = self.temp.file.write_all_at(piece, self.size);
-            written.at("write", self.temp.path())?;
-        }
-        self.size += piece.len() as u64;
+        let Self {
+            hasher, temp, size, ..
+        } = self;
+        let write = || match is_hole(piece) {
+            true => Ok(()),
+            false => temp.file.write_all_at(piece, *size),
+        };
+        let written = if piece.len() < BESIDE {
+            hasher.update(piece);
+            write()
+        } else {
+            // The writing stays with this thread: it may wait for the disk, and those of the pool are for computing.
+            rayon_core::in_place_scope(|scope| {
+                scope.spawn(|_| {
+                    hasher.update(piece);
+                });
+                write()
+            })
+        };
+        written.at("write", temp.path())?;
+        *size += piece.len() as u64;
         Ok(())
     }
 
@@ -178,7 +227,7 @@ impl Incoming {
         // A blob that is there is verified: the right bytes must heal a damaged one.
         if !self.store.claim(expected)? {
             self.store.blob_folder(expected)?;
-            self.store.seal(self.temp, expected)?;
+            self.store.seal(self.temp, expected, self.rights)?;
         }
         Ok(Received::Stored)
     }

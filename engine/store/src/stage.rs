@@ -1,13 +1,14 @@
 //! Staging and export: blobs become files again.
 //!
-//! What a node gets is a reflink or a copy, so that no node can alter a cached blob; a hard link only where it is asked
-//! for, and then its inode is looked at after the node.
+//! What a node gets is a reflink or a copy, so that no node can alter a cached blob; the file itself where it is a replica that
+//! nobody else uses (`lend.rs`); a hard link to others only where it is asked for, and then its inode is looked at after the node.
 
 use std::{
     fs::{File, OpenOptions, Permissions},
     io::{Read, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
+    sync::atomic::Ordering::Relaxed,
 };
 
 use dagrun_model::{Artifact, BlobRef, Digest};
@@ -18,24 +19,26 @@ use crate::{
     error::{At, StoreError},
     fsx::{StatId, SyncError, patiently, sync_all, temp_name},
     lease::Use,
+    lend::{Lent, wait_for_a_tick},
     tree::TreeKind,
 };
 
 /// How a blob gets to a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Staging {
-    /// By reflink where the file system can, else by copy.
+    /// By reflink where the file system can, else by copy. A replica that nobody else uses is given away itself.
     #[default]
     Auto,
     /// By hard link where possible: for nodes that cannot write it, and checked by [`Staged::check`] afterwards.
     HardLink,
 }
 
-/// What was staged. Keep it until the node has ended if hard links were asked for.
+/// What was staged. Keep it until the node has ended.
 #[derive(Debug, Default)]
 pub struct Staged {
     store: Option<Store>,
     links: Vec<(Digest, PathBuf, StatId)>,
+    lent: Vec<Lent>,
     /// Bytes of the staged files.
     pub bytes: u64,
 }
@@ -49,20 +52,35 @@ pub struct Altered {
     pub path: PathBuf,
 }
 
+/// From so many files on, those of a tree are lent however small they are.
+const MANY: usize = 256;
+
 /// Whether files are for a node or for a person.
 #[derive(Clone, Copy)]
 struct Look {
     file: u32,
     executable: u32,
+    /// Files of a node that are not larger than this are copies; `None` where all are.
+    copied: Option<u64>,
+}
+
+impl Look {
+    /// Whether a replica may be given away. One with rights of its own has to be a copy.
+    fn lends(&self, blob: &BlobRef) -> bool {
+        self.copied.is_some_and(|largest| blob.size > largest) && !blob.executable
+    }
 }
 
 const READ_ONLY: Look = Look {
     file: 0o444,
     executable: 0o555,
+    // A tick of the clock, for which a node waits that is lent something, is longer than copying a few small files.
+    copied: Some(SMALL),
 };
 const ORDINARY: Look = Look {
     file: 0o644,
     executable: 0o755,
+    copied: None,
 };
 
 impl Store {
@@ -100,6 +118,7 @@ impl Store {
                 )?;
             }
         }
+        wait_for_a_tick(&staged.lent);
         Ok(staged)
     }
 
@@ -200,6 +219,12 @@ impl Store {
             })
             .collect();
         self.note(&blobs)?;
+        let look = Look {
+            copied: look
+                .copied
+                .map(|largest| if blobs.len() < MANY { largest } else { 0 }),
+            ..look
+        };
         std::fs::create_dir_all(dest).at("create", dest)?;
         for entry in &entries {
             let path = dest.join(&entry.path);
@@ -266,14 +291,18 @@ impl Store {
         if staging == Staging::HardLink && !blob.executable && self.link(blob, dest, staged)? {
             return Ok(());
         }
-        let (mut from, path) = if blob.size <= SMALL {
-            self.open_raw(&blob.digest)?
-        } else {
-            let (file, _) = self.verified(&blob.digest)?;
-            (file, self.blob_path(&blob.digest))
-        };
+        let may_lend = staging == Staging::Auto && look.lends(blob);
+        // Sharing extents costs no more, where that can be.
+        if may_lend
+            && (blob.size <= SMALL || self.inner.no_reflink.load(Relaxed))
+            && let Some(lent) = self.lend(blob, dest)?
+        {
+            staged.lent.push(lent);
+            return Ok(());
+        }
         if blob.size <= SMALL {
             // Small files are read anyway, so they are verified every time.
+            let (mut from, path) = self.open_raw(&blob.digest)?;
             let mut bytes = Vec::with_capacity(blob.size as usize + 1);
             from.read_to_end(&mut bytes).at("read", &path)?;
             if Digest::of(&bytes) != blob.digest {
@@ -281,12 +310,36 @@ impl Store {
             }
             return write_new(dest, mode, |to| to.write_all(&bytes));
         }
+        let (mut from, before) = self.verified(&blob.digest)?;
+        let path = self.blob_path(&blob.digest);
+        let may_try_again = may_lend && !self.inner.no_reflink.load(Relaxed);
+        let mut is_filled = true;
         write_new(dest, mode, |to| {
             if self.reflink(&from, to) {
                 return Ok(());
             }
-            std::io::copy(&mut from, to).map(|_| ())
-        })
+            is_filled = !may_try_again;
+            match is_filled {
+                true => std::io::copy(&mut from, to).map(|_| ()),
+                false => Ok(()),
+            }
+        })?;
+        if !is_filled {
+            // From now on it is known that extents cannot be shared here.
+            std::fs::remove_file(dest).at("remove", dest)?;
+            return self.lay_file(blob, dest, staging, look, staged);
+        }
+        // A node that has the file itself may have written to it meanwhile.
+        if StatId::of(&from.metadata().at("read", &path)?) == before {
+            return Ok(());
+        }
+        let again = self.verified(&blob.digest);
+        if matches!(&again, Ok((_, now)) if now.ino == before.ino) {
+            return Ok(());
+        }
+        std::fs::remove_file(dest).at("remove", dest)?;
+        again?;
+        self.lay_file(blob, dest, staging, look, staged)
     }
 
     /// Tries a hard link; `false` where that cannot be.
@@ -311,7 +364,8 @@ impl Store {
 }
 
 impl Staged {
-    /// Looks whether a node has written to a cached blob through a hard link. Such blobs go to quarantine.
+    /// Looks whether a node has written to a cached blob through a hard link. Such blobs go to quarantine. A replica was the node's
+    /// own to write to, and is given up where it has.
     ///
     /// # Errors
     /// When a blob cannot be read.
@@ -320,6 +374,7 @@ impl Staged {
         let Some(store) = &self.store else {
             return Ok(altered);
         };
+        store.look_at_lent(&self.lent)?;
         for (digest, dest, staged) in &self.links {
             let path = store.blob_path(digest);
             let Ok(mut file) = File::open(&path) else {
@@ -348,6 +403,13 @@ impl Staged {
             });
         }
         Ok(altered)
+    }
+
+    /// What was staged has been checked and is gone with its folder: saves hashing again what the node had itself.
+    pub fn gone(&self) {
+        if let Some(store) = &self.store {
+            store.take_back(&self.lent);
+        }
     }
 }
 

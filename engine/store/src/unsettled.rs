@@ -24,6 +24,7 @@ use crate::{
     compact::Extent,
     error::{At, StoreError},
     fsx::{SyncError, Temp, lock, open_plain, sync_all},
+    lend::OWN,
     log,
 };
 
@@ -153,15 +154,21 @@ impl Actions {
 /// Writes a blob's file anew unless it is as it should be.
 fn restore(path: &Path, bytes: &[u8]) -> Result<(), StoreError> {
     let mut found = Vec::new();
-    let read = open_plain(path).and_then(|mut file| file.read_to_end(&mut found));
-    if read.is_ok() && found == bytes {
-        return Ok(());
+    let readonly = Permissions::from_mode(OWN);
+    let read = open_plain(path).and_then(|mut file| {
+        file.read_to_end(&mut found)?;
+        Ok(file)
+    });
+    if let Ok(file) = read
+        && found == bytes
+    {
+        // It may have been a replica.
+        return file.set_permissions(readonly).at("set the mode of", path);
     }
     let folder = path.parent().expect("blobs lie in folders");
     std::fs::create_dir_all(folder).at("create", folder)?;
     let mut temp = Temp::new(folder)?;
     temp.file.write_all(bytes).at("write", temp.path())?;
-    let readonly = Permissions::from_mode(0o444);
     temp.file
         .set_permissions(readonly)
         .at("set the mode of", temp.path())?;

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_model::Artifact;
+use dagrun_model::{Artifact, BlobRef, Digest};
 use dagrun_store::{Staging, Store, StoreError, StoreOptions};
 use dagrun_testkit::{Fault, Fs, Loss, PowerCut, SmallDisk, example, scratch, skip};
 
@@ -318,6 +318,64 @@ fn f03_power_cuts_on_ext4() {
 #[test]
 fn f03_power_cuts_on_xfs() {
     power_cuts(Fs::Xfs, 320, 5);
+}
+
+/// F03: what was fetched is not synced. After a power cut it is whole or lost, for who reads it and for a node that gets the file.
+fn replicas_after_power_cuts(fs_kind: Fs, mib: u64) {
+    let cut = skip!("F03", PowerCut::new(fs_kind, mib));
+    let root = cut.path().join("store");
+    // So many that what was verified is written down.
+    let all: Vec<Vec<u8>> = (0..600_usize)
+        .map(|n| vec![n as u8; 1 + n + (300 << 10) * usize::from(n % 60 == 0)])
+        .collect();
+    let artifact = |bytes: &[u8]| {
+        Artifact::File(BlobRef {
+            digest: Digest::of(bytes),
+            size: bytes.len() as u64,
+            executable: false,
+        })
+    };
+    for loss in Loss::ALL {
+        let _ = std::fs::remove_dir_all(&root);
+        let store = open(&root);
+        for bytes in &all {
+            store.receive_replica(&Digest::of(bytes), bytes).unwrap();
+        }
+        let lent = store.stage(&artifact(&all[0]), &root.join("work"), Staging::Auto);
+        cut.cut(loss);
+        drop((lent, store));
+        cut.restore();
+        let store = open(&root);
+        let folder = scratch();
+        let mut lost = 0;
+        for (n, bytes) in all.iter().enumerate() {
+            let dest = folder.path().join(n.to_string());
+            // Within the file system of the store too, where files are lent.
+            let near = root.join(format!("near{n}"));
+            match store.stage(&artifact(bytes), &near, Staging::Auto) {
+                Ok(_) => assert!(std::fs::read(&near).unwrap() == *bytes, "{n} {loss:?}"),
+                Err(error) => {
+                    assert!(error.is_lost_blob(), "{n} {loss:?}: {error}");
+                    lost += 1;
+                    store.receive_replica(&Digest::of(bytes), bytes).unwrap();
+                }
+            }
+            store.export(&artifact(bytes), &dest).unwrap();
+            assert!(std::fs::read(&dest).unwrap() == *bytes, "{n} {loss:?}");
+        }
+        assert!(loss != Loss::DataAndJournal || lost > 0, "nothing was lost");
+        assert!(loss != Loss::Nothing || lost == 0, "{lost}");
+    }
+}
+
+#[test]
+fn f03_replicas_after_power_cuts_on_ext4() {
+    replicas_after_power_cuts(Fs::Ext4, 256);
+}
+
+#[test]
+fn f03_replicas_after_power_cuts_on_xfs() {
+    replicas_after_power_cuts(Fs::Xfs, 320);
 }
 
 /// F08: collection in a loop, with no mercy, takes nothing that a run with a lease makes, finds or reads.

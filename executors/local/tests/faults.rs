@@ -19,7 +19,7 @@ use dagrun_model::{
     JsonType, Outcome, OutputSpec, RelPath, StagedInput,
 };
 use dagrun_store::{PutMode, Staging, Store, StoreOptions};
-use dagrun_testkit::{SmallDisk, Unavailable, skip};
+use dagrun_testkit::{SmallDisk, Unavailable, require_plain_copies, skip};
 use limits::Limited;
 use tempfile::TempDir;
 
@@ -481,6 +481,55 @@ fn altered_blobs_are_noticed() {
         }
     );
     let result = running.run(uses(3, "cat in/x"));
+    assert!(
+        matches!(
+            failure(&result),
+            FailureCause::Staging {
+                missing_blob: true,
+                ..
+            }
+        ),
+        "{result:?}"
+    );
+}
+
+/// F43: a node may do with its input what it likes, where the store gave it a replica: it succeeds, and nobody reads what it wrote.
+#[test]
+fn a_node_that_alters_a_replica_alters_what_is_its_own() {
+    let root = folder();
+    skip!("F43", require_plain_copies(root.path()));
+    let mut running = Running::new(fixture_with(root.path(), |_| {}));
+    let store = Store::open(&root.path().join("store"), StoreOptions::default()).expect("a store");
+    let bytes = vec![b'x'; 1 << 20];
+    let digest = Digest::of(&bytes);
+    store.receive_replica(&digest, &bytes).expect("a replica");
+    let blob = BlobRef {
+        digest,
+        size: bytes.len() as u64,
+        executable: false,
+    };
+    let uses = |number, script: &str| {
+        shell(number, script, |action| {
+            action.inputs = vec![StagedInput {
+                path: RelPath::new("in/x").expect("a path"),
+                source: InputSource::Stored(Artifact::File(blob)),
+            }];
+            action.outputs = vec![output("out")];
+        })
+    };
+    let links = "stat -c %h in/x; cp in/x out";
+    for number in 1..3 {
+        let result = running.run(uses(number, links));
+        assert_success(&result);
+        assert_eq!(running.stdout(&result), "2\n", "attempt {number}");
+    }
+    let result = running.run(uses(3, "chmod u+w in/x; echo more >> in/x; mv in/x out"));
+    let Outcome::Succeeded(outputs) = &result.outcome else {
+        panic!("{result:?}");
+    };
+    assert_eq!(outputs["out"].size(), (1 << 20) + 5);
+    assert!(!store.contains(&digest));
+    let result = running.run(uses(4, links));
     assert!(
         matches!(
             failure(&result),

@@ -13,7 +13,9 @@ use dagrun_store::{PutMode, StoreError};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    Finished, Prepared, Worker, folder, json, logs,
+    Finished, Prepared, Worker, folder,
+    inputs::Inputs,
+    json, logs,
     spawner::wire::{End, How},
     worker::store_failure,
 };
@@ -35,6 +37,7 @@ pub struct Leftover {
     folder: Option<PathBuf>,
     /// Nothing can use it any more, so that another node may.
     free: bool,
+    inputs: Inputs,
 }
 
 impl Worker {
@@ -65,7 +68,7 @@ impl Worker {
             Some(cause) => Outcome::Failed(cause),
             None => self.outcome(&prepared, how),
         };
-        let (kept_folder, leftover) = self.leave(&prepared, &outcome, finished.0.leaked);
+        let (kept_folder, mut leftover) = self.leave(&prepared, &outcome, finished.0.leaked);
         let mut result = AttemptResult {
             stdout: out,
             stderr: err,
@@ -74,20 +77,21 @@ impl Worker {
             ..AttemptResult::bare(outcome)
         };
         measure(&mut result, &prepared, &finished.0, timing);
+        leftover.inputs = prepared.inputs;
         result.phases.store = began.elapsed().as_secs_f64();
         (result, leftover)
     }
 
     /// Removes a folder, or gives it to the next node.
     pub fn clear(&self, leftover: Leftover) {
-        let Some(folder) = leftover.folder else {
-            return;
-        };
-        if leftover.free {
-            self.folders.give_back(&folder);
-        } else {
-            self.folders.remove(&folder);
+        if let Some(folder) = leftover.folder {
+            if leftover.free {
+                self.folders.give_back(&folder);
+            } else {
+                self.folders.remove(&folder);
+            }
         }
+        leftover.inputs.gone();
     }
 
     /// The result of an attempt that ended without its processes having been seen to end.
@@ -293,6 +297,7 @@ impl Worker {
             let none = Leftover {
                 folder: None,
                 free: false,
+                inputs: Inputs::default(),
             };
             return (Some(kept.display().to_string()), none);
         }
@@ -300,6 +305,7 @@ impl Worker {
         let leftover = Leftover {
             folder: Some(folder.clone()),
             free: over && leaked == 0,
+            inputs: Inputs::default(),
         };
         (None, leftover)
     }

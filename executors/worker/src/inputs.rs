@@ -60,6 +60,15 @@ struct Source {
     digest: Digest,
 }
 
+impl Inputs {
+    /// The folder that they were staged in is gone.
+    pub(crate) fn gone(&self) {
+        for (_, staged) in &self.stored {
+            staged.gone();
+        }
+    }
+}
+
 impl Worker {
     /// Stages all inputs of an action below `folder`.
     pub(crate) fn stage(&self, action: &Action, folder: &Path) -> Result<Inputs, FailureCause> {

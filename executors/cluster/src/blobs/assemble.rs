@@ -13,6 +13,8 @@ pub(crate) struct Assembler {
     store: Store,
     /// The largest blob that is taken, in bytes.
     limit: u64,
+    /// Whoever sends keeps what it sends.
+    replicas: bool,
     /// What was received before of the blob that comes first.
     resumed: Option<Incoming>,
     current: Option<Current>,
@@ -60,11 +62,13 @@ impl Assembler {
     pub(crate) fn new(
         store: Store,
         limit: u64,
+        replicas: bool,
         resumed: Option<Incoming>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             store,
             limit,
+            replicas,
             resumed,
             current: None,
             unpacked: Vec::new(),
@@ -141,6 +145,9 @@ impl Assembler {
             size: chunk.size,
             incoming,
         };
+        if self.replicas {
+            current.incoming.set_replica();
+        }
         current.incoming.expect(chunk.size).map_err(Fault::NoRoom)?;
         let taken = self.add(&mut current, &chunk);
         if taken.is_err() || !chunk.last {
@@ -152,12 +159,16 @@ impl Assembler {
 
     /// A blob that came in one chunk.
     fn whole(&mut self, digest: Digest, chunk: &BlobChunk) -> Result<Step, Fault> {
-        let store = self.store.clone();
+        let (store, replicas) = (self.store.clone(), self.replicas);
         let bytes = self.unpack(chunk)?;
         if bytes.len() as u64 != chunk.size {
             return Err(sender("a blob had another size than it said"));
         }
-        match store.receive_whole(&digest, bytes) {
+        let received = match replicas {
+            true => store.receive_replica(&digest, bytes),
+            false => store.receive_whole(&digest, bytes),
+        };
+        match received {
             Ok(Received::Stored) => Ok(Step::Stored(digest, chunk.size)),
             Ok(Received::Wrong(_)) => Ok(Step::Wrong(digest)),
             Err(error) => Err(Fault::Store(error)),

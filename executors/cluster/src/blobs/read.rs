@@ -11,6 +11,7 @@ use std::{
 use dagrun_model::Digest;
 use dagrun_proto::v1::{BlobChunk, ReadBlob, ReadBlobs};
 use dagrun_store::{Incoming, Store, StoreError};
+use futures_util::{FutureExt, Stream, StreamExt};
 use rustc_hash::FxHashSet;
 use tokio::{
     sync::mpsc,
@@ -19,7 +20,7 @@ use tokio::{
 };
 
 use super::{
-    Peer,
+    CHUNK, Peer,
     assemble::{Assembler, Fault, Step},
     fetch::Inner,
     jitter,
@@ -27,8 +28,10 @@ use super::{
     wire,
 };
 
-/// Chunks between the connection and the disk.
+/// Bundles of chunks between the connection and the disk.
 const AHEAD: usize = 4;
+/// Bytes, and small chunks, that make a bundle.
+const BUNDLE: (usize, usize) = (CHUNK, 256);
 /// How often to look whether another process has a blob that it receives.
 const LOOK: Duration = Duration::from_millis(100);
 /// How long to wait for it.
@@ -214,34 +217,69 @@ async fn receive(
     known: &Known,
     request: ReadBlobs,
     patience: Duration,
-    sender: mpsc::Sender<BlobChunk>,
+    sender: mpsc::Sender<Vec<BlobChunk>>,
 ) -> Result<(), Breach> {
     let silent = |_| Breach::Silent(patience);
     let mut client = known.client();
     let answer = timeout(patience, client.read(request));
     let mut chunks = answer.await.map_err(silent)??.into_inner();
     loop {
-        let chunk = timeout(patience, chunks.message()).await.map_err(silent)?;
-        let Some(chunk) = chunk? else {
-            return Ok(());
-        };
-        if sender.send(chunk).await.is_err() {
+        let next = timeout(patience, chunks.next()).await.map_err(silent)?;
+        let (bundle, end) = bundle(next, &mut chunks);
+        // Before a breach is told of: what came is good.
+        if !bundle.is_empty() && sender.send(bundle).await.is_err() {
             // The thread has stopped; what it says counts.
             return Ok(());
+        }
+        match end {
+            None => {}
+            Some(Ok(())) => return Ok(()),
+            Some(Err(status)) => return Err(status.into()),
         }
     }
 }
 
-fn sink(store: Store, incoming: Option<Incoming>, mut chunks: mpsc::Receiver<BlobChunk>) -> Sunk {
+/// What has arrived and fits into a bundle, and how the stream ended if it did. Waking a thread costs more than a small blob.
+fn bundle(
+    mut next: Option<Result<BlobChunk, tonic::Status>>,
+    chunks: &mut (impl Stream<Item = Result<BlobChunk, tonic::Status>> + Unpin),
+) -> (Vec<BlobChunk>, Option<Result<(), tonic::Status>>) {
+    let mut bundle = Vec::new();
+    let mut bytes = 0;
+    loop {
+        match next {
+            None => return (bundle, Some(Ok(()))),
+            Some(Err(status)) => return (bundle, Some(Err(status))),
+            Some(Ok(chunk)) => {
+                bytes += chunk.data.len();
+                bundle.push(chunk);
+            }
+        }
+        if bytes >= BUNDLE.0 || bundle.len() >= BUNDLE.1 {
+            return (bundle, None);
+        }
+        match chunks.next().now_or_never() {
+            Some(arrived) => next = arrived,
+            None => return (bundle, None),
+        }
+    }
+}
+
+fn sink(
+    store: Store,
+    incoming: Option<Incoming>,
+    mut chunks: mpsc::Receiver<Vec<BlobChunk>>,
+) -> Sunk {
     let mut sunk = Sunk::default();
-    let mut assembler = match Assembler::new(store, u64::MAX, incoming) {
+    let mut assembler = match Assembler::new(store, u64::MAX, true, incoming) {
         Ok(assembler) => assembler,
         Err(error) => {
             sunk.fault = Some(Fault::Sender(error.to_string()));
             return sunk;
         }
     };
-    while let Some(chunk) = chunks.blocking_recv() {
+    let bundles = std::iter::from_fn(|| chunks.blocking_recv());
+    for chunk in bundles.flatten() {
         match assembler.take(chunk) {
             Ok(Step::More) => {}
             Ok(Step::Stored(digest, size)) => sunk.stored.push((digest, size)),

@@ -263,7 +263,7 @@ fn take_in(
     limits: WriteLimits,
     mut chunks: mpsc::Receiver<BlobChunk>,
 ) -> Result<WrittenBlobs, Status> {
-    let mut assembler = Assembler::new(store, limits.blob, None).map_err(internal)?;
+    let mut assembler = Assembler::new(store, limits.blob, false, None).map_err(internal)?;
     let mut written = WrittenBlobs::default();
     let mut bytes = 0_u64;
     while let Some(chunk) = chunks.blocking_recv() {

@@ -164,7 +164,9 @@ impl WorkerBlobs {
     pub(crate) fn extra(&self, attempt: AttemptId, result: &AttemptResult) -> Extra {
         let inputs = self.needs.remove(attempt);
         let blobs: Vec<Digest> = inputs.iter().filter_map(Artifact::blob_digest).collect();
-        let (fetched, fetched_bytes) = self.fetcher.take_fetched(&blobs);
+        let (mut fetched, fetched_bytes) = self.fetcher.take_fetched(&blobs);
+        // A node may have altered what it was given.
+        fetched.retain(|digest| self.store.contains(digest));
         Extra {
             blobs: small_blobs(&self.store, result),
             fetched,

@@ -3,14 +3,15 @@
 use std::{
     collections::BTreeSet,
     fs,
+    os::unix::fs::{MetadataExt, PermissionsExt},
     sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
-use dagrun_model::Digest;
+use dagrun_model::{Artifact, Digest};
 use dagrun_proto::v1::{ReadBlob, ReadBlobs};
 use dagrun_store::{PutMode, Staging};
-use dagrun_testkit::{TcpFault, TcpProxy};
+use dagrun_testkit::{TcpFault, TcpProxy, require_plain_copies, skip};
 use futures_util::StreamExt;
 
 use super::kit::{Bad, World, assert_clean, noise, peer};
@@ -83,6 +84,37 @@ fn staging_fetches_folders_from_who_has_their_manifest() {
     let (fetched, bytes) = fetcher.take_fetched(&[manifest]);
     let size = there.read(&manifest).unwrap().len() as u64;
     assert_eq!((fetched, bytes), (vec![manifest], 40_000 + size));
+}
+
+/// What was fetched may be had again: a node gets the file itself, and what it writes to it is no blob any more.
+#[test]
+fn what_was_fetched_is_given_to_a_node_and_had_again_where_it_was_altered() {
+    let world = World::new();
+    skip!("F43", require_plain_copies(world.path()));
+    let (there, here) = (world.store("there"), world.store("here"));
+    let bytes = noise(1, 3 << 20);
+    let blob = there.put_bytes(&bytes).unwrap();
+    let artifact = Artifact::File(blob);
+    let (fetcher, hints) = world.fetcher(None);
+    let counted = Bad::counted(&there);
+    let counts = counted.counts.clone();
+    hints.add([(blob.digest, vec![peer(world.serve(counted))])]);
+    here.add_source(Arc::new(fetcher));
+    for (name, alters) in [("one", false), ("two", true), ("three", false)] {
+        let dest = world.path().join(name);
+        let staged = here.stage(&artifact, &dest, Staging::Auto).unwrap();
+        assert_eq!(fs::metadata(&dest).unwrap().nlink(), 2);
+        assert!(fs::read(&dest).unwrap() == bytes);
+        if alters {
+            fs::set_permissions(&dest, fs::Permissions::from_mode(0o644)).unwrap();
+            fs::write(&dest, "altered").unwrap();
+        }
+        assert!(staged.check().unwrap().is_empty());
+        fs::remove_file(&dest).unwrap();
+        staged.gone();
+    }
+    assert_eq!(counts.requests.load(Relaxed), 2);
+    assert_clean(&here);
 }
 
 #[test]
