@@ -51,6 +51,9 @@ const SETTINGS: u8 = 4;
 /// Windows of flow control: what a server may send ahead on a stream, and on a connection.
 const WINDOWS: (u32, u32) = (4 << 20, 16 << 20);
 
+/// The largest frame that a server may send: at HTTP/2's own 16 KiB, frames cost more than their bytes.
+const LARGEST_FRAME: u32 = 256 << 10;
+
 /// A connection that makes itself anew, for clients of the protocol.
 pub type Channel = InterceptedService<transport::Channel, ShowToken>;
 
@@ -179,7 +182,8 @@ fn endpoint(to: &Address) -> Result<transport::Endpoint, Error> {
         .keep_alive_timeout(wait)
         .keep_alive_while_idle(true)
         .initial_stream_window_size(WINDOWS.0)
-        .initial_connection_window_size(WINDOWS.1))
+        .initial_connection_window_size(WINDOWS.1)
+        .max_frame_size(LARGEST_FRAME))
 }
 
 /// Puts the token, if there is one, on every call.
