@@ -387,6 +387,7 @@ pub(crate) fn runs(args: &RunsArgs) -> Done {
 pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
     let settings = Settings::load(&project_of(&args.project.path), &global.cache)?;
     let project = project_of(&args.project.path);
+    let mut goes_on = None;
     if let Some(workspace) = Workspace::existing(&project).map_err(run_error)?
         && let Some(mut afar) = Afar::of_project(&args.coordinator, global)?
     {
@@ -397,6 +398,10 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
             let results = with_result(&there.state, &args.node);
             let Some((_, result)) = only_one(&args.node, results, |(node, _)| node.id.clone())?
             else {
+                if !there.is_over && !there.state.named(&args.node).is_empty() {
+                    let run = format!("{} on {}", there.number, afar.address());
+                    goes_on = Some(has_not_ended(&args.node, &run));
+                }
                 continue;
             };
             if !style.quiet {
@@ -431,7 +436,12 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         };
         return print_logs(args, result, &store, style);
     }
-    Err(has_no_log(&workspace, args))
+    Err(goes_on.unwrap_or_else(|| has_no_log(&workspace, args)))
+}
+
+fn has_not_ended(node: &str, run: &str) -> CliError {
+    CliError::failed(format!("`{node}` has not ended in run {run}"))
+        .hint("there is a log when it has")
 }
 
 /// The logs of an attempt that are asked for, by name.
@@ -506,6 +516,9 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
     };
     if let Some(node) = named {
         let name = &node.id;
+        if node.outcome.is_none() && state.exit_code.is_none() && !node.attempts.is_empty() {
+            return has_not_ended(name, &run.0);
+        }
         let how = node.outcome.map_or("did not start", |end| end.word());
         let error = CliError::failed(format!(
             "`{name}` was {how} in run {run}: it has no log there"

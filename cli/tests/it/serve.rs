@@ -323,6 +323,9 @@ fn runs_there_are_found_by_settings() {
     assert_eq!(log.stdout, "said\n", "{}", log.stderr);
     log.has("from run 1 on unix:");
     project
+        .fails(1, &["log", "wait"])
+        .has("`wait` has not ended in run 1 on unix:");
+    project
         .ok(&["explain", "wait"])
         .has("wait running: attempt 1 since");
     project
