@@ -64,6 +64,10 @@ struct Cluster<'a> {
     done: u64,
     last_commit: u64,
     finished: bool,
+    /// How many nodes a trial has, where trials are forgotten when they are done; 0 where nothing is.
+    trial: u32,
+    /// By trial: how many of its nodes are done, while some are not.
+    part_done: rustc_hash::FxHashMap<u32, u32>,
 }
 
 impl<'a> Cluster<'a> {
@@ -83,6 +87,8 @@ impl<'a> Cluster<'a> {
             done: 0,
             last_commit: 0,
             finished: false,
+            trial: 0,
+            part_done: rustc_hash::FxHashMap::default(),
         };
         for (worker, kind) in kinds.iter().enumerate() {
             cluster.queue.push_back(Event::WorkerJoined {
@@ -167,10 +173,26 @@ impl<'a> Cluster<'a> {
                 self.done += 1;
                 self.last_commit = self.now;
                 self.queue.push_back(Event::Committed(node));
+                self.forget_if_done(node);
             }
             Action::SetTimer { id, at } => self.plan_for(at.0, Due::Timer(id)),
             Action::Finish => self.finished = true,
             Action::Emit(_) | Action::Recall { .. } => {}
+        }
+    }
+}
+
+impl Cluster<'_> {
+    fn forget_if_done(&mut self, node: NodeIx) {
+        let Some(trial) = node.0.checked_div(self.trial) else {
+            return;
+        };
+        let done = self.part_done.entry(trial).or_default();
+        *done += 1;
+        if *done == self.trial {
+            self.part_done.remove(&trial);
+            let first = NodeIx(trial * self.trial);
+            self.queue.push_back(Event::Retire(first));
         }
     }
 }
@@ -323,6 +345,7 @@ fn scale(workers: u32, nodes: u32) -> String {
     let ahead = (workers / 5).max(2).min(trials);
     let mut cluster = Cluster::new(config, &kinds, &takes);
     cluster.bytes = 1 << 20;
+    cluster.trial = TRIAL;
     let mut told = 0;
     let begin = cpu_ns();
     let before = resident();

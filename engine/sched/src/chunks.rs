@@ -2,57 +2,61 @@
 //!
 //! Knows nothing of what the numbers mean. A run without a study has one chunk, which every look-up finds at once.
 
-use std::ops::Range;
+use std::{collections::VecDeque, ops::Range};
 
 use rustc_hash::FxHashMap;
 
 /// A growing table that is read in slices; what was pushed together is kept and dropped together.
 #[derive(Clone, Debug)]
 pub(crate) struct Chunks<T> {
-    /// By start.
-    chunks: Vec<(u32, Box<[T]>)>,
-    len: u32,
+    /// From the first on that is still there; those behind it that are gone leave a gap.
+    chunks: VecDeque<Option<Box<[T]>>>,
+    first: u32,
+}
+
+/// Where items stand: what they were pushed with, the place of the first in it, and how many they are.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Slice {
+    pub(crate) chunk: u32,
+    pub(crate) start: u32,
+    pub(crate) len: u32,
 }
 
 impl<T> Default for Chunks<T> {
     fn default() -> Self {
         Self {
-            chunks: Vec::new(),
-            len: 0,
+            chunks: VecDeque::new(),
+            first: 0,
         }
     }
 }
 
 impl<T> Chunks<T> {
-    /// Adds items; gives the place of the first.
+    /// Adds items; gives the number of the chunk that they are.
     pub(crate) fn push(&mut self, items: Vec<T>) -> u32 {
-        let start = self.len;
-        self.len = start
-            .checked_add(offset(items.len()))
-            .expect("the planner's budget keeps tables below 2^32");
-        if !items.is_empty() {
-            self.chunks.push((start, items.into_boxed_slice()));
-        }
-        start
+        self.chunks.push_back(Some(items.into_boxed_slice()));
+        self.first + offset(self.chunks.len()) - 1
     }
 
-    /// The items of a slice within one push: start and length.
-    pub(crate) fn slice(&self, (start, len): (u32, u32)) -> &[T] {
-        if len == 0 {
+    /// The items of a slice. Its chunk is there, or it is empty.
+    pub(crate) fn slice(&self, slice: Slice) -> &[T] {
+        if slice.len == 0 {
             return &[];
         }
-        let at = self.chunks.partition_point(|(first, _)| *first <= start) - 1;
-        let (first, items) = &self.chunks[at];
-        &items[(start - first) as usize..(start - first + len) as usize]
+        let chunk = self.chunks[(slice.chunk - self.first) as usize].as_deref();
+        let items = chunk.expect("slices are asked for while their chunk is there");
+        &items[slice.start as usize..(slice.start + slice.len) as usize]
     }
 
-    /// Drops what was pushed at a place.
-    pub(crate) fn retire(&mut self, start: u32) {
-        if let Ok(at) = self
-            .chunks
-            .binary_search_by_key(&start, |(first, _)| *first)
-        {
-            self.chunks.remove(at);
+    /// Drops a chunk.
+    pub(crate) fn retire(&mut self, chunk: u32) {
+        let at = chunk.checked_sub(self.first).map(|at| at as usize);
+        if let Some(known) = at.and_then(|at| self.chunks.get_mut(at)) {
+            *known = None;
+        }
+        while self.chunks.front().is_some_and(Option::is_none) {
+            self.chunks.pop_front();
+            self.first += 1;
         }
     }
 }
@@ -60,8 +64,8 @@ impl<T> Chunks<T> {
 /// Lists of numbers by key: compressed rows for the keys of each push, and what later pushes add to older keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Adjacency {
-    /// By first key.
-    rows: Vec<Rows>,
+    /// In the order of pushes, which is that of first keys too. Most are dropped near the front.
+    rows: VecDeque<Rows>,
     /// What later pushes added to a key, in their order.
     added: FxHashMap<u32, Vec<u32>>,
 }
@@ -123,7 +127,7 @@ impl Adjacency {
         if keys.is_empty() && older.is_empty() {
             return;
         }
-        self.rows.push(Rows {
+        self.rows.push_back(Rows {
             push,
             keys,
             starts: starts.into(),
@@ -134,10 +138,12 @@ impl Adjacency {
 
     /// Drops the keys of a push, and the values that it gave to older keys.
     pub(crate) fn retire(&mut self, push: u32, values: &Range<u32>) {
-        let Some(at) = self.rows.iter().position(|rows| rows.push == push) else {
+        let at = self.rows.partition_point(|rows| rows.push < push);
+        let is_there = self.rows.get(at).is_some_and(|rows| rows.push == push);
+        let dropped = is_there.then(|| self.rows.remove(at)).flatten();
+        let Some(Rows { keys, older, .. }) = dropped else {
             return;
         };
-        let Rows { keys, older, .. } = self.rows.remove(at);
         for key in older {
             if let Some(list) = self.added.get_mut(&key) {
                 list.retain(|value| !values.contains(value));
@@ -233,12 +239,24 @@ mod tests {
     #[test]
     fn slices_stay_where_they_are() {
         let mut chunks = Chunks::default();
-        let (a, b) = (chunks.push(vec![1, 2, 3]), chunks.push(Vec::new()));
-        let c = chunks.push(vec![4, 5]);
-        assert_eq!((a, b, c), (0, 3, 3));
-        assert_eq!(chunks.slice((1, 2)), [2, 3]);
-        assert!(chunks.slice((3, 0)).is_empty());
+        let all = [vec![1, 2, 3], Vec::new(), vec![4, 5], vec![6]];
+        let [a, b, c, d] = all.map(|items| chunks.push(items));
+        let read = |chunks: &Chunks<i32>, chunk, start, len| {
+            let slice = Slice { chunk, start, len };
+            chunks.slice(slice).to_vec()
+        };
+        assert_eq!(read(&chunks, a, 1, 2), [2, 3]);
+        assert!(read(&chunks, b, 0, 0).is_empty());
+        // In the middle, then before it.
+        chunks.retire(c);
+        assert_eq!(read(&chunks, a, 0, 1), [1]);
         chunks.retire(a);
-        assert_eq!(chunks.slice((c, 2)), [4, 5]);
+        chunks.retire(b);
+        assert_eq!((chunks.first, chunks.chunks.len()), (3, 1));
+        assert_eq!(read(&chunks, d, 0, 1), [6]);
+        assert!(read(&chunks, a, 0, 0).is_empty());
+        chunks.retire(d);
+        assert_eq!(chunks.push(vec![7]), 4);
+        assert_eq!(read(&chunks, 4, 0, 1), [7]);
     }
 }

@@ -9,7 +9,7 @@ use dagrun_model::{GroupIx, HostIx, JobIx, NodeClass, NodeIx, Paged, PlanDelta, 
 
 use crate::{
     NodeState,
-    chunks::{Adjacency, Chunks, Cursor},
+    chunks::{Adjacency, Chunks, Cursor, Slice},
     replicas::Replicas,
 };
 
@@ -37,7 +37,7 @@ pub(crate) struct Node {
     /// Where its outputs are.
     pub(crate) replicas: Replicas,
     /// Where its sets stand in [`Graph::node_sets`].
-    sets: (u32, u32),
+    sets: Slice,
     pub(crate) job: JobIx,
     pub(crate) class: u32,
     pub(crate) group: Option<GroupIx>,
@@ -93,7 +93,7 @@ impl Status {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Set {
-    members: (u32, u32),
+    members: Slice,
     pub(crate) gather: bool,
     pub(crate) min: Option<u32>,
     pub(crate) pending: u32,
@@ -191,7 +191,7 @@ impl Graph {
                 state: NodeState::Waiting,
                 bytes: 0,
                 replicas: Replicas::None,
-                sets: (spec.sets.0 + sets_at, spec.sets.1),
+                sets: slice(sets_at, spec.sets),
                 job: spec.job,
                 class: spec.class,
                 group: spec.group,
@@ -213,7 +213,7 @@ impl Graph {
         }
         for spec in delta.sets {
             self.sets.push(Set {
-                members: (spec.members.0 + members_at, spec.members.1),
+                members: slice(members_at, spec.members),
                 gather: spec.gather,
                 // More than there are could never be met.
                 min: spec.min.map(|min| min.min(spec.members.1)),
@@ -333,7 +333,7 @@ impl Graph {
 
     /// Counts the members of a new set, some of which may be terminal already.
     fn count_members(&mut self, at: u32) {
-        let len = self.sets[at as usize].members.1;
+        let len = self.sets[at as usize].members.len;
         for member in 0..len {
             let member = self.members(SetIx(at))[member as usize];
             let node = &mut self.nodes[member.index()];
@@ -359,7 +359,7 @@ impl Graph {
                 && len > 1
                 && (node.kin == NONE || {
                     let kin = node.kin;
-                    len < self.sets[kin as usize].members.1
+                    len < self.sets[kin as usize].members.len
                 })
             {
                 self.nodes[member.index()].kin = at;
@@ -410,6 +410,11 @@ impl Graph {
         let mut sets = self.sets_of(node).iter().copied();
         sets.find(|set| self.sets[set.index()].status.broken())
     }
+}
+
+/// Where something of a delta stands, by where that stands in the delta.
+fn slice(chunk: u32, (start, len): (u32, u32)) -> Slice {
+    Slice { chunk, start, len }
 }
 
 fn offset(len: usize) -> u32 {

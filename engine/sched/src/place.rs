@@ -6,7 +6,7 @@
 
 use std::cmp::Reverse;
 
-use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, WorkerIx};
+use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, SetIx, WorkerIx};
 
 use crate::{
     Action, Mutant, NodeState, Scheduler, Time,
@@ -31,6 +31,13 @@ struct Pair {
     at: usize,
     node: NodeIx,
     worker: WorkerIx,
+}
+
+/// What it depends on which host is good for a node.
+struct Reads<'a> {
+    sets: &'a [SetIx],
+    /// Where its siblings are, and what would have to move if it were not there too.
+    home: Option<(HostIx, u64)>,
 }
 
 impl Scheduler {
@@ -237,9 +244,10 @@ impl Scheduler {
                 continue;
             }
             seen += 1;
+            let node = entry.1;
+            let reads = self.reads(node);
             for room in rooms {
-                let node = entry.1;
-                let cost = self.cost(node, room.host);
+                let cost = self.cost_of(&reads, room.host);
                 if best.is_some_and(|best| best.cost <= cost)
                     || !bound && !self.group_may_go(node, room.host, rooms)
                 {
@@ -277,27 +285,32 @@ impl Scheduler {
 
     /// Bytes that would have to move, and those that a gather would have to move later for this node.
     pub(crate) fn cost(&self, node: NodeIx, host: HostIx) -> u64 {
+        self.cost_of(&self.reads(node), host)
+    }
+
+    fn reads(&self, node: NodeIx) -> Reads<'_> {
+        let kin = self.graph.node(node).kin;
+        let kin = (kin != NONE).then(|| &self.graph.sets[kin as usize]);
+        let home = kin.filter(|kin| kin.home != NONE);
+        Reads {
+            sets: self.graph.sets_of(node),
+            home: home.map(|kin| {
+                let each = kin.bytes / u64::from(kin.good.max(1));
+                (HostIx(kin.home), each.max(1))
+            }),
+        }
+    }
+
+    fn cost_of(&self, reads: &Reads<'_>, host: HostIx) -> u64 {
         if self.config.no_locality {
             return 0;
         }
-        let sets = self.graph.sets_of(node).iter();
-        let missing = |set: u64, here: u64| set.saturating_sub(here);
-        let inputs: u64 = sets
-            .map(|set| {
-                missing(
-                    self.graph.sets[set.index()].bytes,
-                    self.hosts.bytes_at(*set, host),
-                )
-            })
-            .sum();
-        let kin = self.graph.node(node).kin;
-        if kin == NONE {
-            return inputs;
-        }
-        let kin = &self.graph.sets[kin as usize];
-        let away = kin.home != NONE && kin.home != host.0;
-        let each = kin.bytes / u64::from(kin.good.max(1));
-        inputs + if away { each.max(1) } else { 0 }
+        let missing = reads.sets.iter().map(|set| {
+            let all = self.graph.sets[set.index()].bytes;
+            all.saturating_sub(self.hosts.bytes_at(*set, host))
+        });
+        let away = reads.home.filter(|(home, _)| *home != host);
+        missing.sum::<u64>() + away.map_or(0, |(_, each)| each)
     }
 
     /// Until when a node should wait for a host that has much more of its inputs, if it should.
