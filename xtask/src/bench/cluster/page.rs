@@ -8,7 +8,7 @@ const PAGE: &str = "docs/benchmarks/cluster.md";
 const HEAD: &str = "# Clusters of real processes\n\nWritten by `cargo xtask bench cluster --peers`: the release build as `dagrun serve` and \
                     `dagrun worker`s with stores of their own, over the loopback of one machine, beside other engines in the same run. Quote ratios, not \
                     seconds: the seconds are those of a shared machine. What a part does and how is in `xtask/src/bench/cluster`. Hosts that are not \
-                    here, and what second attempts gain beside a slow one, are measured on a simulated clock by `cargo xtask bench cluster-sim`.\n\nPeers are packages of PyPI; HyperQueue's own program `hq`, which has no package, is used where it is on the PATH (built from its \
+                    here, and what second attempts gain beside a slow one, are [measured on a simulated clock](cluster-simulated.md).\n\nPeers are packages of PyPI; HyperQueue's own program `hq`, which has no package, is used where it is on the PATH (built from its \
                     sources, with its solver `microlp`).\n";
 
 /// A part's tables.
