@@ -100,6 +100,18 @@ pub fn decode(bytes: &[u8]) -> Decoded<'_> {
     Decoded { records, end }
 }
 
+/// Reads the whole records at the beginning of a piece of a journal that begins where a record does: gives each with where it
+/// begins in the piece, and how many bytes they take. What is left is the beginning of a record, or none: only [`decode`] of
+/// the whole journal can tell.
+pub fn decode_piece(bytes: &[u8], mut each: impl FnMut(u64, &[u8])) -> usize {
+    let mut at = 0;
+    while let Some(payload) = record_at(bytes, at) {
+        each(at as u64, payload);
+        at += RECORD_HEAD + payload.len();
+    }
+    at
+}
+
 /// All good records, also those behind damage: what a repair keeps.
 pub fn salvage(bytes: &[u8]) -> Vec<(u64, &[u8])> {
     let mut records = Vec::new();

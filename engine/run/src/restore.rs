@@ -6,20 +6,24 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fs::OpenOptions,
+    io::{self, Read},
     path::Path,
 };
 
 use dagrun_events::{
     AttemptSummary, Heading, Inherited, Record, RunEvent, RunState,
-    journal::{Decoded, End, decode},
+    journal::{self as codec, Decoded, End, HEADER_LEN, decode},
 };
 use dagrun_model::{NodeKey, RunId};
-use rustc_hash::FxHashSet;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::{RunError, Workspace, journal, own};
 
 /// How many former runs are looked at: other pipelines of the folder have theirs in between.
 const MOST_LOOKED_AT: usize = 32;
+/// Bytes of a journal that are read at once, at first.
+const PIECE: usize = 256 << 10;
 
 /// An unfinished run.
 #[derive(Debug)]
@@ -64,83 +68,166 @@ pub(crate) fn unfinished(
             // It died before it made its journal: it did nothing.
             continue;
         }
-        let bytes = own::read(&path).map_err(RunError::io("read", &path))?;
-        let decoded = decode(&bytes);
-        match last_of(&decoded, pipeline) {
-            Last::Other => continue,
-            Last::Ended => return Ok(None),
-            Last::CutOff => {}
+        let Some(gist) = Gist::read(&path, pipeline)? else {
+            continue;
+        };
+        if gist.ended_well() {
+            return Ok(None);
         }
-        let torn_at = journal::whole(&path, decoded.end)?;
-        let told = Told::read(&path, &decoded.records)?;
+        let torn_at = journal::whole(&path, gist.end)?;
+        let told = gist.told(&path)?;
         return Ok(Some(restored(former, &told, torn_at)));
     }
     Ok(None)
 }
 
-/// What a journal is to a new run of a pipeline.
-enum Last {
-    /// A run of another pipeline, or one that did nothing.
-    Other,
-    Ended,
-    CutOff,
+/// What of a journal is of use: nearly all attempts of a long run have succeeded, and need not be read in full.
+struct Gist {
+    /// Where the last record begins.
+    last: u64,
+    /// Records by where they begin.
+    useful: BTreeMap<u64, Vec<u8>>,
+    /// Where attempts were started that have not succeeded, the last time.
+    started: FxHashMap<u64, u64>,
+    succeeded: FxHashSet<u64>,
+    end: End,
 }
 
-/// Looks at the first and the last record alone: a journal that ended well may be large.
-fn last_of(decoded: &Decoded<'_>, pipeline: &str) -> Last {
-    let event = |record: Option<&(u64, &[u8])>| {
-        let record = Record::from_json(record?.1).ok()?;
+impl Gist {
+    /// Reads a journal piece by piece: a long one is much larger than what is of use in it. `None` where it is a run of another
+    /// pipeline, or did nothing.
+    fn read(path: &Path, pipeline: &str) -> Result<Option<Self>, RunError> {
+        let trouble = || RunError::io("read", path);
+        let mut file = own::open(OpenOptions::new().read(true), path).map_err(trouble())?;
+        let mut gist = Self::new();
+        let mut piece = vec![0; PIECE];
+        // Where the piece begins, and how much of it is there.
+        let (mut at, mut filled) = (0, 0);
+        let mut is_known = false;
+        loop {
+            match file.read(&mut piece[filled..]) {
+                Ok(0) => break,
+                Ok(read) => filled += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(trouble()(error)),
+            }
+            let used = match at {
+                0 if !piece[..filled].starts_with(&codec::header()) => 0,
+                0 => HEADER_LEN,
+                _ => codec::decode_piece(&piece[..filled], |from, json| {
+                    gist.take(at + from, json);
+                }),
+            };
+            piece.copy_within(used..filled, 0);
+            at += used as u64;
+            filled -= used;
+            if !is_known && gist.last > 0 {
+                is_known = true;
+                if gist.is_of_another(pipeline) {
+                    return Ok(None);
+                }
+            }
+            if filled == piece.len() {
+                piece.resize(2 * filled, 0);
+            }
+        }
+        if filled > 0 || at == 0 {
+            // Where it is torn or damaged cannot be told from a piece.
+            let bytes = own::read(path).map_err(trouble())?;
+            gist = Self::of(&decode(&bytes));
+        }
+        Ok((!gist.is_of_another(pipeline) && gist.is_one()).then_some(gist))
+    }
+
+    fn of(decoded: &Decoded<'_>) -> Self {
+        let mut gist = Self::new();
+        for (at, json) in &decoded.records {
+            gist.take(*at, json);
+        }
+        gist.end = decoded.end;
+        gist
+    }
+
+    fn new() -> Self {
+        Self {
+            last: 0,
+            useful: BTreeMap::new(),
+            started: FxHashMap::default(),
+            succeeded: FxHashSet::default(),
+            end: End::Clean,
+        }
+    }
+
+    fn take(&mut self, at: u64, json: &[u8]) {
+        self.last = at;
+        match Heading::of(json) {
+            Heading::AttemptStarted(attempt) if self.succeeded.contains(&attempt) => return,
+            Heading::AttemptStarted(attempt) => {
+                if let Some(former) = self.started.insert(attempt, at) {
+                    self.useful.remove(&former);
+                }
+            }
+            Heading::AttemptEnded {
+                attempt,
+                succeeded: true,
+            } => {
+                self.succeeded.insert(attempt);
+                if let Some(at) = self.started.remove(&attempt) {
+                    self.useful.remove(&at);
+                }
+                return;
+            }
+            Heading::NodeDone | Heading::NodesCached => return,
+            Heading::AttemptEnded { .. } | Heading::Other => {}
+        }
+        self.useful.insert(at, json.to_vec());
+    }
+
+    fn event(&self, at: u64) -> Option<RunEvent> {
+        let record = Record::from_json(self.useful.get(&at)?).ok()?;
         Some(record.event)
-    };
-    let ours = match event(decoded.records.first()) {
-        Some(RunEvent::RunStarted(started)) => started.pipeline == pipeline,
-        // Whose it was cannot be known: the full reading says what is wrong with it.
-        _ => !matches!(decoded.end, End::Clean | End::Torn { .. }),
-    };
-    match event(decoded.records.last()) {
-        _ if !ours => Last::Other,
-        Some(RunEvent::RunEnded { .. }) if decoded.end == End::Clean => Last::Ended,
-        _ => Last::CutOff,
+    }
+
+    fn first(&self) -> Option<RunEvent> {
+        self.event(HEADER_LEN as u64)
+    }
+
+    fn is_of_another(&self, pipeline: &str) -> bool {
+        matches!(self.first(), Some(RunEvent::RunStarted(it)) if it.pipeline != pipeline)
+    }
+
+    /// Whether it did something. Whose a damaged one was cannot be known: the full reading says what is wrong with it.
+    fn is_one(&self) -> bool {
+        let began = matches!(self.first(), Some(RunEvent::RunStarted(_)));
+        began || !matches!(self.end, End::Clean | End::Torn { .. })
+    }
+
+    fn ended_well(&self) -> bool {
+        self.end == End::Clean && matches!(self.event(self.last), Some(RunEvent::RunEnded { .. }))
+    }
+
+    fn told(self, path: &Path) -> Result<Told, RunError> {
+        let mut told = Told {
+            records: Vec::with_capacity(self.useful.len()),
+            attempts: self.succeeded,
+        };
+        for (at, json) in &self.useful {
+            if let Heading::AttemptStarted(attempt) | Heading::AttemptEnded { attempt, .. } =
+                Heading::of(json)
+            {
+                told.attempts.insert(attempt);
+            }
+            told.records.push(journal::record(path, *at, json)?);
+        }
+        Ok(told)
     }
 }
 
 /// What a journal says of attempts that have no result, and of all else but nodes.
 struct Told {
     records: Vec<Record>,
-    headings: Vec<Heading>,
-}
-
-impl Told {
-    /// Reads in full only what is of use: nearly all attempts of a long run have succeeded.
-    fn read(path: &Path, found: &[(u64, &[u8])]) -> Result<Self, RunError> {
-        let headings: Vec<Heading> = found.iter().map(|(_, json)| Heading::of(json)).collect();
-        let successes = headings.iter().filter_map(|heading| match heading {
-            Heading::AttemptEnded { attempt, succeeded } => succeeded.then_some(*attempt),
-            _ => None,
-        });
-        let succeeded: FxHashSet<u64> = successes.collect();
-        let of_use = |heading: &Heading| match heading {
-            Heading::AttemptStarted(attempt) => !succeeded.contains(attempt),
-            Heading::AttemptEnded { succeeded, .. } => !succeeded,
-            Heading::NodeDone | Heading::NodesCached => false,
-            Heading::Other => true,
-        };
-        let useful = headings.iter().zip(found).filter(|(it, _)| of_use(it));
-        let records = useful
-            .map(|(_, (at, json))| journal::record(path, *at, json))
-            .collect::<Result<_, _>>()?;
-        Ok(Self { records, headings })
-    }
-
     /// The attempts that were started or ended.
-    fn attempts(&self) -> impl Iterator<Item = u64> {
-        self.headings.iter().filter_map(|heading| match heading {
-            Heading::AttemptStarted(attempt) | Heading::AttemptEnded { attempt, .. } => {
-                Some(*attempt)
-            }
-            _ => None,
-        })
-    }
+    attempts: FxHashSet<u64>,
 }
 
 fn restored(run: RunId, told: &Told, torn_at: Option<u64>) -> Restored {
@@ -153,7 +240,7 @@ fn restored(run: RunId, told: &Told, torn_at: Option<u64>) -> Restored {
             charged.insert(key, Charged { failures, last });
         }
     }
-    let used = told.attempts().max().unwrap_or(0);
+    let used = told.attempts.iter().max().copied().unwrap_or(0);
     let first = state.started.as_ref().map_or(1, |it| it.first_attempt);
     let inherits = inherits(&run, told, &state);
     Restored {
@@ -185,14 +272,13 @@ fn inherits(run: &RunId, told: &Told, state: &RunState) -> Vec<Inherited> {
     });
     let former = state.started.iter().flat_map(|it| &it.inherits);
     let mut left: BTreeMap<u64, &Inherited> = former.map(|it| (it.attempt, it)).collect();
-    told.attempts()
-        .for_each(|attempt| _ = left.remove(&attempt));
+    left.retain(|attempt, _| !told.attempts.contains(attempt));
     own.chain(left.into_values().cloned()).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use dagrun_events::{Record, RunEvent, RunStarted, journal as codec};
+    use dagrun_events::{RunStarted, journal as codec};
     use dagrun_model::{AttemptResult, Digest, FailureCause, Outcome};
 
     use super::*;
@@ -298,6 +384,62 @@ mod tests {
             .map(|it| it.node.as_str())
             .collect();
         assert_eq!((restored.charged.len(), left), (1, vec!["c"]));
+    }
+
+    #[test]
+    fn a_long_journal_says_the_same_in_pieces_as_in_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let lock = workspace.lock(&[]).unwrap();
+        let run = workspace.new_run(&lock).unwrap();
+        let key = Digest::of(b"k");
+        let ended = |attempt, outcome| RunEvent::AttemptEnded {
+            node: "n".into(),
+            key,
+            attempt,
+            result: Box::new((&AttemptResult::bare(outcome)).into()),
+        };
+        let mut events = vec![started("p")];
+        for attempt in 1..3000 {
+            events.push(RunEvent::AttemptStarted {
+                node: "n".into(),
+                key,
+                attempt,
+                number: 1,
+                worker: 0,
+                after: None,
+                adopted: None,
+            });
+            match attempt % 11 {
+                0 => {}
+                1 => events.push(ended(attempt, Outcome::Cancelled)),
+                _ => events.push(ended(attempt, Outcome::Succeeded(Default::default()))),
+            }
+            if attempt == 1500 {
+                let message = "a record longer than a piece ".repeat(20_000);
+                events.push(RunEvent::Warning { message });
+            }
+        }
+        write(&workspace, &run, events);
+        let path = workspace.journal_path(&run);
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(bytes.len() > 3 * PIECE);
+        // Whole, torn within a record, and damaged.
+        for (cut, flip) in [(0, None), (3, None), (0, Some(bytes.len() / 2))] {
+            let mut bytes = bytes[..bytes.len() - cut].to_vec();
+            if let Some(at) = flip {
+                bytes[at] ^= 1;
+            }
+            std::fs::write(&path, &bytes).unwrap();
+            let pieces = Gist::read(&path, "p").unwrap().unwrap();
+            let whole = Gist::of(&decode(&bytes));
+            assert_eq!(
+                (pieces.end, pieces.last, &pieces.useful, &pieces.succeeded),
+                (whole.end, whole.last, &whole.useful, &whole.succeeded),
+            );
+            assert!(pieces.useful.len() < 1000, "{}", pieces.useful.len());
+            assert!(Gist::read(&path, "other").unwrap().is_none());
+        }
     }
 
     #[test]
