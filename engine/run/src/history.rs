@@ -6,7 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File, OpenOptions},
-    io::Write,
+    io::{Read, Write},
     path::PathBuf,
 };
 
@@ -16,8 +16,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Workspace, own, workspace::write_whole};
 
-/// Beyond this many bytes, all but the last few executions of each node are dropped.
+/// Beyond this many bytes, and twice those that were left the last time, all but the last few executions of each node are dropped.
 const COMPACT_AT: u64 = 32 << 20;
+/// Where a compacted file says how many bytes it had: behind the header.
+const LEFT_AT: usize = 128;
 
 /// Executions with different keys that are kept of a node.
 const KEPT: usize = 4;
@@ -88,6 +90,13 @@ pub(crate) struct EndLine {
     pub(crate) run: String,
     #[serde(rename = "e")]
     pub(crate) end: PastEnd,
+}
+
+/// The first line of a compacted file.
+#[derive(Serialize, Deserialize)]
+struct Compacted {
+    /// Bytes that were left.
+    left: u64,
 }
 
 /// The last executions of each node, each with another key.
@@ -192,6 +201,7 @@ pub(crate) fn nearest<'a>(
 pub(crate) struct HistoryWriter {
     path: PathBuf,
     file: Option<File>,
+    compact_at: u64,
 }
 
 impl HistoryWriter {
@@ -199,6 +209,7 @@ impl HistoryWriter {
         Self {
             path: workspace.history_path(),
             file: None,
+            compact_at: COMPACT_AT,
         }
     }
 
@@ -221,7 +232,8 @@ impl HistoryWriter {
 
     /// A torn tail stays where it is: readers skip it.
     fn open(&self, head: &mut Vec<u8>) -> std::io::Result<File> {
-        if fs::metadata(&self.path).is_ok_and(|m| m.len() > COMPACT_AT) {
+        let len = fs::metadata(&self.path).map_or(0, |meta| meta.len());
+        if len > self.compact_at && len > 2 * self.left() {
             self.compact();
         }
         let file = own::open(OpenOptions::new().append(true).create(true), &self.path)?;
@@ -231,6 +243,23 @@ impl HistoryWriter {
         Ok(file)
     }
 
+    /// How many bytes the last compaction left; 0 where there was none. One that gains nothing would else be made anew for each run.
+    fn left(&self) -> u64 {
+        let mut head = Vec::new();
+        let opened = own::open(OpenOptions::new().read(true), &self.path);
+        let read = opened.and_then(|file| file.take(LEFT_AT as u64).read_to_end(&mut head));
+        let mut left = 0;
+        if read.is_ok() && head.starts_with(&journal::header()) {
+            let mut first = true;
+            journal::decode_piece(&head[journal::HEADER_LEN..], |_, payload| {
+                if std::mem::take(&mut first) {
+                    left = serde_json::from_slice(payload).map_or(0, |it: Compacted| it.left);
+                }
+            });
+        }
+        left
+    }
+
     fn compact(&self) {
         let bytes = own::read(&self.path).unwrap_or_default();
         let mut last = History::default();
@@ -238,11 +267,16 @@ impl HistoryWriter {
             last.take(payload);
         }
         let mut out = last.lines(KEPT);
-        if out.len() as u64 > COMPACT_AT / 2 {
+        if out.len() as u64 > self.compact_at / 2 {
             out = last.lines(1);
         }
+        let left = out.len() as u64;
+        let first = serde_json::to_vec(&Compacted { left }).expect("it is plain data");
+        let mut marked = journal::header().to_vec();
+        journal::encode(&first, &mut marked);
+        marked.extend_from_slice(&out[journal::HEADER_LEN..]);
         // The history is as good uncompacted.
-        let _ = write_whole(&self.path, &out);
+        let _ = write_whole(&self.path, &marked);
     }
 }
 
@@ -364,5 +398,27 @@ mod tests {
         let history = History::load(&workspace);
         let past = last(&history, "a[x=1]");
         assert_eq!((past.run.as_str(), &past.end), ("r2", &Some(failed)));
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_made_smaller_is_compacted_again_only_when_it_has_doubled() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let path = workspace.history_path();
+        let inode = || std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        let append = |from: u32, lines: u32| {
+            let line = |at| line(&format!("a[x={at}]"), "r1");
+            let lines: Vec<_> = (from..from + lines).map(line).collect();
+            let mut writer = HistoryWriter::new(&workspace);
+            writer.compact_at = 4096;
+            writer.append(&lines);
+            inode()
+        };
+        let files = [(0, 100), (100, 1), (101, 150), (251, 1)].map(|(from, n)| append(from, n));
+        // The first that opens a large one compacts it; the next finds it as large as that left it; then it has doubled.
+        assert_ne!(files[0], files[1]);
+        assert_eq!(files[1], files[2]);
+        assert_ne!(files[2], files[3]);
+        assert_eq!(last(&History::load(&workspace), "a[x=0]").run, "r1");
     }
 }
