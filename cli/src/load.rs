@@ -67,6 +67,14 @@ pub(crate) struct PlannedStudy {
     pub(crate) definition: Definition,
 }
 
+impl Planned {
+    /// The plan is needed to the end of the process, which takes its pages back faster than it can be dropped piece by piece. Not for
+    /// a process that makes one plan after the other.
+    pub(crate) fn keep_to_the_end(&self) {
+        std::mem::forget(Arc::clone(&self.plan));
+    }
+}
+
 impl Loaded {
     /// Reads and checks a pipeline file. All its errors are printed.
     pub(crate) fn new(file: &Path, global: &Global, style: Style) -> Result<Self, CliError> {
@@ -174,11 +182,8 @@ impl Loaded {
             .iter()
             .map(|w| format!("{}: {}", sources.locate(w.span), w.message))
             .collect();
-        let plan = Arc::new(plan);
-        // A plan is needed to the end of the process, which takes its pages back faster than it can be dropped piece by piece.
-        std::mem::forget(Arc::clone(&plan));
         Ok(Planned {
-            plan,
+            plan: Arc::new(plan),
             warnings,
             workspace,
             store,
@@ -358,4 +363,43 @@ fn parameters(args: &args::Params) -> Result<Vec<(String, Value, Origin)>, CliEr
         ));
     }
     Ok(params)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::args::{CacheFlags, When};
+
+    #[test]
+    fn a_plan_is_gone_with_whoever_made_it_unless_the_process_ends_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("p.yaml");
+        std::fs::write(&file, "name: p\njobs: {a: {run: [\"true\"]}}\n").unwrap();
+        let cache = folder.path().join("cache").display().to_string();
+        let global = Global {
+            color: When::Never,
+            quiet: true,
+            verbose: 0,
+            cache: CacheFlags {
+                cache: vec![cache],
+                ..CacheFlags::default()
+            },
+        };
+        let plan = |keep: bool| {
+            let loaded = Loaded::new(&file, &global, Style::new(&global))
+                .ok()
+                .unwrap();
+            let params = args::Params {
+                params: Vec::new(),
+                params_file: Vec::new(),
+            };
+            let planned = loaded.plan(&params, &Selection::default()).ok().unwrap();
+            if keep {
+                planned.keep_to_the_end();
+            }
+            Arc::downgrade(&planned.plan)
+        };
+        assert!(plan(false).upgrade().is_none());
+        assert!(plan(true).upgrade().is_some());
+    }
 }

@@ -23,6 +23,7 @@ const MOST_NODES: usize = 2_000;
 pub(crate) fn graph(args: &GraphArgs, global: &Global, style: Style) -> Done {
     let loaded = Loaded::new(&args.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.pipeline.params, &Selection::default())?;
+    planned.keep_to_the_end();
     let study = match &planned.study {
         Some(study) => Some(StudyPlan::new(&loaded, &planned, study)?),
         None => None,

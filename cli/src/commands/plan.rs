@@ -107,6 +107,7 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     run::not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
     let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
     let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
+    planned.keep_to_the_end();
     if !args.counts {
         shared::bring(&planned, style)?;
     }

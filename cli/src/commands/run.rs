@@ -80,6 +80,7 @@ fn run_as(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Don
         );
     }
     let mut ready = Ready::new(mode, args, global, style)?;
+    ready.planned.keep_to_the_end();
     announce(&ready.planned, ready.slots, style);
 
     let (stop, stop_receiver) = stop_channel();

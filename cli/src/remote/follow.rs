@@ -53,6 +53,7 @@ pub(crate) fn attach(
     match project {
         Some((args, global)) => {
             let ready = Ready::new(dagrun_run::StudyMode::Continue, args, global, style)?;
+            ready.planned.keep_to_the_end();
             let ready = Box::new(ready);
             view(
                 remote,

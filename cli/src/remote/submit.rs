@@ -30,6 +30,7 @@ const CHUNK: usize = 1 << 20;
 pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: Style) -> Done {
     check(args)?;
     let ready = Ready::new(mode, args, global, style)?;
+    ready.planned.keep_to_the_end();
     if let Some(study) = &ready.planned.study {
         // A study's trials may read other files than what is before them: planning one asks for them.
         StudyPlan::new(&ready.loaded, &ready.planned, study)?;
