@@ -304,13 +304,13 @@ class Hq:
             process.wait()
 
 
-def hyperqueue_restart(node, nodes, rounds, left, length, hq):
+def hyperqueue_restart(node, nodes, rounds, left, length, run, hq):
     hq, file, seconds = Hq(hq), os.path.abspath("stamps"), []
     hq.start()
     hq.submit(nodes, "true")
     hq.call("job", "wait", "all")
     hq.submit(left, node, "bench-node", "stamp", file, length)
-    until(lambda: len(stamps(file)) > 20)
+    until(lambda: len(stamps(file)) > int(run))
     for _ in range(int(rounds)):
         before = len(stamps(file))
         until(lambda: len(stamps(file)) > before + 10)
