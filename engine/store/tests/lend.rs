@@ -4,7 +4,7 @@ use std::{
     fs,
     os::unix::fs::{FileExt, MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Barrier,
+    sync::atomic::{AtomicBool, Ordering::Relaxed},
 };
 
 use dagrun_model::{Artifact, BlobRef, Digest, Outputs};
@@ -126,14 +126,21 @@ fn a_copy_of_what_a_node_just_writes_to_is_right_or_none() {
         let artifact = replica(&store, &bytes);
         let [one, two] = ["one", "two"].map(|name| folder.path().join(format!("{round}/{name}")));
         let _staged = store.stage(&artifact, &one, Staging::Auto).unwrap();
-        let both = Barrier::new(2);
+        fs::set_permissions(&one, fs::Permissions::from_mode(0o644)).unwrap();
+        let file = fs::File::options().write(true).open(&one).unwrap();
+        let is_over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                both.wait();
-                alter(&one);
+                // The copy has begun, and comes to the end of the file last.
+                while !two.exists() && !is_over.load(Relaxed) {
+                    std::hint::spin_loop();
+                }
+                file.write_all_at(b"altered", bytes.len() as u64 - 7)
+                    .unwrap();
             });
-            both.wait();
-            match store.stage(&artifact, &two, Staging::Auto) {
+            let staged = store.stage(&artifact, &two, Staging::Auto);
+            is_over.store(true, Relaxed);
+            match staged {
                 Ok(_) => assert!(
                     fs::read(&two).unwrap() == bytes,
                     "altered bytes were staged"
