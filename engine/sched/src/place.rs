@@ -125,6 +125,7 @@ impl Scheduler {
             })
         };
         let Some(pair) = pair else { return false };
+        let (lane, pair) = self.or_bound(lane, pair);
         self.lanes.lanes[lane as usize].queue.remove(pair.at);
         self.count_overtaken(lane, pair.node, pair.worker);
         self.start(pair.node, pair.worker, true, None);
@@ -272,6 +273,42 @@ impl Scheduler {
         }
         if let (None, Some(until)) = (best, held) {
             self.hold(lane, until);
+        }
+        best
+    }
+
+    /// The pair, or a younger node that is bound to the host and has to move less.
+    ///
+    /// Nodes of a group that has its host wait in a lane of their own, where the window does not see them; left until they are the
+    /// oldest, their inputs' hosts have filled up with what others read. All that these read has run by then, so that they hold up the
+    /// pair no longer than what is under way.
+    fn or_bound(&mut self, lane: u32, pair: Pair) -> (u32, Pair) {
+        if pair.cost == 0 {
+            return (lane, pair);
+        }
+        let host = self.hosts.host_of(pair.worker);
+        let (mut best, round) = ((lane, pair), self.round);
+        for at in 0..self.lanes.of_host(host).len() {
+            let bound = self.lanes.of_host(host)[at];
+            let known = &self.lanes.lanes[bound as usize];
+            if bound == lane || known.live == 0 || known.held.is_some() || known.exhausted == round
+            {
+                continue;
+            }
+            if self.head(bound).is_none() || !self.takes(self.hosts.known(pair.worker), bound) {
+                continue;
+            }
+            let (_, node) = self.lanes.lanes[bound as usize].queue[0];
+            let cost = self.cost(node, host);
+            if cost < best.1.cost {
+                let younger = Pair {
+                    cost,
+                    at: 0,
+                    node,
+                    ..pair
+                };
+                best = (bound, younger);
+            }
         }
         best
     }

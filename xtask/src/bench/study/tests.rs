@@ -1,6 +1,10 @@
 //! The exact figures, as far as they are fast. Nothing that depends on the machine is asserted.
 
-use super::exact::{self, Size};
+use super::{
+    exact::{self, Size},
+    plans::{Planned, calibration},
+    world::{Place, Site, lognormal, simulate},
+};
 
 const SIZE: Size = Size {
     trials: 600,
@@ -107,6 +111,33 @@ fn fused_scores_move_less_than_the_documents_say() -> Result<(), String> {
         unfused.each > auto.each && unfused.split > 0.0,
         "{unfused:?}"
     );
+    Ok(())
+}
+
+/// A score that is bound to the host of its group is weighed by bytes like all others, so that fusion does not cost what it saves.
+#[test]
+fn fused_scores_move_no_more_than_others() -> Result<(), String> {
+    let study = "sampler: random; trials: 40; in_flight: 20";
+    let planned = Planned::new(&calibration(study, 10, 2))?;
+    let moves = |fused: bool| -> Result<u64, String> {
+        let mut all = 0;
+        for seed in 0..8 {
+            let seconds = |place: Place| {
+                let mean = if place.job == 0 { 0.5 } else { 0.1 };
+                let (trial, job, at) = (place.trial, place.job.into(), place.at.into());
+                mean * lognormal(0.4, seed * 1000 + trial, job, at)
+            };
+            let site = Site {
+                fused,
+                bytes: 8_000_000,
+                ..Site::new(&[4; 5], &seconds)
+            };
+            all += simulate(&planned, &site)?.moves;
+        }
+        Ok(all)
+    };
+    let (fused, apart) = (moves(true)?, moves(false)?);
+    assert!(fused * 10 <= apart * 11, "{fused} fused, {apart} apart");
     Ok(())
 }
 
