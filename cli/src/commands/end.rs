@@ -2,10 +2,11 @@
 
 use std::{collections::BTreeMap, path::Path};
 
+use dagrun_events::AttemptSummary;
 use dagrun_model::format_seconds;
 use dagrun_run::{Failure, RunSummary, StudySummary};
 
-use super::exports;
+use super::{exports, remedy::remedy};
 use crate::{
     say,
     term::{Ink, Style, escape, job_of, plural, shell_word, short_text, some_trials},
@@ -75,7 +76,13 @@ impl End<'_> {
     fn list(&self, failures: &[&Failure], values: bool) {
         let groups = groups(failures);
         for group in groups.iter().take(LISTED) {
-            say!("{}", describe(group, self.rerun, self.style));
+            let remedy = group
+                .first()
+                .and_then(|failure| remedy(failure, self.project));
+            say!(
+                "{}",
+                describe(group, remedy.as_deref(), self.rerun, self.style)
+            );
         }
         let told: usize = groups.iter().take(LISTED).map(Vec::len).sum();
         let values = match &self.summary.study {
@@ -219,7 +226,7 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks; and
 /// which others failed like it.
-fn describe(group: &[&Failure], rerun: &str, style: Style) -> String {
+fn describe(group: &[&Failure], remedy: Option<&str>, rerun: &str, style: Style) -> String {
     let Some((failure, others)) = group.split_first() else {
         return String::new();
     };
@@ -268,7 +275,19 @@ fn describe(group: &[&Failure], rerun: &str, style: Style) -> String {
     if failure.blocked > 0 {
         row("blocks", &plural(failure.blocked, "node"));
     }
-    row("log", &format!("dagrun log {}", shell_word(&failure.id)));
+    if let Some(remedy) = remedy {
+        row("help", &escape(remedy));
+    }
+    let id = shell_word(&failure.id);
+    let said = |it: &AttemptSummary| it.stdout.is_some() || it.stderr.is_some();
+    if failure.attempt.as_ref().is_some_and(|it| !said(it)) {
+        row(
+            "log",
+            &format!("empty; `dagrun shell {id}` is in its folder, with its environment"),
+        );
+    } else {
+        row("log", &format!("dagrun log {id}"));
+    }
     row(
         "rerun",
         &format!("{rerun} --only {}", shell_word(&failure.id)),

@@ -14,6 +14,7 @@ mod move_cache;
 mod node;
 mod plan;
 mod plan_study;
+mod remedy;
 mod repeat;
 pub(crate) mod report;
 mod run;
@@ -118,6 +119,10 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
         }
         RunError::UnknownRun(_) | RunError::AmbiguousRun(_) | RunError::UnknownNode { .. } => {
             return CliError::invalid(error);
+        }
+        RunError::NoRun => {
+            return CliError::invalid(error)
+                .hint("name the pipeline file or its folder with -f, or run it first");
         }
         _ => return CliError::environment(error),
     };

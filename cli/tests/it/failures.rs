@@ -42,6 +42,31 @@ jobs:
 }
 
 #[test]
+fn a_failure_names_the_remedy_where_it_has_one() {
+    let forgot = job("    run: cat data.csv");
+    forgot.write("data.csv", "1\n");
+    forgot
+        .fails(2, &["report"])
+        .has("nothing has run")
+        .has_not("latest");
+    forgot
+        .fails(1, &["run"])
+        .has("`data.csv` is in the project, but a node sees only its inputs");
+    let silent = job("    run: exit 1");
+    silent
+        .fails(1, &["run"])
+        .has("empty; `dagrun shell a`")
+        .has_not("dagrun log a");
+    let large = job(
+        "    run: x=$(head -c 100000000 /dev/zero | tr '\\0' x); echo $x > o\n    resources: {memory: 20MB}",
+    );
+    large
+        .fails(1, &["run"])
+        .has("out of memory")
+        .has("retry: {when: oom, memory: 2x}");
+}
+
+#[test]
 fn every_way_to_die_has_its_name() {
     for (recipe, words) in [
         ("    run: exit 3", "exit code 3"),

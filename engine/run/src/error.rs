@@ -52,6 +52,9 @@ pub enum RunError {
     /// There is no such run.
     #[error("no run `{0}` in this folder; `dagrun runs` lists them")]
     UnknownRun(String),
+    /// Nothing has run yet.
+    #[error("nothing has run in this folder yet")]
+    NoRun,
     /// Several runs begin with that text.
     #[error("`{0}` is the beginning of several runs; give more of the id")]
     AmbiguousRun(String),

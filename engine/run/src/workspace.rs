@@ -225,7 +225,7 @@ impl Workspace {
     pub fn find_run(&self, text: &str) -> Result<RunId, RunError> {
         let unknown = || RunError::UnknownRun(text.into());
         if text == "latest" || text == "last" {
-            return self.journaled_runs().pop().ok_or_else(unknown);
+            return self.journaled_runs().pop().ok_or(RunError::NoRun);
         }
         let mut found = self
             .runs()
