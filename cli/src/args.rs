@@ -305,7 +305,7 @@ pub(crate) struct RunArgs {
     /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
-    /// Run nodes in so many worker processes on this machine, as a cluster does on many; they share `-j`
+    /// Run nodes in so many worker processes on this machine, as a cluster does on many; they share `-j`, each with one slot at least
     #[arg(long, value_name = "N")]
     pub(crate) workers: Option<usize>,
     /// Start nothing new after the first failure; default: go on with what does not depend on it

@@ -13,6 +13,8 @@ use crate::{
     trial,
 };
 
+/// The exit code of a run that was interrupted.
+const INTERRUPTED: i32 = 130;
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
 /// Kinds of failures of trials that are.
@@ -65,6 +67,10 @@ impl End<'_> {
             say!("{}", study_lines(study, again, self.rerun, style));
         }
         if !style.quiet {
+            if summary.exit_code == INTERRUPTED {
+                let command = escape(self.rerun);
+                say!("the same command goes on where it stopped: {command}");
+            }
             self.exports();
         }
     }
