@@ -1,7 +1,7 @@
 //! The second ring: the tasks of both ends as they are, with tonic and HTTP/2 between them, over a network that is simulated in
 //! virtual time. Hosts die and come back, links are cut, held up and slow.
 //!
-//! What nodes do, disks, and TLS are left out. The same seed gives the same trace; for that tokio's own choices have to be
+//! What nodes do, disks, and TLS are left out. The same seed gives the same trace, in processes of their own; for that tokio's own choices have to be
 //! seeded too, so this is built with `--cfg tokio_unstable` alone (`cargo xtask ci` does).
 
 mod coordinator;
@@ -59,14 +59,39 @@ fn promises_hold_over_a_network() {
     assert!(adopted * 4 > seeds, "{adopted} were taken over");
 }
 
+/// What seeds give, a line each. The second run of a seed in one process may give something else: tokio ends the tasks of a host that
+/// dies in an order that goes by their ids, which count on over all runtimes of a process.
 #[test]
-fn a_seed_always_means_the_same_over_a_network() {
+#[ignore = "a_seed_always_means_the_same_over_a_network runs it in processes of their own"]
+fn what_seeds_give() {
     let first = first();
     for seed in first..first + seeds(10) {
-        let (one, other) = (simulate(seed), simulate(seed));
-        assert_eq!((&one.violation, &other.violation), (&None, &None));
-        let at = one.trace.iter().zip(&other.trace).position(|(a, b)| a != b);
-        assert_eq!(one.hash, other.hash, "seed {seed} differs at {at:?}");
-        assert_eq!(one.took, other.took, "seed {seed}");
+        let report = simulate(seed);
+        println!(
+            "seed {seed}: {:?} {:016x} {:?} {}",
+            report.violation,
+            report.hash,
+            report.took,
+            report.trace.len()
+        );
     }
+}
+
+#[test]
+fn a_seed_always_means_the_same_over_a_network() {
+    let given = || {
+        let apart = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["sim::storm::what_seeds_give"])
+            .args(["--exact", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let told = String::from_utf8_lossy(&apart.stdout).into_owned();
+        assert!(apart.status.success(), "{told}");
+        told.lines()
+            .filter_map(|line| Some(line[line.find("seed ")?..].to_owned()))
+            .collect::<Vec<_>>()
+    };
+    let (one, other) = (given(), given());
+    assert_eq!(one.len() as u64, seeds(10));
+    assert_eq!(one, other);
 }
