@@ -21,6 +21,9 @@ pub(crate) struct Cli {
     pub(crate) command: Command,
 }
 
+/// The exit code of what a person or a signal has stopped.
+pub(crate) const INTERRUPTED: u8 = 130;
+
 /// The exit codes of every command and what they mean.
 pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
     (0, "all that was asked for is there"),
@@ -36,7 +39,7 @@ pub(crate) const EXIT_CODES: &[(u8, &str)] = &[
         3,
         "the machine is in the way: no space, no rights, another run in this project, a damaged journal, a node that asks for more than there is",
     ),
-    (130, "interrupted"),
+    (INTERRUPTED, "interrupted"),
 ];
 
 fn exit_codes() -> String {

@@ -8,13 +8,12 @@ use dagrun_run::{Failure, RunSummary, StudySummary};
 
 use super::{exports, remedy::remedy};
 use crate::{
+    args::INTERRUPTED,
     say,
     term::{Ink, Style, escape, job_of, plural, shell_word, short_text, some_trials},
     trial,
 };
 
-/// The exit code of a run that was interrupted.
-const INTERRUPTED: i32 = 130;
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
 /// Kinds of failures of trials that are.
@@ -67,7 +66,7 @@ impl End<'_> {
             say!("{}", study_lines(study, again, self.rerun, style));
         }
         if !style.quiet {
-            if summary.exit_code == INTERRUPTED {
+            if summary.exit_code == i32::from(INTERRUPTED) {
                 let command = escape(self.rerun);
                 say!("the same command goes on where it stopped: {command}");
             }

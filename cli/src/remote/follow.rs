@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use super::{Remote, call_error, connect::patiently, end};
 use crate::{
-    args::{Global, RunArgs},
+    args::{Global, INTERRUPTED, RunArgs},
     commands::{EventFile, Later, Ready},
     error::{CliError, Done},
     say,
@@ -65,9 +65,6 @@ pub(crate) fn attach(
         None => view(remote, Watch::Other { run }, Told::ToLeave, style),
     }
 }
-
-/// The exit code of a command that was told to end.
-const INTERRUPTED: u8 = 130;
 
 /// What SIGTERM means to who follows a run.
 #[derive(Clone, Copy, PartialEq)]

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dagrun_model::{Digest, FailureCause, NodePattern, Phases, Pressure, Usage};
+use dagrun_model::{Digest, FailureCause, NodePattern, Phases, Usage};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -352,12 +352,6 @@ impl RunState {
     pub fn usage(&self, node: &NodeRow) -> Usage {
         self.last_result(node)
             .map_or_else(Usage::default, |r| r.usage)
-    }
-
-    /// What shortages of its host took from the attempt whose result a node has; nothing for a hit.
-    pub fn pressure(&self, node: &NodeRow) -> Pressure {
-        self.last_result(node)
-            .map_or_else(Pressure::default, |r| r.pressure)
     }
 
     fn last_result(&self, node: &NodeRow) -> Option<&AttemptSummary> {

@@ -75,7 +75,7 @@ fn row(state: &RunState, node: &NodeRow) -> Value {
         "host": state.last_attempt(node).and_then(|attempt| state.workers.get(&attempt.worker)).map(|worker| &worker.host),
         "phases": state.phases(node),
         "usage": state.usage(node),
-        "pressure": state.pressure(node),
+        "pressure": last.map(|it| it.pressure).unwrap_or_default(),
     })
 }
 

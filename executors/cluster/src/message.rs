@@ -64,6 +64,28 @@ pub struct Identity {
     pub pid: u32,
 }
 
+#[cfg(test)]
+impl Identity {
+    /// A worker of the tests: nothing but its names, and no room for nodes.
+    pub(crate) fn named(name: &str, host: &str, incarnation: Incarnation) -> Self {
+        Self {
+            version: "1".into(),
+            platform: Platform::here(),
+            name: name.into(),
+            host: host.into(),
+            incarnation,
+            capacity: Resources::none(),
+            labels: BTreeMap::new(),
+            profile: None,
+            blobs: String::new(),
+            speed: 1000,
+            ahead: 0,
+            boot: String::new(),
+            pid: 1,
+        }
+    }
+}
+
 /// Operating system and architecture, in Rust's words for them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Platform {

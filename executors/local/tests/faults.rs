@@ -46,6 +46,21 @@ fn assert_success(result: &AttemptResult) {
     );
 }
 
+/// The attempt could not be staged, since a blob that it reads is gone.
+#[track_caller]
+fn assert_blob_is_missed(result: &AttemptResult) {
+    assert!(
+        matches!(
+            failure(result),
+            FailureCause::Staging {
+                missing_blob: true,
+                ..
+            }
+        ),
+        "{result:?}"
+    );
+}
+
 /// Waits until something holds.
 #[track_caller]
 fn eventually(what: &str, holds: impl Fn() -> bool) {
@@ -481,16 +496,7 @@ fn altered_blobs_are_noticed() {
         }
     );
     let result = running.run(uses(3, "cat in/x"));
-    assert!(
-        matches!(
-            failure(&result),
-            FailureCause::Staging {
-                missing_blob: true,
-                ..
-            }
-        ),
-        "{result:?}"
-    );
+    assert_blob_is_missed(&result);
 }
 
 /// F43: a node may do with its input what it likes, where the store gave it a replica: it succeeds, and nobody reads what it wrote.
@@ -530,16 +536,7 @@ fn a_node_that_alters_a_replica_alters_what_is_its_own() {
     assert_eq!(outputs["out"].size(), (1 << 20) + 5);
     assert!(!store.contains(&digest));
     let result = running.run(uses(4, links));
-    assert!(
-        matches!(
-            failure(&result),
-            FailureCause::Staging {
-                missing_blob: true,
-                ..
-            }
-        ),
-        "{result:?}"
-    );
+    assert_blob_is_missed(&result);
 }
 
 /// F40: an output that is a hard link to a staged input gives its bytes, and the store does not give the input away.

@@ -55,52 +55,34 @@ struct MemoryGroup {
 
 /// Bytes that programs can take without swapping, and that the limits of this process leave in all.
 pub fn free_memory() -> u64 {
-    let limits = Gauges::find().groups.into_iter().map(|group| group.limit);
+    let groups = memory_groups(&own_groups(), Path::new(ROOT));
+    let limits = groups.into_iter().map(|group| group.limit);
     let free = of_machine().map_or(UNKNOWN, |memory| memory.free);
     limits.fold(free, u64::min)
 }
 
 impl Gauges {
     pub(crate) fn find() -> Self {
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        Self::of(&own, Path::new("/sys/fs/cgroup"))
+        Self {
+            kills: [kills(); 2],
+            ..Self::of(&own_groups(), Path::new(ROOT))
+        }
     }
 
     /// Of the lines of /proc/self/cgroup and the place of the hierarchies.
     fn of(own: &str, root: &Path) -> Self {
-        let mut found = Self {
-            kills: [kills(); 2],
-            ..Self::default()
-        };
-        for line in own.lines() {
-            let mut parts = line.splitn(3, ':').skip(1);
-            let (Some(controllers), Some(path)) = (parts.next(), parts.next()) else {
-                continue;
-            };
-            let v2 = controllers.is_empty();
-            let has = |name| v2 || controllers.split(',').any(|controller| controller == name);
-            let hierarchy = |name: &str| if v2 { root.into() } else { root.join(name) };
-            if has("memory") {
-                let folders = upward(&hierarchy("memory"), path);
-                found
-                    .groups
-                    .extend(folders.into_iter().filter_map(|folder| {
-                        let limit = number(&folder.join(match v2 {
-                            true => "memory.max",
-                            false => "memory.limit_in_bytes",
-                        }))?;
-                        // Without a limit version 1 says the largest number of pages there can be.
-                        (limit < 1 << 60).then_some(MemoryGroup { folder, v2, limit })
-                    }));
-            }
-            if has("cpu") {
-                let mut folders = upward(&hierarchy("cpu"), path).into_iter();
-                let limited = folders.find(|folder| has_quota(folder, v2));
-                let file = limited.map(|folder| folder.join("cpu.stat"));
-                found.throttle = found.throttle.or(file);
-            }
+        let lines = own.lines().filter_map(GroupLine::parse);
+        Self {
+            groups: memory_groups(own, root),
+            throttle: lines
+                .filter(|line| line.has("cpu"))
+                .find_map(|line| {
+                    let mut folders = line.upward(root, "cpu").into_iter();
+                    folders.find(|folder| has_quota(folder, line.v2))
+                })
+                .map(|folder| folder.join("cpu.stat")),
+            kills: [0; 2],
         }
-        found
     }
 
     /// Looks at the memory, as [`Gauges::memory`], and at what the kernel did about it so far.
@@ -136,6 +118,17 @@ impl Gauges {
 }
 
 impl MemoryGroup {
+    /// A group, where it has a limit.
+    fn of(folder: PathBuf, v2: bool) -> Option<Self> {
+        let file = match v2 {
+            true => "memory.max",
+            false => "memory.limit_in_bytes",
+        };
+        let limit = number(&folder.join(file))?;
+        // Without a limit version 1 says the largest number of pages there can be.
+        (limit < 1 << 60).then_some(Self { folder, v2, limit })
+    }
+
     fn read(&self) -> Option<Memory> {
         let (usage, inactive) = match self.v2 {
             true => ("memory.current", "inactive_file "),
@@ -153,11 +146,24 @@ impl MemoryGroup {
     }
 }
 
-/// The folder of a group and of those above it. In a container the path is often that of the host, and the own group is the root.
-fn upward(hierarchy: &Path, path: &str) -> Vec<PathBuf> {
-    let own = hierarchy.join(path.trim_start_matches('/'));
-    let folders = own.ancestors().take_while(|f| f.starts_with(hierarchy));
-    folders.map(Path::to_path_buf).collect()
+/// Where hierarchies of groups are.
+const ROOT: &str = "/sys/fs/cgroup";
+
+/// The lines of /proc/self/cgroup; none where there is no such file.
+fn own_groups() -> String {
+    fs::read_to_string("/proc/self/cgroup").unwrap_or_default()
+}
+
+/// The groups of this process and those above them that limit memory.
+fn memory_groups(own: &str, root: &Path) -> Vec<MemoryGroup> {
+    let lines = own.lines().filter_map(GroupLine::parse);
+    let lines = lines.filter(|line| line.has("memory"));
+    lines
+        .flat_map(|line| {
+            let folders = line.upward(root, "memory").into_iter();
+            folders.filter_map(move |folder| MemoryGroup::of(folder, line.v2))
+        })
+        .collect()
 }
 
 fn has_quota(folder: &Path, v2: bool) -> bool {
@@ -204,6 +210,42 @@ fn field(text: &str, word: &str) -> Option<u64> {
 
 fn number(file: &Path) -> Option<u64> {
     fs::read_to_string(file).ok()?.trim().parse().ok()
+}
+
+/// A line of /proc/self/cgroup: the group of this process in one hierarchy.
+#[derive(Clone, Copy)]
+pub(crate) struct GroupLine<'a> {
+    controllers: &'a str,
+    pub(crate) path: &'a str,
+    pub(crate) v2: bool,
+}
+
+impl<'a> GroupLine<'a> {
+    pub(crate) fn parse(line: &'a str) -> Option<Self> {
+        let mut parts = line.splitn(3, ':').skip(1);
+        let (controllers, path) = (parts.next()?, parts.next()?);
+        Some(Self {
+            controllers,
+            path,
+            v2: controllers.is_empty(),
+        })
+    }
+
+    /// Whether a controller may be there; version 2 has all in one hierarchy.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.v2 || self.controllers.split(',').any(|it| it == name)
+    }
+
+    /// The folder of the group and of those above it. In a container the path is often that of the host, and the own group is the root.
+    fn upward(&self, root: &Path, controller: &str) -> Vec<PathBuf> {
+        let hierarchy = match self.v2 {
+            true => root.to_path_buf(),
+            false => root.join(controller),
+        };
+        let own = hierarchy.join(self.path.trim_start_matches('/'));
+        let folders = own.ancestors().take_while(|f| f.starts_with(&hierarchy));
+        folders.map(Path::to_path_buf).collect()
+    }
 }
 
 /// What is to be done about memory.

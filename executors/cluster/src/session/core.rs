@@ -589,29 +589,11 @@ fn scramble(mut z: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
-    use dagrun_model::Resources;
-
     use super::*;
-    use crate::message::{Incarnation, Platform};
+    use crate::message::Incarnation;
 
     fn worker(seed: u64) -> Core {
-        let identity = Identity {
-            version: "1".into(),
-            platform: Platform::here(),
-            name: "w".into(),
-            host: "h".into(),
-            incarnation: Incarnation([0; 16]),
-            capacity: Resources::none(),
-            labels: BTreeMap::new(),
-            profile: None,
-            blobs: String::new(),
-            speed: 1000,
-            ahead: 0,
-            boot: String::new(),
-            pid: 1,
-        };
+        let identity = Identity::named("w", "h", Incarnation([0; 16]));
         Core::new(Config {
             identity: Arc::new(identity),
             reach: Duration::from_secs(3600),

@@ -20,8 +20,7 @@ use super::{
 };
 use crate::{
     message::{
-        AttemptRef, Ended, Extra, FromWorker, Held, Identity, Incarnation, Platform, Progress,
-        ToWorker,
+        AttemptRef, Ended, Extra, FromWorker, Held, Identity, Incarnation, Progress, ToWorker,
     },
     pool::{self, ConnIx, RunIx},
     session::{self, Exit, Link},
@@ -434,22 +433,16 @@ impl World {
                 .expect("16 bytes"),
         );
         let identity = Identity {
-            version: "1".into(),
-            platform: Platform::here(),
-            name: format!("w{at}.{generation}"),
-            host: format!("h{at}"),
-            incarnation,
             capacity: Resources {
                 cpu_milli: place.slots * 1000,
                 ..Resources::none()
             },
-            labels: BTreeMap::new(),
-            profile: None,
-            blobs: String::new(),
-            speed: 1000,
             ahead: place.ahead,
-            boot: String::new(),
-            pid: 1,
+            ..Identity::named(
+                &format!("w{at}.{generation}"),
+                &format!("h{at}"),
+                incarnation,
+            )
         };
         let config = session::Config {
             identity: Arc::new(identity),

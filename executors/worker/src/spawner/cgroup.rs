@@ -10,6 +10,8 @@ use std::{
     process::{Command, ExitCode},
 };
 
+use crate::pressure::GroupLine;
+
 /// Set this variable where cgroups are trouble; limits are then held by looking at the memory of nodes.
 const SWITCH: &str = "DAGRUN_NO_CGROUP";
 
@@ -83,10 +85,11 @@ impl Hierarchy {
 
 /// The places that a line of /proc/self/cgroup stands for.
 fn places(line: &str) -> Vec<Hierarchy> {
-    let mut parts = line.splitn(3, ':').skip(1);
-    let (controllers, path) = (parts.next().unwrap_or(""), parts.next().unwrap_or(""));
-    let below = |root: &str| PathBuf::from(format!("{root}{path}"));
-    if controllers.is_empty() {
+    let Some(line) = GroupLine::parse(line).filter(|line| line.has("memory")) else {
+        return Vec::new();
+    };
+    let below = |root: &str| PathBuf::from(format!("{root}{}", line.path));
+    if line.v2 {
         let own = below("/sys/fs/cgroup");
         // A version 2 group that holds processes cannot limit groups below it, so its parent is tried too.
         let parent = own.parent().map(Path::to_path_buf);
@@ -96,13 +99,11 @@ fn places(line: &str) -> Vec<Hierarchy> {
         }];
         found.extend(parent.map(|parent| Hierarchy { parent, v2: true }));
         found
-    } else if controllers.split(',').any(|name| name == "memory") {
+    } else {
         vec![Hierarchy {
             parent: below("/sys/fs/cgroup/memory"),
             v2: false,
         }]
-    } else {
-        Vec::new()
     }
 }
 

@@ -43,22 +43,11 @@ impl Story {
         self.conn += 1;
         self.happens(Event::Opened(ConnIx(self.conn)));
         let identity = Identity {
-            version: "1".into(),
-            platform: Platform::here(),
-            name: "w".into(),
-            host: "h".into(),
-            incarnation: Incarnation([7; 16]),
             capacity: Resources {
                 cpu_milli: 4000,
                 ..Resources::none()
             },
-            labels: BTreeMap::new(),
-            profile: None,
-            blobs: String::new(),
-            speed: 1000,
-            ahead: 0,
-            boot: String::new(),
-            pid: 1,
+            ..Identity::named("w", "h", Incarnation([7; 16]))
         };
         self.says(FromWorker::Hello(Box::new(Hello {
             worker: Arc::new(identity),

@@ -24,7 +24,7 @@ use super::{
     truth::{Shared, note},
 };
 use crate::{
-    message::{Identity, Incarnation, Platform},
+    message::{Identity, Incarnation},
     security::{Address, Channel, Connector, Error},
     session::Exit,
     worker::{Way, Worker, WorkerOptions},
@@ -92,21 +92,16 @@ fn identity(truth: &Shared, at: usize, incarnation: Incarnation) -> Identity {
     let place = &truth.borrow().places[at];
     Identity {
         version: VERSION.into(),
-        platform: Platform::here(),
-        name: format!("{}.{}", place.name, place.generation),
-        host: place.name.clone(),
-        incarnation,
         capacity: Resources {
             cpu_milli: place.slots * 1000,
             ..Resources::none()
         },
-        labels: BTreeMap::new(),
-        profile: None,
-        blobs: String::new(),
-        speed: 1000,
         ahead: place.ahead,
-        boot: String::new(),
-        pid: 1,
+        ..Identity::named(
+            &format!("{}.{}", place.name, place.generation),
+            &place.name,
+            incarnation,
+        )
     }
 }
 
