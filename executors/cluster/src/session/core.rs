@@ -19,8 +19,6 @@ use crate::{
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(50), Duration::from_secs(5));
 /// In between, a wait is this part of the time that there was no connection: what a worker adds to an outage stays a part of it.
 const SHARE: u32 = 4;
-/// How long a connection may take until the coordinator has answered.
-const GREETED: Duration = Duration::from_secs(10);
 /// How long a worker that leaves waits for the coordinator to take what it ended, beyond its time.
 const SETTLED: Duration = Duration::from_secs(5);
 
@@ -120,7 +118,7 @@ pub struct Core {
     next_conn: u64,
     /// The highest epoch that was heard of; 0 for none.
     epoch: u64,
-    /// What the coordinator said last.
+    /// How long the coordinator may be silent, also before its first word on a connection; what it said last.
     lease: Duration,
     beat: Duration,
     beats: u64,
@@ -355,7 +353,7 @@ impl Core {
         match self.link {
             Link::Down { retry } if retry <= now => self.connect(now, effects),
             Link::Down { .. } => {}
-            Link::Greeting { conn, since } if now - since >= GREETED => {
+            Link::Greeting { conn, since } if now - since >= self.lease => {
                 effects.push(Effect::Close(conn));
                 self.down(now, "the coordinator does not answer", effects);
             }
@@ -639,5 +637,45 @@ mod tests {
         all.sort_unstable();
         all.dedup();
         assert!(all.len() > 15, "workers come at once: {all:?}");
+    }
+    fn welcomed(core: &mut Core, now: Duration, lease: Duration) {
+        let mut effects = Vec::new();
+        core.handle(now, Event::Tick, &mut effects);
+        let [Effect::Connect(conn)] = effects[..] else {
+            panic!("{effects:?}");
+        };
+        core.handle(now, Event::Connected(conn), &mut effects);
+        let welcome = Welcome {
+            epoch: 1,
+            lease,
+            beat: lease / 5,
+            worker: 0,
+            drop: Vec::new(),
+            settled: Vec::new(),
+        };
+        let welcome = ToWorker::Welcome(welcome);
+        core.handle(now, Event::Message(conn, welcome), &mut effects);
+        core.handle(now, Event::Closed(conn, "cut".into()), &mut effects);
+    }
+
+    /// A connection that is taken and not answered is given up when a coordinator that works would be.
+    #[test]
+    fn a_greeting_is_awaited_for_a_lease() {
+        for lease in [2, 10, 40].map(Duration::from_secs) {
+            let mut core = worker(7);
+            welcomed(&mut core, Duration::ZERO, lease);
+            let began = Duration::from_secs(1);
+            let mut effects = Vec::new();
+            core.handle(began, Event::Tick, &mut effects);
+            let [Effect::Connect(conn)] = effects[..] else {
+                panic!("{effects:?}");
+            };
+            core.handle(began, Event::Connected(conn), &mut effects);
+            effects.clear();
+            core.handle(began + lease * 9 / 10, Event::Tick, &mut effects);
+            assert_eq!(effects, [], "{lease:?}");
+            core.handle(began + lease, Event::Tick, &mut effects);
+            assert_eq!(effects, [Effect::Close(conn)], "{lease:?}");
+        }
     }
 }

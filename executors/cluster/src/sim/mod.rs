@@ -11,7 +11,7 @@ mod storm;
 mod workers;
 mod world;
 
-use std::{panic::PanicHookInfo, sync::Arc};
+use std::{panic::PanicHookInfo, sync::Arc, time::Duration};
 
 use crate::mutant::Mutant;
 
@@ -33,23 +33,25 @@ struct Report {
     faults: u64,
     /// Attempts that were taken over from an earlier coordinator.
     adopted: u64,
+    /// Virtual time until all was over.
+    took: Duration,
     trace: Vec<String>,
 }
 
 fn simulate(options: Options) -> Report {
-    caught(|| world::World::new(options).run()).unwrap_or_else(|panic| Report {
-        violation: Some(panic),
-        ..Report::default()
-    })
+    report_of(|| world::World::new(options).run())
 }
 
-/// What a function gives, or with what it panicked.
-fn caught<T>(function: impl FnOnce() -> T) -> Result<T, String> {
-    let function = std::panic::AssertUnwindSafe(function);
-    std::panic::catch_unwind(function).map_err(|panic| {
+/// What a simulation reports; a panic is a violation.
+fn report_of(simulation: impl FnOnce() -> Report) -> Report {
+    let simulation = std::panic::AssertUnwindSafe(simulation);
+    std::panic::catch_unwind(simulation).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        format!("panicked: {}", text.unwrap_or_default())
+        Report {
+            violation: Some(format!("panicked: {}", text.unwrap_or_default())),
+            ..Report::default()
+        }
     })
 }
 
@@ -88,7 +90,8 @@ fn promises_hold_whatever_happens() {
             });
             let from = story.trace.len().saturating_sub(400);
             panic!(
-                "seed {seed}: {violation}\n{}",
+                "seed {seed}, over after {:?}: {violation}\n{}",
+                report.took,
                 story.trace[from..].join("\n")
             );
         }

@@ -168,6 +168,7 @@ impl World {
                 ));
             }
         }
+        self.report.took = Duration::from_micros(self.now);
         self.report
     }
 

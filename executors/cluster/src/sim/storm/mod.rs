@@ -9,29 +9,10 @@ mod truth;
 mod weather;
 mod worker;
 
-use std::time::Duration;
-
-use super::{asked, caught, first};
-
-/// What happened.
-#[derive(Debug, Default)]
-struct Report {
-    violation: Option<String>,
-    /// A hash of all that happened.
-    hash: u64,
-    faults: u64,
-    /// Attempts that were taken over from an earlier coordinator.
-    adopted: u64,
-    /// Virtual time until all was over.
-    took: Duration,
-    trace: Vec<String>,
-}
+use super::{Report, asked, first, report_of};
 
 fn simulate(seed: u64) -> Report {
-    caught(|| weather::simulate(seed)).unwrap_or_else(|panic| Report {
-        violation: Some(panic),
-        ..Report::default()
-    })
+    report_of(|| weather::simulate(seed))
 }
 
 /// How many seeds a test takes.

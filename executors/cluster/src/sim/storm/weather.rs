@@ -5,8 +5,7 @@ use std::{cell::RefCell, rc::Rc, time::Duration};
 use turmoil::{Builder, Sim};
 
 use super::{
-    super::rng::Rng,
-    Report,
+    super::{Report, rng::Rng},
     coordinator::coordinate,
     truth::{Shared, Truth},
     worker::{COORDINATOR, work},
