@@ -305,7 +305,8 @@ pub(crate) struct Work {
 pub(crate) struct RunArgs {
     #[command(flatten)]
     pub(crate) work: Work,
-    /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs
+    /// CPUs for nodes: so many nodes of one CPU run at once; default: `jobs` in dagrun.toml, else the number of CPUs. On a coordinator: of
+    /// all workers together; default: all that there are
     #[arg(short, long, value_name = "N")]
     pub(crate) jobs: Option<usize>,
     /// Run nodes in so many worker processes on this machine, as a cluster does on many; they share `-j`, each with one slot at least
@@ -420,6 +421,10 @@ pub(crate) struct CancelArgs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum ClusterCommand {
     /// Show workers, runs, and who waits for what
+    ///
+    /// Workers with the same `store` share a cache. `speed` is that of one CPU when the worker started, where 1.00 is a reference machine; it is
+    /// shown where workers differ by a quarter or more, and nodes that others wait for go to faster ones. Workers that were lost are told of for
+    /// an hour.
     Status {
         #[command(flatten)]
         coordinator: Coordinator,

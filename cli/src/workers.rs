@@ -137,6 +137,7 @@ impl Workers {
             // They ended with that one.
             resumes: Vec::new(),
             priority: 0,
+            cpus: None,
             project: context.project.clone(),
             store: store.clone(),
         });

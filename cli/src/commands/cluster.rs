@@ -1,13 +1,13 @@
 //! `dagrun cluster status` and `drain`, `attach` and `cancel`: looking at a coordinator from anywhere.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::Path,
     time::{Duration, SystemTime},
 };
 
 use dagrun_model::{format_bytes, format_seconds};
-use dagrun_proto::v1::{ClusterStatus, Resources, RunRow, WorkerRow};
+use dagrun_proto::v1::{ClusterStatus, LostWorker, Resources, RunRow, WorkerRow};
 use serde_json::{Value, json};
 
 use crate::{
@@ -21,6 +21,9 @@ use crate::{
 };
 
 use clap::Parser;
+
+/// Lost workers that are named.
+const LOST: usize = 5;
 
 pub(crate) fn cluster(command: &ClusterCommand, global: &Global, style: Style) -> Done {
     match command {
@@ -104,6 +107,9 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
         put!("\n{}", worker_table(&status.workers).trim_end());
         put!("{}", together(&status.workers));
     }
+    for line in lost_lines(&status.lost) {
+        put!("{} {line}", style.paint_out(Ink::Warn, "lost:"));
+    }
     if runs.is_empty() {
         put!("\nno runs");
     } else {
@@ -116,10 +122,13 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
 
 fn worker_table(workers: &[WorkerRow]) -> String {
     let header = [
-        ">", "worker", "host", "state", ">slots", ">running", ">queued", ">memory", ">speed",
+        ">", "worker", "store", "state", ">slots", ">running", ">queued", ">memory", ">speed",
     ];
-    let rows = workers.iter().zip(short_hosts(workers));
-    let rows: Vec<_> = rows.map(|(row, host)| worker_row(row, host)).collect();
+    let with_speed = differ_in_speed(workers);
+    let rows = workers.iter().zip(numbered_stores(workers));
+    let rows: Vec<_> = rows
+        .map(|(row, store)| worker_row(row, store, with_speed))
+        .collect();
     with_used_columns(&header, rows)
 }
 
@@ -149,37 +158,51 @@ fn slots(resources: Option<&Resources>) -> u64 {
     resources.map_or(0, |it| it.cpu_milli / 1000)
 }
 
-/// Hosts by the beginnings of their ids; those that begin alike, as stores of one machine do, are numbered. Nothing where each worker is
-/// a host of its own: their names say that.
-fn short_hosts(workers: &[WorkerRow]) -> Vec<String> {
-    let hosts: BTreeSet<&str> = workers.iter().map(|row| row.host.as_str()).collect();
-    if hosts.len() == workers.len() {
-        return vec![String::new(); workers.len()];
-    }
-    let short = |host: &str| -> String { escape(host).chars().take(12).collect() };
-    let alike = |row: &WorkerRow| {
-        let others = workers.iter().map(|other| other.host.as_str());
-        let alike: BTreeSet<&str> = others
-            .filter(|other| short(other) == short(&row.host))
-            .collect();
-        alike
-    };
-    let name = |row: &WorkerRow| {
-        let (short, alike) = (short(&row.host), alike(row));
-        match alike.iter().position(|host| *host == row.host) {
-            Some(at) if alike.len() > 1 => format!("{short}~{}", at + 1),
-            _ => short,
-        }
-    };
-    workers.iter().map(name).collect()
+/// Whether some worker is so much faster than another that nodes are given out by it.
+fn differ_in_speed(workers: &[WorkerRow]) -> bool {
+    let speeds = || workers.iter().map(|row| u64::from(row.speed));
+    let (least, most) = (speeds().min(), speeds().max());
+    least
+        .zip(most)
+        .is_some_and(|(least, most)| most * 4 >= least * 5)
 }
 
-fn worker_row(row: &WorkerRow, host: String) -> Vec<String> {
+/// The workers that were lost last, a line each.
+fn lost_lines(lost: &[LostWorker]) -> Vec<String> {
+    let more = lost.len().saturating_sub(LOST);
+    let before = (more > 0).then(|| format!("{more} more before them"));
+    let last = lost[more..].iter().rev().map(|lost| {
+        let ago = format_seconds(lost.ago_ms as f64 / 1000.0);
+        format!("{} {ago} ago: {}", escape(&lost.name), escape(&lost.why))
+    });
+    last.chain(before).collect()
+}
+
+/// Stores by numbers in the order of the workers. Nothing where each worker has one of its own.
+fn numbered_stores(workers: &[WorkerRow]) -> Vec<String> {
+    let mut stores: Vec<&str> = Vec::new();
+    let mut numbers = Vec::new();
+    for row in workers {
+        let known = stores.iter().position(|store| *store == row.host);
+        numbers.push(known.unwrap_or(stores.len()) + 1);
+        if known.is_none() {
+            stores.push(&row.host);
+        }
+    }
+    let each_has_its_own = stores.len() == workers.len();
+    let text = |number: usize| match each_has_its_own {
+        true => String::new(),
+        false => number.to_string(),
+    };
+    numbers.into_iter().map(text).collect()
+}
+
+fn worker_row(row: &WorkerRow, store: String, with_speed: bool) -> Vec<String> {
     let memory = row.capacity.as_ref().map_or(0, |it| it.memory);
     vec![
         row.worker.to_string(),
         escape(&row.name),
-        host,
+        store,
         escape(&row.state),
         format!(
             "{}/{}",
@@ -189,7 +212,11 @@ fn worker_row(row: &WorkerRow, host: String) -> Vec<String> {
         row.running.to_string(),
         row.queued.to_string(),
         format_bytes(memory),
-        format!("{:.2}", f64::from(row.speed) / 1000.0),
+        if with_speed {
+            format!("{:.2}", f64::from(row.speed) / 1000.0)
+        } else {
+            String::new()
+        },
     ]
 }
 
@@ -262,7 +289,7 @@ fn to_json(status: &ClusterStatus, runs: &[RunRow]) -> Value {
         "workers": status.workers.iter().map(|row| json!({
             "worker": row.worker,
             "name": row.name,
-            "host": row.host,
+            "store": row.host,
             "state": row.state,
             "capacity": resources(row.capacity.as_ref()),
             "used": resources(row.used.as_ref()),
@@ -273,6 +300,12 @@ fn to_json(status: &ClusterStatus, runs: &[RunRow]) -> Value {
             "silent_ms": row.silent_ms,
             "free_bytes": row.free_bytes,
             "blobs": row.blobs,
+        })).collect::<Vec<_>>(),
+        "lost": status.lost.iter().map(|lost| json!({
+            "worker": lost.worker,
+            "name": lost.name,
+            "ago_ms": lost.ago_ms,
+            "why": lost.why,
         })).collect::<Vec<_>>(),
         "runs": runs.iter().map(|row| json!({
             "run": row.run,
@@ -342,40 +375,48 @@ mod tests {
         assert_eq!(
             lines,
             [
-                "    worker  state    slots  running  queued   memory  speed",
-                " 9  node9   here       3/4        3       0  1.0 GiB   1.00",
-                "10  node10  leaving    0/4        0       0  1.0 GiB   1.00",
+                "    worker  state    slots  running  queued   memory",
+                " 9  node9   here       3/4        3       0  1.0 GiB",
+                "10  node10  leaving    0/4        0       0  1.0 GiB",
             ]
         );
         assert_eq!(
             together(&workers),
             "2 workers: 1 here, 1 leaving; 3 of 8 slots taken, 3 running, 0 queued"
         );
+        let mut other = workers.clone();
+        other[1].speed = 1240;
+        assert!(!worker_table(&other).contains("speed"), "that is noise");
+        other[1].speed = 1250;
+        assert!(worker_table(&other).contains("1.25"));
         // Which of them share a store is told only where some do.
         let shared = [worker(1, "a:1", "here", 0), worker(2, "a:1", "here", 0)];
-        assert!(worker_table(&shared).contains("a:1"));
+        assert!(worker_table(&shared).contains("store"));
     }
 
     #[test]
-    fn hosts_that_begin_alike_are_told_apart() {
+    fn the_last_of_the_lost_come_first() {
+        let lost = |n: u32| LostWorker {
+            worker: n,
+            name: format!("node{n}"),
+            ago_ms: u64::from(70 - n) * 1000,
+            why: "its connection broke".into(),
+        };
+        let all: Vec<LostWorker> = (1..=7).map(lost).collect();
+        let lines = lost_lines(&all);
+        assert_eq!(lines[0], "node7 1m 03s ago: its connection broke");
+        assert_eq!(lines[LOST..], ["2 more before them"]);
+        assert_eq!(lost_lines(&all[..2]).len(), 2);
+    }
+
+    #[test]
+    fn workers_that_share_a_store_have_its_number() {
         let on = |host: &str| WorkerRow {
             host: host.into(),
             ..WorkerRow::default()
         };
-        let workers = [
-            on("6f3cdf05-245a:1:2"),
-            on("6f3cdf05-245a:1:3"),
-            on("6f3cdf05-245a:1:2"),
-            on("00000000-1111:1:2"),
-        ];
-        assert_eq!(
-            short_hosts(&workers),
-            [
-                "6f3cdf05-245~1",
-                "6f3cdf05-245~2",
-                "6f3cdf05-245~1",
-                "00000000-111"
-            ]
-        );
+        let workers = ["c", "a", "c", "b"].map(on);
+        assert_eq!(numbered_stores(&workers), ["1", "2", "1", "3"]);
+        assert_eq!(numbered_stores(&workers[..2]), ["", ""]);
     }
 }

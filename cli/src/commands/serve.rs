@@ -11,7 +11,7 @@ use std::{
 use dagrun_cluster::{
     blobs::{CoordinatorBlobs, WriteLimits},
     net::Routes,
-    pool::{Config, Pool, RunOptions, WorkerStatus},
+    pool::{Config, LostWorker, Pool, RunOptions, WorkerStatus},
     runs::{ClusterService, Refusal, RunsService},
     security::{Address, Connector, MESSAGE},
     worker::host,
@@ -19,8 +19,8 @@ use dagrun_cluster::{
 use dagrun_executor_api::Executor;
 use dagrun_model::{Resources, parse_duration};
 use dagrun_proto::v1::{
-    ClusterStatus, Drained, Resources as WireResources, WorkerRow, cluster_server::ClusterServer,
-    runs_server::RunsServer,
+    ClusterStatus, Drained, LostWorker as WireLost, Resources as WireResources, WorkerRow,
+    cluster_server::ClusterServer, runs_server::RunsServer,
 };
 use dagrun_store::Store;
 
@@ -172,6 +172,7 @@ fn executors(pool: &Arc<Pool>, store: &Store) -> crate::serve::Executors {
                 id: context.run.0.clone(),
                 resumes: context.resumes.iter().map(|run| run.0.clone()).collect(),
                 priority: run.priority,
+                cpus: run.cpus,
                 project: context.project.clone(),
                 store,
             });
@@ -187,6 +188,7 @@ impl WorkersOfHost for PoolWorkers {
         let status = self.0.status();
         ClusterStatus {
             workers: status.workers.iter().map(worker_row).collect(),
+            lost: status.lost.iter().map(lost_row).collect(),
             waits: status.waits,
             ..ClusterStatus::default()
         }
@@ -198,14 +200,25 @@ impl WorkersOfHost for PoolWorkers {
 
     fn drain(&self, worker: &str) -> Result<Drained, Refusal> {
         let status = self.0.status();
-        let found = status
-            .workers
-            .iter()
-            .find(|row| row.identity.name == worker || row.worker.0.to_string() == worker);
-        let Some(row) = found else {
-            return Err(Refusal::Unknown(format!(
-                "there is no worker `{worker}` here; `dagrun cluster status` lists them"
-            )));
+        let rows = || status.workers.iter();
+        let named: Vec<&WorkerStatus> = rows().filter(|row| row.identity.name == worker).collect();
+        let numbered = rows().find(|row| row.worker.0.to_string() == worker);
+        let row = match named[..] {
+            [row] => row,
+            [] => numbered.ok_or_else(|| {
+                Refusal::Unknown(format!(
+                    "there is no worker `{worker}` here; `dagrun cluster status` lists them"
+                ))
+            })?,
+            [..] => {
+                let numbers: Vec<String> =
+                    named.iter().map(|row| row.worker.0.to_string()).collect();
+                return Err(Refusal::Invalid(format!(
+                    "{} workers are called `{worker}`; say which by its number: {}",
+                    named.len(),
+                    numbers.join(", ")
+                )));
+            }
         };
         self.0
             .drain(row.worker, "it was told to leave by `dagrun cluster drain`");
@@ -228,10 +241,23 @@ fn worker_row(row: &WorkerStatus) -> WorkerRow {
         queued: row.queued,
         speed: identity.speed,
         labels: identity.labels.clone(),
-        silent_ms: u64::try_from(row.silent.as_millis()).unwrap_or(u64::MAX),
+        silent_ms: millis(row.silent),
         free_bytes: row.free_bytes,
         blobs: identity.blobs.clone(),
     }
+}
+
+fn lost_row(lost: &LostWorker) -> WireLost {
+    WireLost {
+        worker: lost.worker.0,
+        name: lost.identity.name.clone(),
+        ago_ms: millis(lost.ago),
+        why: lost.why.clone(),
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn wire(resources: &Resources) -> WireResources {

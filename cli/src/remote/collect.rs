@@ -140,6 +140,9 @@ fn forwarded(args: &RunArgs) -> Vec<String> {
         Some([]) => words.push("--force".into()),
         Some(names) => words.push(format!("--force={}", names.join(","))),
     }
+    if let Some(jobs) = args.jobs {
+        words.push(format!("--jobs={jobs}"));
+    }
     let switches = [
         ("--fail-fast", args.fail_fast),
         ("--keep-failed", args.keep_failed),

@@ -51,6 +51,8 @@ const STYLE: Style = Style {
 pub(crate) struct RunFor {
     /// Higher goes first.
     pub(crate) priority: i32,
+    /// CPUs that it may have at a time, of all workers together.
+    pub(crate) cpus: Option<u64>,
 }
 
 /// Makes the executors of runs.
@@ -633,10 +635,15 @@ impl Job<'_> {
         ready.planned.store = host.store.clone();
         let executor = (host.executors)(RunFor {
             priority: submission.priority,
+            cpus: args.jobs.map(|cpus| cpus as u64),
         });
         let mut request = ready.request(&args, executor, Vec::new(), stop)?;
         request.progress = progress;
         request.options.awaits_workers = true;
+        if args.jobs.is_none() {
+            // The CPUs of this machine say nothing of the workers'.
+            request.options.slots = 0;
+        }
         let mut summary = dagrun_run::run(request).map_err(run_error)?;
         let laid = std::mem::take(&mut summary.laid);
         // Where they lie here is nobody's business: the client says where it lays them.

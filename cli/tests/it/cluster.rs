@@ -125,6 +125,7 @@ impl Bench {
             id: "r1".into(),
             resumes: Vec::new(),
             priority: 0,
+            cpus: None,
             project: self.folder.path().join("project"),
             store: self.store.clone(),
         })

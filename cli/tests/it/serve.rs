@@ -116,7 +116,7 @@ impl Cluster {
             .iter()
             .flat_map(|project| entries(&project.join(".dagrun/runs")));
         // The ids of runs begin with when they began.
-        let newest = runs.max();
+        let newest = runs.max_by_key(|run| run.file_name().map(ToOwned::to_owned));
         let journal = newest.and_then(|run| std::fs::read(run.join("journal.log")).ok());
         String::from_utf8_lossy(&journal.unwrap_or_default()).into_owned()
     }
@@ -665,13 +665,52 @@ fn in_flight_follows_workers_that_are_lost() {
     wait_for_trials(&cluster, 7);
     cluster.workers[1].kill().unwrap();
     cluster.workers[1].wait().unwrap();
-    cluster.eventually(&["cluster", "status"], |said| !said.stdout.contains(" w2 "));
+    cluster.eventually(&["cluster", "status"], |said| {
+        said.stdout.contains("lost: w2 ")
+    });
     // Two are left: four trials are enough, and three are under way when four of the seven have ended.
     for k in 1..=4 {
         std::fs::write(folder.join(format!("go{k}")), "").unwrap();
     }
     wait_for_trials(&cluster, 8);
     assert_eq!(cluster.say(&["cancel", "1", "--kill"]).code, 0);
+}
+
+/// `-j` bounds what a run has of all workers together, and what a study has under way.
+#[test]
+fn a_run_has_no_more_cpus_than_it_asked_for() {
+    let cluster = Cluster::new(2);
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path();
+    let project = Project::new(&format!(
+        "name: bounded\njobs:\n  a:\n    matrix: {{n: '${{{{ range(1, 6) }}}}'}}\n    run: |\n      mkdir {0}/${{{{ matrix.n }}}}\n      ls {0} | wc -l >> {0}.counts\n      sleep 0.3\n      rmdir {0}/${{{{ matrix.n }}}}\n",
+        folder.display()
+    ));
+    let counts = folder.with_extension("counts");
+    let most = || {
+        let text = std::fs::read_to_string(&counts).unwrap();
+        std::fs::remove_file(&counts).unwrap();
+        text.lines()
+            .filter_map(|n| n.trim().parse::<u32>().ok())
+            .max()
+    };
+    cluster.run(&project, 0, &["-j", "1"]);
+    assert_eq!(most(), Some(1));
+    assert_eq!(project.last_run()["slots"], 1);
+    cluster.run(&project, 0, &["-j", "3", "--force"]);
+    assert_eq!(most(), Some(3), "{}", cluster.logs());
+    cluster.run(&project, 0, &["--force"]);
+    assert_eq!(most(), Some(4), "all that there are");
+
+    let study = Project::new(
+        "name: narrow\nstudy:\n  space: {k: {int: [1, 40]}}\n  sampler: grid\n  trials: 8\n  minimize: ${{ jobs.wait.outputs.loss }}\n\
+         jobs:\n  wait:\n    outputs: {loss: {json: loss.json}}\n    run: 'sleep 0.2; echo ${{ trial.k }} > loss.json'\n",
+    );
+    cluster.run(&study, 0, &["-j", "1"]);
+    let journal = cluster.newest_journal();
+    let (before, _) = journal.split_once("\"event\":\"trial_ended\"").unwrap();
+    let begun = before.matches("\"event\":\"trial_started\"").count();
+    assert!(begun <= 3, "{begun} trials for one slot");
 }
 
 /// Whoever keeps a cluster reads in its logs what happened when.
@@ -719,6 +758,10 @@ fn coordinators_and_workers_say_what_happens() {
             lines[0]
         );
     }
+    // Whoever looks later sees it too; one that left in order is no loss.
+    let status = cluster.say(&["cluster", "status"]).stdout;
+    assert!(status.contains("lost: w2 "), "{status}");
+    assert!(!status.contains("lost: w1"), "{status}");
     let worker = std::fs::read_to_string(cluster.path("worker1.log")).unwrap();
     assert!(worker.contains("leaving: it was told to leave"), "{worker}");
     assert!(worker.ends_with("w1 left\n"), "{worker}");

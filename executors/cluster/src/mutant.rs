@@ -27,6 +27,8 @@ pub(crate) enum Mutant {
     AwayIsSilence,
     /// Limits over all workers are not counted.
     LimitIgnored,
+    /// Runs have more CPUs than they may.
+    MostIgnored,
     /// Workers get all that runs submit, whatever room they have.
     RoomIgnored,
     /// Workers that leave get new attempts.
@@ -48,7 +50,7 @@ pub(crate) enum Mutant {
 #[cfg(test)]
 impl Mutant {
     /// All of them.
-    pub(crate) const ALL: [Self; 20] = [
+    pub(crate) const ALL: [Self; 21] = [
         Self::NoFence,
         Self::NoResend,
         Self::ForgetUnsettled,
@@ -61,6 +63,7 @@ impl Mutant {
         Self::DropIgnored,
         Self::AwayIsSilence,
         Self::LimitIgnored,
+        Self::MostIgnored,
         Self::RoomIgnored,
         Self::LeavingIgnored,
         Self::QueueForgotten,

@@ -68,6 +68,7 @@ impl Cluster {
             id: "run".into(),
             resumes: Vec::new(),
             priority: 0,
+            cpus: None,
             project: folder.path().join("project"),
             store: store.clone(),
         });

@@ -253,7 +253,7 @@ impl Driver<'_> {
             } if !self.draining.contains(worker) => capacity.cpu_milli / 1000,
             _ => 0,
         });
-        self.slots = slots.sum();
+        self.slots = slots.sum::<u64>().min(self.most_slots);
         if let Some(study) = &mut self.study {
             study.set_slots(u32::try_from(self.slots).unwrap_or(u32::MAX));
         }

@@ -157,12 +157,16 @@ pub(crate) fn drive<'p>(
         .map_err(|e| RunError::Store(e.to_string()))?;
     let (replies, durable) = unbounded_channel();
     let dropped = parts.subscribers.iter().map(Subscriber::dropped).collect();
+    let most_slots = match parts.options.slots {
+        0 => u32::MAX,
+        slots => slots,
+    };
     let (mut study, study_log) = study.unzip();
     if let (Some(study), Some(former)) = (&mut study, &unfinished)
         && !former.inherits.is_empty()
     {
         // Trials that were under way are to be there before the first worker says what it has of them.
-        study.set_slots(former.slots);
+        study.set_slots(former.slots.min(most_slots));
     }
     let journal = JournalHandle::create(
         &parts.workspace.journal_path(&run),
@@ -210,6 +214,7 @@ pub(crate) fn drive<'p>(
         workers: Vec::new(),
         draining: FxHashSet::default(),
         slots: 0,
+        most_slots: u64::from(most_slots),
         hosts: FxHashMap::default(),
         submits: BTreeMap::new(),
         cancels: [Vec::new(), Vec::new()],
@@ -322,6 +327,8 @@ struct Driver<'p> {
     draining: FxHashSet<WorkerIx>,
     /// Slots of the others.
     slots: u64,
+    /// So many of them were asked for.
+    most_slots: u64,
     /// The hosts of all workers that were ever here, by name.
     hosts: FxHashMap<WorkerIx, String>,
     submits: BTreeMap<WorkerIx, Vec<AttemptSpec>>,

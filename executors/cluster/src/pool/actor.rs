@@ -65,6 +65,7 @@ impl std::fmt::Debug for Watcher {
 pub(crate) struct OpenRun {
     pub(crate) id: Arc<str>,
     pub(crate) priority: i32,
+    pub(crate) cpus: Option<u64>,
     pub(crate) resumes: Vec<Arc<str>>,
 }
 
@@ -193,6 +194,7 @@ impl Actor {
                     run,
                     id: open.id,
                     priority: open.priority,
+                    cpus: open.cpus,
                     resumes: open.resumes,
                 });
             }

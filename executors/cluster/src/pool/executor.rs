@@ -31,6 +31,8 @@ pub struct RunOptions {
     pub resumes: Vec<String>,
     /// Higher goes first; 0 is usual.
     pub priority: i32,
+    /// CPUs that its attempts may have at a time, of all workers together; `None` for as many as there are.
+    pub cpus: Option<u64>,
     /// The folder that workspace inputs are relative to.
     pub project: PathBuf,
     /// The coordinator's store: workspace inputs are put there when they are first needed.
@@ -77,6 +79,7 @@ impl RunExecutor {
             open: OpenRun {
                 id: options.id.into(),
                 priority: options.priority,
+                cpus: options.cpus,
                 resumes: options.resumes.into_iter().map(Arc::from).collect(),
             },
             inbox,
@@ -205,6 +208,7 @@ mod tests {
             id: "run".into(),
             resumes: Vec::new(),
             priority: 0,
+            cpus: None,
             project: folder.path().to_path_buf(),
             store: Store::open(&folder.path().join("store"), StoreOptions::default()).unwrap(),
         });

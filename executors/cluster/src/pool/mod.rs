@@ -39,7 +39,9 @@ pub(crate) use actor::OpenRun;
 pub(crate) use actor::{Actor, Input};
 
 pub use self::{
-    core::{Config, ConnIx, Core, Effect, Event, News, PoolStatus, RunIx, WorkerStatus},
+    core::{
+        Config, ConnIx, Core, Effect, Event, LostWorker, News, PoolStatus, RunIx, WorkerStatus,
+    },
     executor::{RunExecutor, RunOptions},
 };
 

@@ -618,6 +618,7 @@ impl World {
                 );
             }
             self.check_limit();
+            self.check_most();
         }
     }
 
@@ -638,6 +639,42 @@ impl World {
             .parse()
             .expect("ids of runs end in numbers");
         number as usize % self.runs.len()
+    }
+
+    /// CPUs that a run may have at a time; some may have all. The largest job fits.
+    fn most_of(&self, at: usize) -> Option<u64> {
+        let slots = self.places.iter().map(|place| place.slots).max();
+        // Bits that mean nothing else, and are none in the seeds that failed once.
+        let is_limited = self.kinds & 1 << [21, 46][at] != 0;
+        slots.filter(|_| is_limited)
+    }
+
+    /// No run has more CPUs than it may, as far as its driver waits for them.
+    fn check_most(&mut self) {
+        let Some(coordinator) = self.coordinators.last().filter(|c| !c.dead) else {
+            return;
+        };
+        let mut used = vec![0; self.runs.len()];
+        for (ix, (_, place, generation)) in &coordinator.workers {
+            let process = self.places[*place].process.as_ref();
+            let Some(process) = process.filter(|p| p.generation == *generation) else {
+                continue;
+            };
+            for work in process.tasks.values().filter(|work| work.began) {
+                let at = self.run_of(&work.attempt.run);
+                let run = &self.runs[at];
+                let attempt = run.attempts.get(&work.attempt.attempt);
+                let open = |a: &&super::runs::Attempt| !a.ended && a.worker == *ix;
+                if let Some(attempt) = attempt.filter(open).filter(|_| run.id == work.attempt.run) {
+                    used[at] += run.jobs[attempt.job].cpus;
+                }
+            }
+        }
+        for (at, used) in used.into_iter().enumerate() {
+            if self.most_of(at).is_some_and(|most| used > most) {
+                self.violation(format!("run {at} has {used} CPUs, which are too many"));
+            }
+        }
     }
 
     /// What is limited over all workers is not used by more attempts than that, as far as drivers wait for them.
@@ -795,6 +832,7 @@ impl World {
             run,
             id,
             priority,
+            cpus: self.most_of(at),
             resumes,
         };
         self.tell_coordinator(ix, opened);

@@ -579,6 +579,22 @@ pub struct ClusterStatus {
     /// Who waits for what: what keeps ready nodes from starting, in words.
     #[prost(string, repeated, tag = "6")]
     pub waits: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// Workers that were lost lately, in order.
+    #[prost(message, repeated, tag = "7")]
+    pub lost: ::prost::alloc::vec::Vec<LostWorker>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct LostWorker {
+    #[prost(uint32, tag = "1")]
+    pub worker: u32,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    /// Milliseconds since then.
+    #[prost(uint64, tag = "3")]
+    pub ago_ms: u64,
+    /// For people.
+    #[prost(string, tag = "4")]
+    pub why: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct WorkerRow {
@@ -586,9 +602,10 @@ pub struct WorkerRow {
     pub worker: u32,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
+    /// As in Hello: what tells blob stores apart.
     #[prost(string, tag = "3")]
     pub host: ::prost::alloc::string::String,
-    /// `here`, `leaving`, `silent`, `lost`.
+    /// `here`, `leaving`, `silent`.
     #[prost(string, tag = "4")]
     pub state: ::prost::alloc::string::String,
     #[prost(message, optional, tag = "5")]
@@ -599,6 +616,7 @@ pub struct WorkerRow {
     pub running: u32,
     #[prost(uint32, tag = "8")]
     pub queued: u32,
+    /// As in Hello.
     #[prost(uint32, tag = "9")]
     pub speed: u32,
     #[prost(btree_map = "string, string", tag = "10")]

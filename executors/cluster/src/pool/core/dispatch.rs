@@ -9,7 +9,7 @@ use dagrun_model::{AttemptId, WorkerIx};
 
 use super::{
     Core, Effect, RunIx,
-    state::{Attempt, Share, State, Worker},
+    state::{Attempt, Run, Share, State, Worker},
 };
 use crate::{
     message::{StartAttempt, ToWorker},
@@ -42,14 +42,16 @@ impl Core {
         !worker.leaving || self.has(Mutant::LeavingIgnored)
     }
 
-    /// Room came free on a worker, and perhaps something that is limited over all.
+    /// Room came free on a worker, and perhaps something that is limited over all, or CPUs of a run that may have so many.
     pub(super) fn dispatch_after(&mut self, ix: WorkerIx, effects: &mut Vec<Effect>) {
         self.dispatch(ix, effects);
-        if self.config.limits.is_empty() {
+        let is_limited = |run: &Run| run.most.is_some();
+        if self.config.limits.is_empty() && !self.runs.values().any(is_limited) {
             return;
         }
-        let all: Vec<WorkerIx> = self.workers.keys().copied().collect();
-        for other in all.into_iter().filter(|other| *other != ix) {
+        let waits = self.workers.iter().filter(|(_, it)| it.has_queued());
+        let waits: Vec<WorkerIx> = waits.map(|(other, _)| *other).collect();
+        for other in waits.into_iter().filter(|other| *other != ix) {
             self.dispatch(other, effects);
         }
     }
@@ -69,6 +71,7 @@ impl Core {
             let mut queue = share.queue.iter();
             // What waits for a limit keeps nobody waiting who does not.
             let next = queue.find(|id| self.within_limits(&known.attempts[id]));
+            let next = next.filter(|id| self.may_have(known, &known.attempts[id]));
             if let Some(id) = next {
                 let may = self.has_room(worker, share, &known.attempts[id]);
                 return may.then_some((run, *id));
@@ -84,6 +87,12 @@ impl Core {
         // Workers that may come back have some of it, perhaps.
         let mut limited = attempt.limited.iter();
         self.rejoined && limited.all(|(name, amount)| self.limits.get(name) >= Some(amount))
+    }
+
+    /// Whether a run may have the CPUs of one attempt more.
+    fn may_have(&self, run: &Run, attempt: &Attempt) -> bool {
+        let most = run.most.unwrap_or(u64::MAX);
+        run.used.saturating_add(attempt.demand.cpu_milli) <= most || self.has(Mutant::MostIgnored)
     }
 
     /// Whether a worker can take an attempt: it has room, or the run itself gave it ahead and the worker holds few such.

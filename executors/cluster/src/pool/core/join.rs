@@ -117,10 +117,8 @@ impl Core {
 
     /// Tells all runs of a worker, each with what it holds for it.
     fn announce(&self, now: Duration, ix: WorkerIx, effects: &mut Vec<Effect>) {
-        let worker = &self.workers[&ix];
         for run in self.opened() {
-            let held = self.offered(now, run, ix);
-            let info = worker.info(ix, &self.config, held);
+            let info = self.info(now, run, ix);
             effects.push(Effect::Tell(run, ExecutorEvent::WorkerJoined(info)));
         }
     }

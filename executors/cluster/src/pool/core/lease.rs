@@ -53,7 +53,7 @@ impl Core {
             .filter_map(|(ix, worker)| Some((*ix, self.over(now, worker)?)))
             .collect();
         for (ix, why) in gone {
-            self.lose(ix, &why, effects);
+            self.lose(now, ix, &why, effects);
         }
     }
 
@@ -105,7 +105,7 @@ impl Core {
     }
 
     /// Counts a worker as lost: whatever it says from now on is of somebody new.
-    pub(super) fn lose(&mut self, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
+    fn lose(&mut self, now: Duration, ix: WorkerIx, why: &str, effects: &mut Vec<Effect>) {
         if !self.workers.contains_key(&ix) {
             return;
         }
@@ -117,12 +117,12 @@ impl Core {
         let worker = self.workers.remove(&ix).expect("it was just there");
         self.by_incarnation.remove(&worker.identity.incarnation);
         let identity = Arc::clone(&worker.identity);
-        effects.push(Effect::News(
-            match worker.leaving && worker.holds.is_empty() {
-                true => News::Left(identity),
-                false => News::Lost(identity, why.to_owned()),
-            },
-        ));
+        if worker.leaving && worker.holds.is_empty() {
+            effects.push(Effect::News(News::Left(identity)));
+        } else {
+            self.losses.add(now, ix, Arc::clone(&identity), why);
+            effects.push(Effect::News(News::Lost(identity, why.to_owned())));
+        }
         if let Some(conn) = worker.conn() {
             self.hang_up(conn, why, effects);
         }

@@ -28,9 +28,10 @@ use crate::{
     mutant::{Mutant, Mutants},
 };
 use state::{Conn, Run, Worker};
+use status::Losses;
 
 pub use news::News;
-pub use status::{PoolStatus, WorkerStatus};
+pub use status::{LostWorker, PoolStatus, WorkerStatus};
 
 /// A connection of a worker, never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -97,6 +98,8 @@ pub enum Event {
         id: Arc<str>,
         /// Higher goes first.
         priority: i32,
+        /// CPUs that its attempts may have at a time, of all workers together.
+        cpus: Option<u64>,
         /// The runs that it goes on with: what workers hold of them it may take over.
         resumes: Vec<Arc<str>>,
     },
@@ -164,6 +167,7 @@ pub struct Core {
     last_tick: Option<Duration>,
     /// Nobody is lost for a broken connection until then: this side was away.
     forgive_until: Duration,
+    losses: Losses,
     /// Why all have to go.
     dismissed: Option<String>,
     mutants: Mutants,
@@ -188,6 +192,7 @@ impl Core {
             began: None,
             last_tick: None,
             forgive_until: Duration::ZERO,
+            losses: Losses::default(),
             dismissed: None,
             mutants: Mutants::default(),
         }
@@ -224,10 +229,11 @@ impl Core {
                 run,
                 id,
                 priority,
+                cpus,
                 resumes,
             } => {
                 self.runs
-                    .insert(run, Run::new(id.clone(), priority, &resumes));
+                    .insert(run, Run::new(id.clone(), priority, cpus, &resumes));
                 self.by_id.insert(id, run);
                 self.heirs
                     .extend(resumes.into_iter().map(|name| (name, run)));
@@ -288,8 +294,7 @@ impl Core {
     /// Tells a run which workers there are. Of one that leaves too: it will hear of its end, and may have something of it.
     fn introduce(&mut self, now: Duration, run: RunIx, effects: &mut Vec<Effect>) {
         for (ix, worker) in &self.workers {
-            let held = self.offered(now, run, *ix);
-            let info = worker.info(*ix, &self.config, held);
+            let info = self.info(now, run, *ix);
             effects.push(Effect::Tell(run, ExecutorEvent::WorkerJoined(info)));
             if worker.leaving {
                 effects.push(Effect::Tell(run, ExecutorEvent::WorkerDraining(*ix)));

@@ -6,12 +6,12 @@ use std::{
     time::Duration,
 };
 
-use dagrun_executor_api::{ExecutorEvent, HeldAttempt, WorkerInfo};
+use dagrun_executor_api::{ExecutorEvent, WorkerInfo};
 use dagrun_model::{ActionDigest, AttemptId, AttemptSpec, HostIx, Outcome, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
 
 use super::{
-    Config, ConnIx, Effect, RunIx,
+    ConnIx, Core, Effect, RunIx,
     room::{Key, Room},
 };
 use crate::message::{AttemptRef, Ended, How, Identity, StartAttempt};
@@ -92,28 +92,38 @@ impl Worker {
             room: Room::new(&self.identity.capacity),
         })
     }
+}
 
-    /// As runs see it: what is limited over all workers is no matter of one of them.
-    pub(super) fn info(
-        &self,
-        worker: WorkerIx,
-        config: &Config,
-        held: Vec<HeldAttempt>,
-    ) -> WorkerInfo {
-        let mut capacity = self.identity.capacity.clone();
+impl Core {
+    /// A worker as a run sees it: what is limited over all workers is no matter of one of them.
+    pub(super) fn info(&self, now: Duration, run: RunIx, ix: WorkerIx) -> WorkerInfo {
+        let (worker, config) = (&self.workers[&ix], &self.config);
+        let Identity {
+            name,
+            profile,
+            speed,
+            incarnation,
+            ..
+        } = &*worker.identity;
+        let mut capacity = worker.identity.capacity.clone();
         capacity.named.extend(config.limits.clone());
-        let outlives = config.adopts.is_some();
-        let process = outlives.then(|| self.identity.incarnation.to_string());
+        let most = self.runs[&run].most;
+        capacity.cpu_milli = capacity.cpu_milli.min(most.unwrap_or(u64::MAX));
         WorkerInfo {
-            worker,
-            host: self.host,
-            host_name: self.identity.name.clone(),
+            worker: ix,
+            host: worker.host,
+            host_name: name.clone(),
             capacity,
-            profile: self.identity.profile.clone(),
-            ahead: self.identity.ahead,
-            speed: self.identity.speed,
-            process: process.unwrap_or_default(),
-            held,
+            profile: profile.clone(),
+            // What waits on one worker would keep CPUs from what could begin on another.
+            ahead: most.map_or(worker.identity.ahead, |_| 0),
+            speed: *speed,
+            process: if config.adopts.is_some() {
+                incarnation.to_string()
+            } else {
+                String::new()
+            },
+            held: self.offered(now, run, ix),
         }
     }
 }
@@ -125,6 +135,8 @@ pub(super) struct Run {
     pub(super) priority: i32,
     /// Thousandths of CPUs that its attempts have on all workers.
     pub(super) used: u64,
+    /// How many it may have at a time.
+    pub(super) most: Option<u64>,
     pub(super) attempts: FxHashMap<AttemptId, Attempt>,
     /// Attempts that ended and whose results workers still keep.
     pub(super) unsettled: FxHashMap<AttemptId, Unsettled>,
@@ -159,11 +171,17 @@ impl Kept {
 }
 
 impl Run {
-    pub(super) fn new(id: Arc<str>, priority: i32, resumes: &[Arc<str>]) -> Self {
+    pub(super) fn new(
+        id: Arc<str>,
+        priority: i32,
+        cpus: Option<u64>,
+        resumes: &[Arc<str>],
+    ) -> Self {
         Self {
             id,
             priority,
             used: 0,
+            most: cpus.map(|cpus| cpus.saturating_mul(1000)),
             attempts: FxHashMap::default(),
             unsettled: FxHashMap::default(),
             closing: false,
@@ -176,7 +194,7 @@ impl Run {
     pub(super) fn former(id: Arc<str>) -> Self {
         Self {
             former: Some(FxHashMap::default()),
-            ..Self::new(id, 0, &[])
+            ..Self::new(id, 0, None, &[])
         }
     }
 

@@ -1,6 +1,10 @@
 //! What a person may want to know of the workers, and of what waits for them.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use dagrun_model::{Resources, WorkerIx};
 
@@ -31,11 +35,62 @@ pub struct WorkerStatus {
     pub free_bytes: u64,
 }
 
+/// A worker that was lost lately.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LostWorker {
+    /// Its number.
+    pub worker: WorkerIx,
+    /// Who it was.
+    pub identity: Arc<Identity>,
+    /// Since then.
+    pub ago: Duration,
+    /// Why it counts as lost.
+    pub why: String,
+}
+
+/// How long a lost worker is told of, and of how many at most.
+const KEPT: (Duration, usize) = (Duration::from_secs(3600), 50);
+
+/// The workers that were lost lately, and when, in order.
+#[derive(Debug, Default)]
+pub(super) struct Losses(VecDeque<(Duration, LostWorker)>);
+
+impl Losses {
+    pub(super) fn add(
+        &mut self,
+        now: Duration,
+        worker: WorkerIx,
+        identity: Arc<Identity>,
+        why: &str,
+    ) {
+        if self.0.len() == KEPT.1 {
+            self.0.pop_front();
+        }
+        let lost = LostWorker {
+            worker,
+            identity,
+            ago: Duration::ZERO,
+            why: why.to_owned(),
+        };
+        self.0.push_back((now, lost));
+    }
+
+    fn at(&self, now: Duration) -> Vec<LostWorker> {
+        let all = self.0.iter().map(|(at, lost)| LostWorker {
+            ago: now.saturating_sub(*at),
+            ..lost.clone()
+        });
+        all.filter(|lost| lost.ago < KEPT.0).collect()
+    }
+}
+
 /// How a coordinator is.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct PoolStatus {
     /// Its workers, by number.
     pub workers: Vec<WorkerStatus>,
+    /// Those that were lost lately, in order.
+    pub lost: Vec<LostWorker>,
     /// What keeps attempts from starting, in words.
     pub waits: Vec<String>,
     /// By the ids of runs, how many of their attempts have processes that run.
@@ -50,6 +105,7 @@ impl Core {
             workers: workers
                 .map(|(ix, worker)| self.worker_status(now, *ix, worker))
                 .collect(),
+            lost: self.losses.at(now),
             waits: self.waits(),
             running: self.running(),
         }
@@ -102,10 +158,13 @@ impl Core {
             let queued = run.attempts.values().filter(|it| it.state == State::Queued);
             let queued = queued.count();
             if queued > 0 {
-                waits.push(format!(
-                    "{queued} of run {} for room on their workers",
-                    run.id
-                ));
+                let what = match run.most {
+                    Some(most) if run.used + 1000 > most => {
+                        format!("one of the {} CPUs that it may have", most / 1000)
+                    }
+                    _ => "room on their workers".to_owned(),
+                };
+                waits.push(format!("{queued} of run {} for {what}", run.id));
             }
         }
         for (name, most) in &self.config.limits {

@@ -62,6 +62,7 @@ impl Story {
             run: RUN,
             id: "new".into(),
             priority: 0,
+            cpus: None,
             resumes: vec!["old".into()],
         });
         let joined = effects.into_iter().find_map(|effect| match effect {
@@ -191,4 +192,38 @@ fn what_was_answered_is_not_kept_again() {
     });
     let Welcome { settled, drop, .. } = welcome.expect("it is known");
     assert_eq!((&settled[..], &drop[..]), (&[old(1)][..], &[][..]));
+}
+
+#[test]
+fn who_was_lost_is_told_for_a_while() {
+    let mut story = Story::new(Vec::new());
+    story.wait(1);
+    story.happens(Event::Closed(ConnIx(story.conn), "cut".into()));
+    for _ in 0..3 {
+        story.now += Duration::from_secs(1);
+        story.happens(Event::Tick);
+    }
+    let told = |story: &Story| {
+        let lost = story.core.status(story.now).lost;
+        let told = lost
+            .into_iter()
+            .map(|it| (it.identity.name.clone(), it.ago));
+        told.collect::<Vec<_>>()
+    };
+    let just = ("w".to_owned(), Duration::from_secs(1));
+    assert_eq!(told(&story), [just]);
+    story.now += Duration::from_secs(3598);
+    assert_eq!(told(&story).len(), 1);
+    story.now += Duration::from_secs(1);
+    assert_eq!(told(&story), []);
+}
+
+#[test]
+fn who_has_left_is_not_lost() {
+    let mut story = Story::new(Vec::new());
+    story.says(FromWorker::Leaving("it was told to".into()));
+    story.happens(Event::Closed(ConnIx(story.conn), "it left".into()));
+    story.happens(Event::Tick);
+    let status = story.core.status(story.now);
+    assert_eq!((status.workers.len(), status.lost), (0, Vec::new()));
 }

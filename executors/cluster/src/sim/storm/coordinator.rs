@@ -86,6 +86,7 @@ impl Driver {
         let open = OpenRun {
             id: Arc::clone(&truth.borrow().run.id),
             priority: 0,
+            cpus: None,
             resumes: truth.borrow().run.chain.clone(),
         };
         truth.borrow_mut().run.opened = true;
