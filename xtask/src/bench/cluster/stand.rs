@@ -25,6 +25,8 @@ pub(super) struct Stand {
     address: String,
     coordinator: Option<Child>,
     workers: Vec<Host>,
+    /// Stores that were taken from workers.
+    taken: u32,
 }
 
 struct Host {
@@ -50,6 +52,7 @@ impl Stand {
             address: format!("127.0.0.1:{}", free_port()?),
             coordinator: None,
             workers: Vec::new(),
+            taken: 0,
         };
         stand.start_coordinator()?;
         stand.wait_until("the coordinator answers", |stand| stand.status().is_some())?;
@@ -83,18 +86,21 @@ impl Stand {
         Ok(())
     }
 
-    /// Ends a worker, takes its store from it, and starts it again.
-    pub(super) fn renew_worker(&mut self, ix: usize) -> Result<(), String> {
+    /// Ends a worker, takes its store from it, and starts it again; where the store lies now.
+    pub(super) fn renew_worker(&mut self, ix: usize) -> Result<PathBuf, String> {
         let Host { name, args, child } = &mut self.workers[ix];
         end(child);
         let (name, args) = (name.clone(), args.clone());
         self.wait_for_workers(self.workers.len() - 1)?;
         let cache = self.path(&format!("cache-{name}"));
-        fs::remove_dir_all(&cache)
-            .map_err(|error| format!("cannot clear {}: {error}", cache.display()))?;
+        self.taken += 1;
+        let aside = self.path(&format!("taken-{}", self.taken));
+        fs::rename(&cache, &aside)
+            .map_err(|error| format!("cannot take {}: {error}", cache.display()))?;
         let args: Vec<&str> = args.iter().map(String::as_str).collect();
         self.workers[ix].child = self.worker(&name, &args)?;
-        self.wait_for_workers(self.workers.len())
+        self.wait_for_workers(self.workers.len())?;
+        Ok(aside)
     }
 
     fn worker(&self, name: &str, args: &[&str]) -> Result<Child, String> {
