@@ -52,6 +52,7 @@ fn main() -> ExitCode {
         ["soak", args @ ..] => soak::soak(args),
         ["bench-node", args @ ..] => bench::bench_node(args),
         ["bench-study", n] => bench::bare_study(n),
+        ["bench-link", args @ ..] => bench::bench_link(args),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
         [] | ["help" | "--help" | "-h"] => {
             print!("{HELP}");

@@ -152,6 +152,8 @@ fn this_program() -> Result<String, String> {
 /// A study in a process of its own: `cargo xtask bench-study NODES`.
 pub(crate) use study::core_alone as bare_study;
 
+/// A measurement on a limited loopback: `cargo xtask bench-link`.
+pub(crate) use cluster::on_link as bench_link;
 use cluster::{fill, stamp};
 /// A node of the benches with real processes: `cargo xtask bench-node ...`.
 pub(crate) use study::node as bench_node;

@@ -6,7 +6,6 @@ use std::{
     collections::VecDeque,
     fs::File,
     io,
-    os::unix::fs::FileExt,
     time::{Duration, Instant},
 };
 
@@ -14,6 +13,7 @@ use dagrun_model::Digest;
 use dagrun_proto::v1::BlobChunk;
 use dagrun_store::Store;
 use prost::bytes::Bytes;
+use rustix::buffer::spare_capacity;
 
 use super::{
     CHUNK, Extras,
@@ -253,7 +253,16 @@ fn compress(data: &[u8]) -> Option<(Vec<u8>, Sample)> {
 }
 
 fn read_at(file: &File, at: u64, length: usize) -> io::Result<Vec<u8>> {
-    let mut data = vec![0; length];
-    file.read_exact_at(&mut data, at)?;
+    let mut data = Vec::with_capacity(length);
+    // Not zeroed before: all of it is written over.
+    while data.len() < length {
+        let from = at + data.len() as u64;
+        match rustix::io::pread(file, spare_capacity(&mut data), from) {
+            Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+    data.truncate(length);
     Ok(data)
 }

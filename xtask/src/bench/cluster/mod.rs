@@ -6,6 +6,7 @@
 mod copiers;
 mod dedup;
 mod grain;
+mod link;
 mod lost;
 mod moves;
 mod nodes;
@@ -17,6 +18,7 @@ mod stand;
 mod transfer;
 
 use super::Bench;
+pub(crate) use link::on_link;
 use page::Section;
 pub(super) use {stamps::stamp, transfer::fill};
 
@@ -30,6 +32,7 @@ const PARTS: &[(&str, Measure)] = &[
     ("lost", lost::measure),
     ("restart", restart::measure),
     ("transfer", transfer::measure),
+    ("link", link::measure),
     ("moves", moves::measure),
     ("dedup", dedup::measure),
 ];

@@ -10,12 +10,12 @@ use super::{
 use crate::bench::{Bench, measure::median, this_program};
 
 /// What is sent.
-struct Cargo {
-    name: &'static str,
-    files: u64,
+pub(super) struct Cargo {
+    pub(super) name: &'static str,
+    pub(super) files: u64,
     /// Bytes of each file.
-    bytes: u64,
-    goal: &'static str,
+    pub(super) bytes: u64,
+    pub(super) goal: &'static str,
 }
 
 impl Cargo {
@@ -73,7 +73,8 @@ pub(super) fn measure(bench: &Bench) -> Result<Section, String> {
     })
 }
 
-fn rows_of(bench: &Bench, cargo: &Cargo) -> Result<Vec<Vec<String>>, String> {
+/// A row for dagrun, and one for each program that copies files.
+pub(super) fn rows_of(bench: &Bench, cargo: &Cargo) -> Result<Vec<Vec<String>>, String> {
     let rounds = if bench.quick { 1 } else { 3 };
     let mut stand = Stand::start(
         bench,
