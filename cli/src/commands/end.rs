@@ -247,6 +247,9 @@ fn describe(group: &[&Failure], remedy: Option<&str>, rerun: &str, style: Style)
         ));
     };
     row("why", &escape(&failure.describe()));
+    if let Some(host) = &failure.host {
+        row("on", &escape(host));
+    }
     if !failure.command.is_empty() {
         row("command", &few_lines(&escape(&failure.command)));
     }

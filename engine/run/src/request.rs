@@ -200,6 +200,8 @@ pub struct Failure {
     pub cause: Option<FailureCause>,
     /// Its last attempt; none where it failed without one.
     pub attempt: Option<AttemptSummary>,
+    /// The worker that it had, where the run shares workers with others.
+    pub host: Option<String>,
     /// How many attempts it had.
     pub attempts: u32,
     /// The command, one line for people.
@@ -316,6 +318,7 @@ mod tests {
             id: "sim[trial=1]".into(),
             cause: None,
             attempt: Some((&result).into()),
+            host: None,
             attempts: 1,
             command: String::new(),
             values: Vec::new(),

@@ -35,6 +35,9 @@ pub(crate) struct Restored {
     pub(crate) next_attempt: u64,
     /// Attempts that may still run.
     pub(crate) inherits: Vec<Inherited>,
+    /// The runs that it went on with itself. Of what it gave up a worker that came back later may have something still, which nobody
+    /// else tells to end.
+    formers: BTreeSet<String>,
     /// The slots of its workers.
     pub(crate) slots: u32,
     pub(crate) torn_at: Option<u64>,
@@ -44,7 +47,9 @@ impl Restored {
     /// The runs of which workers may have something.
     pub(crate) fn runs(&self) -> Vec<RunId> {
         let inherited = self.inherits.iter().map(|it| it.run.as_str());
-        let runs: BTreeSet<&str> = inherited.chain([self.run.0.as_str()]).collect();
+        let former = self.formers.iter().map(String::as_str);
+        let own = [self.run.0.as_str()];
+        let runs: BTreeSet<&str> = inherited.chain(former).chain(own).collect();
         runs.into_iter().map(|run| RunId(run.to_owned())).collect()
     }
 }
@@ -248,6 +253,7 @@ fn restored(run: RunId, told: &Told, torn_at: Option<u64>) -> Restored {
         charged,
         next_attempt: first.max(used + 1),
         inherits,
+        formers: inherited_from(&state).map(|it| it.run.clone()).collect(),
         slots: state.workers.values().map(|it| it.slots as u32).sum(),
         torn_at,
     }
@@ -270,10 +276,14 @@ fn inherits(run: &RunId, told: &Told, state: &RunState) -> Vec<Inherited> {
             process: process.clone(),
         })
     });
-    let former = state.started.iter().flat_map(|it| &it.inherits);
+    let former = inherited_from(state);
     let mut left: BTreeMap<u64, &Inherited> = former.map(|it| (it.attempt, it)).collect();
     left.retain(|attempt, _| !told.attempts.contains(attempt));
     own.chain(left.into_values().cloned()).collect()
+}
+
+fn inherited_from(state: &RunState) -> impl Iterator<Item = &Inherited> {
+    state.started.iter().flat_map(|it| &it.inherits)
 }
 
 #[cfg(test)]
@@ -384,6 +394,33 @@ mod tests {
             .map(|it| it.node.as_str())
             .collect();
         assert_eq!((restored.charged.len(), left), (1, vec!["c"]));
+    }
+
+    /// A worker that was away while a run gave its attempts up may be back for the next: that one tells it to end them.
+    #[test]
+    fn what_was_given_up_is_asked_for_by_the_next_too() {
+        let folder = tempfile::tempdir().unwrap();
+        let workspace = Workspace::open(folder.path()).unwrap();
+        let lock = workspace.lock(&[]).unwrap();
+        let second = workspace.new_run(&lock).unwrap();
+        let third = workspace.new_run(&lock).unwrap();
+        let inherited = Inherited {
+            run: "first".into(),
+            attempt: 4,
+            node: "a".into(),
+            key: Digest::of(b"a"),
+            number: 1,
+            process: "p".into(),
+        };
+        let started = RunEvent::RunStarted(Box::new(RunStarted {
+            pipeline: "p".into(),
+            inherits: vec![inherited],
+            ..RunStarted::default()
+        }));
+        write(&workspace, &second, vec![started, failed()]);
+        let restored = unfinished(&workspace, &third, "p").unwrap().unwrap();
+        assert_eq!(restored.inherits, []);
+        assert_eq!(restored.runs(), [second, RunId("first".into())]);
     }
 
     #[test]

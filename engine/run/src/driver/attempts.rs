@@ -340,6 +340,11 @@ impl Driver<'_> {
         }
         let last = LastEnd {
             summary,
+            host: match self.config.awaits_workers {
+                true => self.hosts.get(&live.worker).cloned(),
+                // Of workers that the run itself has there is nothing to tell.
+                false => None,
+            },
             number: live.number,
             command: live.action.as_deref().map(command_text).unwrap_or_default(),
             values: live

@@ -402,6 +402,7 @@ struct Driver<'p> {
 
 struct LastEnd {
     summary: AttemptSummary,
+    host: Option<String>,
     number: u32,
     command: String,
     values: Vec<(String, String)>,
@@ -516,6 +517,7 @@ impl Driver<'_> {
             if let Some(summary) = &charged.last {
                 let last = LastEnd {
                     summary: summary.clone(),
+                    host: None,
                     number: charged.failures,
                     command: String::new(),
                     values: Vec::new(),

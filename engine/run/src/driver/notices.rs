@@ -88,8 +88,16 @@ impl Driver<'_> {
             .first()
             .and_then(|node| self.too_small(*node))
             .unwrap_or_else(|| "more than any worker has".into());
+        let more = match (
+            self.config.awaits_workers,
+            self.most_slots < u64::from(u32::MAX),
+        ) {
+            (false, _) => "give the run more with `-j`, `memory` or `resources` in dagrun.toml",
+            (true, true) => "give the run more with `-j`, or join a worker that has so much",
+            (true, false) => "join a worker that has so much",
+        };
         self.fatal = Some(format!(
-            "`{first}`{others} asks for {what}; lower its `resources`, or give the run more with `-j`, `memory` or `resources` in dagrun.toml"
+            "`{first}`{others} asks for {what}; lower its `resources`, or {more}"
         ));
     }
 
@@ -177,15 +185,22 @@ impl Driver<'_> {
     fn node_failed(&mut self, node: NodeIx) {
         self.tell_done(node, NodeOutcome::Failed, None);
         let last = self.last_ends.remove(&node);
-        let (attempt, attempts, command, values) = match last {
-            Some(last) => (Some(last.summary), last.number, last.command, last.values),
-            None => (None, 0, String::new(), Vec::new()),
+        let (attempt, host, attempts, command, values) = match last {
+            Some(last) => (
+                Some(last.summary),
+                last.host,
+                last.number,
+                last.command,
+                last.values,
+            ),
+            None => (None, None, 0, String::new(), Vec::new()),
         };
         let failure = Failure {
             node,
             id: self.plan.id(node),
             cause: self.causes.get(&node).cloned(),
             attempt,
+            host,
             attempts,
             command,
             values,
