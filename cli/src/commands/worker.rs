@@ -117,6 +117,10 @@ fn tell(notice: &Notice, who: &str, address: &Address, style: Style) {
             "{} {who} works for {address}",
             style.paint(Ink::Good, "connected:")
         )),
+        Notice::Unreached(why) => log(format_args!(
+            "{} {why}; trying to reach {address} again",
+            style.paint(Ink::Warn, "waiting:")
+        )),
         Notice::Disconnected(why) => log(format_args!(
             "{} {why}; trying to reach {address} again, what runs goes on",
             style.paint(Ink::Warn, "disconnected:")
@@ -135,9 +139,8 @@ fn conclude(exit: Exit, address: &Address) -> Done {
             "the coordinator at {address} does not take this worker: {reason}"
         ))),
         Exit::Unreachable(reason) => Err(CliError::environment(format!(
-            "cannot reach a coordinator at {address}: {reason}"
-        ))
-        .hint("see that `dagrun serve` runs there, and that no firewall is between")),
+            "cannot join a coordinator at {address}: {reason}"
+        ))),
     }
 }
 

@@ -1,6 +1,9 @@
 //! A connection to a coordinator, for commands that are not asynchronous themselves.
 
-use std::{path::Path, time::Duration};
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use dagrun_cluster::{
     runs::{CallError, RunsClient},
@@ -80,7 +83,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const PAUSE: Duration = Duration::from_millis(250);
 
 async fn reach(patience: Duration, connector: &Connector, to: &Address) -> Result<Channel, Error> {
-    let mut left = patience;
+    let until = Instant::now() + patience;
+    let mut said = false;
     if patience.is_zero() {
         let connecting = connector.connect(to, Expect::Coordinator);
         let late = |_| Error {
@@ -94,8 +98,9 @@ async fn reach(patience: Duration, connector: &Connector, to: &Address) -> Resul
     }
     loop {
         match connector.connect(to, Expect::Coordinator).await {
-            Err(error) if error.kind == Kind::Unreachable && !left.is_zero() => {
-                if left == patience {
+            // A try itself may take longer than all of it: of an address behind a firewall nothing comes back.
+            Err(error) if error.kind == Kind::Unreachable && Instant::now() < until => {
+                if !std::mem::replace(&mut said, true) {
                     say!(
                         "{}; trying again for {} s",
                         error.message,
@@ -103,7 +108,6 @@ async fn reach(patience: Duration, connector: &Connector, to: &Address) -> Resul
                     );
                 }
                 tokio::time::sleep(PAUSE).await;
-                left = left.saturating_sub(PAUSE);
             }
             answer => return answer,
         }
@@ -113,7 +117,7 @@ async fn reach(patience: Duration, connector: &Connector, to: &Address) -> Resul
 /// The patience that is left with a coordinator, for calls that may be repeated.
 #[derive(Default)]
 pub(super) struct Patience {
-    waited: Duration,
+    until: Option<Instant>,
 }
 
 impl Patience {
@@ -125,14 +129,15 @@ impl Patience {
         let CallError::Away(why) = &error else {
             return Err(error);
         };
-        if self.waited >= PATIENCE {
+        let now = Instant::now();
+        if self.until.is_some_and(|until| until <= now) {
             return Err(error);
         }
-        if self.waited.is_zero() {
+        self.until.get_or_insert_with(|| {
             say!("{address} went away ({why}); waiting for it");
-        }
+            now + PATIENCE
+        });
         tokio::time::sleep(PAUSE).await;
-        self.waited += PAUSE;
         Ok(())
     }
 }

@@ -326,7 +326,7 @@ fn a_worker_without_a_coordinator_says_so() {
     drop(nobody);
     let args = ["worker", "--connect", &address, "--reach-within", "500ms"];
     let said = project.fails(3, &args);
-    said.has(&format!("cannot reach a coordinator at {address}"));
+    said.has(&format!("cannot join a coordinator at {address}"));
     project
         .fails(2, &["worker", "--connect", "nowhere"])
         .has("write HOST:PORT");

@@ -191,16 +191,15 @@ impl Drop for RunExecutor {
 
 #[cfg(test)]
 mod tests {
+    use dagrun_executor_api::conformance::{shell, text_input};
     use dagrun_store::StoreOptions;
 
     use super::*;
     use crate::pool::{Config, Pool};
 
-    #[test]
-    fn a_run_waits_for_a_worker_that_fits_as_long_as_one_may_be_silent() {
-        let folder = tempfile::tempdir().unwrap();
+    fn bench(folder: &std::path::Path, lease: Duration) -> (Pool, Arc<RunExecutor>) {
         let config = Config {
-            lease: Duration::from_secs(3),
+            lease,
             ..Config::new("1", 1)
         };
         let pool = Pool::start(config, None).unwrap();
@@ -209,9 +208,46 @@ mod tests {
             resumes: Vec::new(),
             priority: 0,
             cpus: None,
-            project: folder.path().to_path_buf(),
-            store: Store::open(&folder.path().join("store"), StoreOptions::default()).unwrap(),
+            project: folder.to_path_buf(),
+            store: Store::open(&folder.join("store"), StoreOptions::default()).unwrap(),
         });
+        (pool, executor)
+    }
+
+    #[test]
+    fn a_run_waits_for_a_worker_that_fits_as_long_as_one_may_be_silent() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_pool, executor) = bench(folder.path(), Duration::from_secs(3));
         assert_eq!(executor.patience(), Duration::from_secs(3));
+    }
+
+    /// Of a batch only what fits into no message fails; the rest goes its way, which ends here where there is no worker.
+    #[test]
+    fn what_is_too_long_fails_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_pool, executor) = bench(folder.path(), Duration::from_secs(3));
+        let (sender, mut events) = tokio::sync::mpsc::unbounded_channel();
+        executor.start(sender);
+        let with_text = |n: u64, bytes: usize| {
+            shell(n, "true", |action| {
+                action.inputs = vec![text_input("a", &"t".repeat(bytes))];
+            })
+        };
+        let batch = vec![with_text(1, 5), with_text(2, 64 << 20), with_text(3, 5)];
+        executor.submit(WorkerIx(0), batch);
+        let mut ends = std::collections::BTreeMap::new();
+        while ends.len() < 3 {
+            if let Some(ExecutorEvent::Ended(id, result)) = events.blocking_recv() {
+                ends.insert(id.0, result.outcome);
+            }
+        }
+        assert_eq!(
+            (&ends[&1], &ends[&3]),
+            (&Outcome::Cancelled, &Outcome::Cancelled)
+        );
+        let Outcome::Failed(cause) = &ends[&2] else {
+            panic!("{ends:?}");
+        };
+        assert!(cause.to_string().contains("give it a folder"), "{cause}");
     }
 }

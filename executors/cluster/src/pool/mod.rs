@@ -244,10 +244,28 @@ fn next_listener() -> u64 {
 impl Drop for Pool {
     fn drop(&mut self) {
         drop(self.stop.take());
+        // The services that it carries may be the last who hold it: then its own thread drops it, and ends.
         if let Some(thread) = self.thread.take()
+            && thread.thread().id() != std::thread::current().id()
             && thread.join().is_err()
         {
             tracing::error!("the thread of the pool panicked");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_may_be_dropped_by_what_it_carries() {
+        let pool = Pool::start(Config::new("1", 1), None).unwrap();
+        let (dropped, is_dropped) = std::sync::mpsc::channel();
+        pool.runtime().clone().spawn(async move {
+            drop(pool);
+            let _ = dropped.send(());
+        });
+        is_dropped.recv().expect("it does not panic");
     }
 }

@@ -28,7 +28,7 @@ use tower::Service;
 
 use super::{
     address::{Address, is_loopback},
-    error::Error,
+    error::{Error, Kind},
     files::{Watched, read_secret},
     service::KEEPALIVE,
     tls::{ClientTls, TOKEN},
@@ -112,7 +112,13 @@ impl Connector {
 
     /// Connects, and says what is wrong where that fails. The channel connects again by itself when it is broken.
     pub async fn connect(&self, to: &Address, expect: Expect) -> Result<Channel, Error> {
-        self.connect_by(to, self.dial(to, expect)).await
+        let connected = self.connect_by(to, self.dial(to, expect)).await;
+        connected.map_err(|error| match (expect, error.kind, &error.hint) {
+            (Expect::Coordinator, Kind::Unreachable, None) => {
+                error.hint("see that `dagrun serve` runs there, and that no firewall is between")
+            }
+            _ => error,
+        })
     }
 
     /// Likewise, by connections that `dial` makes.

@@ -48,10 +48,11 @@ pub fn host_name() -> String {
     name.nodename().to_string_lossy().into_owned()
 }
 
-/// How fast a core of this machine is, in thousandths of the reference. Takes 100 ms.
+/// How fast a core of this machine is, in thousandths of the reference. Takes 100 ms. By CPU time: what else runs now says nothing of how
+/// fast nodes will be.
 pub fn speed() -> u32 {
     let block = vec![0x5A; BLOCK];
-    let began = Instant::now();
+    let (began, cpu_began) = (Instant::now(), cpu_time());
     let mut bytes = 0_u64;
     let mut digest = [0; 32];
     while began.elapsed() < CALIBRATION {
@@ -61,8 +62,20 @@ pub fn speed() -> u32 {
         digest = *hasher.finalize().as_bytes();
         bytes += BLOCK as u64;
     }
-    let speed = bytes as f64 / began.elapsed().as_micros() as f64;
+    let used = cpu_time()
+        .saturating_sub(cpu_began)
+        .max(Duration::from_micros(1));
+    let speed = bytes as f64 / used.as_micros() as f64;
     (speed / REFERENCE * 1000.0).clamp(1.0, 1e6) as u32
+}
+
+/// The time that this thread has had of CPUs.
+fn cpu_time() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+    Duration::new(
+        u64::try_from(time.tv_sec).unwrap_or_default(),
+        u32::try_from(time.tv_nsec).unwrap_or_default(),
+    )
 }
 
 #[cfg(test)]
@@ -81,5 +94,24 @@ mod tests {
     #[test]
     fn the_speed_is_not_nothing() {
         assert!(speed() > 1);
+    }
+
+    #[test]
+    fn what_else_runs_makes_no_core_slow() {
+        let alone = speed();
+        let over = std::sync::atomic::AtomicBool::new(false);
+        let beside = std::thread::scope(|scope| {
+            for _ in 0..4 * std::thread::available_parallelism().map_or(1, usize::from) {
+                scope.spawn(|| {
+                    while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                });
+            }
+            let beside = speed();
+            over.store(true, std::sync::atomic::Ordering::Relaxed);
+            beside
+        });
+        assert!(beside * 2 > alone, "{beside} beside others, {alone} alone");
     }
 }

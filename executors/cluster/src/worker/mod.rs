@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, InputSource, WorkerIx};
 use dagrun_store::Store;
-use tokio::{sync::mpsc, time::Instant};
+use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
     blobs::WorkerBlobs,
@@ -66,6 +66,8 @@ pub enum Order {
 pub enum Notice {
     /// The coordinator took it.
     Joined,
+    /// No coordinator was reached yet, and it is tried again; why. Told once.
+    Unreached(String),
     /// The connection is over, and will be made again; why.
     Disconnected(String),
     /// It takes nothing new; why.
@@ -106,6 +108,8 @@ pub(crate) struct Worker<'a, W> {
     local: Arc<dyn Executor>,
     events: mpsc::UnboundedReceiver<ExecutorEvent>,
     connection: Option<Connection>,
+    /// The former one, while what was sent by it gets out.
+    farewell: Option<JoinHandle<()>>,
     words: mpsc::Sender<(ConnIx, Word)>,
     heard: mpsc::Receiver<(ConnIx, Word)>,
     syncer: Syncer,
@@ -113,6 +117,8 @@ pub(crate) struct Worker<'a, W> {
     blobs: Option<Arc<WorkerBlobs>>,
     notices: &'a dyn Fn(Notice),
     was_up: bool,
+    /// A first connection was made, or failed.
+    has_tried: bool,
     was_leaving: bool,
     last_words: String,
     exit: Option<Exit>,
@@ -152,6 +158,7 @@ impl<'a, W: Way> Worker<'a, W> {
             local,
             events,
             connection: None,
+            farewell: None,
             words,
             heard,
             syncer: Syncer::start(options.store, blobs.clone(), done)?,
@@ -159,6 +166,7 @@ impl<'a, W: Way> Worker<'a, W> {
             blobs,
             notices,
             was_up: false,
+            has_tried: false,
             was_leaving: false,
             last_words: String::new(),
             exit: None,
@@ -172,6 +180,10 @@ impl<'a, W: Way> Worker<'a, W> {
             if let Some(exit) = self.exit.take() {
                 if let Some(connection) = self.connection.take() {
                     connection.finish(FAREWELL).await;
+                }
+                if let Some(farewell) = self.farewell.take() {
+                    // It may have panicked, which has been said.
+                    let _ = farewell.await;
                 }
                 return exit;
             }
@@ -206,6 +218,7 @@ impl<'a, W: Way> Worker<'a, W> {
         let is_up = matches!(self.core.link(), Link::Up { .. });
         if is_up != self.was_up {
             self.was_up = is_up;
+            self.has_tried = true;
             (self.notices)(if is_up {
                 Notice::Joined
             } else {
@@ -224,6 +237,9 @@ impl<'a, W: Way> Worker<'a, W> {
                 Word::Connected => Event::Connected(conn),
                 Word::Message(message) => Event::Message(conn, message),
                 Word::Closed(why) => {
+                    if !std::mem::replace(&mut self.has_tried, true) {
+                        (self.notices)(Notice::Unreached(why.clone()));
+                    }
                     self.last_words.clone_from(&why);
                     Event::Closed(conn, why)
                 }
@@ -303,8 +319,8 @@ impl<'a, W: Way> Worker<'a, W> {
             }
             Effect::Close(conn) => {
                 if let Some(connection) = self.connection.take_if(|c| c.conn == conn) {
-                    // What was sent still gets out.
-                    tokio::spawn(connection.finish(FAREWELL));
+                    // What was sent still gets out, also where this is the end of the worker.
+                    self.farewell = Some(tokio::spawn(connection.finish(FAREWELL)));
                 }
             }
             Effect::Submit(starts, locals) => {

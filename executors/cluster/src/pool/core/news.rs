@@ -34,7 +34,11 @@ impl fmt::Display for News {
             Self::Joined { worker, holds } => {
                 let slots = worker.capacity.cpu_milli as f64 / 1000.0;
                 let memory = format_bytes(worker.capacity.memory);
-                write!(f, "worker {} joined: {slots} slots, {memory}", worker.name)?;
+                let slots = match slots {
+                    1.0 => "1 slot".to_owned(),
+                    more => format!("{more} slots"),
+                };
+                write!(f, "worker {} joined: {slots}, {memory}", worker.name)?;
                 if !worker.blobs.is_empty() {
                     write!(f, ", blobs at {}", worker.blobs)?;
                 }
