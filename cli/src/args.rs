@@ -174,6 +174,9 @@ pub(crate) enum Command {
     #[command(subcommand)]
     Study(StudyCommand),
     /// Copy an output of a node, or all, out of the cache
+    ///
+    /// Each lies in the folder by its own name, without the folders that the node wrote it in, and never over what is there. It is a copy:
+    /// dagrun looks at it no more. What `export` of the pipeline names is laid by `dagrun run` itself.
     Get(GetArgs),
     /// Open a shell in a node's folder with its inputs and environment
     Shell(ShellArgs),
@@ -739,7 +742,7 @@ pub(crate) enum TableFormat {
 pub(crate) struct GetArgs {
     /// NODE or NODE:OUTPUT
     pub(crate) what: String,
-    /// Where to put it
+    /// The folder to put it in, made where it is not there; `.` is the one that you are in
     #[arg(default_value = ".")]
     pub(crate) dir: PathBuf,
     #[command(flatten)]

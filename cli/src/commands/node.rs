@@ -1,6 +1,11 @@
 //! `dagrun get` and `shell`: one node at a time.
 
-use std::{path::Path, process::Command, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::Arc,
+};
 
 use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, NodeIx, Resources};
 use dagrun_plan::JobPhase;
@@ -135,7 +140,7 @@ pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
                 .hint(format!("it has {}", names.join(", "))),
         );
     }
-    std::fs::create_dir_all(&args.dir).doing(|| format!("make {}", args.dir.display()))?;
+    let mut targets: BTreeMap<PathBuf, (&str, &Artifact)> = BTreeMap::new();
     for (name, artifact) in entry
         .outputs
         .iter()
@@ -147,21 +152,35 @@ pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
             .find(|spec| spec.name == *name)
             .map(|spec| spec.path.file_name().to_owned());
         let target = args.dir.join(path.unwrap_or_else(|| name.clone()));
-        place(&found, artifact, &target, args.force)?;
+        // All of them or none.
+        if !args.force && target.symlink_metadata().is_ok() {
+            return Err(
+                CliError::failed(format!("{} is there already", target.display()))
+                    .hint("--force overwrites it, and another folder may be named last"),
+            );
+        }
+        if let Some((other, _)) = targets.insert(target.clone(), (name, artifact)) {
+            return Err(CliError::failed(format!(
+                "the outputs `{other}` and `{name}` would both be {}",
+                target.display()
+            ))
+            .hint(format!(
+                "take one after the other, into folders of their own: `dagrun get {} DIR`",
+                shell_word(&format!("{node}:{name}"))
+            )));
+        }
+    }
+    std::fs::create_dir_all(&args.dir).doing(|| format!("make {}", args.dir.display()))?;
+    for (target, (_, artifact)) in targets {
+        place(&found, artifact, &target)?;
         put!("{}", target.display());
     }
     Ok(0)
 }
 
-/// Lays one artifact at a path, never over what is there unless that was asked for.
-fn place(found: &Found, artifact: &Artifact, target: &Path, force: bool) -> Result<(), CliError> {
-    if target.exists() {
-        if !force {
-            return Err(
-                CliError::failed(format!("{} is there already", target.display()))
-                    .hint("--force overwrites it"),
-            );
-        }
+/// Lays one artifact at a path, over what is there.
+fn place(found: &Found, artifact: &Artifact, target: &Path) -> Result<(), CliError> {
+    if target.symlink_metadata().is_ok() {
         let gone = if target.is_dir() {
             std::fs::remove_dir_all(target)
         } else {

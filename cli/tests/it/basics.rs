@@ -401,3 +401,31 @@ fn variables_in_keys_reach_the_node() {
         assert_eq!(project.read("out.txt"), expected);
     }
 }
+
+#[test]
+fn get_lays_all_outputs_or_none() {
+    let project = Project::new(
+        "name: two\njobs:\n  a:\n    outputs: {one: out/data.txt, other: log/data.txt}\n    run: echo 1 > out/data.txt; echo 2 > log/data.txt\n  b:\n    outputs: {x: x.txt, y: y.txt}\n    run: echo x > x.txt; echo y > y.txt\n",
+    );
+    project.ok(&["run"]);
+    for force in [&["get", "a", "got"][..], &["get", "a", "got", "--force"]] {
+        project
+            .fails(1, force)
+            .has("would both be got/data.txt")
+            .has("`dagrun get a:other DIR`");
+    }
+    assert!(!project.exists("got"));
+    project.ok(&["get", "a:other", "got"]);
+    assert_eq!(project.read("got/data.txt"), "2\n");
+    // What is there stays, and nothing comes beside it.
+    project.write("y.txt", "mine");
+    project
+        .fails(1, &["get", "b"])
+        .has("y.txt is there already");
+    assert!(!project.exists("x.txt"));
+    project.ok(&["get", "b", "--force"]);
+    assert_eq!(
+        (project.read("x.txt"), project.read("y.txt")),
+        ("x\n".into(), "y\n".into())
+    );
+}
