@@ -87,9 +87,8 @@ impl TestCluster {
         };
         cluster.certify();
         cluster.start_coordinator();
-        for worker in 0..workers {
-            cluster.workers.push(None);
-            cluster.start_worker(worker);
+        for _ in 0..workers {
+            cluster.add_worker();
         }
         cluster.wait_for_workers(workers);
         cluster
@@ -210,6 +209,12 @@ impl TestCluster {
         });
     }
 
+    /// Starts one worker more.
+    pub fn add_worker(&mut self) {
+        self.workers.push(None);
+        self.start_worker(self.workers.len() - 1);
+    }
+
     /// Starts a worker that is not there.
     pub fn start_worker(&mut self, worker: usize) {
         let name = worker_name(worker);
@@ -232,6 +237,18 @@ impl TestCluster {
     /// kill -9 of a worker.
     pub fn kill_worker(&mut self, worker: usize) {
         end(self.workers[worker].take());
+    }
+
+    /// Waits for the end of a worker that goes by itself.
+    pub fn wait_for_end_of(&mut self, worker: usize) {
+        wait_for(self.workers[worker].take());
+    }
+
+    /// Stops the coordinator in order; whether it ended well.
+    pub fn stop_coordinator(&mut self) -> bool {
+        let pid = self.coordinator().id().to_string();
+        let _ = Command::new("kill").args(["-TERM", &pid]).status();
+        wait_for(self.coordinator.take())
     }
 
     /// The process of the coordinator.
@@ -356,6 +373,11 @@ impl Drop for TestCluster {
 
 fn worker_name(worker: usize) -> String {
     format!("w{worker}")
+}
+
+fn wait_for(child: Option<Child>) -> bool {
+    let mut child = child.expect("it runs");
+    child.wait().expect("it can be waited for").success()
 }
 
 fn end(child: Option<Child>) {

@@ -1,8 +1,9 @@
 //! Runs on a coordinator: submitted, followed, stopped, gone on with after kills.
 
 use std::{
-    path::PathBuf,
-    process::{Child, Command, Stdio},
+    ops::{Deref, DerefMut},
+    path::Path,
+    process::Stdio,
     time::{Duration, Instant},
 };
 
@@ -11,103 +12,47 @@ use dagrun_cluster::{
     security::{Connector, Expect},
 };
 use dagrun_proto::v1::Submission;
+use dagrun_testkit::{ClusterSettings, TestCluster};
 use serde_json::Value;
 
 use crate::kit::{Project, Said, dagrun, said, signal};
 
-/// A coordinator with its workers, each a process; all end when it is dropped.
-struct Cluster {
-    folder: tempfile::TempDir,
-    coordinator: Option<Child>,
-    workers: Vec<Child>,
+/// A cluster of processes, as most of these tests use one: with the usual lease, and two slots a worker.
+struct Cluster(TestCluster);
+
+impl Deref for Cluster {
+    type Target = TestCluster;
+
+    fn deref(&self) -> &TestCluster {
+        &self.0
+    }
+}
+
+impl DerefMut for Cluster {
+    fn deref_mut(&mut self) -> &mut TestCluster {
+        &mut self.0
+    }
 }
 
 impl Cluster {
-    /// A coordinator, and so many workers that are hosts of their own: each has its own cache.
     fn new(workers: usize) -> Self {
-        let mut cluster = Self {
-            folder: tempfile::tempdir().unwrap(),
-            coordinator: None,
-            workers: Vec::new(),
-        };
-        cluster.start_coordinator();
-        for _ in 0..workers {
-            cluster.start_worker();
-        }
-        cluster.wait_for_workers(workers);
-        cluster
-    }
-
-    fn address(&self) -> String {
-        // A folder that is not there yet is made for this user alone.
-        format!("unix:{}", self.folder.path().join("sock/s").display())
-    }
-
-    fn command(&self, cache: &str) -> Command {
-        let mut command = Command::new(dagrun());
-        command
-            .current_dir(self.folder.path())
-            .env("DAGRUN_CACHE", self.path(cache))
-            .env("XDG_CONFIG_HOME", self.path("config"))
-            .env_remove("DAGRUN_JOBS")
-            .env_remove("DAGRUN_ON")
-            .stdin(Stdio::null());
-        command
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    fn start_coordinator(&mut self) {
-        let log = std::fs::File::options()
-            .create(true)
-            .append(true)
-            .open(self.path("coordinator.log"))
-            .unwrap();
-        let mut command = self.command("coordinator");
-        command
-            .args(["serve", "--listen", &self.address(), "--state"])
-            .arg(self.path("state"))
-            .stderr(log);
-        self.coordinator = Some(command.spawn().unwrap());
-        let said = self.eventually(&["cluster", "status"], |said| said.code == 0);
-        assert!(said.stdout.contains("epoch"), "{}", said.stdout);
-    }
-
-    fn start_worker(&mut self) {
-        let number = self.workers.len() + 1;
-        let log = std::fs::File::create(self.path(&format!("worker{number}.log"))).unwrap();
-        let mut command = self.command(&format!("host{number}"));
-        command
-            .args(["worker", "--connect", &self.address(), "--slots", "2"])
-            .args(["--name", &format!("w{number}")])
-            .stderr(log);
-        self.workers.push(command.spawn().unwrap());
-    }
-
-    fn wait_for_workers(&self, workers: usize) {
-        self.eventually(&["cluster", "status", "--json"], |said| {
-            let status: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
-            let here = status["workers"].as_array().map_or(0, |rows| {
-                rows.iter().filter(|row| row["state"] == "here").count()
-            });
-            here == workers
-        });
+        Self(TestCluster::here(
+            dagrun(),
+            workers,
+            ClusterSettings::default(),
+        ))
     }
 
     /// Waits until the newest journal of a run knows that a node was started, be it by that run or by one before it.
     fn wait_for_start_of(&self, node: &str) {
         let told = format!("\"node\":\"{node}\"");
-        let began = Instant::now();
-        while !self.newest_journal().contains(&told) {
-            assert!(began.elapsed() < Duration::from_secs(30), "{}", self.logs());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        self.wait_until("a node was started", |_| {
+            self.newest_journal().contains(&told)
+        });
     }
 
     fn newest_journal(&self) -> String {
-        let entries = |folder: &std::path::Path| {
+        let entries = |folder: &Path| {
             let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
             entries.map(|entry| entry.path()).collect::<Vec<_>>()
         };
@@ -122,41 +67,12 @@ impl Cluster {
     }
 
     /// Says something to the coordinator until the answer is as wanted.
-    fn eventually(&self, args: &[&str], wanted: impl Fn(&Said) -> bool) -> Said {
-        let began = Instant::now();
-        loop {
-            let said = self.say(args);
-            if wanted(&said) {
-                return said;
-            }
-            assert!(
-                began.elapsed() < Duration::from_secs(30),
-                "dagrun {args:?}: {said:?}\n{}",
-                self.logs()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    fn eventually(&self, args: &[&str], wanted: impl Fn(&Said) -> bool) {
+        self.wait_until("the answer is as wanted", |_| wanted(&self.say(args)));
     }
 
     fn say(&self, args: &[&str]) -> Said {
-        let mut command = self.command("nobody");
-        command.args(args).args(["--on", &self.address()]);
-        said(command.output().unwrap())
-    }
-
-    fn logs(&self) -> String {
-        let names = ["coordinator.log", "worker1.log", "worker2.log"];
-        let log = |name: &&str| std::fs::read_to_string(self.path(name)).unwrap_or_default();
-        names
-            .iter()
-            .map(|name| format!("== {name}\n{}", log(name)))
-            .collect()
-    }
-
-    fn kill_coordinator(&mut self) {
-        let mut coordinator = self.coordinator.take().unwrap();
-        coordinator.kill().unwrap();
-        coordinator.wait().unwrap();
+        said(self.0.say(args))
     }
 
     /// Runs a project's pipeline on this cluster; it has to end with `code`.
@@ -172,15 +88,6 @@ impl Cluster {
             self.logs()
         );
         said
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        for child in self.workers.iter_mut().chain(&mut self.coordinator) {
-            let _ = child.kill();
-            let _ = child.wait();
-        }
     }
 }
 
@@ -300,7 +207,7 @@ fn a_client_waits_for_a_coordinator_and_for_workers_and_says_so() {
     cluster.start_coordinator();
     // Long enough to be asked whether there are workers.
     std::thread::sleep(Duration::from_secs(4));
-    cluster.start_worker();
+    cluster.add_worker();
     let told = said(client.wait_with_output().unwrap());
     assert_eq!(told.code, 0, "{}\n{}", told.stderr, cluster.logs());
     told.has("trying again for 5 s")
@@ -384,9 +291,7 @@ fn a_long_log_that_cannot_be_had_says_where_it_is() {
     let mut cluster = Cluster::new(1);
     let project = Project::new("name: talks\njobs:\n  a: {run: 'seq 1 400000 >&2; exit 1'}\n");
     cluster.run(&project, 1, &[]);
-    let mut worker = cluster.workers.pop().unwrap();
-    worker.kill().unwrap();
-    worker.wait().unwrap();
+    cluster.kill_worker(0);
     project
         .fails(1, &["log", "a"])
         .has("gone from the cache")
@@ -440,6 +345,7 @@ fn failures_are_told_as_here() {
     let said = cluster.run(&project, 1, &[]);
     assert!(said.stderr.contains("exit code 7"), "{}", said.stderr);
     assert!(said.stderr.contains("no luck"), "{}", said.stderr);
+    assert!(said.stderr.contains("  on w0\n"), "{}", said.stderr);
     assert!(!said.stderr.contains("/state/projects"), "{}", said.stderr);
     assert_eq!(project.counts(), [0, 0, 1, 1, 0]);
     assert!(project.ok(&["log", "bad"]).stdout.contains("no luck"));
@@ -457,14 +363,14 @@ fn a_pipeline_that_is_wrong_is_refused_before_it_is_submitted() {
 }
 
 /// A pipeline whose node waits for a file, and says when it began.
-fn waiting(folder: &std::path::Path) -> String {
+fn waiting(folder: &Path) -> String {
     let folder = folder.display();
     format!(
         "name: waiting\njobs:\n  first: {{outputs: {{out: o}}, run: 'echo 1 > o; echo x >> {folder}/first'}}\n  wait:\n    needs: first\n    inputs: {{i: '${{{{ needs.first.outputs.out }}}}'}}\n    outputs: {{out: o}}\n    run: |\n      echo x >> {folder}/began\n      while [ ! -e {folder}/go ]; do sleep 0.02; done\n      cp ${{{{ inputs.i }}}} o\n      echo x >> {folder}/ended\nexport:\n  result: ${{{{ jobs.wait.outputs.out }}}}\n"
     )
 }
 
-fn wait_for(path: &std::path::Path) {
+fn wait_for(path: &Path) {
     let began = Instant::now();
     while !path.exists() {
         assert!(
@@ -476,7 +382,7 @@ fn wait_for(path: &std::path::Path) {
     }
 }
 
-fn lines(path: &std::path::Path) -> usize {
+fn lines(path: &Path) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
@@ -490,17 +396,17 @@ fn a_run_waits_when_its_last_worker_has_left_in_order() {
     cluster.run(&project, 0, &["--detach"]);
     wait_for(&scratch.path().join("began"));
     // It finishes `wait`, and `after` is left when it goes.
-    crate::kit::signal(&cluster.workers[0], "TERM");
+    signal(cluster.worker(0), "TERM");
     cluster.eventually(&["cluster", "status"], |said| {
         said.stdout.contains("leaving")
     });
     std::fs::write(scratch.path().join("go"), "").unwrap();
-    cluster.workers[0].wait().unwrap();
+    cluster.wait_for_end_of(0);
     // Longer than nodes that no worker can take wait for one that can.
     std::thread::sleep(Duration::from_secs(12));
     let status = cluster.say(&["cluster", "status"]).stdout;
     assert!(status.contains("running"), "{status}");
-    cluster.start_worker();
+    cluster.add_worker();
     assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
 }
 
@@ -512,8 +418,7 @@ fn who_is_told_to_leave_a_run_does_not_stop_it() {
     let project = Project::new(&waiting(scratch.path()));
     cluster.run(&project, 0, &["--detach"]);
     wait_for(&scratch.path().join("began"));
-    let mut attach = cluster.command("nobody");
-    attach.args(["attach", "1", "--on", &cluster.address()]);
+    let mut attach = cluster.client(scratch.path(), &["attach", "1"]);
     let attach = attach.stderr(Stdio::piped()).spawn().unwrap();
     std::thread::sleep(Duration::from_millis(500));
     crate::kit::signal(&attach, "TERM");
@@ -609,10 +514,8 @@ fn a_coordinator_that_is_told_to_stop_leaves_its_runs_to_the_next() {
     let project = Project::new(&waiting(scratch.path()));
     cluster.run(&project, 0, &["--detach"]);
     wait_for(&scratch.path().join("began"));
-    let mut coordinator = cluster.coordinator.take().unwrap();
-    signal(&coordinator, "TERM");
     let told = Instant::now();
-    assert!(coordinator.wait().unwrap().success(), "{}", cluster.logs());
+    assert!(cluster.stop_coordinator(), "{}", cluster.logs());
     assert!(
         told.elapsed() < Duration::from_secs(5),
         "nodes are not waited for"
@@ -663,10 +566,9 @@ fn in_flight_follows_workers_that_are_lost() {
     };
     // Four slots: half as many again, and one.
     wait_for_trials(&cluster, 7);
-    cluster.workers[1].kill().unwrap();
-    cluster.workers[1].wait().unwrap();
+    cluster.kill_worker(1);
     cluster.eventually(&["cluster", "status"], |said| {
-        said.stdout.contains("lost: w2 ")
+        said.stdout.contains("lost: w1 ")
     });
     // Two are left: four trials are enough, and three are under way when four of the seven have ended.
     for k in 1..=4 {
@@ -728,26 +630,25 @@ fn coordinators_and_workers_say_what_happens() {
     cluster.eventually(&["cluster", "status", "--json"], |said| running(said) == 1);
     std::fs::write(scratch.path().join("go"), "").unwrap();
     assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
-    cluster.say(&["cluster", "drain", "w1"]);
-    cluster.workers[0].wait().unwrap();
-    cluster.workers[1].kill().unwrap();
-    cluster.workers[1].wait().unwrap();
+    cluster.say(&["cluster", "drain", "w0"]);
+    cluster.wait_for_end_of(0);
+    cluster.kill_worker(1);
     let file = cluster.path("coordinator.log");
     let log = || std::fs::read_to_string(&file).unwrap();
     let began = Instant::now();
-    while !log().contains("worker w2 is lost") {
+    while !log().contains("worker w1 is lost") {
         assert!(began.elapsed() < Duration::from_secs(30), "{}", log());
         std::thread::sleep(Duration::from_millis(20));
     }
     let log = log();
     for line in [
-        "worker w1 joined: 2 slots",
+        "worker w0 joined: 2 slots",
         "run 1 begins: p/pipeline.yaml",
         "run 1 succeeded",
-        "worker w1 takes nothing new: it was told to leave by `dagrun cluster drain`",
-        "worker w1 left",
-        "the connection to worker w2 broke: ",
-        "worker w2 is lost: the connection to worker w2 broke",
+        "worker w0 takes nothing new: it was told to leave by `dagrun cluster drain`",
+        "worker w0 left",
+        "the connection to worker w1 broke: ",
+        "worker w1 is lost: the connection to worker w1 broke",
     ] {
         let lines: Vec<&str> = log.lines().filter(|it| it.contains(line)).collect();
         assert_eq!(lines.len(), 1, "{line}\n{log}");
@@ -760,19 +661,18 @@ fn coordinators_and_workers_say_what_happens() {
     }
     // Whoever looks later sees it too; one that left in order is no loss.
     let status = cluster.say(&["cluster", "status"]).stdout;
-    assert!(status.contains("lost: w2 "), "{status}");
-    assert!(!status.contains("lost: w1"), "{status}");
-    let worker = std::fs::read_to_string(cluster.path("worker1.log")).unwrap();
+    assert!(status.contains("lost: w1 "), "{status}");
+    assert!(!status.contains("lost: w0"), "{status}");
+    let worker = std::fs::read_to_string(cluster.path("w0.log")).unwrap();
     assert!(worker.contains("leaving: it was told to leave"), "{worker}");
-    assert!(worker.ends_with("w1 left\n"), "{worker}");
+    assert!(worker.ends_with("w0 left\n"), "{worker}");
 }
 
 #[test]
 fn one_coordinator_has_a_state_folder() {
     let cluster = Cluster::new(0);
-    let mut second = cluster.command("coordinator");
+    let mut second = cluster.on_cache("coordinator", &["serve", "--listen"]);
     second
-        .args(["serve", "--listen"])
         .arg(format!("unix:{}", cluster.path("sock2/s").display()))
         .arg("--state")
         .arg(cluster.path("state"));
@@ -816,4 +716,56 @@ fn a_submission_that_is_repeated_is_one_run() {
     cluster.start_coordinator();
     assert_eq!(submit(&cluster, "one"), first);
     assert_eq!(submit(&cluster, "two"), second);
+}
+
+/// Nothing comes back from an address behind a firewall: it is not tried for longer than was said.
+#[test]
+fn an_address_that_does_not_answer_is_given_up_and_said() {
+    let mute = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = mute.local_addr().unwrap().to_string();
+    let project = sweep();
+    let began = Instant::now();
+    project
+        .fails(3, &["cluster", "status", "--on", &at])
+        .has("did not answer within 10 s")
+        .has("see that `dagrun serve` runs there");
+    assert!(
+        began.elapsed() < Duration::from_secs(15),
+        "{:?}",
+        began.elapsed()
+    );
+    // A worker says at once what it waits for.
+    project
+        .fails(
+            3,
+            &["worker", "--connect", "127.0.0.1:1", "--reach-within", "1s"],
+        )
+        .has("waiting: cannot connect to 127.0.0.1:1")
+        .has("trying to reach 127.0.0.1:1 again");
+}
+
+/// What no worker has is asked for where it can be had: of the cluster, and not of this machine.
+#[test]
+fn a_node_that_is_too_large_says_what_to_do() {
+    let cluster = Cluster(TestCluster::here(
+        dagrun(),
+        1,
+        ClusterSettings {
+            lease: Some("1s".into()),
+            ..ClusterSettings::default()
+        },
+    ));
+    let project = Project::new("name: large\njobs: {a: {resources: {cpus: 2}, run: 'true'}}\n");
+    cluster.run(&project, 0, &[]);
+    cluster
+        .run(&project, 3, &["--force", "-j", "1"])
+        .has("asks for 2 CPUs, and the largest worker has 1 CPU")
+        .has("give the run more with `-j`, or join a worker that has so much");
+    project.write(
+        "pipeline.yaml",
+        "name: large\njobs: {a: {resources: {cpus: 3}, run: 'true'}}\n",
+    );
+    let said = cluster.run(&project, 3, &["--force"]);
+    said.has("or join a worker that has so much")
+        .has_not("`-j`");
 }
