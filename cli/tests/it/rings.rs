@@ -418,3 +418,117 @@ fn trace(strace: &Path, child: &Child, calls: &str, when: u32) -> Child {
     let _ = std::fs::remove_file(told);
     tracer
 }
+
+/// A worker is killed while it fetches what a node reads, and gives it to the node: nobody sees half of it, and the next one goes on.
+#[test]
+fn a_worker_that_is_killed_while_it_takes_in_leaves_no_half_blob() {
+    let test = "a_worker_that_is_killed_while_it_takes_in_leaves_no_half_blob";
+    let strace = skip!(test, dagrun_testkit::require_program("strace"));
+    takes_in(&Victim::Receiving);
+    for call in ["/^rename", "/^link", "fsync,fdatasync"] {
+        takes_in(&Victim::At(&strace, call));
+    }
+    takes_in(&Victim::Node);
+}
+
+/// Who is killed, and when.
+#[derive(Debug)]
+enum Victim<'a> {
+    /// The worker, when a part of the blob is there.
+    Receiving,
+    /// The worker, at its first system call of a kind.
+    At(&'a Path, &'a str),
+    /// The node, which has the blob.
+    Node,
+}
+
+const LARGE: u64 = 60_000_000;
+
+fn takes_in(victim: &Victim<'_>) {
+    // What cannot be pressed takes its time.
+    let make = format!(
+        "  make: {{outputs: {{o: o, sum: sum}}, run: 'head -c {LARGE} /dev/urandom > o; cksum < o > sum'}}\n"
+    );
+    let mut cluster = TestCluster::here(dagrun(), 1, impatient(1));
+    // The one that makes it stays for what it runs, and takes nothing new.
+    let holder = Project::new("");
+    let at = holder.dir().display().to_string();
+    holder.write(
+        "pipeline.yaml",
+        &format!(
+            "name: holds\njobs:\n{make}  hold: {{needs: make, run: 'touch {at}/held; sleep 600'}}\n"
+        ),
+    );
+    let mut held = cluster.client(&holder.dir(), &["pipeline.yaml", "--detach"]);
+    assert!(held.output().unwrap().status.success());
+    holder.wait_for("held");
+    cluster.add_worker();
+    cluster.wait_for_workers(2);
+    assert!(cluster.say(&["cluster", "drain", "w0"]).status.success());
+    let reader = Project::new(&format!(
+        "name: reads\njobs:\n{make}  read:\n    needs: make\n    retry: 1\n    inputs: {{i: '${{{{ needs.make.outputs.o }}}}'}}\n    outputs: {{o: sum}}\n    run: |\n      if [ $DAGRUN_ATTEMPT = 1 ]; then head -c 1000000 ${{{{ inputs.i }}}} > part; kill -9 $$; fi\n      cksum < ${{{{ inputs.i }}}} > sum\nexport: {{made: '${{{{ jobs.make.outputs.sum }}}}', read: '${{{{ jobs.read.outputs.o }}}}'}}\n"
+    ));
+    let tracer = match victim {
+        Victim::At(strace, call) => Some(trace(strace, cluster.worker(1), call, 1)),
+        _ => None,
+    };
+    let mut client = cluster.client(&reader.dir(), &["pipeline.yaml", "--quiet"]);
+    let client = client
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    match tracer {
+        Some(mut tracer) => wait_until("the worker is killed", || {
+            tracer.try_wait().is_ok_and(|ended| ended.is_some())
+        }),
+        None if matches!(victim, Victim::Receiving) => {
+            let blobs = cluster.path("w1/blobs");
+            let began = Instant::now();
+            while !has_a_part(&blobs) {
+                assert!(began.elapsed() < PATIENCE, "no part was ever there");
+            }
+        }
+        None => {}
+    }
+    let verify = |cluster: &TestCluster, cache: &str| {
+        let verified = cluster.on_cache(cache, &["cache", "verify"]).output();
+        let verified = verified.unwrap();
+        assert!(
+            verified.status.success(),
+            "{victim:?} {cache}: {verified:?}"
+        );
+    };
+    if !matches!(victim, Victim::Node) {
+        cluster.kill_worker(1);
+        verify(&cluster, "w1");
+        cluster.start_worker(1);
+    }
+    let said = said(client.wait_with_output().unwrap());
+    assert_eq!(
+        said.code,
+        0,
+        "{victim:?}: {}\n{}",
+        said.stderr,
+        cluster.logs()
+    );
+    assert_eq!(reader.read("read"), reader.read("made"), "{victim:?}");
+    assert_eq!(reader.counts(), [1, 1, 0, 0, 0], "{victim:?}");
+    verify(&cluster, "w0");
+    verify(&cluster, "w1");
+}
+
+/// Whether something in a store's folders of blobs is a part of [`LARGE`].
+fn has_a_part(blobs: &Path) -> bool {
+    let entries = |folder: &Path| {
+        let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        entries.map(|entry| entry.path()).collect::<Vec<_>>()
+    };
+    let files = entries(blobs)
+        .into_iter()
+        .flat_map(|folder| entries(&folder));
+    let sizes = files.filter_map(|file| Some(file.metadata().ok()?.len()));
+    sizes
+        .into_iter()
+        .any(|size| (1_000_000..LARGE).contains(&size))
+}
