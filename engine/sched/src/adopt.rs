@@ -96,7 +96,7 @@ impl Scheduler {
             recalled: false,
             expected: 0,
         };
-        self.attempts.insert(id.0, attempt);
+        self.attempt_begins(id, attempt);
         true
     }
 

@@ -44,11 +44,23 @@ pub(crate) enum Timer {
 }
 
 impl Scheduler {
+    pub(crate) fn attempt_begins(&mut self, id: AttemptId, attempt: Attempt) {
+        self.graph.nodes[attempt.node.index()].live += 1;
+        self.attempts.insert(id.0, attempt);
+    }
+
+    /// Takes an attempt out that is over; nothing where it is not known.
+    fn take_attempt(&mut self, id: AttemptId) -> Option<Attempt> {
+        let attempt = self.attempts.remove(&id.0)?;
+        self.graph.nodes[attempt.node.index()].live -= 1;
+        self.recalled -= u32::from(attempt.recalled);
+        Some(attempt)
+    }
+
     pub(crate) fn attempt_ended(&mut self, id: AttemptId, end: AttemptEnd, ran: u64) {
-        let Some(attempt) = self.attempts.remove(&id.0) else {
+        let Some(attempt) = self.take_attempt(id) else {
             return;
         };
-        self.recalled -= u32::from(attempt.recalled);
         if let AttemptEnd::Succeeded { .. } = end {
             self.learn_length(attempt.node, ran);
             self.learn_time(&attempt);
@@ -80,8 +92,7 @@ impl Scheduler {
                     continue;
                 };
                 self.after_attempt(id, attempt, AttemptEnd::Lost);
-            } else if let Some(attempt) = self.attempts.remove(&id.0) {
-                self.recalled -= u32::from(attempt.recalled);
+            } else if let Some(attempt) = self.take_attempt(id) {
                 self.after_attempt(id, attempt, AttemptEnd::Lost);
             }
         }

@@ -1,5 +1,7 @@
 //! The scheduler's own oracle: every count made anew from scratch.
 
+use std::collections::BTreeMap;
+
 use dagrun_model::{HostIx, NodeIx, SetIx};
 
 use crate::{
@@ -253,6 +255,18 @@ impl Scheduler {
             "{} attempts are live on {live} slots",
             self.attempts.len()
         );
+        let mut by_node: BTreeMap<NodeIx, u32> = BTreeMap::new();
+        for attempt in self.attempts.values() {
+            *by_node.entry(attempt.node).or_default() += 1;
+        }
+        for node in self.graph.live_nodes().map(NodeIx::from_index) {
+            let known = by_node.get(&node).copied().unwrap_or(0);
+            let live = self.graph.node(node).live;
+            ensure!(
+                known == live,
+                "{node:?} has {known} live attempts, not {live}"
+            );
+        }
         let recalled = self.attempts.values().filter(|a| a.recalled).count();
         ensure!(
             recalled == self.recalled as usize,

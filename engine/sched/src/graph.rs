@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub(crate) open: u32,
     /// Attempts started.
     pub(crate) attempts: u32,
+    /// Attempts that have not ended.
+    pub(crate) live: u32,
     /// The smallest gather that it is a member of.
     pub(crate) kin: u32,
     /// The next node that waits for the same action.
@@ -197,6 +199,7 @@ impl Graph {
                 group: spec.group,
                 open: 0,
                 attempts: 0,
+                live: 0,
                 kin: NONE,
                 next_waiter: NONE,
                 last_story: 0,

@@ -57,8 +57,8 @@ impl Scheduler {
                 continue;
             };
             let (nodes, sets) = (extent.nodes.clone(), extent.sets.clone());
-            let has_attempts = self.attempts.values().any(|a| nodes.contains(&a.node.0));
-            if has_attempts {
+            let live = |node: u32| self.graph.nodes[node as usize].live > 0;
+            if nodes.clone().any(live) {
                 self.retiring.push(first);
                 continue;
             }

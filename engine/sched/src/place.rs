@@ -593,8 +593,8 @@ impl Scheduler {
             group = None;
         }
         let since = self.now;
-        self.attempts.insert(
-            id.0,
+        self.attempt_begins(
+            id,
             Attempt {
                 node,
                 worker,
