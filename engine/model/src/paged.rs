@@ -1,6 +1,9 @@
 //! Tables by dense index that give memory back: a study numbers its nodes on and on, and few of them live at a time.
 
-use std::ops::{Index, IndexMut, Range};
+use std::{
+    collections::VecDeque,
+    ops::{Index, IndexMut, Range},
+};
 
 /// Entries of one page: small, so that a trial which lasts pins little.
 const PAGE: usize = 64;
@@ -8,7 +11,9 @@ const PAGE: usize = 64;
 /// A growing table whose entries can be retired. A page goes when all its entries are retired.
 #[derive(Clone, Debug)]
 pub struct Paged<T> {
-    pages: Vec<Option<Box<Page<T>>>>,
+    /// From the first on that is still there; those behind it that are gone are empty.
+    pages: VecDeque<Page<T>>,
+    first: usize,
     len: usize,
 }
 
@@ -18,10 +23,17 @@ struct Page<T> {
     retired: u32,
 }
 
+impl<T> Page<T> {
+    fn is_gone(&self) -> bool {
+        self.retired as usize == PAGE
+    }
+}
+
 impl<T> Default for Paged<T> {
     fn default() -> Self {
         Self {
-            pages: Vec::new(),
+            pages: VecDeque::new(),
+            first: 0,
             len: 0,
         }
     }
@@ -41,32 +53,27 @@ impl<T> Paged<T> {
     /// Adds an entry.
     pub fn push(&mut self, item: T) {
         if self.len.is_multiple_of(PAGE) {
-            self.pages.push(Some(Box::new(Page {
+            self.pages.push_back(Page {
                 items: Vec::with_capacity(PAGE),
                 retired: 0,
-            })));
+            });
         }
-        self.pages
-            .last_mut()
-            .and_then(Option::as_mut)
-            .expect("the last page is not full, and only full pages go")
-            .items
-            .push(item);
+        let last = self.pages.back_mut();
+        let last = last.expect("the last page is not full, and only full pages go");
+        last.items.push(item);
         self.len += 1;
     }
 
     /// The entry at an index; nothing beyond the end, and where the page is gone.
     pub fn get(&self, at: usize) -> Option<&T> {
-        self.pages.get(at / PAGE)?.as_ref()?.items.get(at % PAGE)
+        let page = (at / PAGE).checked_sub(self.first)?;
+        self.pages.get(page)?.items.get(at % PAGE)
     }
 
     /// The entry at an index, to change it.
     pub fn get_mut(&mut self, at: usize) -> Option<&mut T> {
-        self.pages
-            .get_mut(at / PAGE)?
-            .as_mut()?
-            .items
-            .get_mut(at % PAGE)
+        let page = (at / PAGE).checked_sub(self.first)?;
+        self.pages.get_mut(page)?.items.get_mut(at % PAGE)
     }
 
     /// Entries that stand together: `len` is a power of two up to 64, and `at` a multiple of it.
@@ -74,41 +81,39 @@ impl<T> Paged<T> {
     /// # Panics
     /// When they are not all there.
     pub fn row_mut(&mut self, at: usize, len: usize) -> &mut [T] {
-        let page = self.pages[at / PAGE].as_mut();
-        let page = page.expect("rows are asked for while their page is there");
+        let page = &mut self.pages[at / PAGE - self.first];
         &mut page.items[at % PAGE..at % PAGE + len]
     }
 
     /// Says that a range of entries will not be asked for again. Each index is retired once.
     pub fn retire(&mut self, range: Range<usize>) {
         for at in range {
-            let slot = &mut self.pages[at / PAGE];
-            if let Some(page) = slot {
-                page.retired += 1;
-                if page.retired as usize == PAGE {
-                    *slot = None;
-                }
+            let page = (at / PAGE).checked_sub(self.first);
+            let Some(page) = page.and_then(|page| self.pages.get_mut(page)) else {
+                continue;
+            };
+            page.retired += 1;
+            if page.is_gone() {
+                page.items = Vec::new();
             }
+        }
+        while self.pages.front().is_some_and(Page::is_gone) {
+            self.pages.pop_front();
+            self.first += 1;
         }
     }
 
     /// The entries that are still there, with their indices.
     pub fn iter(&self) -> impl Iterator<Item = (usize, &T)> {
-        self.pages.iter().enumerate().flat_map(|(ix, page)| {
-            let items = page.iter().flat_map(|page| &page.items);
-            items
-                .enumerate()
-                .map(move |(at, item)| (ix * PAGE + at, item))
+        self.pages.iter().zip(self.first..).flat_map(|(page, ix)| {
+            let items = page.items.iter().enumerate();
+            items.map(move |(at, item)| (ix * PAGE + at, item))
         })
     }
 
     /// How many entries are held in memory.
     pub fn held(&self) -> usize {
-        self.pages
-            .iter()
-            .flatten()
-            .map(|page| page.items.len())
-            .sum()
+        self.pages.iter().map(|page| page.items.len()).sum()
     }
 }
 
