@@ -6,13 +6,48 @@ use std::{collections::VecDeque, ops::Range};
 
 use rustc_hash::FxHashMap;
 
-/// A growing table that is read in slices; what was pushed together is kept and dropped together.
+/// Things that are numbered as they are pushed.
 #[derive(Clone, Debug)]
-pub(crate) struct Chunks<T> {
+struct Numbered<T> {
     /// From the first on that is still there; those behind it that are gone leave a gap.
-    chunks: VecDeque<Option<Box<[T]>>>,
+    things: VecDeque<Option<T>>,
     first: u32,
 }
+
+impl<T> Default for Numbered<T> {
+    fn default() -> Self {
+        Self {
+            things: VecDeque::new(),
+            first: 0,
+        }
+    }
+}
+
+impl<T> Numbered<T> {
+    fn push(&mut self, thing: T) -> u32 {
+        self.things.push_back(Some(thing));
+        self.first + offset(self.things.len()) - 1
+    }
+
+    fn get(&self, number: u32) -> Option<&T> {
+        let at = number.checked_sub(self.first)?;
+        self.things.get(at as usize)?.as_ref()
+    }
+
+    fn take(&mut self, number: u32) -> Option<T> {
+        let at = number.checked_sub(self.first)?;
+        let taken = self.things.get_mut(at as usize)?.take();
+        while self.things.front().is_some_and(Option::is_none) {
+            self.things.pop_front();
+            self.first += 1;
+        }
+        taken
+    }
+}
+
+/// A growing table that is read in slices; what was pushed together is kept and dropped together.
+#[derive(Clone, Debug)]
+pub(crate) struct Chunks<T>(Numbered<Box<[T]>>);
 
 /// Where items stand: what they were pushed with, the place of the first in it, and how many they are.
 #[derive(Clone, Copy, Debug)]
@@ -24,18 +59,14 @@ pub(crate) struct Slice {
 
 impl<T> Default for Chunks<T> {
     fn default() -> Self {
-        Self {
-            chunks: VecDeque::new(),
-            first: 0,
-        }
+        Self(Numbered::default())
     }
 }
 
 impl<T> Chunks<T> {
     /// Adds items; gives the number of the chunk that they are.
     pub(crate) fn push(&mut self, items: Vec<T>) -> u32 {
-        self.chunks.push_back(Some(items.into_boxed_slice()));
-        self.first + offset(self.chunks.len()) - 1
+        self.0.push(items.into_boxed_slice())
     }
 
     /// The items of a slice. Its chunk is there, or it is empty.
@@ -43,51 +74,34 @@ impl<T> Chunks<T> {
         if slice.len == 0 {
             return &[];
         }
-        let chunk = self.chunks[(slice.chunk - self.first) as usize].as_deref();
-        let items = chunk.expect("slices are asked for while their chunk is there");
+        let items = self.0.get(slice.chunk);
+        let items = items.expect("slices are asked for while their chunk is there");
         &items[slice.start as usize..(slice.start + slice.len) as usize]
     }
 
     /// Drops a chunk.
     pub(crate) fn retire(&mut self, chunk: u32) {
-        let at = chunk.checked_sub(self.first).map(|at| at as usize);
-        if let Some(known) = at.and_then(|at| self.chunks.get_mut(at)) {
-            *known = None;
-        }
-        while self.chunks.front().is_some_and(Option::is_none) {
-            self.chunks.pop_front();
-            self.first += 1;
-        }
+        self.0.take(chunk);
     }
 }
 
 /// Lists of numbers by key: compressed rows for the keys of each push, and what later pushes add to older keys.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Adjacency {
-    /// In the order of pushes, which is that of first keys too. Most are dropped near the front.
-    rows: VecDeque<Rows>,
+    /// By push: its first key, where in this row the list of each key begins, the end of the last, and the lists.
+    rows: Numbered<Box<[u32]>>,
     /// What later pushes added to a key, in their order.
     added: FxHashMap<u32, Vec<u32>>,
-}
-
-#[derive(Clone, Debug)]
-struct Rows {
-    /// Which push it came with.
-    push: u32,
-    keys: Range<u32>,
-    /// Where the list of each key begins, and the end of the last.
-    starts: Box<[u32]>,
-    values: Box<[u32]>,
-    /// Older keys that this push added to.
-    older: Vec<u32>,
+    /// By push: the older keys that it added to, where there are some.
+    older: FxHashMap<u32, Vec<u32>>,
 }
 
 /// A place in a list, which does not borrow it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Cursor {
     key: u32,
-    /// The rows of the key, and how far they were read.
-    rows: u32,
+    /// The push that the key came with, and how far its row was read.
+    push: u32,
     at: u32,
     end: u32,
     /// How many of the added ones were read.
@@ -95,56 +109,48 @@ pub(crate) struct Cursor {
 }
 
 impl Adjacency {
-    /// Adds new keys, and edges from these or older ones, in an order that each list keeps.
+    /// Adds new keys, and edges from these or older ones, in an order that each list keeps; gives the number of the push.
     pub(crate) fn push(
         &mut self,
-        push: u32,
         keys: Range<u32>,
         edges: impl Iterator<Item = (u32, u32)> + Clone,
-    ) {
-        let mut starts = vec![0u32; keys.len() + 1];
+    ) -> u32 {
+        let ends = keys.len() + 1;
+        let mut row = vec![0; ends + 1];
+        row[0] = keys.start;
+        row[1] = offset(row.len());
         for (key, _) in edges.clone().filter(|(key, _)| keys.contains(key)) {
-            starts[(key - keys.start) as usize + 1] += 1;
+            row[(key - keys.start) as usize + 2] += 1;
         }
-        for at in 1..starts.len() {
-            starts[at] += starts[at - 1];
+        for at in 2..=ends {
+            row[at] += row[at - 1];
         }
-        let mut values = vec![0; starts[keys.len()] as usize];
-        let mut next = starts.clone();
+        let mut next = row.clone();
+        row.resize(row[ends] as usize, 0);
         let mut older = Vec::new();
         for (key, value) in edges {
             if keys.contains(&key) {
-                let at = &mut next[(key - keys.start) as usize];
-                values[*at as usize] = value;
+                let at = &mut next[(key - keys.start) as usize + 1];
+                row[*at as usize] = value;
                 *at += 1;
             } else {
                 self.added.entry(key).or_default().push(value);
                 older.push(key);
             }
         }
-        older.sort_unstable();
-        older.dedup();
-        if keys.is_empty() && older.is_empty() {
-            return;
+        let push = self.rows.push(row.into());
+        if !older.is_empty() {
+            older.sort_unstable();
+            older.dedup();
+            self.older.insert(push, older);
         }
-        self.rows.push_back(Rows {
-            push,
-            keys,
-            starts: starts.into(),
-            values: values.into(),
-            older,
-        });
+        push
     }
 
     /// Drops the keys of a push, and the values that it gave to older keys.
-    pub(crate) fn retire(&mut self, push: u32, values: &Range<u32>) {
-        let at = self.rows.partition_point(|rows| rows.push < push);
-        let is_there = self.rows.get(at).is_some_and(|rows| rows.push == push);
-        let dropped = is_there.then(|| self.rows.remove(at)).flatten();
-        let Some(Rows { keys, older, .. }) = dropped else {
-            return;
-        };
-        for key in older {
+    pub(crate) fn retire(&mut self, push: u32, keys: &Range<u32>, values: &Range<u32>) {
+        self.rows.take(push);
+        for key in self.older.remove(&push).unwrap_or_default() {
             if let Some(list) = self.added.get_mut(&key) {
                 list.retain(|value| !values.contains(value));
                 if list.is_empty() {
@@ -152,27 +158,22 @@ impl Adjacency {
                 }
             }
         }
-        for key in keys {
-            self.added.remove(&key);
+        if !self.added.is_empty() {
+            for key in keys.clone() {
+                self.added.remove(&key);
+            }
         }
     }
 
-    /// The beginning of a key's list.
-    pub(crate) fn cursor(&self, key: u32) -> Cursor {
-        let after = self.rows.partition_point(|rows| rows.keys.start <= key);
-        // Pushes without keys of their own stand beside one that has them.
-        let found = (0..after)
-            .rev()
-            .take_while(|at| self.rows[*at].keys.end > key || self.rows[*at].keys.is_empty())
-            .find(|at| self.rows[*at].keys.contains(&key));
-        let (rows, at, end) = found.map_or((0, 0, 0), |at| {
-            let rows = &self.rows[at];
-            let row = (key - rows.keys.start) as usize;
-            (at as u32, rows.starts[row], rows.starts[row + 1])
+    /// The beginning of the list of a key that came with a push.
+    pub(crate) fn cursor(&self, push: u32, key: u32) -> Cursor {
+        let (at, end) = self.rows.get(push).map_or((0, 0), |row| {
+            let key = (key - row[0]) as usize;
+            (row[key + 1], row[key + 2])
         });
         Cursor {
             key,
-            rows,
+            push,
             at,
             end,
             added: 0,
@@ -183,7 +184,8 @@ impl Adjacency {
     pub(crate) fn next(&self, cursor: &mut Cursor) -> Option<u32> {
         if cursor.at < cursor.end {
             cursor.at += 1;
-            return Some(self.rows[cursor.rows as usize].values[cursor.at as usize - 1]);
+            let row = self.rows.get(cursor.push)?;
+            return Some(row[cursor.at as usize - 1]);
         }
         if self.added.is_empty() {
             return None;
@@ -202,38 +204,39 @@ fn offset(len: usize) -> u32 {
 mod tests {
     use super::*;
 
-    fn list(lists: &Adjacency, key: u32) -> Vec<u32> {
-        let mut cursor = lists.cursor(key);
+    fn list(lists: &Adjacency, push: u32, key: u32) -> Vec<u32> {
+        let mut cursor = lists.cursor(push, key);
         std::iter::from_fn(|| lists.next(&mut cursor)).collect()
     }
 
     #[test]
     fn lists_grow_by_pushes_and_keep_their_order() {
         let mut lists = Adjacency::default();
-        lists.push(1, 0..2, [(0, 10), (1, 20), (0, 11)].into_iter());
-        lists.push(2, 2..3, [(2, 30), (0, 12)].into_iter());
-        lists.push(3, 3..3, std::iter::empty());
-        lists.push(4, 3..3, [(2, 31)].into_iter());
-        lists.push(5, 3..5, [(4, 40), (0, 13)].into_iter());
-        assert_eq!(list(&lists, 0), [10, 11, 12, 13]);
-        assert_eq!(list(&lists, 1), [20]);
-        assert_eq!(list(&lists, 2), [30, 31]);
-        assert_eq!(list(&lists, 4), [40]);
-        assert!(list(&lists, 3).is_empty() && list(&lists, 5).is_empty());
+        let a = lists.push(0..2, [(0, 10), (1, 20), (0, 11)].into_iter());
+        let b = lists.push(2..3, [(2, 30), (0, 12)].into_iter());
+        lists.push(3..3, std::iter::empty());
+        lists.push(3..3, [(2, 31)].into_iter());
+        let c = lists.push(3..5, [(4, 40), (0, 13)].into_iter());
+        assert_eq!(list(&lists, a, 0), [10, 11, 12, 13]);
+        assert_eq!(list(&lists, a, 1), [20]);
+        assert_eq!(list(&lists, b, 2), [30, 31]);
+        assert_eq!(list(&lists, c, 4), [40]);
+        assert!(list(&lists, c, 3).is_empty());
     }
 
     #[test]
     fn what_a_push_brought_goes_with_it() {
         let mut lists = Adjacency::default();
-        lists.push(0, 0..2, [(0, 1), (1, 1)].into_iter());
-        lists.push(2, 2..3, [(2, 5), (0, 5), (1, 5)].into_iter());
-        lists.push(3, 3..4, [(3, 6), (0, 6)].into_iter());
-        lists.retire(2, &(5..6));
-        assert_eq!(list(&lists, 0), [1, 6]);
-        assert_eq!(list(&lists, 1), [1]);
-        assert_eq!(list(&lists, 3), [6]);
-        lists.retire(3, &(6..7));
-        assert_eq!((list(&lists, 0), lists.added.len()), (vec![1], 0));
+        let a = lists.push(0..2, [(0, 1), (1, 1)].into_iter());
+        let b = lists.push(2..3, [(2, 5), (0, 5), (1, 5)].into_iter());
+        let c = lists.push(3..4, [(3, 6), (0, 6)].into_iter());
+        lists.retire(b, &(2..3), &(5..6));
+        assert_eq!(list(&lists, a, 0), [1, 6]);
+        assert_eq!(list(&lists, a, 1), [1]);
+        assert!(list(&lists, b, 2).is_empty());
+        assert_eq!(list(&lists, c, 3), [6]);
+        lists.retire(c, &(3..4), &(6..7));
+        assert_eq!((list(&lists, a, 0), lists.added.len()), (vec![1], 0));
     }
 
     #[test]
@@ -252,7 +255,7 @@ mod tests {
         assert_eq!(read(&chunks, a, 0, 1), [1]);
         chunks.retire(a);
         chunks.retire(b);
-        assert_eq!((chunks.first, chunks.chunks.len()), (3, 1));
+        assert_eq!((chunks.0.first, chunks.0.things.len()), (3, 1));
         assert_eq!(read(&chunks, d, 0, 1), [6]);
         assert!(read(&chunks, a, 0, 0).is_empty());
         chunks.retire(d);

@@ -159,8 +159,8 @@ pub(crate) struct Extent {
     pub(crate) nodes: Range<u32>,
     pub(crate) sets: Range<u32>,
     groups: Range<u32>,
-    node_sets: u32,
-    set_members: u32,
+    /// What tables that get one push for each delta call this one.
+    number: u32,
 }
 
 impl Graph {
@@ -186,14 +186,14 @@ impl Graph {
         );
         self.classes = delta.classes;
         let (first_node, first_set) = (delta.first_node, delta.first_set);
-        let sets_at = self.node_sets.push(delta.node_sets);
-        let members_at = self.set_members.push(delta.set_members);
+        let number = self.node_sets.push(delta.node_sets);
+        self.set_members.push(delta.set_members);
         for spec in delta.nodes {
             self.nodes.push(Node {
                 state: NodeState::Waiting,
                 bytes: 0,
                 replicas: Replicas::None,
-                sets: slice(sets_at, spec.sets),
+                sets: slice(number, spec.sets),
                 job: spec.job,
                 class: spec.class,
                 group: spec.group,
@@ -216,7 +216,7 @@ impl Graph {
         }
         for spec in delta.sets {
             self.sets.push(Set {
-                members: slice(members_at, spec.members),
+                members: slice(number, spec.members),
                 gather: spec.gather,
                 // More than there are could never be met.
                 min: spec.min.map(|min| min.min(spec.members.1)),
@@ -247,8 +247,7 @@ impl Graph {
             nodes: first_node..offset(self.nodes.len()),
             sets: first_set..offset(self.sets.len()),
             groups: delta.first_group..offset(self.groups.len()),
-            node_sets: sets_at,
-            set_members: members_at,
+            number,
         };
         self.connect(&extent);
         self.deltas.insert(first_node, extent);
@@ -260,15 +259,13 @@ impl Graph {
             let members = set_members.slice(sets[set as usize].members);
             members.iter().map(move |member| (member.0, set))
         });
-        self.memberships
-            .push(extent.nodes.start, extent.nodes.clone(), memberships);
+        self.memberships.push(extent.nodes.clone(), memberships);
         let (nodes, node_sets) = (&self.nodes, &self.node_sets);
         let consumers = extent.nodes.clone().flat_map(|node| {
             let sets = node_sets.slice(nodes[node as usize].sets);
             sets.iter().map(move |set| (set.0, node))
         });
-        self.consumers
-            .push(extent.nodes.start, extent.sets.clone(), consumers);
+        self.consumers.push(extent.sets.clone(), consumers);
         for set in extent.sets.clone() {
             self.count_members(set);
         }
@@ -327,11 +324,13 @@ impl Graph {
         self.nodes.retire(wide(&extent.nodes));
         self.sets.retire(wide(&extent.sets));
         self.groups.retire(wide(&extent.groups));
-        self.node_sets.retire(extent.node_sets);
-        self.set_members.retire(extent.set_members);
+        self.node_sets.retire(extent.number);
+        self.set_members.retire(extent.number);
         // A member that lives on is in the sets of its own delta and of others.
-        self.memberships.retire(first.0, &extent.sets);
-        self.consumers.retire(first.0, &extent.nodes);
+        self.memberships
+            .retire(extent.number, &extent.nodes, &extent.sets);
+        self.consumers
+            .retire(extent.number, &extent.sets, &extent.nodes);
     }
 
     /// Counts the members of a new set, some of which may be terminal already.
@@ -392,12 +391,14 @@ impl Graph {
 
     /// The sets that a node is a member of.
     pub(crate) fn memberships(&self, node: NodeIx) -> Cursor {
-        self.memberships.cursor(node.0)
+        let push = self.nodes[node.index()].sets.chunk;
+        self.memberships.cursor(push, node.0)
     }
 
     /// The nodes that wait for a set.
     pub(crate) fn consumers(&self, set: SetIx) -> Cursor {
-        self.consumers.cursor(set.0)
+        let push = self.sets[set.index()].members.chunk;
+        self.consumers.cursor(push, set.0)
     }
 
     pub(crate) fn next_membership(&self, cursor: &mut Cursor) -> Option<SetIx> {
