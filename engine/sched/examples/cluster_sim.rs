@@ -2,7 +2,7 @@
 //!
 //! `cluster_sim makespan` runs nodes on five hosts of four slots, one of them at half speed, with and without second attempts.
 //! `cluster_sim scale WORKERS NODES` runs nodes on so many workers of one slot each, four to a host, and measures the core: CPU time a
-//! node, and bytes a live node. Both print one JSON array.
+//! node, of which the loop that plays the workers is measured by itself, and bytes a live node. Both print one JSON array.
 
 #![expect(clippy::print_stdout, reason = "a command line program")]
 
@@ -40,25 +40,52 @@ struct Kind {
     speed: u64,
 }
 
+#[derive(Clone, Copy)]
 enum Due {
-    Ended(AttemptId),
+    /// An attempt, and when it began.
+    Ended(AttemptId, u64),
     Timer(TimerId),
+}
+
+/// Who says what is to be done.
+enum Player {
+    Scheduler(Box<Scheduler>),
+    /// As it was said before, by event: to measure what the loop takes by itself.
+    Recorded(std::vec::IntoIter<Action>, std::vec::IntoIter<u32>),
+}
+
+impl Player {
+    fn of(config: Config) -> Self {
+        Self::Scheduler(Box::new(Scheduler::new(config)))
+    }
+}
+
+/// What was said, and how much of it to each event.
+#[derive(Default)]
+struct Record {
+    actions: Vec<Action>,
+    each: Vec<u32>,
 }
 
 /// A cluster in which everything but nodes takes no time.
 struct Cluster<'a> {
-    scheduler: Scheduler,
+    player: Player,
+    record: Option<Record>,
     kinds: &'a [Kind],
     /// How long a node takes at the reference's speed, in microseconds.
     takes: &'a dyn Fn(NodeIx) -> u64,
     now: u64,
-    due: BinaryHeap<Reverse<(u64, u64)>>,
-    /// What is due, by its number.
-    what: rustc_hash::FxHashMap<u64, Due>,
-    next_due: u64,
+    /// When, in the order in which it was planned, and where it stands what. Small, for the heap is most of what the loop touches.
+    due: BinaryHeap<Reverse<(u64, u32, u32)>>,
+    next_due: u32,
+    what: Vec<Due>,
+    /// Places of `what` that can be used again.
+    unused: Vec<u32>,
     queue: VecDeque<Event>,
-    /// By attempt: its node, its worker and when it began.
-    running: rustc_hash::FxHashMap<u64, (NodeIx, WorkerIx, u64)>,
+    /// Empty, for what is said next.
+    actions: Vec<Action>,
+    /// Attempts that ended before they were due.
+    cancelled: rustc_hash::FxHashSet<AttemptId>,
     bytes: u64,
     events: u64,
     done: u64,
@@ -71,17 +98,20 @@ struct Cluster<'a> {
 }
 
 impl<'a> Cluster<'a> {
-    fn new(config: Config, kinds: &'a [Kind], takes: &'a dyn Fn(NodeIx) -> u64) -> Self {
-        let mut cluster = Self {
-            scheduler: Scheduler::new(config),
+    fn new(player: Player, kinds: &'a [Kind], takes: &'a dyn Fn(NodeIx) -> u64) -> Self {
+        Self {
+            player,
+            record: None,
             kinds,
             takes,
             now: 0,
             due: BinaryHeap::new(),
-            what: rustc_hash::FxHashMap::default(),
             next_due: 0,
+            what: Vec::new(),
+            unused: Vec::new(),
             queue: VecDeque::new(),
-            running: rustc_hash::FxHashMap::default(),
+            actions: Vec::new(),
+            cancelled: rustc_hash::FxHashSet::default(),
             bytes: 0,
             events: 0,
             done: 0,
@@ -89,65 +119,73 @@ impl<'a> Cluster<'a> {
             finished: false,
             trial: 0,
             part_done: rustc_hash::FxHashMap::default(),
-        };
-        for (worker, kind) in kinds.iter().enumerate() {
-            cluster.queue.push_back(Event::WorkerJoined {
-                worker: WorkerIx::from_index(worker),
-                host: HostIx(kind.host),
-                capacity: Resources {
-                    cpu_milli: kind.slots * 1000,
-                    ..Resources::none()
-                },
-                profile: None,
-                ahead: 0,
-                speed: kind.says,
-                held: Vec::new(),
-            });
         }
-        cluster
     }
 
     /// Runs until nothing is left to happen, or `more` has nothing to add.
     fn run(&mut self, more: &mut dyn FnMut(u64) -> Option<Event>) {
-        let mut actions = Vec::new();
+        for (worker, kind) in self.kinds.iter().enumerate() {
+            self.handle(join(WorkerIx::from_index(worker), kind));
+        }
+        self.queue.extend(more(self.done));
         loop {
             while let Some(event) = self.queue.pop_front() {
-                self.events += 1;
-                self.scheduler.handle(Time(self.now), event, &mut actions);
-                for action in actions.drain(..) {
-                    self.act(action);
-                }
+                self.handle(event);
                 if self.queue.is_empty() {
                     self.queue.extend(more(self.done));
                 }
             }
-            let Some(Reverse((at, id))) = self.due.pop() else {
+            let Some(Reverse((at, _, place))) = self.due.pop() else {
                 return;
             };
             self.now = at;
-            match self.what.remove(&id) {
-                Some(Due::Ended(attempt)) => {
+            self.unused.push(place);
+            match self.what[place as usize] {
+                Due::Ended(attempt, began) if !self.cancelled.remove(&attempt) => {
                     let bytes = self.bytes;
-                    self.end(attempt, AttemptEnd::Succeeded { bytes });
+                    self.end(attempt, AttemptEnd::Succeeded { bytes }, at - began);
                 }
-                Some(Due::Timer(timer)) => self.queue.push_back(Event::TimerFired(timer)),
-                None => {}
+                Due::Ended(..) => {}
+                Due::Timer(timer) => self.queue.push_back(Event::TimerFired(timer)),
             }
         }
     }
 
-    fn end(&mut self, attempt: AttemptId, end: AttemptEnd) {
-        if let Some((_, _, began)) = self.running.remove(&attempt.0) {
-            let ran = self.now - began;
-            self.queue
-                .push_back(Event::AttemptEnded { attempt, end, ran });
+    fn handle(&mut self, event: Event) {
+        self.events += 1;
+        let mut actions = std::mem::take(&mut self.actions);
+        match &mut self.player {
+            Player::Scheduler(scheduler) => {
+                scheduler.handle(Time(self.now), event, &mut actions);
+            }
+            Player::Recorded(said, each) => {
+                let len = each.next().unwrap_or(0);
+                actions.extend(said.take(len as usize));
+            }
         }
+        if let Some(record) = &mut self.record {
+            record.each.push(actions.len() as u32);
+            record.actions.extend(actions.iter().cloned());
+        }
+        for action in actions.drain(..) {
+            self.act(action);
+        }
+        self.actions = actions;
+    }
+
+    fn end(&mut self, attempt: AttemptId, end: AttemptEnd, ran: u64) {
+        self.queue
+            .push_back(Event::AttemptEnded { attempt, end, ran });
     }
 
     fn plan_for(&mut self, at: u64, due: Due) {
         self.next_due += 1;
-        self.due.push(Reverse((at, self.next_due)));
-        self.what.insert(self.next_due, due);
+        let place = self.unused.pop().unwrap_or_else(|| {
+            self.what.push(due);
+            self.what.len() as u32 - 1
+        });
+        self.what[place as usize] = due;
+        self.due.push(Reverse((at, self.next_due, place)));
     }
 
     fn act(&mut self, action: Action) {
@@ -162,13 +200,15 @@ impl<'a> Cluster<'a> {
                 worker,
                 ..
             } => {
-                self.running.insert(attempt.0, (node, worker, self.now));
                 let speed = self.kinds[worker.index()].speed;
                 let takes = (self.takes)(node) * 1000 / speed;
                 self.queue.push_back(Event::AttemptStarted(attempt));
-                self.plan_for(self.now + takes, Due::Ended(attempt));
+                self.plan_for(self.now + takes, Due::Ended(attempt, self.now));
             }
-            Action::Cancel { attempt, .. } => self.end(attempt, AttemptEnd::Cancelled),
+            Action::Cancel { attempt, .. } => {
+                self.cancelled.insert(attempt);
+                self.end(attempt, AttemptEnd::Cancelled, 0);
+            }
             Action::Commit { node, .. } => {
                 self.done += 1;
                 self.last_commit = self.now;
@@ -194,6 +234,21 @@ impl Cluster<'_> {
             let first = NodeIx(trial * self.trial);
             self.queue.push_back(Event::Retire(first));
         }
+    }
+}
+
+fn join(worker: WorkerIx, kind: &Kind) -> Event {
+    Event::WorkerJoined {
+        worker,
+        host: HostIx(kind.host),
+        capacity: Resources {
+            cpu_milli: kind.slots * 1000,
+            ..Resources::none()
+        },
+        profile: None,
+        ahead: 0,
+        speed: kind.says,
+        held: Vec::new(),
     }
 }
 
@@ -250,7 +305,7 @@ fn makespan(nodes: u32, vary: u64, says: u32, speculate: bool) -> String {
             story: 0,
             ..Config::default()
         };
-        let mut cluster = Cluster::new(config, &kinds, &takes);
+        let mut cluster = Cluster::new(Player::of(config), &kinds, &takes);
         cluster.queue.push_back(Event::PlanExtended(plan.delta()));
         cluster.queue.push_back(Event::PlanComplete);
         cluster.run(&mut |_| None);
@@ -260,7 +315,10 @@ fn makespan(nodes: u32, vary: u64, says: u32, speculate: bool) -> String {
         let least = (work as f64 / 18.0).max(whole(nodes, shortest.unwrap_or(0)));
         bound += least / 1e6 / SEEDS as f64;
         ratio += cluster.last_commit as f64 / least / SEEDS as f64;
-        let own = cluster.scheduler.speculation();
+        let Player::Scheduler(scheduler) = &cluster.player else {
+            unreachable!("nothing was recorded");
+        };
+        let own = scheduler.speculation();
         cost.started += own.started;
         cost.won += own.won;
         cost.lost += own.lost;
@@ -325,8 +383,44 @@ fn trial(first_node: u32, first_set: u32, first_group: u32) -> PlanDelta {
     delta
 }
 
+/// With so many nodes the loop is measured by itself: what is recorded for that has to fit in memory.
+const RECORDED: u32 = 260_000;
+
 /// So many nodes on so many workers.
 fn scale(workers: u32, nodes: u32) -> String {
+    let config = Config {
+        story: 0,
+        ..Config::default()
+    };
+    let all = play(Player::of(config.clone()), false, workers, nodes);
+    let some = nodes.min(RECORDED);
+    let recorded = play(Player::of(config), true, workers, some);
+    let Record { actions, each } = recorded.record;
+    let player = Player::Recorded(actions.into_iter(), each.into_iter());
+    let alone = play(player, false, workers, some);
+    let each = |played: &Played| played.seconds * 1e6 / f64::from(played.nodes);
+    format!(
+        "{{\"workers\": {workers}, \"nodes\": {}, \"events\": {}, \"cpu_micros_per_node\": {:.2}, \"loop_micros_per_node\": {:.2}, \
+         \"bytes_per_live_node\": {}, \"cpu_seconds\": {:.1}}}",
+        all.nodes,
+        all.events,
+        each(&all),
+        each(&alone),
+        all.bytes,
+        all.seconds,
+    )
+}
+
+struct Played {
+    nodes: u32,
+    events: u64,
+    seconds: f64,
+    /// Memory of a live node.
+    bytes: u64,
+    record: Record,
+}
+
+fn play(player: Player, record: bool, workers: u32, nodes: u32) -> Played {
     let kinds: Vec<Kind> = (0..workers)
         .map(|worker| Kind {
             host: worker / 4,
@@ -336,16 +430,13 @@ fn scale(workers: u32, nodes: u32) -> String {
         })
         .collect();
     let takes = |node: NodeIx| 30_000_000 + spread(1, node) % 60_000_000;
-    let config = Config {
-        story: 0,
-        ..Config::default()
-    };
     let trials = nodes / TRIAL;
     // Twice what the slots hold is kept in flight.
     let ahead = (workers / 5).max(2).min(trials);
-    let mut cluster = Cluster::new(config, &kinds, &takes);
+    let mut cluster = Cluster::new(player, &kinds, &takes);
     cluster.bytes = 1 << 20;
     cluster.trial = TRIAL;
+    cluster.record = record.then(Record::default);
     let mut told = 0;
     let begin = cpu_ns();
     let before = resident();
@@ -367,15 +458,15 @@ fn scale(workers: u32, nodes: u32) -> String {
         })
     });
     let seconds = (cpu_ns() - begin) as f64 / 1e9;
-    // What is live when most is: the trials in flight, with the workers and the attempts that run.
-    let live = most_bytes.saturating_sub(before) / (most_open * u64::from(TRIAL)).max(1);
     assert!(cluster.finished, "the run did not finish");
-    format!(
-        "{{\"workers\": {workers}, \"nodes\": {}, \"events\": {}, \"cpu_micros_per_node\": {:.2}, \"bytes_per_live_node\": {live}, \"cpu_seconds\": {seconds:.1}}}",
-        trials * TRIAL,
-        cluster.events,
-        seconds * 1e6 / f64::from(trials * TRIAL),
-    )
+    Played {
+        nodes: trials * TRIAL,
+        events: cluster.events,
+        seconds,
+        // What is live when most is: the trials in flight, with the workers and the attempts that run.
+        bytes: most_bytes.saturating_sub(before) / (most_open * u64::from(TRIAL)).max(1),
+        record: cluster.record.unwrap_or_default(),
+    }
 }
 
 /// Bytes of memory that this process has.
