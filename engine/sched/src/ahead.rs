@@ -101,8 +101,13 @@ impl Scheduler {
         let Some((lane, expected)) = self.next_ahead(worker) else {
             return false;
         };
-        let (_, node) = self.lanes.lanes[lane as usize].queue[0];
-        self.lanes.lanes[lane as usize].queue.remove(0);
+        let Some(oldest) = self.lanes.lanes[lane as usize].queue.oldest() else {
+            return false;
+        };
+        self.lanes.lanes[lane as usize]
+            .queue
+            .remove_oldest_of_run(0);
+        let node = oldest.node;
         self.count_overtaken(lane, node, worker);
         self.start(node, worker, true, Some(expected));
         true
@@ -126,7 +131,7 @@ impl Scheduler {
         let slots = known.attempts.len() as u64;
         let lane = self.oldest_lane_of(worker)?;
         let found = &self.lanes.lanes[lane as usize];
-        let node = found.queue[0].1;
+        let node = found.queue.oldest()?.node;
         let n = self.graph.node(node);
         let host = self.hosts.host_of(worker);
         let placed = !self.hosts.many()
@@ -154,10 +159,10 @@ impl Scheduler {
                 && known.serves(shape.profile.as_deref())
                 && shape.demand.fits(&known.capacity);
             if able
-                && let Some(seq) = self.head(ix)
-                && oldest.is_none_or(|(best, _)| seq < best)
+                && let Some(head) = self.head(ix)
+                && oldest.is_none_or(|(best, _)| head.seq < best)
             {
-                oldest = Some((seq, ix));
+                oldest = Some((head.seq, ix));
             }
         }
         oldest.map(|(_, lane)| lane)

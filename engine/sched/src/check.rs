@@ -7,6 +7,7 @@ use dagrun_model::{HostIx, NodeIx, SetIx};
 use crate::{
     NodeState, Scheduler,
     graph::{Fate, NONE},
+    queue::Entry,
 };
 
 macro_rules! ensure {
@@ -169,8 +170,7 @@ impl Scheduler {
         let mut live = 0;
         for (ix, lane) in self.lanes.lanes.iter().enumerate() {
             let ix = ix as u32;
-            let counted =
-                |entry: &&(u64, NodeIx)| self.lanes.counts(ix, **entry, self.state(entry.1));
+            let counted = |entry: &Entry| self.lanes.counts(ix, *entry, self.state(entry.node));
             let entries = lane.queue.iter().filter(counted).count();
             ensure!(
                 entries == lane.live as usize,
@@ -185,7 +185,7 @@ impl Scheduler {
                     .queue
                     .iter()
                     .filter(counted)
-                    .any(|(_, n)| self.bound_host(*n) == lane.host);
+                    .any(|entry| self.bound_host(entry.node) == lane.host);
                 ensure!(!movable, "{worker:?} could take a node of lane {ix}");
             }
         }

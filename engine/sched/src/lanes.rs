@@ -4,14 +4,15 @@
 //! worker is offered to a few lanes instead of a million nodes. Entries are removed lazily: one counts only while its
 //! node is ready with the entry's number, in this lane.
 
-use std::{
-    collections::{BTreeMap, VecDeque},
-    ops::Range,
-};
+use std::{collections::BTreeMap, ops::Range};
 
 use dagrun_model::{HostIx, NodeClass, NodeIx, Paged, Resources, WorkerIx};
 
-use crate::{NodeState, Time, graph::NONE};
+use crate::{
+    NodeState, Time,
+    graph::NONE,
+    queue::{Entry, Queue},
+};
 
 #[derive(Clone, Debug)]
 pub(crate) struct Shape {
@@ -26,7 +27,7 @@ pub(crate) struct Lane {
     pub(crate) host: Option<HostIx>,
     /// Its nodes get a worker for themselves: they were lost so often that the next loss is blamed on them.
     pub(crate) alone: bool,
-    pub(crate) queue: VecDeque<(u64, NodeIx)>,
+    pub(crate) queue: Queue,
     /// Entries that count.
     pub(crate) live: u32,
     /// It may fit on a worker that has not changed.
@@ -105,7 +106,7 @@ impl Lanes {
                 shape,
                 host,
                 alone,
-                queue: VecDeque::new(),
+                queue: Queue::default(),
                 live: 0,
                 dirty: false,
                 held: None,
@@ -153,14 +154,15 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64) {
+    /// Adds a ready node to a lane; `alike` says that it is like the youngest there.
+    pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64, alike: bool) {
         self.at.grow(node.index() + 1, &NONE);
         self.at[node.index()] = lane;
         let known = &mut self.lanes[lane as usize];
         // A lane that has waiting nodes was tried before: what its oldest could not have, this one cannot have.
         let is_new = known.live == 0 || known.held.is_some();
         known.live += 1;
-        known.queue.push_back((seq, node));
+        known.queue.push(seq, node, alike);
         if is_new {
             self.mark(lane);
         }
@@ -198,9 +200,9 @@ impl Lanes {
     }
 
     /// Whether an entry of a lane counts.
-    pub(crate) fn counts(&self, lane: u32, entry: (u64, NodeIx), state: Option<NodeState>) -> bool {
-        matches!(state, Some(NodeState::Ready { seq, .. }) if seq == entry.0)
-            && self.at[entry.1.index()] == lane
+    pub(crate) fn counts(&self, lane: u32, entry: Entry, state: Option<NodeState>) -> bool {
+        matches!(state, Some(NodeState::Ready { seq, .. }) if seq == entry.seq)
+            && self.at[entry.node.index()] == lane
     }
 
     pub(crate) fn some_ready(
@@ -210,9 +212,9 @@ impl Lanes {
     ) -> Vec<NodeIx> {
         let mut nodes = Vec::new();
         for (ix, lane) in self.lanes.iter().enumerate() {
-            let entries = lane.queue.iter().copied();
-            let live = entries.filter(|entry| self.counts(ix as u32, *entry, state(entry.1)));
-            nodes.extend(live.map(|(_, node)| node).take(most - nodes.len()));
+            let entries = lane.queue.iter();
+            let live = entries.filter(|entry| self.counts(ix as u32, *entry, state(entry.node)));
+            nodes.extend(live.map(|entry| entry.node).take(most - nodes.len()));
         }
         nodes
     }

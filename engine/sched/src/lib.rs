@@ -32,6 +32,7 @@ mod lanes;
 mod mutant;
 mod needs;
 mod place;
+mod queue;
 mod replicas;
 #[cfg(feature = "sim")]
 pub mod sim;

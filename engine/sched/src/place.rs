@@ -12,6 +12,7 @@ use crate::{
     Action, Mutant, NodeState, Scheduler, Time,
     attempts::{Attempt, Timer},
     graph::{Group, NONE},
+    queue::Entry,
     workers::Worker,
 };
 
@@ -86,26 +87,28 @@ impl Scheduler {
         let lane = &self.lanes.lanes[ix as usize];
         if lane.live > 0
             && lane.exhausted != round
-            && let Some(seq) = self.head(ix)
-            && oldest.is_none_or(|(best, _)| seq < best)
+            && let Some(head) = self.head(ix)
+            && oldest.is_none_or(|(best, _)| head.seq < best)
         {
-            *oldest = Some((seq, ix));
+            *oldest = Some((head.seq, ix));
         }
     }
 
-    /// The number of a lane's oldest node; drops entries before it that no longer count.
-    pub(crate) fn head(&mut self, lane: u32) -> Option<u64> {
+    /// A lane's oldest node; drops entries before it that no longer count.
+    pub(crate) fn head(&mut self, lane: u32) -> Option<Entry> {
         loop {
-            let entry = *self.lanes.lanes[lane as usize].queue.front()?;
+            let entry = self.lanes.lanes[lane as usize].queue.oldest()?;
             if self.entry_counts(lane, entry) {
-                return Some(entry.0);
+                return Some(entry);
             }
-            self.lanes.lanes[lane as usize].queue.pop_front();
+            self.lanes.lanes[lane as usize]
+                .queue
+                .remove_oldest_of_run(0);
         }
     }
 
-    fn entry_counts(&self, lane: u32, entry: (u64, NodeIx)) -> bool {
-        self.lanes.counts(lane, entry, self.state(entry.1))
+    fn entry_counts(&self, lane: u32, entry: Entry) -> bool {
+        self.lanes.counts(lane, entry, self.state(entry.node))
     }
 
     fn place_one(&mut self, lane: u32) -> bool {
@@ -116,17 +119,19 @@ impl Scheduler {
         let pair = if self.hosts.many() {
             self.best_pair(lane, &rooms)
         } else {
-            let (_, node) = self.lanes.lanes[lane as usize].queue[0];
-            Some(Pair {
+            let oldest = self.lanes.lanes[lane as usize].queue.oldest();
+            oldest.map(|oldest| Pair {
                 cost: 0,
                 at: 0,
-                node,
+                node: oldest.node,
                 worker: rooms[0].worker,
             })
         };
         let Some(pair) = pair else { return false };
         let (lane, pair) = self.or_bound(lane, pair);
-        self.lanes.lanes[lane as usize].queue.remove(pair.at);
+        self.lanes.lanes[lane as usize]
+            .queue
+            .remove_oldest_of_run(pair.at);
         self.count_overtaken(lane, pair.node, pair.worker);
         self.start(pair.node, pair.worker, true, None);
         true
@@ -165,8 +170,8 @@ impl Scheduler {
             return;
         }
         let oldest = lane.queue.iter().take(self.config.rooms);
-        for (_, node) in oldest.filter(|entry| self.entry_counts(ix, **entry)) {
-            for host in self.holders(*node) {
+        for entry in oldest.filter(|entry| self.entry_counts(ix, *entry)) {
+            for host in self.holders(entry.node) {
                 for worker in self.hosts.workers_on(host) {
                     self.add_room(ix, *worker, rooms);
                 }
@@ -231,21 +236,23 @@ impl Scheduler {
     fn best_pair(&mut self, lane: u32, rooms: &[Room]) -> Option<Pair> {
         let mut best: Option<Pair> = None;
         let mut held: Option<Time> = None;
-        let (mut at, mut seen) = (0, 0);
-        while seen < self.config.window {
-            let Some(entry) = self.lanes.lanes[lane as usize].queue.get(at).copied() else {
+        let mut at = 0;
+        while at < self.config.window {
+            let queue = &mut self.lanes.lanes[lane as usize].queue;
+            let Some((entry, next)) = queue.run_at(at) else {
                 break;
             };
             if !self.entry_counts(lane, entry) {
-                self.lanes.lanes[lane as usize].queue.remove(at);
+                self.lanes.lanes[lane as usize]
+                    .queue
+                    .remove_oldest_of_run(at);
                 continue;
             }
             let bound = self.lanes.lanes[lane as usize].host.is_some();
             if !bound && self.settle_group(lane, at, entry, rooms) {
                 continue;
             }
-            seen += 1;
-            let node = entry.1;
+            let node = entry.node;
             let reads = self.reads(node);
             for room in rooms {
                 let cost = self.cost_of(&reads, room.host);
@@ -269,7 +276,7 @@ impl Scheduler {
                     best = Some(pair);
                 }
             }
-            at += 1;
+            at = next;
         }
         if let (None, Some(until)) = (best, held) {
             self.hold(lane, until);
@@ -295,16 +302,18 @@ impl Scheduler {
             {
                 continue;
             }
-            if self.head(bound).is_none() || !self.takes(self.hosts.known(pair.worker), bound) {
+            let Some(head) = self.head(bound) else {
+                continue;
+            };
+            if !self.takes(self.hosts.known(pair.worker), bound) {
                 continue;
             }
-            let (_, node) = self.lanes.lanes[bound as usize].queue[0];
-            let cost = self.cost(node, host);
+            let cost = self.cost(head.node, host);
             if cost < best.1.cost {
                 let younger = Pair {
                     cost,
                     at: 0,
-                    node,
+                    node: head.node,
                     ..pair
                 };
                 best = (bound, younger);
@@ -388,26 +397,42 @@ impl Scheduler {
         let shape = self.shape_of(node);
         let alone = self.runs_alone(node);
         let lane = self.lanes.lane(shape, self.bound_host(node), alone);
-        self.lanes.push(lane, node, seq);
+        self.push_to(lane, node, seq);
+    }
+
+    fn push_to(&mut self, lane: u32, node: NodeIx, seq: u64) {
+        let youngest = self.lanes.lanes[lane as usize].queue.youngest();
+        let alike =
+            youngest.is_some_and(|it| self.entry_counts(lane, it) && self.are_alike(it.node, node));
+        self.lanes.push(lane, node, seq, alike);
+    }
+
+    /// Whether two nodes go equally well to each host: they read the same, and the same gather and group has them.
+    fn are_alike(&self, one: NodeIx, other: NodeIx) -> bool {
+        let (a, b) = (self.graph.node(one), self.graph.node(other));
+        (a.kin, a.group) == (b.kin, b.group) && self.graph.sets_of(one) == self.graph.sets_of(other)
     }
 
     /// Takes an entry out of a common lane where its group is bound, or should be bound now; whether it did.
-    fn settle_group(&mut self, lane: u32, at: usize, entry: (u64, NodeIx), rooms: &[Room]) -> bool {
-        self.bind_early(entry.1, rooms);
-        let host = self.bound_host(entry.1);
+    fn settle_group(&mut self, lane: u32, at: usize, entry: Entry, rooms: &[Room]) -> bool {
+        self.bind_early(entry.node, rooms);
+        let host = self.bound_host(entry.node);
         if host.is_some() {
-            self.move_entry(lane, at, entry, host);
+            self.lanes.lanes[lane as usize]
+                .queue
+                .remove_oldest_of_run(at);
+            self.move_entry(lane, entry, host);
         }
         host.is_some()
     }
 
-    fn move_entry(&mut self, lane: u32, at: usize, entry: (u64, NodeIx), host: Option<HostIx>) {
-        let from = &mut self.lanes.lanes[lane as usize];
-        from.queue.remove(at);
+    /// Adds an entry that was taken out of a lane to the lane of another host.
+    fn move_entry(&mut self, lane: u32, entry: Entry, host: Option<HostIx>) {
+        let from = &self.lanes.lanes[lane as usize];
         let (shape, alone) = (from.shape, from.alone);
-        self.lanes.left(entry.1);
+        self.lanes.left(entry.node);
         let to = self.lanes.lane(shape, host, alone);
-        self.lanes.push(to, entry.1, entry.0);
+        self.push_to(to, entry.node, entry.seq);
         self.lanes.mark(to);
         self.lanes.lanes[to as usize].exhausted = 0;
     }
@@ -469,13 +494,17 @@ impl Scheduler {
 
     fn free_lane(&mut self, lane: u32, host: HostIx) {
         let mut at = 0;
-        while let Some(entry) = self.lanes.lanes[lane as usize].queue.get(at).copied() {
-            if !self.entry_counts(lane, entry) {
-                self.lanes.lanes[lane as usize].queue.remove(at);
-            } else if self.bound_host(entry.1) != Some(host) {
-                self.move_entry(lane, at, entry, None);
-            } else {
-                at += 1;
+        while let Some((entry, next)) = self.lanes.lanes[lane as usize].queue.run_at(at) {
+            let counts = self.entry_counts(lane, entry);
+            if counts && self.bound_host(entry.node) == Some(host) {
+                at = next;
+                continue;
+            }
+            self.lanes.lanes[lane as usize]
+                .queue
+                .remove_oldest_of_run(at);
+            if counts {
+                self.move_entry(lane, entry, None);
             }
         }
     }
@@ -496,7 +525,7 @@ impl Scheduler {
             if ix == lane || self.lanes.lanes[ix as usize].live == 0 {
                 continue;
             }
-            if self.head(ix).is_some_and(|head| head < seq) {
+            if self.head(ix).is_some_and(|head| head.seq < seq) {
                 self.lanes.lanes[ix as usize].overtaken += 1;
                 self.reserve_if_starved(ix);
             }
