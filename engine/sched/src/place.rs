@@ -41,6 +41,25 @@ struct Reads<'a> {
     home: Option<(HostIx, u64)>,
 }
 
+/// Which of some rooms are on hosts that could run all members of a group.
+#[derive(Debug, Default)]
+struct Fitting {
+    /// The classes of the members.
+    classes: Vec<u32>,
+    rooms: Vec<bool>,
+}
+
+impl Fitting {
+    fn any(&self) -> bool {
+        self.rooms.contains(&true)
+    }
+
+    /// Whether the group may be bound to the host of a room: one that could run all its members, if there is one.
+    fn may_go(&self, room: usize) -> bool {
+        self.rooms[room] || !self.any()
+    }
+}
+
 impl Scheduler {
     /// Starts what can be started.
     pub(crate) fn dispatch(&mut self) {
@@ -236,6 +255,8 @@ impl Scheduler {
     fn best_pair(&mut self, lane: u32, rooms: &[Room]) -> Option<Pair> {
         let mut best: Option<Pair> = None;
         let mut held: Option<Time> = None;
+        let mut fitting = Fitting::default();
+        let bound = self.lanes.lanes[lane as usize].host.is_some();
         let mut at = 0;
         while at < self.config.window {
             let queue = &mut self.lanes.lanes[lane as usize].queue;
@@ -248,16 +269,22 @@ impl Scheduler {
                     .remove_oldest_of_run(at);
                 continue;
             }
-            let bound = self.lanes.lanes[lane as usize].host.is_some();
-            if !bound && self.settle_group(lane, at, entry, rooms) {
+            let node = entry.node;
+            let open = if bound { None } else { self.open_group(node) };
+            if let Some(group) = open {
+                self.find_fitting(group, rooms, &mut fitting);
+                if !fitting.any() {
+                    self.bind_early(group, node);
+                }
+            }
+            if !bound && self.move_if_bound(lane, at, entry) {
                 continue;
             }
-            let node = entry.node;
             let reads = self.reads(node);
-            for room in rooms {
+            for (ix, room) in rooms.iter().enumerate() {
                 let cost = self.cost_of(&reads, room.host);
                 if best.is_some_and(|best| best.cost <= cost)
-                    || !bound && !self.group_may_go(node, room.host, rooms)
+                    || open.is_some() && !fitting.may_go(ix)
                 {
                     continue;
                 }
@@ -385,12 +412,12 @@ impl Scheduler {
     /// The host that a node's group is bound to, where that matters and the host can run the node.
     pub(crate) fn bound_host(&self, node: NodeIx) -> Option<HostIx> {
         let group = self.graph.node(node).group?;
+        let host = self.graph.groups[group.index()].host?;
         if !self.hosts.many() || self.mutant(Mutant::GroupSplit) {
             return None;
         }
         let shape = &self.lanes.shapes[self.shape_of(node) as usize];
-        let host = self.graph.groups[group.index()].host;
-        host.filter(|host| self.hosts.could_take(*host, shape))
+        self.hosts.could_take(host, shape).then_some(host)
     }
 
     pub(crate) fn push_ready(&mut self, node: NodeIx, seq: u64) {
@@ -413,9 +440,15 @@ impl Scheduler {
         (a.kin, a.group) == (b.kin, b.group) && self.graph.sets_of(one) == self.graph.sets_of(other)
     }
 
-    /// Takes an entry out of a common lane where its group is bound, or should be bound now; whether it did.
-    fn settle_group(&mut self, lane: u32, at: usize, entry: Entry, rooms: &[Room]) -> bool {
-        self.bind_early(entry.node, rooms);
+    /// A node's group where it has no host yet.
+    fn open_group(&self, node: NodeIx) -> Option<GroupIx> {
+        let group = self.graph.node(node).group?;
+        let open = self.graph.groups[group.index()].host.is_none();
+        open.then_some(group)
+    }
+
+    /// Takes an entry out of a common lane where its group is bound; whether it did.
+    fn move_if_bound(&mut self, lane: u32, at: usize, entry: Entry) -> bool {
         let host = self.bound_host(entry.node);
         if host.is_some() {
             self.lanes.lanes[lane as usize]
@@ -437,29 +470,22 @@ impl Scheduler {
         self.lanes.lanes[to as usize].exhausted = 0;
     }
 
+    /// Which rooms a group could be bound to; what was found for one like it holds for this one too.
+    fn find_fitting(&self, group: GroupIx, rooms: &[Room], fitting: &mut Fitting) {
+        let classes = &self.graph.groups[group.index()].classes;
+        if fitting.classes != *classes {
+            fitting.classes.clone_from(classes);
+            let fits = rooms.iter().map(|room| self.group_fits(group, room.host));
+            fitting.rooms = fits.collect();
+        }
+    }
+
     /// Binds a group to the best host that could run all its members, where none of those with room could: its members
     /// wait there and are in nobody's way.
-    fn bind_early(&mut self, node: NodeIx, rooms: &[Room]) {
-        let Some(group) = self.graph.node(node).group else {
-            return;
-        };
-        let bound = self.graph.groups[group.index()].host.is_some();
-        if bound || rooms.iter().any(|room| self.group_fits(group, room.host)) {
-            return;
-        }
+    fn bind_early(&mut self, group: GroupIx, node: NodeIx) {
         let hosts = (0..self.hosts.count).map(HostIx::from_index);
         let fitting = hosts.filter(|host| self.group_fits(group, *host));
         self.graph.groups[group.index()].host = fitting.min_by_key(|host| self.cost(node, *host));
-    }
-
-    /// Whether a node's group may be bound to a host: one that could run all its members, if there is one.
-    fn group_may_go(&self, node: NodeIx, host: HostIx, rooms: &[Room]) -> bool {
-        let Some(group) = self.graph.node(node).group else {
-            return true;
-        };
-        self.graph.groups[group.index()].host.is_some()
-            || self.group_fits(group, host)
-            || !rooms.iter().any(|room| self.group_fits(group, room.host))
     }
 
     pub(crate) fn group_fits(&self, group: GroupIx, host: HostIx) -> bool {

@@ -70,34 +70,48 @@ impl Replicas {
 
 /// Bytes of a set by host, in order of hosts; hosts with none have no entry.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Sums(Vec<(HostIx, u64)>);
+pub(crate) struct Sums {
+    by_host: Vec<(HostIx, u64)>,
+    /// A bit for each host that has an entry, which it may share with others: most hosts have nothing of most sets.
+    marks: u64,
+}
+
+/// The bit that a host has in a word, perhaps with others.
+fn mark(host: HostIx) -> u64 {
+    1 << (host.0 % u64::BITS)
+}
 
 impl Sums {
     pub(crate) fn at(&self, host: HostIx) -> u64 {
-        let found = self.0.binary_search_by_key(&host, |(host, _)| *host);
-        found.map_or(0, |at| self.0[at].1)
+        if self.marks & mark(host) == 0 {
+            return 0;
+        }
+        let found = self.by_host.binary_search_by_key(&host, |(host, _)| *host);
+        found.map_or(0, |at| self.by_host[at].1)
     }
 
     pub(crate) fn hosts(&self) -> impl Iterator<Item = HostIx> {
-        self.0.iter().map(|(host, _)| *host)
+        self.by_host.iter().map(|(host, _)| *host)
     }
 
     pub(crate) fn change(&mut self, host: HostIx, bytes: u64, add: bool) {
-        match self.0.binary_search_by_key(&host, |(host, _)| *host) {
-            Ok(at) if add => self.0[at].1 += bytes,
+        match self.by_host.binary_search_by_key(&host, |(host, _)| *host) {
+            Ok(at) if add => self.by_host[at].1 += bytes,
             Ok(at) => {
-                self.0[at].1 -= bytes;
-                if self.0[at].1 == 0 {
-                    self.0.remove(at);
+                self.by_host[at].1 -= bytes;
+                if self.by_host[at].1 == 0 {
+                    self.by_host.remove(at);
+                    self.marks = self.hosts().map(mark).fold(0, |all, one| all | one);
                 }
             }
             Err(at) => {
                 debug_assert!(add, "what was never added is not taken off");
                 // Most sets are on one host or two for ever.
-                if self.0.len() < 4 {
-                    self.0.reserve_exact(1);
+                if self.by_host.len() < 4 {
+                    self.by_host.reserve_exact(1);
                 }
-                self.0.insert(at, (host, bytes));
+                self.by_host.insert(at, (host, bytes));
+                self.marks |= mark(host);
             }
         }
     }
