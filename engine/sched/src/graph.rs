@@ -133,8 +133,8 @@ impl Set {
 #[derive(Clone, Debug)]
 pub(crate) struct Group {
     pub(crate) host: Option<HostIx>,
-    /// The distinct classes of its members.
-    pub(crate) classes: Vec<u32>,
+    /// The distinct classes of its members, as a number: see [`Graph::group_classes`].
+    pub(crate) kind: u32,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -143,6 +143,9 @@ pub(crate) struct Graph {
     pub(crate) sets: Paged<Set>,
     pub(crate) groups: Paged<Group>,
     pub(crate) classes: Arc<[NodeClass]>,
+    /// The distinct lists of classes that groups have, and their numbers.
+    group_classes: Vec<Vec<u32>>,
+    group_kinds: BTreeMap<Vec<u32>, u32>,
     node_sets: Chunks<SetIx>,
     set_members: Chunks<NodeIx>,
     /// By node: the sets that it is a member of.
@@ -238,10 +241,8 @@ impl Graph {
                 .collect();
             classes.sort_unstable();
             classes.dedup();
-            self.groups.push(Group {
-                host: None,
-                classes,
-            });
+            let kind = self.group_kind(classes);
+            self.groups.push(Group { host: None, kind });
         }
         let extent = Extent {
             nodes: first_node..offset(self.nodes.len()),
@@ -251,6 +252,21 @@ impl Graph {
         };
         self.connect(&extent);
         self.deltas.insert(first_node, extent);
+    }
+
+    fn group_kind(&mut self, classes: Vec<u32>) -> u32 {
+        *self
+            .group_kinds
+            .entry(classes)
+            .or_insert_with_key(|classes| {
+                self.group_classes.push(classes.clone());
+                offset(self.group_classes.len()) - 1
+            })
+    }
+
+    /// The distinct classes of a group's members.
+    pub(crate) fn group_classes(&self, group: GroupIx) -> &[u32] {
+        &self.group_classes[self.groups[group.index()].kind as usize]
     }
 
     fn connect(&mut self, extent: &Extent) {

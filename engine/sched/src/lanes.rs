@@ -47,8 +47,9 @@ pub(crate) struct Lanes {
     pub(crate) lanes: Vec<Lane>,
     /// By shape, host, and whether its nodes run alone.
     by_kind: BTreeMap<(u32, Option<HostIx>, bool), u32>,
-    /// Lanes of no host, and those of each host.
+    /// Lanes of no host.
     common: Vec<u32>,
+    /// By host: its lanes in which nodes wait, in order.
     of_host: Vec<Vec<u32>>,
     /// Lanes that may fit on a worker that has not changed.
     pub(crate) dirty: Vec<u32>,
@@ -115,19 +116,18 @@ impl Lanes {
                 exhausted: 0,
             });
             let ix = self.lanes.len() as u32 - 1;
-            let Some(host) = host else {
-                self.common.push(ix);
-                return ix;
-            };
-            if self.of_host.len() <= host.index() {
-                self.of_host.resize_with(host.index() + 1, Vec::new);
+            match host {
+                None => self.common.push(ix),
+                Some(host) if self.of_host.len() <= host.index() => {
+                    self.of_host.resize_with(host.index() + 1, Vec::new);
+                }
+                Some(_) => {}
             }
-            self.of_host[host.index()].push(ix);
             ix
         })
     }
 
-    /// The lanes whose nodes are bound to a host.
+    /// The lanes of nodes that wait and are bound to a host.
     pub(crate) fn of_host(&self, host: HostIx) -> &[u32] {
         self.of_host.get(host.index()).map_or(&[], Vec::as_slice)
     }
@@ -161,6 +161,10 @@ impl Lanes {
         let known = &mut self.lanes[lane as usize];
         // A lane that has waiting nodes was tried before: what its oldest could not have, this one cannot have.
         let is_new = known.live == 0 || known.held.is_some();
+        if let (0, Some(host)) = (known.live, known.host) {
+            let lanes = &mut self.of_host[host.index()];
+            lanes.insert(lanes.partition_point(|other| *other < lane), lane);
+        }
         known.live += 1;
         known.queue.push(seq, node, alike);
         if is_new {
@@ -179,12 +183,15 @@ impl Lanes {
 
     /// A node is no longer ready; its entry stays until it is met.
     pub(crate) fn left(&mut self, node: NodeIx) {
-        let lane = std::mem::replace(&mut self.at[node.index()], NONE);
-        let lane = &mut self.lanes[lane as usize];
+        let ix = std::mem::replace(&mut self.at[node.index()], NONE);
+        let lane = &mut self.lanes[ix as usize];
         lane.live -= 1;
         if lane.live == 0 {
             lane.queue.clear();
             lane.overtaken = 0;
+            if let Some(host) = lane.host {
+                self.of_host[host.index()].retain(|other| *other != ix);
+            }
         }
     }
 

@@ -41,11 +41,10 @@ struct Reads<'a> {
     home: Option<(HostIx, u64)>,
 }
 
-/// Which of some rooms are on hosts that could run all members of a group.
+/// Which of some rooms are on hosts that could run all members of a group of a kind.
 #[derive(Debug, Default)]
 struct Fitting {
-    /// The classes of the members.
-    classes: Vec<u32>,
+    kind: Option<u32>,
     rooms: Vec<bool>,
 }
 
@@ -157,8 +156,11 @@ impl Scheduler {
     }
 
     /// For each host the best worker that can take a node of this lane: the fastest, and of those the roomiest, first.
-    fn rooms(&self, ix: u32) -> Vec<Room> {
+    fn rooms(&mut self, ix: u32) -> Vec<Room> {
         let lane = &self.lanes.lanes[ix as usize];
+        if lane.dirty && lane.host.is_none() {
+            self.hosts.file_moved();
+        }
         let mut rooms: Vec<Room> = Vec::new();
         if !lane.dirty {
             for worker in &self.hosts.dirty {
@@ -218,7 +220,7 @@ impl Scheduler {
         let room = Room {
             host: known.host,
             worker,
-            pace: known.pace(),
+            pace: known.pace,
             free: known.free.cpu_milli,
         };
         match rooms.iter_mut().find(|other| other.host == room.host) {
@@ -472,11 +474,19 @@ impl Scheduler {
 
     /// Which rooms a group could be bound to; what was found for one like it holds for this one too.
     fn find_fitting(&self, group: GroupIx, rooms: &[Room], fitting: &mut Fitting) {
-        let classes = &self.graph.groups[group.index()].classes;
-        if fitting.classes != *classes {
-            fitting.classes.clone_from(classes);
-            let fits = rooms.iter().map(|room| self.group_fits(group, room.host));
-            fitting.rooms = fits.collect();
+        let kind = Some(self.graph.groups[group.index()].kind);
+        if fitting.kind != kind {
+            let fits = rooms.iter().map(|room| {
+                // Rather the one that is offered than all of its host.
+                let offered = self.hosts.known(room.worker);
+                let mut classes = self.graph.group_classes(group).iter();
+                classes.all(|class| offered.could_take(self.lanes.class_shape(*class)))
+                    || self.group_fits(group, room.host)
+            });
+            *fitting = Fitting {
+                kind,
+                rooms: fits.collect(),
+            };
         }
     }
 
@@ -489,7 +499,7 @@ impl Scheduler {
     }
 
     pub(crate) fn group_fits(&self, group: GroupIx, host: HostIx) -> bool {
-        let classes = &self.graph.groups[group.index()].classes;
+        let classes = self.graph.group_classes(group);
         classes
             .iter()
             .all(|class| self.hosts.could_take(host, self.lanes.class_shape(*class)))

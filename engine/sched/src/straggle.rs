@@ -203,7 +203,8 @@ impl Scheduler {
     }
 
     /// Another worker with room, rather on another host, rather a fast one, rather one with much room.
-    fn room_for_second(&self, attempt: &Attempt) -> Option<WorkerIx> {
+    fn room_for_second(&mut self, attempt: &Attempt) -> Option<WorkerIx> {
+        self.hosts.file_moved();
         let shape = &self.lanes.shapes[self.shape_of(attempt.node) as usize];
         let host = self.hosts.host_of(attempt.worker);
         let able = |ix: &WorkerIx| {

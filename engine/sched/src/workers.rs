@@ -21,8 +21,11 @@ pub(crate) struct Worker {
     pub(crate) host: HostIx,
     /// As it says, in thousandths of the reference, at least 1.
     pub(crate) speed: u64,
-    /// How much longer than others of their jobs its attempts took, in thousandths of what its speed promises.
-    slowness: Recent,
+    /// Its speed as its attempts showed it, in quarters of the reference: what differs by less is taken for noise.
+    pub(crate) pace: u64,
+    /// How much longer than others of their jobs its attempts took, in thousandths of what its speed promises. Boxed, for little
+    /// looks at it.
+    slowness: Box<Recent>,
     pub(crate) capacity: Resources,
     pub(crate) free: Resources,
     pub(crate) profile: Option<String>,
@@ -40,6 +43,9 @@ pub(crate) struct Worker {
     /// The lane that it is kept for.
     pub(crate) reserved: Option<u32>,
     pub(crate) dirty: bool,
+    /// Its place in the order of rooms, and whether that is out of date.
+    filed: RoomKey,
+    moved: bool,
 }
 
 impl Worker {
@@ -50,10 +56,11 @@ impl Worker {
         ahead: u32,
         speed: u32,
     ) -> Self {
-        Self {
+        let mut worker = Self {
             host,
             speed: u64::from(speed.max(1)),
-            slowness: Recent::default(),
+            pace: 0,
+            slowness: Box::default(),
             free: capacity.clone(),
             capacity,
             profile,
@@ -66,7 +73,11 @@ impl Worker {
             alone: false,
             reserved: None,
             dirty: false,
-        }
+            filed: (Reverse(0), Reverse(0), WorkerIx(0)),
+            moved: false,
+        };
+        worker.learn_pace();
+        worker
     }
 
     /// Its speed as its attempts showed it, or as it says while few have ended there.
@@ -75,18 +86,22 @@ impl Worker {
         (self.speed.saturating_mul(1000) / slowness.max(1)).max(1)
     }
 
-    /// Its speed in quarters of the reference: what differs by less is taken for noise.
-    pub(crate) fn pace(&self) -> u64 {
-        (self.shown_speed().saturating_mul(4) + 500) / 1000
+    fn learn_pace(&mut self) {
+        self.pace = (self.shown_speed().saturating_mul(4) + 500) / 1000;
     }
 
     fn room_key(&self, worker: WorkerIx) -> RoomKey {
-        (Reverse(self.pace()), Reverse(self.free.cpu_milli), worker)
+        (Reverse(self.pace), Reverse(self.free.cpu_milli), worker)
     }
 
     /// Whether nothing runs or waits there.
     pub(crate) fn is_idle(&self) -> bool {
         self.attempts.is_empty() && self.queue.is_empty()
+    }
+
+    /// Whether it could take this if it were idle.
+    pub(crate) fn could_take(&self, shape: &Shape) -> bool {
+        self.serves(shape.profile.as_deref()) && shape.demand.fits(&self.capacity)
     }
 
     /// Whether it may get nodes of this profile at all.
@@ -115,15 +130,17 @@ pub(crate) struct Hosts {
     pub(crate) count: usize,
     /// By host: its live workers, in order.
     on: Vec<Vec<WorkerIx>>,
-    /// Live workers: the fastest, and of those the roomiest, first.
+    /// Live workers: the fastest, and of those the roomiest, first. Where each stood when all were filed last.
     by_room: BTreeSet<RoomKey>,
+    /// Workers that have changed since. A slot that is freed and taken in one event costs no place in the order.
+    moved: Vec<WorkerIx>,
     /// By set: its bytes by host. Empty while there is only one host.
     sums: Paged<Sums>,
 }
 
 impl Hosts {
     /// Takes a worker in; whether it is new.
-    pub(crate) fn join(&mut self, worker: WorkerIx, joined: Worker, graph: &Graph) -> bool {
+    pub(crate) fn join(&mut self, worker: WorkerIx, mut joined: Worker, graph: &Graph) -> bool {
         if self.workers.len() <= worker.index() {
             self.workers.resize(worker.index() + 1, None);
         }
@@ -131,13 +148,14 @@ impl Hosts {
             return false;
         }
         self.hold_ahead |= joined.ahead > 0;
-        self.take_pace(joined.pace());
+        self.take_pace(joined.pace);
         let host = joined.host.index();
         self.count = self.count.max(host + 1);
         self.on.resize_with(self.count, Vec::new);
         let at = self.on[host].partition_point(|other| *other < worker);
         self.on[host].insert(at, worker);
-        self.by_room.insert(joined.room_key(worker));
+        joined.filed = joined.room_key(worker);
+        self.by_room.insert(joined.filed);
         self.workers[worker.index()] = Some(joined);
         let at = self.alive.partition_point(|other| *other < worker);
         self.alive.insert(at, worker);
@@ -154,8 +172,11 @@ impl Hosts {
 
     /// Takes how an attempt's time compares with what its worker's speed promises, in thousandths.
     pub(crate) fn learn_slowness(&mut self, worker: WorkerIx, slowness: u64) {
-        self.change_room(worker, |known| known.slowness.add(slowness));
-        if let Some(pace) = self.get(worker).map(Worker::pace) {
+        self.change_room(worker, |known| {
+            known.slowness.add(slowness);
+            known.learn_pace();
+        });
+        if let Some(pace) = self.get(worker).map(|known| known.pace) {
             self.take_pace(pace);
         }
     }
@@ -234,16 +255,30 @@ impl Hosts {
         let Some(Some(known)) = self.workers.get_mut(worker.index()) else {
             return;
         };
-        let before = known.room_key(worker);
         change(known);
-        let after = known.room_key(worker);
-        if before != after && self.by_room.remove(&before) {
-            self.by_room.insert(after);
+        if !std::mem::replace(&mut known.moved, true) {
+            self.moved.push(worker);
         }
     }
 
-    /// Live workers with so much CPU free: the fastest, and of those the roomiest, first.
+    /// Brings the order of rooms up to date.
+    pub(crate) fn file_moved(&mut self) {
+        for worker in self.moved.drain(..) {
+            let Some(Some(known)) = self.workers.get_mut(worker.index()) else {
+                continue;
+            };
+            known.moved = false;
+            let key = known.room_key(worker);
+            let before = std::mem::replace(&mut known.filed, key);
+            if key != before && self.by_room.remove(&before) {
+                self.by_room.insert(key);
+            }
+        }
+    }
+
+    /// Live workers with so much CPU free, when all are filed: the fastest, and of those the roomiest, first.
     pub(crate) fn with_room(&self, cpu_milli: u64) -> WithRoom<'_> {
+        debug_assert!(self.moved.is_empty(), "the order of rooms is out of date");
         WithRoom {
             hosts: self,
             least: cpu_milli,
@@ -299,7 +334,7 @@ impl Hosts {
         let mut attempts = std::mem::take(&mut known.attempts);
         attempts.extend(known.queue.drain(..));
         known.queue_micros = 0;
-        let (host, key) = (known.host.index(), known.room_key(worker));
+        let (host, key) = (known.host.index(), known.filed);
         self.by_room.remove(&key);
         self.on[host].retain(|other| *other != worker);
         self.alive.retain(|other| *other != worker);
@@ -348,10 +383,8 @@ impl Hosts {
 
     /// Whether an idle worker of a host could take this.
     pub(crate) fn could_take(&self, host: HostIx, shape: &Shape) -> bool {
-        self.workers_on(host).iter().any(|worker| {
-            let worker = self.known(*worker);
-            worker.serves(shape.profile.as_deref()) && shape.demand.fits(&worker.capacity)
-        })
+        let mut workers = self.workers_on(host).iter();
+        workers.any(|worker| self.known(*worker).could_take(shape))
     }
 
     // --- bytes ---------------------------------------------------------------------------------
