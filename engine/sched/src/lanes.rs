@@ -11,7 +11,7 @@ use dagrun_model::{HostIx, NodeClass, NodeIx, Paged, Resources, WorkerIx};
 use crate::{
     NodeState, Time,
     graph::NONE,
-    queue::{Entry, Queue},
+    queue::{Entry, Glance, Queue},
 };
 
 #[derive(Clone, Debug)]
@@ -155,7 +155,7 @@ impl Lanes {
     }
 
     /// Adds a ready node to a lane; `alike` says that it is like the youngest there.
-    pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64, alike: bool) {
+    pub(crate) fn push(&mut self, lane: u32, node: NodeIx, seq: u64, glance: Glance, alike: bool) {
         self.at.grow(node.index() + 1, &NONE);
         self.at[node.index()] = lane;
         let known = &mut self.lanes[lane as usize];
@@ -166,7 +166,7 @@ impl Lanes {
             lanes.insert(lanes.partition_point(|other| *other < lane), lane);
         }
         known.live += 1;
-        known.queue.push(seq, node, alike);
+        known.queue.push(seq, node, glance, alike);
         if is_new {
             self.mark(lane);
         }

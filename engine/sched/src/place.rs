@@ -12,7 +12,7 @@ use crate::{
     Action, Mutant, NodeState, Scheduler, Time,
     attempts::{Attempt, Timer},
     graph::{Group, NONE},
-    queue::Entry,
+    queue::{Entry, Glance},
     workers::Worker,
 };
 
@@ -265,6 +265,18 @@ impl Scheduler {
             let Some((entry, next)) = queue.run_at(at) else {
                 break;
             };
+            let open = entry
+                .glance
+                .group
+                .filter(|group| !bound && self.is_open(*group));
+            if let Some(group) = open {
+                self.find_fitting(group, rooms, &mut fitting);
+            }
+            let settled = bound || entry.glance.group.is_none() || open.is_some() && fitting.any();
+            if settled && best.is_some_and(|best| self.passed_by(entry.glance, &best, rooms)) {
+                at = next;
+                continue;
+            }
             if !self.entry_counts(lane, entry) {
                 self.lanes.lanes[lane as usize]
                     .queue
@@ -272,12 +284,10 @@ impl Scheduler {
                 continue;
             }
             let node = entry.node;
-            let open = if bound { None } else { self.open_group(node) };
-            if let Some(group) = open {
-                self.find_fitting(group, rooms, &mut fitting);
-                if !fitting.any() {
-                    self.bind_early(group, node);
-                }
+            if let Some(group) = open
+                && !fitting.any()
+            {
+                self.bind_early(group, node);
             }
             if !bound && self.move_if_bound(lane, at, entry) {
                 continue;
@@ -433,7 +443,8 @@ impl Scheduler {
         let youngest = self.lanes.lanes[lane as usize].queue.youngest();
         let alike =
             youngest.is_some_and(|it| self.entry_counts(lane, it) && self.are_alike(it.node, node));
-        self.lanes.push(lane, node, seq, alike);
+        let glance = self.glance(node);
+        self.lanes.push(lane, node, seq, glance, alike);
     }
 
     /// Whether two nodes go equally well to each host: they read the same, and the same gather and group has them.
@@ -442,11 +453,26 @@ impl Scheduler {
         (a.kin, a.group) == (b.kin, b.group) && self.graph.sets_of(one) == self.graph.sets_of(other)
     }
 
-    /// A node's group where it has no host yet.
-    fn open_group(&self, node: NodeIx) -> Option<GroupIx> {
-        let group = self.graph.node(node).group?;
-        let open = self.graph.groups[group.index()].host.is_none();
-        open.then_some(group)
+    /// Whether a group is there and has no host yet.
+    fn is_open(&self, group: GroupIx) -> bool {
+        let known = self.graph.groups.get(group.index());
+        known.is_some_and(|group| group.host.is_none())
+    }
+
+    fn glance(&self, node: NodeIx) -> Glance {
+        let reads = match *self.graph.sets_of(node) {
+            [set] => Some((set, self.graph.sets[set.index()].bytes)),
+            _ => None,
+        };
+        let group = self.graph.node(node).group;
+        Glance { reads, group }
+    }
+
+    /// Whether a run cannot be better than what was found: it moves all that it reads to each of the rooms.
+    fn passed_by(&self, run: Glance, best: &Pair, rooms: &[Room]) -> bool {
+        run.reads.is_some_and(|(set, bytes)| {
+            best.cost <= bytes && !rooms.iter().any(|room| self.hosts.may_have(set, room.host))
+        })
     }
 
     /// Takes an entry out of a common lane where its group is bound; whether it did.

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use dagrun_model::NodeIx;
+use dagrun_model::{GroupIx, NodeIx, SetIx};
 
 /// A node that became ready with a number.
 #[derive(Clone, Copy, Debug)]
@@ -14,6 +14,15 @@ pub(crate) struct Entry {
     pub(crate) node: NodeIx,
     /// How long its run is, where it is the oldest of it.
     run: u32,
+    pub(crate) glance: Glance,
+}
+
+/// What a look along the queue needs to know of a run to pass it by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Glance {
+    /// The only set that its nodes read, where it is one, and how large that is: it does not change while they wait.
+    pub(crate) reads: Option<(SetIx, u64)>,
+    pub(crate) group: Option<GroupIx>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -25,7 +34,7 @@ pub(crate) struct Queue {
 
 impl Queue {
     /// Adds the youngest node; `alike` says that it is like the one before.
-    pub(crate) fn push(&mut self, seq: u64, node: NodeIx, alike: bool) {
+    pub(crate) fn push(&mut self, seq: u64, node: NodeIx, glance: Glance, alike: bool) {
         if alike && self.last_run > 0 {
             let head = self.entries.len() - self.last_run as usize;
             self.entries[head].run += 1;
@@ -33,7 +42,12 @@ impl Queue {
         } else {
             self.last_run = 1;
         }
-        self.entries.push_back(Entry { seq, node, run: 1 });
+        self.entries.push_back(Entry {
+            seq,
+            node,
+            run: 1,
+            glance,
+        });
     }
 
     pub(crate) fn oldest(&self) -> Option<Entry> {
@@ -83,7 +97,7 @@ mod tests {
         let mut queue = Queue::default();
         for (run, len) in runs.iter().enumerate() {
             for at in 0..*len {
-                queue.push(0, NodeIx(run as u32 * 10 + at), at > 0);
+                queue.push(0, NodeIx(run as u32 * 10 + at), Glance::default(), at > 0);
             }
         }
         queue
@@ -124,12 +138,12 @@ mod tests {
     fn the_youngest_run_grows_as_long_as_something_of_it_is_there() {
         let mut queue = queue(&[1, 2]);
         queue.remove_oldest_of_run(1);
-        queue.push(0, NodeIx(30), true);
+        queue.push(0, NodeIx(30), Glance::default(), true);
         assert_eq!(runs(&queue), [vec![0], vec![11, 30]]);
         queue.remove_oldest_of_run(1);
         queue.remove_oldest_of_run(1);
         // What it was like is gone: nothing says that it is like the one before that.
-        queue.push(0, NodeIx(31), true);
+        queue.push(0, NodeIx(31), Glance::default(), true);
         assert_eq!(runs(&queue), [vec![0], vec![31]]);
     }
 }

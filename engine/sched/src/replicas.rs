@@ -82,8 +82,13 @@ fn mark(host: HostIx) -> u64 {
 }
 
 impl Sums {
+    /// Whether a host may have something; if not, it has nothing.
+    pub(crate) fn may_have(&self, host: HostIx) -> bool {
+        self.marks & mark(host) != 0
+    }
+
     pub(crate) fn at(&self, host: HostIx) -> u64 {
-        if self.marks & mark(host) == 0 {
+        if !self.may_have(host) {
             return 0;
         }
         let found = self.by_host.binary_search_by_key(&host, |(host, _)| *host);

@@ -440,6 +440,12 @@ impl Hosts {
         self.sums[set.index()].at(host)
     }
 
+    /// Whether a host may have something of a set; it is asked for sets that may be gone, too.
+    pub(crate) fn may_have(&self, set: SetIx, host: HostIx) -> bool {
+        let sums = self.sums.get(set.index());
+        sums.is_some_and(|sums| sums.may_have(host))
+    }
+
     /// The hosts that have something of a set.
     pub(crate) fn holders(&self, set: SetIx) -> impl Iterator<Item = HostIx> {
         self.sums[set.index()].hosts()
