@@ -29,6 +29,7 @@ struct Room {
 #[derive(Clone, Copy, Debug)]
 struct Pair {
     cost: u64,
+    lane: u32,
     at: usize,
     node: NodeIx,
     worker: WorkerIx,
@@ -140,17 +141,17 @@ impl Scheduler {
             let oldest = self.lanes.lanes[lane as usize].queue.oldest();
             oldest.map(|oldest| Pair {
                 cost: 0,
+                lane,
                 at: 0,
                 node: oldest.node,
                 worker: rooms[0].worker,
             })
         };
         let Some(pair) = pair else { return false };
-        let (lane, pair) = self.or_bound(lane, pair);
-        self.lanes.lanes[lane as usize]
+        self.lanes.lanes[pair.lane as usize]
             .queue
             .remove_oldest_of_run(pair.at);
-        self.count_overtaken(lane, pair.node, pair.worker);
+        self.count_overtaken(pair.lane, pair.node, pair.worker);
         self.start(pair.node, pair.worker, true, None);
         true
     }
@@ -254,8 +255,32 @@ impl Scheduler {
             && lane.host.is_none_or(|host| host == worker.host)
     }
 
+    /// The node that has to move least, of those in the window of the lane and of those that wait for one of the hosts in lanes of
+    /// their own. Left until they are the oldest, the latter would find that their inputs' hosts have filled up with what others read.
+    /// All that they read has run by then, so that they hold up the lane no longer than what is under way.
     fn best_pair(&mut self, lane: u32, rooms: &[Room]) -> Option<Pair> {
-        let mut best: Option<Pair> = None;
+        let mut best = self.look_along(lane, rooms, None)?;
+        for room in rooms {
+            for at in 0..self.lanes.of_host(room.host).len() {
+                let bound = self.lanes.of_host(room.host)[at];
+                if best.cost > 0 && bound != lane && self.may_join(bound, room.worker) {
+                    best = self.look_along(bound, std::slice::from_ref(room), Some(best))?;
+                }
+            }
+        }
+        Some(best)
+    }
+
+    /// Whether a lane may have a worker whose turn it is not.
+    fn may_join(&self, lane: u32, worker: WorkerIx) -> bool {
+        let known = &self.lanes.lanes[lane as usize];
+        known.held.is_none()
+            && known.exhausted != self.round
+            && self.takes(self.hosts.known(worker), lane)
+    }
+
+    /// What is better than the best so far in the window of a lane, or that.
+    fn look_along(&mut self, lane: u32, rooms: &[Room], mut best: Option<Pair>) -> Option<Pair> {
         let mut held: Option<Time> = None;
         let mut fitting = Fitting::default();
         let bound = self.lanes.lanes[lane as usize].host.is_some();
@@ -265,14 +290,13 @@ impl Scheduler {
             let Some((entry, next)) = queue.run_at(at) else {
                 break;
             };
-            let open = entry
-                .glance
-                .group
-                .filter(|group| !bound && self.is_open(*group));
+            let group = entry.glance.group.filter(|_| !bound);
+            let open = group.filter(|group| self.is_open(*group));
             if let Some(group) = open {
                 self.find_fitting(group, rooms, &mut fitting);
             }
-            let settled = bound || entry.glance.group.is_none() || open.is_some() && fitting.any();
+            // A group that has a host, or is to have one now, is not passed by.
+            let settled = group.is_none() || open.is_some() && fitting.any();
             if settled && best.is_some_and(|best| self.passed_by(entry.glance, &best, rooms)) {
                 at = next;
                 continue;
@@ -302,6 +326,7 @@ impl Scheduler {
                 }
                 let pair = Pair {
                     cost,
+                    lane,
                     at,
                     node,
                     worker: room.worker,
@@ -309,7 +334,12 @@ impl Scheduler {
                 if cost == 0 {
                     return Some(pair);
                 }
-                if let Some(until) = self.worth_waiting(node, room.host, cost) {
+                // What is bound has no other host to wait for.
+                let waits = match bound {
+                    true => None,
+                    false => self.worth_waiting(node, room.host, cost),
+                };
+                if let Some(until) = waits {
                     held = Some(held.map_or(until, |other| other.min(until)));
                 } else {
                     best = Some(pair);
@@ -319,44 +349,6 @@ impl Scheduler {
         }
         if let (None, Some(until)) = (best, held) {
             self.hold(lane, until);
-        }
-        best
-    }
-
-    /// The pair, or a younger node that is bound to the host and has to move less.
-    ///
-    /// Nodes of a group that has its host wait in a lane of their own, where the window does not see them; left until they are the
-    /// oldest, their inputs' hosts have filled up with what others read. All that these read has run by then, so that they hold up the
-    /// pair no longer than what is under way.
-    fn or_bound(&mut self, lane: u32, pair: Pair) -> (u32, Pair) {
-        if pair.cost == 0 {
-            return (lane, pair);
-        }
-        let host = self.hosts.host_of(pair.worker);
-        let (mut best, round) = ((lane, pair), self.round);
-        for at in 0..self.lanes.of_host(host).len() {
-            let bound = self.lanes.of_host(host)[at];
-            let known = &self.lanes.lanes[bound as usize];
-            if bound == lane || known.live == 0 || known.held.is_some() || known.exhausted == round
-            {
-                continue;
-            }
-            let Some(head) = self.head(bound) else {
-                continue;
-            };
-            if !self.takes(self.hosts.known(pair.worker), bound) {
-                continue;
-            }
-            let cost = self.cost(head.node, host);
-            if cost < best.1.cost {
-                let younger = Pair {
-                    cost,
-                    at: 0,
-                    node: head.node,
-                    ..pair
-                };
-                best = (bound, younger);
-            }
         }
         best
     }
