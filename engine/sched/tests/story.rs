@@ -953,6 +953,31 @@ fn a_group_stays_on_one_host() {
 }
 
 #[test]
+fn a_member_of_a_bound_group_waits_for_no_other_host() {
+    let mut plan = PlanBuilder::new();
+    let cell = plan.node(&[]);
+    let of_cell = plan.one(cell);
+    let other = plan.node(&[]);
+    let first = plan.node(&[]);
+    let second = plan.node(&[of_cell]);
+    plan.group(&[first, second]);
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    assert_eq!(starts(&story.miss(&[cell])), [(cell, 0)]);
+    story.succeed(1, cell, 1 << 30);
+    assert_eq!(starts(&story.miss(&[other])), [(other, 0)]);
+    story.expect(
+        answer(first, CacheAnswer::Miss { action: None }),
+        &[in_group(start(3, first, 1, 1), 0)],
+    );
+    assert_eq!(story.miss(&[second]), []);
+    // What it reads is large and on the first host, but its group is on the second.
+    story.expect(
+        ended(3, AttemptEnd::Succeeded { bytes: 0 }),
+        &[commit(first, 3), in_group(start(4, second, 1, 1), 0)],
+    );
+}
+
+#[test]
 fn a_large_node_is_not_passed_by_small_ones_for_ever() {
     let mut plan = PlanBuilder::new();
     plan.class(NodeClass::default());
