@@ -168,9 +168,10 @@ pub(crate) enum Command {
     /// Look at a cluster and look after it
     #[command(subcommand)]
     Cluster(ClusterCommand),
-    /// Look at studies, also while a run goes on with one
+    /// Look at studies, also while a run goes on with one, here or on a coordinator
     ///
-    /// From a study's own log: the pipeline is not looked at, and nothing runs.
+    /// From a study's own log: the pipeline is not looked at, and nothing runs. Of a run on the coordinator that `--on`, DAGRUN_ON or
+    /// dagrun.toml names, and that goes on there or was left to it, the study is shown as it is there.
     #[command(subcommand)]
     Study(StudyCommand),
     /// Copy an output of a node, or all, out of the cache
@@ -516,6 +517,9 @@ pub(crate) struct RescoreArgs {
 pub(crate) struct PlanArgs {
     #[command(flatten)]
     pub(crate) work: Work,
+    /// Plan a run on a coordinator: by the results and the study that are there
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
     #[command(flatten)]
     pub(crate) answer: Answer,
     /// Only count: nothing is looked up
@@ -654,6 +658,8 @@ pub(crate) struct StudyOf {
     pub(crate) study: Option<String>,
     #[command(flatten)]
     pub(crate) project: ProjectFlag,
+    #[command(flatten)]
+    pub(crate) coordinator: Coordinator,
 }
 
 #[derive(Debug, Subcommand)]
@@ -720,6 +726,8 @@ pub(crate) enum StudyCommand {
     List {
         #[command(flatten)]
         project: Project,
+        #[command(flatten)]
+        coordinator: Coordinator,
         #[command(flatten)]
         answer: Answer,
     },

@@ -9,9 +9,9 @@ use std::{
 
 use dagrun_model::{BlobRef, Diagnostic, Pipeline, RelPath, Sources, Value};
 use dagrun_plan::{FactRequest, Facts, Origin, Plan, PlanOptions, StudyPlanner};
-use dagrun_run::{GivenFacts, Workspace};
+use dagrun_run::{GivenFacts, Workspace, load_study};
 use dagrun_store::{FileHashes, Store, StoreOptions};
-use dagrun_study::Definition;
+use dagrun_study::{Definition, StudyRecord};
 use dagrun_tier::SharedCache;
 
 use crate::{
@@ -65,6 +65,23 @@ pub(crate) struct Planned {
 pub(crate) struct PlannedStudy {
     pub(crate) planner: StudyPlanner,
     pub(crate) definition: Definition,
+    /// The records of its log where it is looked at as it stands elsewhere.
+    pub(crate) elsewhere: Option<Vec<StudyRecord>>,
+}
+
+impl PlannedStudy {
+    /// The records of its log; none where nothing was asked yet.
+    pub(crate) fn records(
+        &self,
+        name: &str,
+        workspace: &Workspace,
+    ) -> Result<Vec<StudyRecord>, CliError> {
+        if let Some(records) = &self.elsewhere {
+            return Ok(records.clone());
+        }
+        let log = load_study(workspace, name).map_err(crate::commands::run_error)?;
+        Ok(log.map(|log| log.records).unwrap_or_default())
+    }
 }
 
 impl Planned {
@@ -170,6 +187,7 @@ impl Loaded {
                 definition: plan
                     .with_params(|params| Definition::resolve(study, params))
                     .map_err(refused)?,
+                elsewhere: None,
             }),
         };
         if !warnings.is_empty() && !self.style.quiet {

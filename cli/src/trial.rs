@@ -188,8 +188,7 @@ impl Loaded {
         study: &PlannedStudy,
         workspace: &Workspace,
     ) -> Result<ShownTrial, CliError> {
-        let log = load_study(workspace, self.study_name()).map_err(run_error)?;
-        let records = log.map(|log| log.records).unwrap_or_default();
+        let records = study.records(self.study_name(), workspace)?;
         let (mut core, trouble) = match Study::replay(study.definition.clone(), records) {
             Ok(core) => (core, None),
             Err(error) => (

@@ -65,7 +65,7 @@ pub(crate) fn dispatch(cli: Cli, style: Style) -> Done {
         Command::Attach(args) => cluster::attach(&args, &global, style),
         Command::Cancel(args) => cluster::cancel(&args, &global),
         Command::Cluster(command) => cluster::cluster(&command, &global, style),
-        Command::Study(command) => study::study(&command, style),
+        Command::Study(command) => study::study(&command, &global, style),
         Command::Get(args) => node::get(&args, &global, style),
         Command::Shell(args) => node::shell(&args, &global, style),
         Command::Check(args) => repeat::check(&args, &global, style),
@@ -137,6 +137,12 @@ pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
     }
     told.hint("`--study keep` begins anew and knows the trials that ended as they are")
         .hint("`--study new` begins anew; equal simulations come from the cache. The former study is kept aside")
+}
+
+impl From<dagrun_run::RunError> for CliError {
+    fn from(error: dagrun_run::RunError) -> Self {
+        run_error(error)
+    }
 }
 
 /// The one of several that a person named, where the name is also a part of the ids of others.

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use dagrun_model::NodeIx;
+use dagrun_model::{NodeIx, id_file_name};
 use dagrun_plan::{Counts, Plan};
 use dagrun_report::Forecast;
 use dagrun_run::{Cause, Force, History, NodePreview, PreviewState, preview};
@@ -13,8 +13,10 @@ use crate::{
     args::{Global, PlanArgs},
     commands::{forecast, plan_study, run, run_error},
     error::{CliError, Done},
-    load::Loaded,
-    put, say, shared,
+    load::{Loaded, Planned},
+    put,
+    remote::Afar,
+    say, shared,
     term::{Ink, Style, escape, first_of, plural, plural_of, table},
 };
 
@@ -48,8 +50,17 @@ impl Part {
         }
     }
 
-    fn look_up(&mut self, store: &Store, history: &History, force: &Force) -> Result<(), CliError> {
-        let rows = preview(&self.plan, store, history, force).map_err(run_error)?;
+    fn look_up(
+        &mut self,
+        store: &Store,
+        there: Option<&mut Afar>,
+        history: &History,
+        force: &Force,
+    ) -> Result<(), CliError> {
+        let rows = match there {
+            None => preview(&self.plan, store, history, force).map_err(run_error)?,
+            Some(afar) => afar.preview(&self.plan, history, force)?,
+        };
         let own = |row: &NodePreview| self.plan.is_own(row.node);
         self.rows = rows.into_iter().filter(own).collect();
         if self.later {
@@ -106,9 +117,10 @@ pub(super) fn counts_json(counts: &Counts) -> serde_json::Value {
 pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     run::not_a_file(args.work.force.as_deref(), &args.work.pipeline.file)?;
     let loaded = Loaded::new(&args.work.pipeline.file, global, style)?;
-    let planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
+    let mut planned = loaded.plan(&args.work.pipeline.params, &args.work.selection)?;
     planned.keep_to_the_end();
-    if !args.counts {
+    let mut there = there(args, &loaded, &mut planned, global)?;
+    if !args.counts && there.is_none() {
         shared::bring(&planned, style)?;
     }
     let study = match &planned.study {
@@ -150,25 +162,63 @@ pub(crate) fn plan(args: &PlanArgs, global: &Global, style: Style) -> Done {
     let force = run::force(args.work.force.as_deref(), &loaded, &planned)?;
     let history = History::load(&planned.workspace);
     for part in &mut parts {
-        part.look_up(&planned.store, &history, &force)?;
+        part.look_up(&planned.store, there.as_mut(), &history, &force)?;
     }
-    let slots = loaded.settings.jobs.value;
+    let slots = match &mut there {
+        None => loaded.settings.jobs.value,
+        Some(afar) => afar.slots().unwrap_or(loaded.settings.jobs.value),
+    };
     let forecast = forecast::forecast(&parts, &planned.workspace, slots);
     if args.answer.json {
         let mut answer = as_json(&parts);
         answer["counts"] = counts;
         answer["forecast"] = json!(forecast.as_ref().map(Forecast::json));
+        answer["coordinator"] = json!(there.as_ref().map(Afar::address));
         if let Some(study) = &study {
             answer["study"] = study.as_json();
         }
         put!("{answer}");
     } else {
+        if let Some(afar) = &there {
+            put!("a run on {}", escape(afar.address()));
+        }
         print_text(&parts, study.as_ref(), style);
         if let Some(forecast) = forecast {
             put!("{}", forecast.text());
         }
     }
     Ok(0)
+}
+
+/// The coordinator on which the run is planned, where one is named: the study is then the one that is there. Settings only say where
+/// a run may go on.
+fn there(
+    args: &PlanArgs,
+    loaded: &Loaded,
+    planned: &mut Planned,
+    global: &Global,
+) -> Result<Option<Afar>, CliError> {
+    let Some(mut afar) = Afar::of_project(&args.coordinator, global)? else {
+        return Ok(None);
+    };
+    if args.coordinator.on.is_none() {
+        let runs = afar.newer_runs(&planned.workspace)?;
+        if let Some(run) = runs.iter().find(|run| !run.is_over) {
+            say!(
+                "run {} of this project goes on there, and this is the plan of a run here; `--on {}` plans one there",
+                run.number,
+                afar.address()
+            );
+        }
+        return Ok(None);
+    }
+    if let Some(study) = &mut planned.study {
+        let studies = afar.studies(&args.coordinator, &planned.workspace)?;
+        let folder = id_file_name(loaded.study_name());
+        let records = studies.map(|it| it.records(&folder)).transpose()?;
+        study.elsewhere = Some(records.flatten().unwrap_or_default());
+    }
+    Ok(Some(afar))
 }
 
 fn as_json(parts: &[Part]) -> serde_json::Value {

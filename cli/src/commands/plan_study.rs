@@ -50,8 +50,9 @@ impl StudyPlan {
         let trial = loaded.finish(trial, &planned.workspace)?;
         let mut left = shown.open.len() as u64 + shown.to_come;
         if shown.trouble.is_none() {
-            let (workspace, store) = (&planned.workspace, &planned.store);
-            match check_study(&study.planner, &study.definition, name, workspace, store) {
+            let records = study.records(name, &planned.workspace)?;
+            let place = (name, &planned.workspace, &planned.store);
+            match check_study(&study.planner, &study.definition, records, place) {
                 // They fail again as they did, and nothing runs for it.
                 Ok(failed) => shown.open.retain(|point| !failed.contains(&point.number)),
                 Err(error) => shown.trouble = Some(error.to_string()),
@@ -254,7 +255,10 @@ fn stands(
 ) -> Result<(ShownTrial, Option<Study>), CliError> {
     let shown = loaded.next_trial(study, &planned.workspace)?;
     let past = match shown.trouble {
-        None => trial::past(&planned.workspace, loaded.study_name())?,
+        None => {
+            let name = loaded.study_name();
+            trial::read(study.records(name, &planned.workspace)?, name)?
+        }
         Some(_) => None,
     };
     Ok((shown, past))

@@ -1,21 +1,30 @@
 //! What a coordinator has of this project and this machine lacks: results and bytes of runs that were executed there.
 
-use std::{collections::BTreeSet, fs, io, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use dagrun_cluster::{
     blobs::{FetchOptions, Fetcher, Hints, Peer, Peers},
     runs::CallError,
 };
 use dagrun_events::{Record, RunState};
-use dagrun_model::{ActionDigest, RunId};
+use dagrun_model::{ActionDigest, RunId, id_file_name};
+use dagrun_plan::Plan;
 use dagrun_proto::v1::RunRow;
-use dagrun_run::Workspace;
+use dagrun_run::{Force, History, NodePreview, Workspace, preview_elsewhere, read_study};
 use dagrun_store::Store;
+use dagrun_study::StudyRecord;
 use serde::{Deserialize, Serialize};
 
 use super::{Remote, call_error, submit::user};
 use crate::{
     args::{Coordinator, Credentials, Global},
+    commands::run_error,
     error::{CliError, Context},
     resolve::{Elsewhere, Resolved},
     say,
@@ -23,6 +32,15 @@ use crate::{
 
 /// Runs of a project that are looked at, at most.
 const NEWEST: usize = 20;
+
+/// Which runs of a project are asked for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    /// Those whose journals are not here.
+    Newer,
+    /// The last one of each pipeline that has begun.
+    Last,
+}
 
 /// A run on a coordinator whose journal is not here.
 pub(crate) struct RunThere {
@@ -42,6 +60,36 @@ impl RunThere {
             .as_ref()
             .map(|started| started.run.as_str());
         self.number == run || id == Some(run)
+    }
+}
+
+/// The studies of a project as a coordinator has them.
+pub(crate) struct StudiesThere {
+    /// The run that has gone on with them last, and where, for people.
+    pub(crate) origin: String,
+    /// Their logs, by the names of their folders.
+    logs: BTreeMap<String, Vec<u8>>,
+    /// The pipeline of the run that goes on there.
+    live: Option<String>,
+}
+
+impl StudiesThere {
+    /// The folders of all that have a log there.
+    pub(crate) fn names(&self) -> impl Iterator<Item = &String> {
+        self.logs.keys()
+    }
+
+    /// The records of one; none where it is not there.
+    pub(crate) fn records(&self, folder: &str) -> Result<Option<Vec<StudyRecord>>, CliError> {
+        let read = |log: &Vec<u8>| read_study(log, Path::new(folder)).map_err(run_error);
+        let log = self.logs.get(folder).map(read).transpose()?;
+        Ok(log.map(|log| log.records))
+    }
+
+    /// Whether a run goes on with one now.
+    pub(crate) fn is_live(&self, folder: &str) -> bool {
+        let pipeline = self.live.as_deref();
+        pipeline.is_some_and(|pipeline| id_file_name(pipeline) == folder)
     }
 }
 
@@ -124,6 +172,10 @@ impl Afar {
 
     /// The newest runs of a project there, as far as their journals are not here, newest first: what was submitted and left, or goes on.
     pub(crate) fn newer_runs(&mut self, workspace: &Workspace) -> Result<Vec<RunThere>, CliError> {
+        self.runs(workspace, Which::Newer)
+    }
+
+    fn runs(&mut self, workspace: &Workspace, which: Which) -> Result<Vec<RunThere>, CliError> {
         let Ok(project) = workspace.project().canonicalize() else {
             return Ok(Vec::new());
         };
@@ -137,9 +189,16 @@ impl Afar {
             Err(CallError::Forbidden(_)) => return Ok(Vec::new()),
             rows => rows.map_err(call_error)?,
         };
-        let of_project = |row: &RunRow| row.project == project && row.user == user();
+        let is_wanted = |row: &RunRow| {
+            let began = which == Which::Newer || row.state != "queued";
+            began && row.project == project && row.user == user()
+        };
+        let mut pipelines = BTreeSet::new();
         let mut found = Vec::new();
-        for row in rows.into_iter().rev().filter(of_project).take(NEWEST) {
+        for row in rows.into_iter().rev().filter(is_wanted).take(NEWEST) {
+            if which == Which::Last && !pipelines.insert(row.pipeline.clone()) {
+                continue;
+            }
             let records = match runtime.block_on(client.records(&row.run)) {
                 Err(CallError::Forbidden(_)) => continue,
                 records => records.map_err(call_error)?,
@@ -148,7 +207,8 @@ impl Afar {
             let records: Vec<Record> = records.filter_map(Result::ok).collect();
             let state = RunState::fold(&records);
             let run = state.started.as_ref().map(|started| started.run.as_str());
-            if here.iter().any(|known| Some(known.0.as_str()) == run) {
+            let is_here = here.iter().any(|known| Some(known.0.as_str()) == run);
+            if is_here && which == Which::Newer {
                 break;
             }
             let is_over = !matches!(row.state.as_str(), "queued" | "running");
@@ -159,6 +219,72 @@ impl Afar {
             });
         }
         Ok(found)
+    }
+
+    /// The studies of a project there; nothing where none has run there. A coordinator that only settings name has a say where a run
+    /// of the project goes on there or was left to it: else what is here is the newest.
+    pub(crate) fn studies(
+        &mut self,
+        flags: &Coordinator,
+        workspace: &Workspace,
+    ) -> Result<Option<StudiesThere>, CliError> {
+        let which = match flags.on {
+            Some(_) => Which::Last,
+            None => Which::Newer,
+        };
+        let runs = self.runs(workspace, which)?;
+        let begun = || runs.iter().filter(|run| run.state.started.is_some());
+        let Some(newest) = begun().next() else {
+            return Ok(None);
+        };
+        let mut going_on = begun().filter(|run| !run.is_over);
+        let started = going_on.next().and_then(|run| run.state.started.as_ref());
+        let live = started.map(|started| started.pipeline.clone());
+        let Remote {
+            runtime, client, ..
+        } = &mut self.0;
+        let mut logs = BTreeMap::new();
+        for run in runs.iter().filter(|run| run.state.started.is_some()) {
+            let found = runtime.block_on(client.studies(&run.number));
+            for (folder, log) in found.map_err(call_error)? {
+                // That of the newest run is as new as any.
+                logs.entry(folder).or_insert(log);
+            }
+        }
+        Ok(Some(StudiesThere {
+            origin: format!("run {} on {}", newest.number, self.address()),
+            logs,
+            live,
+        }))
+    }
+
+    /// What a run of the plan there would do.
+    pub(crate) fn preview(
+        &mut self,
+        plan: &Plan,
+        history: &History,
+        force: &Force,
+    ) -> Result<Vec<NodePreview>, CliError> {
+        let Remote {
+            runtime, client, ..
+        } = &mut self.0;
+        let mut find = |actions: &[ActionDigest]| {
+            let found = runtime.block_on(client.results(actions));
+            found.map_err(call_error)
+        };
+        preview_elsewhere(plan, history, force, &mut find)
+    }
+
+    /// How many CPUs its workers have for nodes; nothing where there are none, or this person may not see them.
+    pub(crate) fn slots(&mut self) -> Option<usize> {
+        let Remote {
+            runtime, client, ..
+        } = &mut self.0;
+        let workers = runtime.block_on(client.status()).ok()?.workers;
+        let here = workers.iter().filter(|worker| worker.state == "here");
+        let capacity = here.filter_map(|worker| worker.capacity.as_ref());
+        let cpus = capacity.map(|it| it.cpu_milli).sum::<u64>() / 1000;
+        usize::try_from(cpus).ok().filter(|cpus| *cpus > 0)
     }
 
     /// From now on blobs that a store lacks come from the coordinator.

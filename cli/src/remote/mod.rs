@@ -10,7 +10,7 @@ mod end;
 mod follow;
 mod submit;
 
-pub(crate) use afar::{Afar, RunThere};
+pub(crate) use afar::{Afar, RunThere, StudiesThere};
 pub(crate) use connect::{Remote, call_error};
 pub(crate) use follow::{attach, cancel};
 pub(crate) use submit::run_on;

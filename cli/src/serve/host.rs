@@ -12,6 +12,7 @@ use std::{
 
 use clap::Parser;
 use dagrun_cluster::runs::{Batch, Refusal, RunHost};
+use dagrun_events::{Record, RunEvent};
 use dagrun_model::{ActionDigest, RunId, id_file_name};
 use dagrun_proto::v1::{
     ClusterStatus, Drained, Export as WireExport, ProjectFile, RunEnd, RunRow, Submission,
@@ -304,6 +305,21 @@ impl Coordinator {
         }
     }
 
+    /// The folder's name of the study that a run's pipeline has or would have; nothing before the run has begun.
+    fn pipeline_of(&self, number: u64) -> Result<Option<String>, Refusal> {
+        let trouble =
+            |error: io::Error| Refusal::Trouble(format!("cannot read the journal: {error}"));
+        let Some(journal) = self.journals(number)?.into_iter().next() else {
+            return Ok(None);
+        };
+        let (records, _) = read_some(&journal, 0).map_err(trouble)?;
+        let started = records.first().and_then(|it| Record::from_json(it).ok());
+        Ok(match started.map(|record| record.event) {
+            Some(RunEvent::RunStarted(started)) => Some(id_file_name(&started.pipeline)),
+            _ => None,
+        })
+    }
+
     /// The journals of a run, in order.
     fn journals(&self, number: u64) -> Result<Vec<PathBuf>, Refusal> {
         let (folder, before, ended) = {
@@ -534,6 +550,22 @@ impl RunHost for Coordinator {
         found.map_err(|error| Refusal::Trouble(format!("cannot look that up: {error}")))
     }
 
+    fn studies(&self, run: &str) -> Result<Vec<(String, Vec<u8>)>, Refusal> {
+        let number = number_of(run)?;
+        let folder = self.project(&self.runs().entry(number)?.submission);
+        // Whoever may see this run alone sees its study alone.
+        let Some(own) = self.pipeline_of(number)? else {
+            return Ok(Vec::new());
+        };
+        match std::fs::read(folder.join(study_file(&own, "log"))) {
+            Ok(log) => Ok(vec![(own, log)]),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+            Err(error) => Err(Refusal::Trouble(format!(
+                "cannot read the log of study `{own}`: {error}"
+            ))),
+        }
+    }
+
     fn status(&self) -> ClusterStatus {
         let uptime = self.started.elapsed().unwrap_or_default();
         let mut workers = self.workers.status();
@@ -683,9 +715,10 @@ impl Job<'_> {
             return Vec::new();
         };
         let mut files = Vec::new();
-        for study in workspace.studies() {
+        // Those that were put aside are this side's: the client has others under the same names.
+        for study in workspace.studies().iter().filter(|it| !it.contains('@')) {
             for name in ["log", "trials.csv"] {
-                let path = format!(".dagrun/studies/{}/{name}", id_file_name(&study));
+                let path = study_file(study, name);
                 let put = self
                     .host
                     .store
@@ -702,6 +735,11 @@ impl Job<'_> {
         }
         files
     }
+}
+
+/// A file in the folder of a study, in its project.
+fn study_file(study: &str, name: &str) -> String {
+    format!(".dagrun/studies/{study}/{name}")
 }
 
 fn wire_export(export: &Export) -> WireExport {

@@ -254,6 +254,112 @@ fn runs_there_are_found_by_settings() {
 }
 
 /// Results that are too large to ride along stay with the worker until somebody wants them.
+/// Two trials; the second waits for a file.
+fn study_that_waits(folder: &std::path::Path) -> Project {
+    Project::new(&format!(
+        "name: my study\nstudy:\n  space: {{x: {{int: [1, 3]}}}}\n  sampler: grid\n  trials: 3\n  order: {{lag: 1}}\n  \
+         minimize: ${{{{ jobs.score.outputs.n }}}}\n\
+         jobs:\n  sim:\n    outputs: {{o: o.txt}}\n    run: |\n      \
+         if [ ${{{{ trial.x }}}} = 2 ]; then touch {0}/began; while [ ! -e {0}/go ]; do sleep 0.02; done; fi\n      \
+         echo ${{{{ trial.x }}}} > o.txt\n  \
+         score:\n    needs: sim\n    inputs: {{s: \"${{{{ needs.sim.outputs.o }}}}\"}}\n    outputs: {{n: {{json: n.json}}}}\n    run: cat ${{{{ inputs.s }}}} > n.json\n",
+        folder.display()
+    ))
+}
+
+/// A study that goes on there is shown where it was submitted, and planned as it stands there.
+#[test]
+fn a_study_on_a_cluster_is_shown_while_it_runs() {
+    let mut cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = study_that_waits(scratch.path());
+    let address = cluster.address();
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    let on = |words: &[&str]| -> Vec<String> {
+        let words = words.iter().copied().chain(["--on", &address]);
+        words.map(str::to_owned).collect()
+    };
+    let ok = |words: &[&str]| {
+        let words = on(words);
+        project.ok(&words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    ok(&["study", "show", "pipeline.yaml"])
+        .has("study `my%20study` is from run 1 on unix:")
+        .has("my%20study running")
+        .has("1 of 3 trials ended, 1 running")
+        .has("best: trial 1: loss = 1");
+    ok(&["study", "trials"]).has("running");
+    ok(&["study", "best", "--params"]).has("x: 1");
+    ok(&["study", "export"]).has("1,complete,1,1.0,");
+    ok(&["study", "list"]).has("running");
+    project.fails(1, &["study", "show", "pipeline.yaml"]);
+    // Settings find it as well, and the plan of a run here says where another goes on.
+    project.write("dagrun.toml", &format!("[cluster]\non = \"{address}\"\n"));
+    project
+        .ok(&["study", "show"])
+        .has("1 of 3 trials ended, 1 running");
+    project
+        .ok(&["plan"])
+        .has("run 1 of this project goes on there")
+        .has("0 ended");
+    // A plan of a run there stands on what is there.
+    let plan = ok(&["plan"]);
+    plan.has("a run on unix:").has("1 ended").has("trial 2");
+    assert_eq!(
+        plan.stdout
+            .lines()
+            .filter(|it| it.contains("sim[trial=1"))
+            .count(),
+        0,
+        "{}",
+        plan.stdout
+    );
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
+    ok(&["study", "show"]).has("my%20study done");
+    let plan = ok(&["plan", "--json"]);
+    let plan: Value = serde_json::from_str(&plan.stdout).unwrap();
+    assert_eq!(plan["study"]["told"], 3);
+    assert_eq!(plan["nodes"], serde_json::json!([]));
+    // Its log comes here with the end of a run that is followed, and is shown without the coordinator.
+    cluster.run(&project, 0, &[]);
+    cluster.kill_coordinator();
+    std::fs::remove_file(project.dir().join("dagrun.toml")).unwrap();
+    project
+        .ok(&["study", "show"])
+        .has("3 of 3 trials ended")
+        .has_not("is from run");
+}
+
+/// What a run on a coordinator would do is planned by the results that are there.
+#[test]
+fn a_plan_of_a_run_there_goes_by_results_there() {
+    let cluster = Cluster::new(1);
+    let project = sweep();
+    let states = |words: &[&str]| -> Vec<String> {
+        let plan = project.json(&[&["plan", "--json"], words].concat());
+        let nodes = plan["nodes"].as_array().unwrap().iter();
+        nodes
+            .map(|node| node["state"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let address = cluster.address();
+    cluster.run(&project, 0, &["--detach", "-p", "most=2"]);
+    assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
+    assert_eq!(
+        states(&["--on", &address]),
+        ["hit", "hit", "run", "unknown"]
+    );
+    assert_eq!(states(&[]), ["run", "run", "run", "unknown"]);
+    project.ok(&["pipeline.yaml"]);
+    assert_eq!(
+        states(&["--on", &address]),
+        ["hit", "hit", "run", "unknown"]
+    );
+    assert_eq!(states(&[]), ["hit"; 4]);
+}
+
 #[test]
 fn large_results_come_from_the_worker_that_made_them() {
     let cluster = Cluster::new(1);

@@ -45,14 +45,15 @@ pub use journal::{Loaded, load as load_journal, repair as repair_journal};
 pub use lock::{Holder, WorkspaceLock};
 pub use preview::{
     Cause, Difference, Explanation, NodePreview, PreviewState, bring_entries, explain, preview,
+    preview_elsewhere,
 };
 pub use request::{
     ExecutorContext, ExecutorFactory, Failure, Force, RunOptions, RunRequest, RunSummary,
     StopHandle, StopReceiver, Without, run, stop_channel,
 };
 pub use study::{
-    COLUMNS, RescoreOptions, StudyLog, StudyMode, StudyRequest, StudySummary, check_study,
-    load_study, load_study_at, repair_study, state_name, write_csv,
+    COLUMNS, Place as StudyPlace, RescoreOptions, StudyLog, StudyMode, StudyRequest, StudySummary,
+    check_study, load_study, load_study_at, read_study, repair_study, state_name, write_csv,
 };
 pub use subscribe::{Notification, Progress, Subscriber, Subscription, subscribe};
 pub use workspace::{ExportRecord, ExportedFile, Workspace};

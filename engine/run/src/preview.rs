@@ -6,7 +6,7 @@ use dagrun_model::{
     Action, ActionDigest, FailureCause, NodeIx, Outputs, PlanDelta, Resources, SetSpec, Trigger,
 };
 use dagrun_plan::{Plan, UpstreamEnd};
-use dagrun_store::{Store, Tier};
+use dagrun_store::{ActionEntry, Store, Tier};
 use rustc_hash::FxHashSet;
 use serde::Serialize;
 
@@ -185,17 +185,44 @@ pub fn preview(
     history: &History,
     force: &Force,
 ) -> Result<Vec<NodePreview>, RunError> {
-    let forced = |node: NodeIx| match force {
+    Ok(Walk::run(plan, store, history, &|node| is_forced(plan, force, node))?.rows)
+}
+
+/// What a run of the plan elsewhere would do, by the results that there are: `find` is asked for those of some actions, in their order.
+///
+/// # Errors
+/// Those of `find`.
+pub fn preview_elsewhere<E: From<RunError>>(
+    plan: &Plan,
+    history: &History,
+    force: &Force,
+    find: &mut dyn FnMut(&[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, E>,
+) -> Result<Vec<NodePreview>, E> {
+    let mut there = BTreeMap::new();
+    let mut asked = FxHashSet::default();
+    loop {
+        let walk = Walk::run(plan, &there, history, &|node| is_forced(plan, force, node))?;
+        let missed = walk.missed.iter().copied();
+        let new: Vec<ActionDigest> = missed.filter(|it| asked.insert(*it)).collect();
+        if new.is_empty() {
+            return Ok(walk.rows);
+        }
+        let found = new.iter().copied().zip(find(&new)?);
+        let found: Vec<_> = found.filter_map(|(it, entry)| Some((it, entry?))).collect();
+        there.extend(found);
+    }
+}
+
+fn is_forced(plan: &Plan, force: &Force, node: NodeIx) -> bool {
+    match force {
         Force::None => false,
         Force::All => true,
         Force::Only(names) => {
             let job = View::job_name(plan, node);
-            names
-                .iter()
-                .any(|name| name == job || plan.find(name) == Some(node))
+            let is_it = |name: &String| name == job || plan.find(name) == Some(node);
+            names.iter().any(is_it)
         }
-    };
-    Ok(Walk::run(plan, store, history, &forced)?.rows)
+    }
 }
 
 /// Brings entries that a plan's nodes need from the tier into the store, as far as hits lead: what a run would find.
@@ -241,10 +268,42 @@ pub(crate) fn unknown_node(plan: &dyn View, id: &str) -> RunError {
     }
 }
 
+/// Where results are looked up.
+#[derive(Clone, Copy)]
+pub(crate) enum Results<'a> {
+    Here(&'a Store),
+    There(&'a BTreeMap<ActionDigest, ActionEntry>),
+}
+
+impl<'a> From<&'a Store> for Results<'a> {
+    fn from(store: &'a Store) -> Self {
+        Self::Here(store)
+    }
+}
+
+impl<'a> From<&'a BTreeMap<ActionDigest, ActionEntry>> for Results<'a> {
+    fn from(there: &'a BTreeMap<ActionDigest, ActionEntry>) -> Self {
+        Self::There(there)
+    }
+}
+
+impl Results<'_> {
+    fn of(self, action: ActionDigest) -> Result<Option<ActionEntry>, RunError> {
+        match self {
+            Self::There(there) => Ok(there.get(&action).cloned()),
+            Self::Here(store) => {
+                let found = store.lookup(&[action]);
+                let found = found.map_err(|error| RunError::Store(error.to_string()))?;
+                Ok(found.into_iter().flatten().next())
+            }
+        }
+    }
+}
+
 /// A walk over a plan in plan order that follows hits as a run would.
 pub(crate) struct Walk<'a> {
     plan: &'a dyn View,
-    store: &'a Store,
+    results: Results<'a>,
     history: &'a History,
     delta: PlanDelta,
     pub(crate) board: Board,
@@ -256,7 +315,7 @@ pub(crate) struct Walk<'a> {
 impl<'a> Walk<'a> {
     pub(crate) fn run(
         plan: &'a dyn View,
-        store: &'a Store,
+        results: impl Into<Results<'a>>,
         history: &'a History,
         forced: &dyn Fn(NodeIx) -> bool,
     ) -> Result<Self, RunError> {
@@ -264,7 +323,7 @@ impl<'a> Walk<'a> {
         board.grow(plan.len());
         let mut walk = Self {
             plan,
-            store,
+            results: results.into(),
             history,
             delta: plan.again().unwrap_or_default(),
             board,
@@ -307,11 +366,7 @@ impl<'a> Walk<'a> {
         node: NodeIx,
         digest: ActionDigest,
     ) -> Result<(PreviewState, Option<Cause>), RunError> {
-        let found = self
-            .store
-            .lookup(&[digest])
-            .map_err(|e| RunError::Store(e.to_string()))?;
-        if let Some(Some(entry)) = found.into_iter().next() {
+        if let Some(entry) = self.results.of(digest)? {
             self.board.set_outputs(node, entry.outputs.into());
             self.board.set_end(node, Some(UpstreamEnd::Succeeded));
             return Ok((PreviewState::Hit, None));
@@ -406,7 +461,7 @@ impl<'a> Walk<'a> {
             Some(past) if known => differences(&past.parts, &parts),
             _ => Vec::new(),
         };
-        let entry = action.and_then(|action| self.store.lookup(&[action]).ok()?.pop()?);
+        let entry = action.and_then(|action| self.results.of(action).ok()?);
         Explanation {
             node,
             state: row.state,

@@ -8,15 +8,16 @@ mod rows;
 mod show;
 
 use crate::{
-    args::StudyCommand,
+    args::{Global, StudyCommand},
     error::{CliError, Done},
     put,
     term::{Style, escape, plural, table},
 };
 
-use find::{Subject, all, find};
+use find::{Studies, Subject};
 
-pub(crate) fn study(command: &StudyCommand, style: Style) -> Done {
+pub(crate) fn study(command: &StudyCommand, global: &Global, style: Style) -> Done {
+    let find = |of| find::find(of, global, style);
     match command {
         StudyCommand::Show { of, answer } => show::show(&find(of)?, answer.json, style),
         StudyCommand::Best {
@@ -50,12 +51,18 @@ pub(crate) fn study(command: &StudyCommand, style: Style) -> Done {
         StudyCommand::Export { of, format, output } => {
             export::export(&find(of)?, *format, output.as_deref())
         }
-        StudyCommand::List { project, answer } => list(&project.path, answer.json),
+        StudyCommand::List {
+            project,
+            coordinator,
+            answer,
+        } => {
+            let studies = Studies::new(&project.path, coordinator, global)?;
+            list(&project.path, &studies.all(style)?, answer.json)
+        }
     }
 }
 
-fn list(path: &std::path::Path, json: bool) -> Done {
-    let subjects = all(path)?;
+fn list(path: &std::path::Path, subjects: &[Subject], json: bool) -> Done {
     if json {
         let rows: Vec<_> = subjects.iter().map(show::figures).collect();
         put!("{}", serde_json::Value::from(rows));

@@ -41,9 +41,17 @@ pub fn load_study_at(folder: &Path) -> Result<Option<StudyLog>, RunError> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(RunError::io("read", &path)(error)),
     };
-    let decoded = journal::decode(&bytes);
+    read_study(&bytes, &path).map(Some)
+}
+
+/// Reads the log of a study that is known by its bytes; `path` is where errors say that it is.
+///
+/// # Errors
+/// When it is damaged in its middle, or was written by a later version.
+pub fn read_study(bytes: &[u8], path: &Path) -> Result<StudyLog, RunError> {
+    let decoded = journal::decode(bytes);
     let corrupt = |at, next| RunError::CorruptJournal {
-        path: path.clone(),
+        path: path.to_path_buf(),
         at,
         next,
     };
@@ -58,7 +66,7 @@ pub fn load_study_at(folder: &Path) -> Result<Option<StudyLog>, RunError> {
         .iter()
         .map(|(at, payload)| serde_json::from_slice(payload).map_err(|_| corrupt(*at, None)))
         .collect::<Result<_, _>>()?;
-    Ok(Some(StudyLog { records, torn_at }))
+    Ok(StudyLog { records, torn_at })
 }
 
 /// Rewrites the damaged log of a study with the records that can be read and still follow from those before them, and keeps

@@ -6,8 +6,8 @@ mod log;
 mod open;
 mod table;
 
-pub use log::{StudyLog, load_study, load_study_at, repair_study};
-pub use open::{RescoreOptions, StudyMode, StudyRequest, StudySummary, check_study};
+pub use log::{StudyLog, load_study, load_study_at, read_study, repair_study};
+pub use open::{Place, RescoreOptions, StudyMode, StudyRequest, StudySummary, check_study};
 pub use table::{COLUMNS, state_name, write_csv};
 
 pub(crate) use external::{ExternalSampler, Word, hello, optuna_command};

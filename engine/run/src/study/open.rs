@@ -216,7 +216,7 @@ fn left_out(dropped: &[(u64, String)]) -> Option<String> {
     ))
 }
 
-/// Whether a run could go on with the study that is there; all right where there is none. Gives the trials that it would tell
+/// Whether a run could go on with the study that has these records; all right where there are none. Gives the trials that it would tell
 /// again as failed without running anything of them. Changes nothing.
 ///
 /// # Errors
@@ -224,17 +224,15 @@ fn left_out(dropped: &[(u64, String)]) -> Option<String> {
 pub fn check_study(
     planner: &StudyPlanner,
     definition: &Definition,
-    name: &str,
-    workspace: &Workspace,
-    store: &Store,
+    records: Vec<StudyRecord>,
+    place: Place<'_>,
 ) -> Result<BTreeSet<u64>, RunError> {
-    let records = load_study(workspace, name)?.map(|log| log.records);
-    let Some(records) = records.filter(|records| !records.is_empty()) else {
+    if records.is_empty() {
         return Ok(BTreeSet::new());
-    };
+    }
+    let (name, workspace, _) = place;
     let study = replay(definition.clone(), records, name)?;
     let mut facts = FactCache::new(workspace);
-    let place = (name, workspace, store);
     check_results(&study, planner, &mut facts, place)?;
     let open = study.rows().filter(|row| row.state == TrialState::Asked);
     let standing = still_failed(&study, open, planner, &mut facts, place);
@@ -270,8 +268,8 @@ fn replay(
     })
 }
 
-/// The name of a study, where its log is, and where its results are.
-type Place<'a> = (&'a str, &'a Workspace, &'a Store);
+/// The name of a study, the workspace that it is of, and where its results are.
+pub type Place<'a> = (&'a str, &'a Workspace, &'a Store);
 
 /// Whether what told trials depend on is still what it was.
 fn check_results(

@@ -1,13 +1,13 @@
 //! The client's side: one object for all that a person asks of a coordinator.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use dagrun_model::{ActionDigest, Digest};
 use dagrun_proto::v1::{
-    BlobChunk, CancelRun, ClusterStatus, DrainWorker, FindBlobs, FindResults, FollowRun, ListRuns,
-    RunRecords, RunRow, StatusRequest, Submission, blobs_client::BlobsClient,
-    cluster_client::ClusterClient, runs_client,
+    BlobChunk, CancelRun, ClusterStatus, DrainWorker, FindBlobs, FindResults, FindStudies,
+    FollowRun, ListRuns, RunRecords, RunRow, StatusRequest, StudyLog, Submission,
+    blobs_client::BlobsClient, cluster_client::ClusterClient, runs_client,
 };
 use dagrun_store::ActionEntry;
 use futures_util::Stream;
@@ -195,6 +195,22 @@ impl RunsClient {
             found.extend(entries.chain(std::iter::repeat(None)).take(asked.len()));
         }
         Ok(found)
+    }
+
+    /// The log of the study of a run's pipeline as it is now, with the name of its folder; none where it has none.
+    ///
+    /// # Errors
+    /// When the call fails or there is no such run.
+    pub async fn studies(&mut self, run: &str) -> Result<BTreeMap<String, Vec<u8>>, CallError> {
+        let find = timely(FindStudies {
+            run: run.to_owned(),
+        });
+        let mut stream = self.runs.studies(find).await?.into_inner();
+        let mut logs: BTreeMap<String, Vec<u8>> = BTreeMap::new();
+        while let Some(StudyLog { study, piece }) = stream.message().await? {
+            logs.entry(study).or_default().extend_from_slice(&piece);
+        }
+        Ok(logs)
     }
 
     /// How the cluster is.

@@ -69,6 +69,12 @@ pub trait RunHost: Send + Sync + 'static {
     /// When the action cache does not answer.
     fn results(&self, actions: &[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, Refusal>;
 
+    /// The log of the study of a run's pipeline as it is now, with the name of its folder; none where it has none.
+    ///
+    /// # Errors
+    /// When there is no such run, or a log cannot be read.
+    fn studies(&self, run: &str) -> Result<Vec<(String, Vec<u8>)>, Refusal>;
+
     /// How the cluster is.
     fn status(&self) -> ClusterStatus;
 

@@ -5,8 +5,8 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use dagrun_model::Digest;
 use dagrun_proto::v1::{
-    CancelRun, Cancelled, ClusterStatus, DrainWorker, Drained, FindResults, FollowRun,
-    FoundResults, ListRuns, RunList, RunRecords, StatusRequest, Submission, Submitted,
+    CancelRun, Cancelled, ClusterStatus, DrainWorker, Drained, FindResults, FindStudies, FollowRun,
+    FoundResults, ListRuns, RunList, RunRecords, StatusRequest, StudyLog, Submission, Submitted,
     cluster_server::Cluster, runs_server::Runs,
 };
 use dagrun_store::ActionEntry;
@@ -71,6 +71,10 @@ fn digests(texts: &[Bytes]) -> Result<Vec<Digest>, Status> {
     digests.map_err(|_| Status::invalid_argument("a digest has 32 bytes"))
 }
 
+/// Bytes of a study's log in one message.
+const PIECE: usize = 1 << 20;
+
+type StudyLogs = Pin<Box<dyn Stream<Item = Result<StudyLog, Status>> + Send>>;
 type Records = Pin<Box<dyn Stream<Item = Result<RunRecords, Status>> + Send>>;
 
 #[tonic::async_trait]
@@ -119,6 +123,24 @@ impl<H: RunHost> Runs for RunsService<H> {
         });
         let entries = entries.collect();
         Ok(Response::new(FoundResults { entries }))
+    }
+
+    type StudiesStream = StudyLogs;
+
+    async fn studies(&self, request: Request<FindStudies>) -> Result<Response<StudyLogs>, Status> {
+        let run = request.into_inner().run;
+        let logs = ask(&self.0, move |host| host.studies(&run)).await??;
+        let pieces = logs.into_iter().flat_map(|(study, log)| {
+            let log = Bytes::from(log);
+            let pieces = (0..log.len()).step_by(PIECE);
+            let piece = move |at: usize| log.slice(at..log.len().min(at + PIECE));
+            pieces.map(piece).map(move |piece| StudyLog {
+                study: study.clone(),
+                piece,
+            })
+        });
+        let stream = tokio_stream::iter(pieces.map(Ok));
+        Ok(Response::new(Box::pin(stream)))
     }
 }
 

@@ -68,6 +68,7 @@ pub const CALLS: &[Call] = &[
         Role::CacheRead,
         About::Cluster,
     ),
+    call("/dagrun.cluster.v1.Runs/Studies", Role::Viewer, About::Run),
     call(
         "/dagrun.cluster.v1.Cluster/Status",
         Role::Viewer,

@@ -301,6 +301,13 @@ impl v1::runs_server::Runs for Stub {
     async fn results(&self, request: Request<v1::FindResults>) -> Answer<v1::FoundResults> {
         self.answer("Runs/Results", &request)
     }
+
+    type StudiesStream = Answers<v1::StudyLog>;
+
+    async fn studies(&self, request: Request<v1::FindStudies>) -> Answer<Self::StudiesStream> {
+        self.count("Runs/Studies", &request);
+        Ok(Response::new(Box::pin(tokio_stream::iter([]))))
+    }
 }
 
 #[tonic::async_trait]

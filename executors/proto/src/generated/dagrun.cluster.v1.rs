@@ -562,6 +562,20 @@ pub struct FoundResults {
     #[prost(bytes = "bytes", repeated, tag = "1")]
     pub entries: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FindStudies {
+    #[prost(string, tag = "1")]
+    pub run: ::prost::alloc::string::String,
+}
+/// A piece of the log of a study. Those of one study follow each other.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StudyLog {
+    /// The study's folder in `.dagrun/studies`.
+    #[prost(string, tag = "1")]
+    pub study: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub piece: ::prost::bytes::Bytes,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct StatusRequest {}
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1671,6 +1685,31 @@ pub mod runs_client {
                 .insert(GrpcMethod::new("dagrun.cluster.v1.Runs", "Results"));
             self.inner.unary(req, path, codec).await
         }
+        /// The log of the study of a run, as it is now.
+        pub async fn studies(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FindStudies>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::StudyLog>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/dagrun.cluster.v1.Runs/Studies",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("dagrun.cluster.v1.Runs", "Studies"));
+            self.inner.server_streaming(req, path, codec).await
+        }
     }
 }
 /// Generated server implementations.
@@ -1717,6 +1756,17 @@ pub mod runs_server {
             &self,
             request: tonic::Request<super::FindResults>,
         ) -> std::result::Result<tonic::Response<super::FoundResults>, tonic::Status>;
+        /// Server streaming response type for the Studies method.
+        type StudiesStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::StudyLog, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The log of the study of a run, as it is now.
+        async fn studies(
+            &self,
+            request: tonic::Request<super::FindStudies>,
+        ) -> std::result::Result<tonic::Response<Self::StudiesStream>, tonic::Status>;
     }
     /// Runs of pipelines on a coordinator.
     #[derive(Debug)]
@@ -2007,6 +2057,52 @@ pub mod runs_server {
                                 max_encoding_message_size,
                             );
                         let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/dagrun.cluster.v1.Runs/Studies" => {
+                    #[allow(non_camel_case_types)]
+                    struct StudiesSvc<T: Runs>(pub Arc<T>);
+                    impl<
+                        T: Runs,
+                    > tonic::server::ServerStreamingService<super::FindStudies>
+                    for StudiesSvc<T> {
+                        type Response = super::StudyLog;
+                        type ResponseStream = T::StudiesStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FindStudies>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Runs>::studies(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = StudiesSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
                         Ok(res)
                     };
                     Box::pin(fut)

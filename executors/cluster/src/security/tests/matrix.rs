@@ -11,12 +11,13 @@ use crate::security::{
 fn may(role: Role, call: &str) -> bool {
     let calls: &[&str] = match role {
         Role::Admin => return true,
-        Role::Viewer => &["Status", "List", "Follow"],
+        Role::Viewer => &["Status", "List", "Follow", "Studies"],
         Role::Worker => &["Join", "Read", "Find", "Spare", "Results"],
         Role::CacheRead => &["Read", "Find", "Results"],
         Role::CacheWrite => &["Read", "Find", "Write", "Results"],
         Role::Submit => &[
-            "Status", "List", "Follow", "Submit", "Cancel", "Read", "Find", "Write", "Results",
+            "Status", "List", "Follow", "Studies", "Submit", "Cancel", "Read", "Find", "Write",
+            "Results",
         ],
     };
     calls.contains(&call.rsplit('/').next().unwrap())
