@@ -95,15 +95,30 @@ fn with_run(mut args: Vec<OsString>) -> Vec<OsString> {
             (long || short) && flag.get_action().takes_values() && !flag.is_require_equals_set()
         })
     };
-    let mut at = 1;
+    let everywhere: Vec<_> = command.get_arguments().collect();
+    let is_of_run = |word: &str| {
+        let name = word.split('=').next().unwrap_or(word);
+        let is = |flag: &&clap::Arg| {
+            let long = flag.get_long().map(|long| format!("--{long}"));
+            let short = flag.get_short().map(|short| format!("-{short}"));
+            long.as_deref() == Some(name)
+                || short.is_some_and(|short| !name.starts_with("--") && name.starts_with(&short))
+        };
+        flags.iter().copied().any(|it| is(&it)) && !everywhere.iter().copied().any(|it| is(&it))
+    };
+    let (mut at, mut of_run) = (1, false);
     while let Some(arg) = args.get(at).and_then(|arg| arg.to_str()) {
         if !arg.starts_with('-') {
             let known = arg == "help" || command.get_subcommands().any(|sub| sub.get_name() == arg);
             if !known && (looks_like_file(arg)) {
                 args.insert(1, "run".into());
+            } else if known && of_run {
+                // `dagrun -p x=1 run FILE`: a command's flags may stand before it.
+                args[1..=at].rotate_right(1);
             }
             return args;
         }
+        of_run |= is_of_run(arg);
         at += if takes_value(arg) { 2 } else { 1 };
     }
     args
@@ -144,6 +159,28 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_of_a_command_may_stand_before_it() {
+        for (given, meant) in [
+            (
+                &["dagrun", "-p", "a=1", "run", "p.yaml"][..],
+                &["dagrun", "run", "-p", "a=1", "p.yaml"][..],
+            ),
+            (
+                &["dagrun", "-q", "-j2", "run"],
+                &["dagrun", "run", "-q", "-j2"],
+            ),
+            (
+                &["dagrun", "--param=a=1", "plan"],
+                &["dagrun", "plan", "--param=a=1"],
+            ),
+            (&["dagrun", "-q", "run"], &["dagrun", "-q", "run"]),
+            (&["dagrun", "--help", "run"], &["dagrun", "--help", "run"]),
+        ] {
+            assert_eq!(words(given), meant);
+        }
     }
 
     #[test]

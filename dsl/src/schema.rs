@@ -69,6 +69,10 @@ pub(crate) fn foreign(table: &Table, name: &str) -> Option<&'static str> {
         return Some(help);
     }
     Some(match name {
+        "seed" if table.name == "replicates" => "write `seeds: {base: 7}`",
+        "seed" | "seeds" if table.name == "job" => {
+            "seeds belong to replicates: `replicates: {n: 3, seeds: {base: 7}}`"
+        }
         "runs-on" | "runs_on" => {
             "a job runs where there is room; `executor:` binds it to a profile"
         }

@@ -96,6 +96,83 @@ error[bad-duration]: `soon` is not a duration; write a number with ms, s, m, h o
     );
 }
 
+/// What people write first: each mistake names its place and what to write.
+#[test]
+fn first_mistakes_have_remedies() {
+    let job = |rest: &str| format!("jobs:\n  a:\n    run: x\n    {rest}\n");
+    for (text, place, remedy) in [
+        (
+            job("outputs: [o.txt]"),
+            "4:14",
+            "= help: give each path a name: `outputs: {table: table.csv}`",
+        ),
+        (
+            job("outputs: o.txt"),
+            "4:14",
+            "= help: give each path a name",
+        ),
+        (
+            job("matrix: [1, 2]"),
+            "4:13",
+            "= help: give each axis a name: `matrix: {size: [1, 2, 3]}`",
+        ),
+        (
+            job("env: [A=1]"),
+            "4:10",
+            "= help: write names and values: `env: {THREADS: 1}`",
+        ),
+        (
+            "jobs:\n  - a: {run: x}\n".into(),
+            "2:3",
+            "without `-` before it",
+        ),
+        (
+            "params: [x]\njobs: {a: {run: x}}\n".into(),
+            "1:9",
+            "`params: {trials: 20}`",
+        ),
+        (
+            job("matrix: {n: \"${{ range(3) }}\"}"),
+            "4:22",
+            "`range(FIRST, LAST)`",
+        ),
+        (
+            job("matrix: {n: \"${{ linspace(0, 1) }}\"}"),
+            "4:22",
+            "`linspace(FIRST, LAST, COUNT)`",
+        ),
+        (job("timeout: 5 minutes"), "4:14", "write `5m`"),
+        (
+            job("replicates: {n: 3, seed: 7}"),
+            "4:24",
+            "write `seeds: {base: 7}`",
+        ),
+        (
+            job("seed: 7"),
+            "4:5",
+            "`replicates: {n: 3, seeds: {base: 7}}`",
+        ),
+        (
+            "jobs:\nsim:\n  run: x\n".into(),
+            "2:1",
+            "move it and what is below it to the right",
+        ),
+        (
+            "jobs:\nsim:\n  run: x\n".into(),
+            "1:5",
+            "each further to the right than `jobs`",
+        ),
+    ] {
+        let parsed = parse("flow.yaml", &text, &NoFiles);
+        let said = render(&parsed.diagnostics, &parsed.sources, false);
+        let said_there = said.split("\n\n").any(|part| {
+            part.contains(remedy) && part.contains(&format!("--> flow.yaml:{place}\n"))
+        });
+        assert!(said_there, "{text}\n{said}");
+        assert!(!said.contains("this is null"), "{said}");
+    }
+}
+
 #[test]
 fn colour_is_a_choice() {
     let parsed = parse("flow.yaml", "jobs: {a: {rn: x}}\n", &NoFiles);

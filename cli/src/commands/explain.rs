@@ -155,10 +155,9 @@ fn too_large(found: &Found) -> Option<String> {
     }
     let memory = settings.memory.value;
     if memory > 0 && wants.memory > memory {
+        let [wants, memory] = dagrun_model::format_bytes_alike([wants.memory, memory]);
         return Some(format!(
-            "it asks for {} of memory, and `memory` in dagrun.toml is {}",
-            dagrun_model::format_bytes(wants.memory),
-            dagrun_model::format_bytes(memory)
+            "it asks for {wants} of memory, and `memory` in dagrun.toml is {memory}"
         ));
     }
     wants.named.iter().find_map(|(name, amount)| {

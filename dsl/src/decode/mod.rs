@@ -250,17 +250,20 @@ impl<'a> Decoder<'a, '_> {
         let diagnostic = match self.view(at) {
             View::Null => self
                 .diagnostic("empty-value", at, format!("{what} has no value"))
-                .help(format!("write {expected}, or remove the key")),
-            View::Scalar => self.diagnostic(
-                "wrong-type",
-                at,
-                format!("{what} must be {expected}, not {}", self.scalar_kind(at)),
-            ),
-            View::List(_) => self.diagnostic(
-                "wrong-type",
-                at,
-                format!("{what} must be {expected}, not a list"),
-            ),
+                .help(match what {
+                    "`jobs`" => {
+                        "write a map of jobs by name, each further to the right than `jobs`".into()
+                    }
+                    _ => format!("write {expected}, or remove the key"),
+                }),
+            View::Scalar => {
+                let words = format!("{what} must be {expected}, not {}", self.scalar_kind(at));
+                with_example(self.diagnostic("wrong-type", at, words), what)
+            }
+            View::List(_) => {
+                let words = format!("{what} must be {expected}, not a list");
+                with_example(self.diagnostic("wrong-type", at, words), what)
+            }
             View::Map => self.diagnostic(
                 "wrong-type",
                 at,
@@ -402,9 +405,12 @@ impl<'a> Decoder<'a, '_> {
     /// The entries of a map whose keys a table knows; others are reported.
     pub(crate) fn fields(&mut self, at: At, table: &'static Table) -> Option<Fields<'a>> {
         let entries = self.entries(at, table.what, "a map")?;
+        let is_empty =
+            |entry: &Entry<'a>| entry.name == "jobs" && matches!(self.view(entry.at), View::Null);
+        let stray = table.has("jobs") && entries.iter().any(is_empty);
         let meant = entries
             .iter()
-            .filter_map(|entry| self.check_key(entry, table))
+            .filter_map(|entry| self.check_key(entry, table, stray))
             .collect();
         Some(Fields {
             at,
@@ -414,13 +420,24 @@ impl<'a> Decoder<'a, '_> {
         })
     }
 
-    /// Reports a key that the table does not know, and gives the one that is probably meant.
-    fn check_key(&mut self, entry: &Entry<'a>, table: &'static Table) -> Option<&'static str> {
+    /// Reports a key that the table does not know, and gives the one that is probably meant. `stray`: jobs are missing where they
+    /// belong, and it may be one.
+    fn check_key(
+        &mut self,
+        entry: &Entry<'a>,
+        table: &'static Table,
+        stray: bool,
+    ) -> Option<&'static str> {
         let name = &*entry.name;
         if table.has(name) || name.starts_with("x-") {
             return None;
         }
-        let foreign = schema::foreign(table, name);
+        let foreign = match stray && matches!(self.view(entry.at), View::Map) {
+            true => Some(
+                "if it is a job, move it and what is below it to the right: jobs stand below `jobs`, two spaces in",
+            ),
+            false => schema::foreign(table, name),
+        };
         let near = did_you_mean(name, table.names()).filter(|_| foreign.is_none());
         let mut diagnostic = if table.later.contains(&name) {
             Diagnostic::error(
@@ -516,4 +533,28 @@ pub(crate) fn printable(text: &str) -> String {
         out.push('…');
     }
     out
+}
+
+/// How a map is written that a file has as something else.
+fn with_example(diagnostic: Diagnostic, what: &str) -> Diagnostic {
+    let example = match what {
+        "`outputs`" => "give each path a name: `outputs: {table: table.csv}`",
+        "`inputs`" => {
+            "write a path, a list of paths, or paths by name: `inputs: {table: table.csv}`"
+        }
+        "`matrix`" => "give each axis a name: `matrix: {size: [1, 2, 3]}`",
+        "`jobs`" => {
+            "write the name of each job as a key, without `-` before it: `jobs: {simulate: {run: ...}}`"
+        }
+        "`params`" => "give each parameter a name and a default: `params: {trials: 20}`",
+        "`env`" => "write names and values: `env: {THREADS: 1}`",
+        "`space`" => "give each parameter a name: `space: {beta: {uniform: [0, 1]}}`",
+        "`resources`" => "write amounts by name: `resources: {cpus: 1, memory: 500MiB}`",
+        "`with`" => "write parameters by name: `with: {size: 3}`",
+        "`export`" => {
+            "write where each output goes: `export: {table.csv: \"${{ jobs.JOB.outputs.NAME }}\"}`"
+        }
+        _ => return diagnostic,
+    };
+    diagnostic.help(example)
 }

@@ -334,11 +334,11 @@ impl<'t> Parser<'t> {
             (a, b) => format!("{a} to {b} arguments"),
         };
         let message = format!("`{}` takes {wanted}, not {count}", function.name());
-        self.out.push(Diagnostic::error(
-            "arguments",
-            self.text.span_of(range),
-            message,
-        ));
+        let error = Diagnostic::error("arguments", self.text.span_of(range), message);
+        self.out.push(match usage(function) {
+            Some(usage) => error.help(usage),
+            None => error,
+        });
     }
 
     fn node(&mut self, kind: ExprKind, range: Range<usize>, below: usize) -> Option<Tree> {
@@ -485,4 +485,20 @@ fn number_value(text: &str) -> Option<Value> {
         Value::Int(text.parse().ok()?)
     };
     Some(Value::spelled(typed, text))
+}
+
+/// How a function is called whose arguments are often mistaken.
+fn usage(function: Function) -> Option<&'static str> {
+    Some(match function {
+        Function::Range => {
+            "write `range(FIRST, LAST)` or `range(FIRST, LAST, STEP)`, both ends included: `range(1, 3)` is 1, 2, 3"
+        }
+        Function::Linspace => {
+            "write `linspace(FIRST, LAST, COUNT)`: `linspace(0, 1, 3)` is 0, 0.5, 1"
+        }
+        Function::Logspace => {
+            "write `logspace(FIRST, LAST, COUNT)` with exponents of ten: `logspace(-2, 0, 3)` is 0.01, 0.1, 1"
+        }
+        _ => return None,
+    })
 }

@@ -7,10 +7,11 @@ use std::time::Duration;
 /// # Errors
 /// What was expected instead.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
-    let expected = || {
-        format!(
+    let expected = || match in_units(text) {
+        Some(meant) => format!("`{text}` is not a duration; write `{meant}`"),
+        None => format!(
             "`{text}` is not a duration; write a number with ms, s, m, h or d, such as `90s` or `1h30m`"
-        )
+        ),
     };
     let mut rest = text.trim();
     if rest.is_empty() {
@@ -38,6 +39,33 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         rest = after[letters..].trim_start();
     }
     Duration::try_from_secs_f64(total).map_err(|_| expected())
+}
+
+/// A duration whose units are written out, such as `5 minutes`, with those that [`parse_duration`] knows; nothing where it is none.
+fn in_units(text: &str) -> Option<String> {
+    let text = text.to_lowercase();
+    let mut rest = text.trim();
+    let mut out = String::new();
+    while !rest.is_empty() {
+        let at = rest.find(|c: char| !(c.is_ascii_digit() || c == '.'))?;
+        let (number, after) = rest.split_at(at);
+        number.parse::<f64>().ok()?;
+        let after = after.trim_start();
+        let end = after.find(|c: char| !c.is_ascii_alphabetic());
+        let (word, further) = after.split_at(end.unwrap_or(after.len()));
+        let unit = match word {
+            "ms" | "msec" | "msecs" | "millisecond" | "milliseconds" => "ms",
+            "s" | "sec" | "secs" | "second" | "seconds" => "s",
+            "m" | "min" | "mins" | "minute" | "minutes" => "m",
+            "h" | "hr" | "hrs" | "hour" | "hours" => "h",
+            "d" | "day" | "days" => "d",
+            _ => return None,
+        };
+        out.push_str(number);
+        out.push_str(unit);
+        rest = further.trim_start_matches([' ', ',']);
+    }
+    Some(out)
 }
 
 /// Reads `500MiB`, `2GB`, `1024`, `1.5G` into bytes. `K`, `M`, `G`, `T` and `KiB`... are powers of 1024, `kB`, `MB`... of 1000.
@@ -77,17 +105,36 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
 
 /// Bytes for people: `0 B`, `1.5 KiB`, `2.0 GiB`.
 pub fn format_bytes(bytes: u64) -> String {
-    const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+    in_unit(bytes, unit(bytes))
+}
+
+/// Several sizes that are to be compared, all in the unit of the smallest that has one.
+pub fn format_bytes_alike<const N: usize>(sizes: [u64; N]) -> [String; N] {
+    let smallest = sizes.iter().filter(|bytes| **bytes >= 1024).min();
+    let unit = smallest.map_or(0, |bytes| unit(*bytes));
+    sizes.map(|bytes| in_unit(bytes, unit))
+}
+
+const UNITS: [&str; 6] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB"];
+
+/// The largest unit of which there is one at least.
+fn unit(bytes: u64) -> usize {
     let mut value = bytes as f64;
     let mut unit = 0;
     while value >= 1024.0 && unit + 1 < UNITS.len() {
         value /= 1024.0;
         unit += 1;
     }
-    if unit == 0 {
-        format!("{bytes} B")
-    } else {
-        format!("{value:.1} {}", UNITS[unit])
+    unit
+}
+
+fn in_unit(bytes: u64, unit: usize) -> String {
+    match unit {
+        0 => format!("{bytes} B"),
+        _ => {
+            let value = (0..unit).fold(bytes as f64, |value, _| value / 1024.0);
+            format!("{value:.1} {}", UNITS[unit])
+        }
     }
 }
 
@@ -116,7 +163,18 @@ mod tests {
         assert_eq!(parse_duration("250ms").unwrap(), Duration::from_millis(250));
         assert_eq!(parse_duration("20").unwrap(), Duration::from_secs(20));
         for bad in ["", "5 parsecs", "-1s", "1e400", "."] {
-            assert!(parse_duration(bad).is_err(), "{bad}");
+            let said = parse_duration(bad).unwrap_err();
+            assert!(said.ends_with("such as `90s` or `1h30m`"), "{said}");
+        }
+        for (bad, meant) in [
+            ("5 minutes", "5m"),
+            ("1 Hour, 30 mins", "1h30m"),
+            ("0.5days", "0.5d"),
+            ("2 hr", "2h"),
+        ] {
+            let said = parse_duration(bad).unwrap_err();
+            assert!(said.ends_with(&format!("; write `{meant}`")), "{said}");
+            assert!(parse_duration(meant).is_ok());
         }
     }
 
@@ -127,6 +185,12 @@ mod tests {
         assert_eq!(parse_bytes("1.5G").unwrap(), 3 << 29);
         assert!(parse_bytes("lots").is_err());
         assert_eq!(format_bytes(1536), "1.5 KiB");
+        assert_eq!(
+            format_bytes_alike([500 << 20, 3 << 30]),
+            ["500.0 MiB", "3072.0 MiB"]
+        );
+        assert_eq!(format_bytes_alike([1 << 30, 0]), ["1.0 GiB", "0.0 GiB"]);
+        assert_eq!(format_bytes_alike([12, 3]), ["12 B", "3 B"]);
     }
 
     #[test]

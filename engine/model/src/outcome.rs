@@ -5,7 +5,7 @@ use std::fmt;
 use indexmap::IndexMap;
 use serde::{Deserialize, Serialize};
 
-use crate::{Artifact, BlobRef, RetryCause, format_bytes};
+use crate::{Artifact, BlobRef, RetryCause, format_bytes_alike};
 
 /// The end of an attempt, with what it used whether it succeeded or not.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -287,12 +287,8 @@ impl fmt::Display for FailureCause {
                 )
             }
             Self::OutOfMemory { limit, peak } => {
-                write!(
-                    f,
-                    "out of memory: limit {}, peak {}",
-                    format_bytes(*limit),
-                    format_bytes(*peak)
-                )
+                let [limit, peak] = format_bytes_alike([*limit, *peak]);
+                write!(f, "out of memory: limit {limit}, peak {peak}")
             }
             Self::MissingOutput { missing, found } => {
                 write!(f, "declared output missing: {}", missing.join(", "))?;

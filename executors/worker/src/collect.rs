@@ -7,7 +7,7 @@ use std::{
 
 use dagrun_model::{
     Artifact, AttemptResult, FailureCause, LogRef, Outcome, OutputSpec, Outputs, Phases, RelPath,
-    Usage, format_bytes,
+    Usage, format_bytes_alike,
 };
 use dagrun_store::{PutMode, StoreError};
 use rustc_hash::FxHashMap;
@@ -118,14 +118,14 @@ impl Worker {
             },
             How::Cancelled => Outcome::Cancelled,
             How::Displaced { free, limit, peak } => {
-                let (limit, peak) = (format_bytes(*limit), format_bytes(*peak));
+                let [limit, peak, free_text] =
+                    format_bytes_alike([*limit, *peak, free.unwrap_or(*limit)]);
                 let what = match free {
                     None => format!(
                         "the kernel killed it when the memory of its host, {limit}, was used up"
                     ),
-                    Some(free) => format!(
-                        "it was stopped as the newest node of its host, where {} of {limit} of memory were free",
-                        format_bytes(*free)
+                    Some(_) => format!(
+                        "it was stopped as the newest node of its host, where {free_text} of {limit} of memory were free"
                     ),
                 };
                 Outcome::Lost(format!(
