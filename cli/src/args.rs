@@ -132,7 +132,8 @@ pub(crate) enum Command {
     Graph(GraphArgs),
     /// Print what a node wrote
     ///
-    /// In the last run in which it ran: a hit writes nothing. Control characters are made visible on a terminal.
+    /// In the last run in which it ran; of a result that was only ever found in the cache, what it wrote when it was made. Control
+    /// characters are made visible on a terminal.
     Log(LogArgs),
     /// List the runs of this workspace
     Runs(RunsArgs),

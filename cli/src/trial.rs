@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use dagrun_model::{Digest, Pipeline};
 use dagrun_plan::{Expansion, JobPhase, Plan, StudyPlanner, TrialPoint, job_phases};
 use dagrun_run::{Workspace, load_study, state_name};
-use dagrun_study::{Definition, EndReason, Study, StudyEvent, StudyRecord, TrialState};
+use dagrun_study::{Definition, EndReason, Study, StudyEvent, StudyRecord};
 
 use crate::{
     args::Selection,
@@ -216,10 +216,13 @@ impl Loaded {
             to_come = 0;
         }
         let (point, origin) = match open.first() {
-            Some(point) => (
-                point.clone(),
-                state_name(TrialState::Asked, workspace.holder().is_some()),
-            ),
+            Some(point) => {
+                let live = workspace.holder().is_some();
+                let state = core
+                    .row(point.number)
+                    .map(|row| state_name(&core, &row, live));
+                (point.clone(), state.unwrap_or("cut off"))
+            }
             None if core.counts().asked > asked => (point(&core, asked + 1), "the next one"),
             None if to_come == 0 && asked > 0 => (point(&core, 1), "the study is over"),
             // Another process would have to be asked.

@@ -66,7 +66,7 @@ impl Found {
 
     /// Resolves the node by the cache here. Where that is not `enough`, also by the coordinator that has run it: what is given
     /// beside it lets the store fetch from there for as long as it is kept.
-    fn resolve(
+    pub(super) fn resolve(
         &self,
         coordinator: &Coordinator,
         global: &Global,

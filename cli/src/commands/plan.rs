@@ -68,6 +68,7 @@ impl Part {
                 row.state = PreviewState::Unknown;
                 row.cause = Some(Cause::Upstream {
                     node: "study".into(),
+                    others: 0,
                 });
             }
         }
@@ -87,8 +88,9 @@ impl Part {
             let mut own = plan.upstream(row.node).filter(|node| plan.is_own(*node));
             (row.state, row.cause) = match own.next() {
                 Some(node) => {
-                    let node = plan.id(node);
-                    (PreviewState::Unknown, Some(Cause::Upstream { node }))
+                    let (node, others) = (plan.id(node), own.count() as u64);
+                    let cause = Cause::Upstream { node, others };
+                    (PreviewState::Unknown, Some(cause))
                 }
                 None => (PreviewState::Run, Some(Cause::NeverRan)),
             };
@@ -294,7 +296,9 @@ fn print_text(parts: &[Part], study: Option<&plan_study::StudyPlan>, style: Styl
     if study.is_some() {
         header.push("");
     }
-    put!("\n{}", table(&header, &rows).trim_end());
+    if !rows.is_empty() {
+        put!("\n{}", table(&header, &rows).trim_end());
+    }
     let most = match style.verbose {
         0 => TRIALS_LISTED,
         _ => usize::MAX,
@@ -323,10 +327,34 @@ fn print_text(parts: &[Part], study: Option<&plan_study::StudyPlan>, style: Styl
     if let Some(study) = study {
         study.print_trial();
     }
-    put!("\n{}", counted(&total(parts)));
+    let counts = total(parts);
+    match counts.nodes {
+        0 => put!(""),
+        _ => put!("\n{}", counted(&counts)),
+    }
+    put!("{}", to_run(parts));
     let mut rows = parts.iter().flat_map(|part| &part.rows);
     if rows.any(|row| row.state == PreviewState::Unknown) && !style.quiet {
         say!("unknown: decided by what the nodes before them make; equal bytes leave them cached");
+    }
+}
+
+/// How many of the nodes a run would execute.
+fn to_run(parts: &[Part]) -> String {
+    let of = |state: PreviewState| {
+        let nodes = |part: &Part| {
+            let rows = part.rows.iter().filter(|row| row.state == state);
+            (rows.count() as u64).saturating_mul(part.times)
+        };
+        parts.iter().map(nodes).fold(0, u64::saturating_add)
+    };
+    match (of(PreviewState::Run), of(PreviewState::Unknown)) {
+        (0, 0) => "nothing is left to run".into(),
+        (run, 0) => format!("{} to run", plural(run, "node")),
+        (run, unknown) => format!(
+            "{} to run, and up to {unknown} more, by what they make",
+            plural(run, "node")
+        ),
     }
 }
 
@@ -395,7 +423,7 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
         LISTED
     };
     let groups = group(plan, &shown, style.verbose > 0);
-    for (row, more) in groups.iter().take(limit) {
+    for Group { row, more, alike } in groups.iter().take(limit) {
         let (word, ink) = match row.state {
             PreviewState::Hit => ("hit    ", Ink::Good),
             PreviewState::Run => ("run    ", Ink::Info),
@@ -403,8 +431,8 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
             PreviewState::Skip => ("skip   ", Ink::Dim),
         };
         let cause = row.cause.as_ref().map_or(String::new(), |cause| {
-            let waits = match (cause, more) {
-                (Cause::Upstream { .. }, 1..) => format!("{} and others", cause.describe()),
+            let waits = match cause {
+                Cause::Upstream { node, .. } if !alike => format!("waits for `{node}` and others"),
                 _ => cause.describe(),
             };
             format!("  {}", style.paint_out(Ink::Dim, &escape(&waits)))
@@ -420,7 +448,7 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
         );
     }
     if groups.len() > limit {
-        let left: usize = groups[limit..].iter().map(|(_, more)| more + 1).sum();
+        let left: usize = groups[limit..].iter().map(|it| it.more + 1).sum();
         put!("... and {left} more");
     }
     if groups.len() < shown.len() {
@@ -428,9 +456,19 @@ fn print_nodes(plan: &Plan, rows: &[NodePreview], style: Style) {
     }
 }
 
-/// Nodes of the same job with the same state and cause: the first, and how many more. Each alone where all are wanted.
-fn group<'a>(plan: &Plan, rows: &[&'a NodePreview], all: bool) -> Vec<(&'a NodePreview, usize)> {
-    let mut groups: Vec<(&NodePreview, usize)> = Vec::new();
+/// Nodes of the same job with the same state and cause.
+struct Group<'a> {
+    /// The first.
+    row: &'a NodePreview,
+    /// How many more.
+    more: usize,
+    /// All wait for the same.
+    alike: bool,
+}
+
+/// Groups of nodes; each alone where all are wanted.
+fn group<'a>(plan: &Plan, rows: &[&'a NodePreview], all: bool) -> Vec<Group<'a>> {
+    let mut groups: Vec<Group<'a>> = Vec::new();
     let mut at = BTreeMap::new();
     for row in rows {
         let cause = row.cause.as_ref().map(|cause| match cause {
@@ -441,9 +479,11 @@ fn group<'a>(plan: &Plan, rows: &[&'a NodePreview], all: bool) -> Vec<(&'a NodeP
         let key = (plan.job(row.node).0, state(row.state), cause);
         let group = *at.entry(key).or_insert(groups.len());
         if all || group == groups.len() {
-            groups.push((row, 0));
+            let (more, alike) = (0, true);
+            groups.push(Group { row, more, alike });
         } else {
-            groups[group].1 += 1;
+            groups[group].more += 1;
+            groups[group].alike &= groups[group].row.cause == row.cause;
         }
     }
     groups

@@ -141,6 +141,9 @@ impl StudyPlan {
                     plural(group.len() as u64, "trial"),
                     self.shown.origin
                 ),
+                _ if group[0].unasked => {
+                    format!("x {} to come", plural(group[0].times, "trial"))
+                }
                 _ => format!("x {}", plural(group[0].times, "trial")),
             };
             job_rows(group, Some(&last))

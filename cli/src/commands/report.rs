@@ -14,12 +14,16 @@ use dagrun_store::Store;
 use serde_json::json;
 
 use crate::{
-    args::{CompareArgs, Global, LogArgs, NodeOf, ReportArgs, RunArgs, RunsArgs, ShowArgs},
-    commands::{only_one, project_of, run_error},
+    args::{
+        CompareArgs, Global, LogArgs, NodeOf, Params, PipelineFlag, ReportArgs, RunArgs, RunsArgs,
+        ShowArgs,
+    },
+    commands::{node::Found, only_one, project_of, run_error},
     error::{CliError, Context, Done, Kind},
     load::open_store,
     put,
     remote::Afar,
+    resolve::Resolved,
     say,
     settings::Settings,
     shared,
@@ -34,8 +38,10 @@ const RUNS_BACK: usize = 50;
 
 pub(crate) fn workspace(path: &Path) -> Result<Workspace, CliError> {
     if !path.exists() {
-        return Err(CliError::invalid(format!("there is no {}", path.display()))
-            .hint("name the pipeline file or the folder that it stands in"));
+        return Err(no_such_file(
+            path,
+            "name the pipeline file or the folder that it stands in",
+        ));
     }
     let project = project_of(path);
     Workspace::existing(&project)
@@ -44,6 +50,30 @@ pub(crate) fn workspace(path: &Path) -> Result<Workspace, CliError> {
             CliError::invalid(format!("nothing has run in {}", project.display()))
                 .hint("name the pipeline file or its folder with -f, or run it first")
         })
+}
+
+/// A file was named that is not there; `otherwise` helps where none has nearly its name.
+pub(crate) fn no_such_file(path: &Path, otherwise: &str) -> CliError {
+    let error = CliError::invalid(format!("there is no {}", path.display()));
+    match dagrun_run::facts::file_alike(path) {
+        Some(near) => error.hint(format!(
+            "did you mean `{}`?",
+            path.with_file_name(near).display()
+        )),
+        None => error.hint(otherwise),
+    }
+}
+
+/// The workspace and the run that a person means. A file in the place of the run is the pipeline, of which the last run is meant.
+fn meant<'a>(
+    run: Option<&'a str>,
+    project: &Path,
+) -> Result<(Workspace, Option<&'a str>), CliError> {
+    let of_file = run.filter(|run| Path::new(run).is_file() && project == Path::new("."));
+    match of_file {
+        Some(file) => Ok((workspace(Path::new(file))?, None)),
+        None => Ok((workspace(project)?, run)),
+    }
 }
 
 fn load(workspace: &Workspace, run: Option<&str>) -> Result<(RunId, RunState), CliError> {
@@ -72,8 +102,8 @@ pub(crate) fn fold(workspace: &Workspace, run: &RunId) -> Result<RunState, CliEr
 }
 
 pub(crate) fn show(args: &ShowArgs, style: Style) -> Done {
-    let workspace = workspace(&args.project.path)?;
-    let (_, state) = load(&workspace, args.run.as_deref())?;
+    let (workspace, run) = meant(args.run.as_deref(), &args.project.path)?;
+    let (_, state) = load(&workspace, run)?;
     if let Some(path) = &args.trace {
         write_trace(&state, path)?;
     }
@@ -116,7 +146,7 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
         counts.failed,
         counts.skipped,
         counts.cancelled,
-        plural(state.executed, "attempt")
+        dagrun_report::attempts_text(state)
     );
     let study = dagrun_report::study_text(state);
     if !study.is_empty() {
@@ -167,8 +197,8 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
 }
 
 pub(crate) fn report(args: &ReportArgs) -> Done {
-    let workspace = workspace(&args.project.path)?;
-    let (run, state) = load(&workspace, args.run.as_deref())?;
+    let (workspace, run) = meant(args.run.as_deref(), &args.project.path)?;
+    let (run, state) = load(&workspace, run)?;
     let paces = paces(&workspace, &run, &state);
     if let Some(path) = &args.html {
         let page = dagrun_report::html(&state, &paces);
@@ -409,7 +439,7 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
             }
             let store = open_store(&settings)?;
             afar.serve(&store);
-            return print_logs(args, result, &store, style);
+            return print_logs(args, [&result.stdout, &result.stderr], &store, style);
         }
     }
     let workspace = workspace(&args.project.path)?;
@@ -427,16 +457,85 @@ pub(crate) fn log(args: &LogArgs, global: &Global, style: Style) -> Done {
         // A log that is only there is fetched by the store.
         let _shared = shared::open(&settings, &store, style)?;
         // A long one stays with the worker that has it until somebody wants it.
-        let lacks = wanted(args, result).any(|(_, log)| !store.contains(&log.blob.digest));
+        let lacks = wanted(args, [&result.stdout, &result.stderr])
+            .any(|(_, log)| !store.contains(&log.blob.digest));
         let _afar = match lacks {
             true => Afar::of_run(&workspace, &run, global)
                 .map_err(|error| error.hint("a log above 1 MiB stays with the worker that ran the node, and comes by the coordinator when it is asked for"))?
                 .inspect(|afar| afar.serve(&store)),
             false => None,
         };
-        return print_logs(args, result, &store, style);
+        return print_logs(args, [&result.stdout, &result.stderr], &store, style);
+    }
+    if goes_on.is_none()
+        && let Some(done) = log_of_hit(args, &workspace, global, style)
+    {
+        return done;
     }
     Err(goes_on.unwrap_or_else(|| has_no_log(&workspace, args)))
+}
+
+/// The logs of a result that the last run with the node has found in the cache: its entry knows them. Nothing where it is no hit, or
+/// the pipeline is not what it was.
+fn log_of_hit(
+    args: &LogArgs,
+    workspace: &Workspace,
+    global: &Global,
+    style: Style,
+) -> Option<Done> {
+    let mut runs = match &args.run {
+        Some(run) => vec![workspace.find_run(run).ok()?],
+        None => workspace.journaled_runs(),
+    };
+    runs.reverse();
+    let states = runs.iter().filter_map(|run| fold(workspace, run).ok());
+    let state = states
+        .into_iter()
+        .find(|state| !state.named(&args.node).is_empty())?;
+    let [node] = state.named(&args.node)[..] else {
+        return None;
+    };
+    if node.outcome != Some(NodeOutcome::Cached) {
+        return None;
+    }
+    let started = state.started.as_ref()?;
+    let given = started.params.iter().filter(|it| it.origin != "default");
+    let of = NodeOf {
+        node: node.id.clone(),
+        of: PipelineFlag {
+            file: workspace.project().join(&started.path),
+            params: Params {
+                params: given
+                    .map(|it| format!("{}={}", it.name, as_scalar(&it.value)))
+                    .collect(),
+                params_file: Vec::new(),
+            },
+        },
+    };
+    let found = Found::new(&of, global, style).ok()?;
+    let is_here = |it: &Resolved| it.entry(found.node).is_some();
+    let (resolved, _afar) = found.resolve(&args.coordinator, global, is_here).ok()?;
+    let entry = resolved.entry(found.node)?;
+    if !style.quiet {
+        let made = &entry.made_by;
+        say!(
+            "`{}` was a hit in run {}; from run {}, where `{}` made its result on {}",
+            escape(&node.id),
+            started.run,
+            escape(&made.run),
+            escape(&made.node),
+            escape(&made.host)
+        );
+    }
+    let logs = [&entry.stdout, &entry.stderr];
+    Some(print_logs(args, logs, &found.planned.store, style))
+}
+
+/// A value as `-p NAME=VALUE` takes it.
+fn as_scalar(value: &serde_json::Value) -> String {
+    value
+        .as_str()
+        .map_or_else(|| value.to_string(), str::to_owned)
 }
 
 fn has_not_ended(node: &str, run: &str) -> CliError {
@@ -447,18 +546,18 @@ fn has_not_ended(node: &str, run: &str) -> CliError {
 /// The logs of an attempt that are asked for, by name.
 fn wanted<'r>(
     args: &LogArgs,
-    result: &'r AttemptSummary,
+    [stdout, stderr]: [&'r Option<LogRef>; 2],
 ) -> impl Iterator<Item = (&'static str, &'r LogRef)> {
     let both = [
-        ("standard output", &result.stdout, !args.stderr),
-        ("standard error", &result.stderr, !args.stdout),
+        ("standard output", stdout, !args.stderr),
+        ("standard error", stderr, !args.stdout),
     ];
     let asked = both.into_iter().filter(|(_, _, asked)| *asked);
     asked.filter_map(|(name, log, _)| Some((name, log.as_ref()?)))
 }
 
-fn print_logs(args: &LogArgs, result: &AttemptSummary, store: &Store, style: Style) -> Done {
-    for (name, log) in wanted(args, result) {
+fn print_logs(args: &LogArgs, logs: [&Option<LogRef>; 2], store: &Store, style: Style) -> Done {
+    for (name, log) in wanted(args, logs) {
         let bytes = store.read(&log.blob.digest).map_err(|error| {
             let error = CliError::failed(format!(
                 "the {name} of this attempt ({}) is gone from the cache: {error}",
@@ -525,7 +624,7 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
         ));
         return match node.outcome {
             Some(NodeOutcome::Cached) => error.hint(
-                "its log is with the run that made the result: `dagrun explain` names it, `dagrun runs` lists the runs",
+                "its log is with the run that made the result: `dagrun explain` names it where the pipeline is still what it was",
             ),
             _ => error,
         };
@@ -550,6 +649,10 @@ fn has_no_log(workspace: &Workspace, args: &LogArgs) -> CliError {
         .map(str::to_owned)
         .or_else(|| dagrun_model::did_you_mean(job_of(name), ids.map(job_of)).map(str::to_owned));
     match near {
+        _ if Path::new(name).is_file() => error.hint(format!(
+            "name a node of it: dagrun log NODE -f {}",
+            shell_word(name)
+        )),
         Some(near) => error.hint(format!("did you mean `{near}`?")),
         None => error.hint(format!("jobs: {}", jobs_in_order(&state).join(", "))),
     }

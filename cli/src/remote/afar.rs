@@ -268,11 +268,11 @@ impl Afar {
         let Remote {
             runtime, client, ..
         } = &mut self.0;
-        let mut find = |actions: &[ActionDigest]| {
+        let find = |actions: &[ActionDigest]| {
             let found = runtime.block_on(client.results(actions));
             found.map_err(call_error)
         };
-        preview_elsewhere(plan, history, force, &mut find)
+        preview_elsewhere(plan, history, force, find)
     }
 
     /// How many CPUs its workers have for nodes; nothing where there are none, or this person may not see them.

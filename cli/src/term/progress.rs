@@ -135,6 +135,10 @@ impl Progress {
             RunEvent::RunStarted(_) => {
                 self.workers.clear();
                 self.running.clear();
+                self.counts = NodeCounts::default();
+                if let Some(study) = &mut self.study {
+                    study.forget_begun();
+                }
             }
             RunEvent::WorkerJoined { worker, slots, .. } => {
                 self.workers.insert(*worker, *slots);
@@ -152,6 +156,9 @@ impl Progress {
             } => {
                 self.started_one = true;
                 self.running.insert(*attempt, node.clone());
+                if let Some(study) = &mut self.study {
+                    study.begin(*attempt, node);
+                }
                 if self.style.verbose > 0 {
                     let again = if *number > 1 {
                         format!(" (attempt {number})")
@@ -244,7 +251,7 @@ impl Progress {
                     escape(reason)
                 ));
             }
-            event => self.study_event(event),
+            event => self.study_event(record.at, event),
         }
         self.refresh();
     }
@@ -259,11 +266,11 @@ impl Progress {
         study.is_some_and(|study| study.has(job_of(node)))
     }
 
-    fn study_event(&mut self, event: &RunEvent) {
+    fn study_event(&mut self, at: f64, event: &RunEvent) {
         let Some(study) = &mut self.study else {
             return;
         };
-        let news = study.event(event);
+        let news = study.event(at, event);
         if let Some(bar) = &self.bar {
             bar.set_length(study.trials);
         }
@@ -289,6 +296,9 @@ impl Progress {
 
     fn attempt_ended(&mut self, node: &str, attempt: u64, result: &AttemptSummary) {
         self.running.remove(&attempt);
+        if let Some(study) = &mut self.study {
+            study.end(attempt);
+        }
         let pace = self.jobs.entry(job_of(node).to_owned()).or_default();
         pace.measure(result.phases.busy());
         if !matches!(result.outcome, AttemptOutcome::Succeeded) {

@@ -1,12 +1,13 @@
 //! Live progress of a study: trials instead of nodes.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use dagrun_events::RunEvent;
+use dagrun_events::{Pace, RunEvent, trial_of};
 use dagrun_model::{format_seconds, short_float_text};
+use dagrun_report::pace_number;
 
 use super::{
     escape, plural,
@@ -35,33 +36,34 @@ pub(super) struct StudyProgress {
     objective: String,
     pub(super) trials: u64,
     pub(super) told: u64,
-    told_before: u64,
+    pace: Pace,
     failed: u64,
     thinned: Thinned,
-    running: BTreeSet<u64>,
+    /// Trials that were begun and have not ended.
+    begun: BTreeSet<u64>,
+    /// The trials of attempts that run.
+    attempts: BTreeMap<u64, u64>,
     best: Option<(u64, f64)>,
     /// It is open, and has not ended.
     pub(super) is_open: bool,
-    opened: Instant,
     last_line: Instant,
 }
 
 impl StudyProgress {
     pub(super) fn new(jobs: BTreeSet<String>) -> Self {
-        let now = Instant::now();
         Self {
             jobs,
             objective: String::new(),
             trials: 0,
             told: 0,
-            told_before: 0,
+            pace: Pace::default(),
             failed: 0,
             thinned: Thinned::default(),
-            running: BTreeSet::new(),
+            begun: BTreeSet::new(),
+            attempts: BTreeMap::new(),
             best: None,
             is_open: false,
-            opened: now,
-            last_line: now,
+            last_line: Instant::now(),
         }
     }
 
@@ -70,7 +72,25 @@ impl StudyProgress {
         self.jobs.contains(job)
     }
 
-    pub(super) fn event(&mut self, event: &RunEvent) -> Vec<News> {
+    /// An attempt began.
+    pub(super) fn begin(&mut self, attempt: u64, node: &str) {
+        if let Some(trial) = trial_of(node) {
+            self.attempts.insert(attempt, trial);
+        }
+    }
+
+    /// An attempt is over.
+    pub(super) fn end(&mut self, attempt: u64) {
+        self.attempts.remove(&attempt);
+    }
+
+    /// Whoever knew of trials begins again.
+    pub(super) fn forget_begun(&mut self) {
+        self.begun.clear();
+        self.attempts.clear();
+    }
+
+    pub(super) fn event(&mut self, at: f64, event: &RunEvent) -> Vec<News> {
         match event {
             RunEvent::StudyOpened {
                 trials,
@@ -79,16 +99,15 @@ impl StudyProgress {
                 ..
             } => {
                 self.is_open = true;
-                self.opened = Instant::now();
+                self.pace.open(at);
                 self.trials = *trials;
                 self.told = *told;
-                self.told_before = *told;
                 if let [only] = objectives.as_slice() {
                     self.objective.clone_from(only);
                 }
             }
             RunEvent::TrialStarted { trial, .. } => {
-                self.running.insert(*trial);
+                self.begun.insert(*trial);
             }
             RunEvent::TrialEnded {
                 trial,
@@ -96,8 +115,9 @@ impl StudyProgress {
                 best,
                 ..
             } => {
-                self.running.remove(trial);
+                self.begun.remove(trial);
                 self.told += 1;
+                self.pace.tell(at);
                 return self.told_one(*trial, reason.as_deref(), *best);
             }
             RunEvent::StudyEnded { .. } => self.is_open = false,
@@ -156,21 +176,25 @@ impl StudyProgress {
         if let Some((trial, value)) = self.best {
             parts.push(format!("best {} (trial {trial})", short_float_text(value)));
         }
-        let seconds = self.opened.elapsed().as_secs_f64();
-        let told = self.told - self.told_before;
-        if told >= 2 && seconds > 0.5 {
-            let pace = told as f64 / seconds;
+        if let Some(pace) = self.pace.a_minute()
+            && self.pace.told >= 2
+            && self.pace.seconds > 0.5
+        {
             let left = self.trials.saturating_sub(self.told);
             if left > 0 {
-                parts.push(format!("ETA {}", format_seconds(left as f64 / pace)));
+                parts.push(format!("ETA {}", format_seconds(left as f64 * 60.0 / pace)));
             }
-            parts.push(format!("{:.1} trials/min", pace * 60.0));
+            parts.push(format!("{} trials/min", pace_number(pace)));
         }
         if self.failed > 0 {
             parts.push(format!("{} failed", self.failed));
         }
-        if !self.running.is_empty() {
-            parts.push(format!("{} running", self.running.len()));
+        let running: BTreeSet<u64> = self.attempts.values().copied().collect();
+        let waiting = self.begun.difference(&running).count();
+        for (n, word) in [(running.len(), "running"), (waiting, "waiting")] {
+            if n > 0 {
+                parts.push(format!("{n} {word}"));
+            }
         }
         if parts.is_empty() {
             return plural(self.trials, "trial");
@@ -198,6 +222,40 @@ mod tests {
     }
 
     #[test]
+    fn trials_that_wait_are_not_said_to_run() {
+        let mut study = StudyProgress::new(BTreeSet::new());
+        for trial in 1..=3 {
+            let params = serde_json::json!({});
+            study.event(0.0, &RunEvent::TrialStarted { trial, params });
+        }
+        study.begin(7, "score[trial=2,target=a]");
+        study.begin(8, "score[trial=2,target=b]");
+        study.begin(9, "prep");
+        assert_eq!(study.status(), "1 running · 2 waiting");
+        study.end(7);
+        study.end(8);
+        assert_eq!(study.status(), "3 waiting");
+        study.forget_begun();
+        assert_eq!(study.status(), "0 trials");
+    }
+
+    /// The pace is that of the report: of the time from the opening to the last end.
+    #[test]
+    fn the_pace_goes_by_events() {
+        let mut study = StudyProgress::new(BTreeSet::new());
+        let opened = RunEvent::StudyOpened {
+            study: "s".into(),
+            trials: 10,
+            told: 4,
+            objectives: Vec::new(),
+        };
+        study.event(100.0, &opened);
+        study.event(110.0, &ended(5, None, None));
+        study.event(120.0, &ended(6, None, None));
+        assert_eq!(study.status(), "ETA 40.0 s · 6.0 trials/min");
+    }
+
+    #[test]
     fn improvements_and_failures_are_told_and_the_rest_now_and_then() {
         let mut study = StudyProgress::new(BTreeSet::new());
         let opened = RunEvent::StudyOpened {
@@ -206,21 +264,21 @@ mod tests {
             told: 2,
             objectives: vec!["loss".into()],
         };
-        assert_eq!(study.event(&opened), []);
-        let better = study.event(&ended(3, None, Some((3, 1.5))));
+        assert_eq!(study.event(0.0, &opened), []);
+        let better = study.event(0.0, &ended(3, None, Some((3, 1.5))));
         let text = "trial 3: loss = 1.5 is the best so far (3 of 100 ended)";
         assert_eq!(better, [News::Better(text.into())]);
         // The best was known before: nothing to tell.
-        assert_eq!(study.event(&ended(4, None, Some((3, 1.5)))), []);
+        assert_eq!(study.event(0.0, &ended(4, None, Some((3, 1.5)))), []);
         let text = "5/100 trials · best 1.5 (trial 3)";
         assert_eq!(
-            study.event(&ended(5, None, Some((3, 1.5)))),
+            study.event(0.0, &ended(5, None, Some((3, 1.5)))),
             [News::Stands(text.into())]
         );
-        let failed = study.event(&ended(6, Some("exit code 1"), Some((3, 1.5))));
+        let failed = study.event(0.0, &ended(6, Some("exit code 1"), Some((3, 1.5))));
         assert_eq!(failed, [News::Failed("trial 6 failed: exit code 1".into())]);
         let told: Vec<usize> = (7..=46)
-            .map(|trial| study.event(&ended(trial, Some("x"), Some((3, 1.5)))))
+            .map(|trial| study.event(0.0, &ended(trial, Some("x"), Some((3, 1.5)))))
             .map(|news| {
                 news.iter()
                     .filter(|it| matches!(it, News::Failed(_)))

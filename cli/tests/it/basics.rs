@@ -46,6 +46,39 @@ fn a_pipeline_runs_and_then_comes_from_the_cache() {
     assert_eq!(project.executed(), 0);
 }
 
+/// What a hit wrote is with its entry in the cache, whoever made it.
+#[test]
+fn the_log_of_a_hit_is_that_of_the_run_that_made_it() {
+    let text = FAN.replace("run: echo $((", "run: echo said; echo $((");
+    let maker = Project::new(&text);
+    maker.write("number.txt", "7\n");
+    maker.ok(&["run", "-p", "scale=3"]);
+    let other = Project::new(&text);
+    other.write("number.txt", "7\n");
+    let cache = maker.cache();
+    let with_cache = |args: &[&str]| {
+        let mut command = other.command(args);
+        command.env("DAGRUN_CACHE", &cache);
+        crate::kit::said(command.output().unwrap())
+    };
+    assert_eq!(with_cache(&["run", "-p", "scale=3"]).code, 0);
+    assert_eq!(other.executed(), 0);
+    let log = with_cache(&["log", "times[factor=2]"]);
+    assert_eq!(
+        (log.code, log.stdout.as_str()),
+        (0, "said\n"),
+        "{}",
+        log.stderr
+    );
+    log.has("`times[factor=2]` was a hit in run")
+        .has("made its result on");
+    // Of another pipeline nothing is known of it any more.
+    other.write("pipeline.yaml", &text.replace("echo said", "echo more"));
+    let gone = with_cache(&["log", "times[factor=2]"]);
+    assert_eq!(gone.code, 1);
+    gone.has("it has no log there");
+}
+
 #[test]
 fn names_may_be_short_and_mistyped_ones_are_guessed() {
     let project = fan();
@@ -59,9 +92,21 @@ fn names_may_be_short_and_mistyped_ones_are_guessed() {
         .fails(2, &["get", "times"])
         .has("`times` names 3 nodes")
         .has("times[factor=1]");
+    // The pipeline file stands for its last run.
+    for command in ["show", "report"] {
+        project.ok(&[command, "pipeline.yaml"]).has("fan");
+    }
     project
-        .fails(2, &["show", "pipeline.yaml"])
-        .has("-f pipeline.yaml");
+        .fails(2, &["log", "pipeline.yaml"])
+        .has("dagrun log NODE -f pipeline.yaml");
+    for words in [
+        &["runs", "pipelin.yaml"][..],
+        &["study", "show", "pipelin.yaml"],
+    ] {
+        project.fails(2, words).has("did you mean `pipeline.yaml`?");
+    }
+    project.ok(&["-p", "scale=2", "run", "pipeline.yaml"]);
+    assert_eq!(project.executed(), 0);
     project
         .fails(2, &["pipelin.yaml"])
         .has("did you mean `pipeline.yaml`?");

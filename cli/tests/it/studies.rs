@@ -153,12 +153,13 @@ fn a_plan_of_a_study_says_what_a_run_will_do() {
         [
             "sim 2 1 1 1 trial cut off",
             "score 1 1 1 trial cut off",
-            "sim 2 2 x 2 trials",
-            "score 1 1 x 2 trials",
+            "sim 2 2 x 2 trials to come",
+            "score 1 1 x 2 trials to come",
             "report 1 1"
         ]
     );
-    plan.has("10 nodes");
+    plan.has("10 nodes")
+        .has("5 nodes to run, and up to 4 more, by what they make");
     project.write("go", "");
     let ran = |args: &[&str]| {
         assert!(with_go(args).output().unwrap().status.success());
@@ -171,6 +172,7 @@ fn a_plan_of_a_study_says_what_a_run_will_do() {
     plan.has("5 ended, and it is over")
         .has_not("sim[")
         .has_not("trial 1");
+    plan.has("nothing is left to run");
     assert_eq!(ran(&["run"]), 0);
     // Fewer trials than there are: nothing is left to do, and nothing is lost.
     let few = project.ok(&["plan", "-p", "trials=2"]);
@@ -219,6 +221,124 @@ fn a_changed_score_is_named_before_and_by_the_run() {
         .has("factor.txt")
         .has("dagrun rescore");
     project.ok(&["rescore"]);
+}
+
+/// The log of a study knows what its trials depend on: also where nothing of them is in the cache.
+#[test]
+fn every_change_of_a_study_is_named() {
+    let text = CALIBRATION.replace("{sims:", "{code: factor.txt, sims:");
+    let project = Project::new(&text);
+    project.write("factor.txt", "1\n");
+    project.ok(&["run", "-p", "trials=4"]);
+    std::fs::rename(project.cache(), project.dir().join("old-cache")).unwrap();
+    for (from, to, named) in [
+        (
+            "replicates: 5",
+            "replicates: 6",
+            "job `simulate` had 5 nodes a trial and has 6",
+        ),
+        (
+            "target: [a, b]",
+            "target: [a, b, c]",
+            "job `score` had 2 nodes a trial and has 3",
+        ),
+        (
+            "target: [a, b]",
+            "target: [a]",
+            "job `score` had 2 nodes a trial and has 1",
+        ),
+        (
+            "sum(jobs.score",
+            "mean(jobs.score",
+            "objective `loss` changed",
+        ),
+        (
+            "2 + ($2-0.25)",
+            "2 + ($2-0.5)",
+            "command changed (job `score`)",
+        ),
+        (
+            "echo 3 > data",
+            "echo 4 > data",
+            "command changed (job `prep`)",
+        ),
+        (
+            "    replicates: 5",
+            "    env: {A: b}\n    replicates: 5",
+            "env `A` is new (job `simulate`)",
+        ),
+    ] {
+        let changed = text.replace(from, to);
+        assert_ne!(changed, text, "{from}");
+        project.write("pipeline.yaml", &changed);
+        project.fails(2, &["run"]).has(named).has("--study new");
+        project.ok(&["plan"]).has(named);
+    }
+    project.write(
+        "pipeline.yaml",
+        &text.replace("sum(jobs.score", "mean(jobs.score"),
+    );
+    project.write("factor.txt", "2\n");
+    project
+        .fails(2, &["run"])
+        .has("input `factor.txt` changed (job `score`), objective `loss` changed");
+    // What is told again stands on what is there now.
+    project.ok(&["rescore", "--run-missing"]);
+    project.ok(&["run", "-p", "trials=5"]);
+}
+
+/// Progress, `show`, `report` and `study show` go by one definition.
+#[test]
+fn the_pace_of_a_study_is_the_same_everywhere() {
+    let project = Project::new(&CALIBRATION.replace("echo $k ", "sleep 0.1; echo $k "));
+    let ran = project.ok(&["run", "-j", "2"]);
+    let last = ran.stderr.lines().rfind(|line| line.contains("trials/min"));
+    let of = |text: &str, unit: &str| -> f64 {
+        let before = text.split(unit).next().unwrap().trim_end();
+        before.rsplit(' ').next().unwrap().parse().unwrap()
+    };
+    let told = of(last.unwrap(), "trials/min");
+    let shown = project.ok(&["show"]).stdout;
+    assert_eq!(of(&shown, "trials a minute"), told, "{shown}");
+    let reported = project.ok(&["report"]).stdout;
+    assert_eq!(of(&reported, "trials a minute"), told, "{reported}");
+    let page = project.ok(&["report", "--html", "-"]).stdout;
+    let page = page.replace('>', " ");
+    assert_eq!(of(&page, "trials a minute"), told);
+    // Its own log says it by another clock.
+    let own = project.json(&["study", "show", "--json"])["trials_per_minute"].as_f64();
+    let own = own.unwrap();
+    assert!((own - told).abs() <= 0.5 + told * 0.02, "{own} {told}");
+    // What is told again is no work of the study's.
+    project.write(
+        "pipeline.yaml",
+        &project
+            .read("pipeline.yaml")
+            .replace("sum(jobs", "mean(jobs"),
+    );
+    project.ok(&["rescore"]);
+    let again = project.json(&["study", "show", "--json"])["trials_per_minute"].as_f64();
+    assert_eq!(again, Some(own));
+}
+
+/// A trial that grows finds its own first replicates again: they are no hits.
+#[test]
+fn a_trial_that_grows_has_made_its_first_replicates_itself() {
+    let project = Project::new(
+        "name: g\nstudy:\n  space: {x: {int: [1, 4]}}\n  sampler: grid\n  trials: 4\n  minimize: ${{ jobs.score.outputs.n }}\n\
+         jobs:\n  sim:\n    replicates: {n: 2, grow: {to: 5, when: \"${{ study.value < 3 }}\"}}\n    outputs: {o: o.txt}\n    run: echo ${{ trial.x }} ${{ replicate.seed }} > o.txt\n  \
+         score:\n    needs: sim\n    inputs: {s: \"${{ needs.sim.outputs.o }}\"}\n    outputs: {n: {json: n.json}}\n    run: head -qc1 ${{ inputs.s }} | head -c1 > n.json\n",
+    );
+    project.ok(&["run"]);
+    let shown = project.json(&["study", "show", "--json"]);
+    assert_eq!(
+        (&shown["replicates"], &shown["hits"]),
+        (&json!(14), &json!(0))
+    );
+    // Another study of the same trials finds all of them.
+    project.ok(&["run", "--study", "new"]);
+    let shown = project.json(&["study", "show", "--json"]);
+    assert_eq!((&shown["nodes"], &shown["hits"]), (&json!(18), &json!(18)));
 }
 
 #[test]

@@ -893,7 +893,7 @@ fn a_killed_rescore_tells_failed_trials_as_they_were() {
     project.write("pipeline.yaml", &text.replace("cp ${{", &waits));
     let mut child = project.start(&["rescore"]);
     project.wait_for("go.waits");
-    while !project.ok(&["study", "trials"]).stdout.contains("running") {}
+    while !project.ok(&["study", "trials"]).stdout.contains("waiting") {}
     child.kill().unwrap();
     child.wait().unwrap();
     project.write("go", "");

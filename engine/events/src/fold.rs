@@ -172,7 +172,12 @@ impl RunState {
                     let ix = self.node_ix(&node.node);
                     self.nodes[ix].also.clone_from(&node.also);
                     self.nodes[ix].outputs.clone_from(&node.outputs);
-                    self.end_node(ix, NodeOutcome::Cached, at);
+                    // A coordinator that started again finds what the run itself has made before.
+                    let end = match self.has_made(ix) {
+                        true => NodeOutcome::Succeeded,
+                        false => NodeOutcome::Cached,
+                    };
+                    self.end_node(ix, end, at);
                 }
             }
             RunEvent::AttemptStarted {
@@ -371,6 +376,13 @@ impl RunState {
         ix
     }
 
+    /// Whether an attempt of this run has made the result of a node.
+    fn has_made(&self, ix: usize) -> bool {
+        let results = self.nodes[ix].attempts.iter();
+        let mut results = results.filter_map(|it| self.attempts[*it].result.as_ref());
+        results.any(|result| result.outcome == AttemptOutcome::Succeeded)
+    }
+
     fn end_node(&mut self, ix: usize, end: NodeOutcome, at: f64) {
         let row = &mut self.nodes[ix];
         row.done_at = at;
@@ -506,6 +518,34 @@ mod tests {
         ]);
         assert_eq!(state.counts.total(), 1);
         assert_eq!(state.counts.succeeded, 1);
+    }
+
+    /// After a restart of its coordinator a run finds in the cache what it has made itself.
+    #[test]
+    fn what_the_run_has_made_is_no_hit_after_a_restart() {
+        let cached = |node: &str| RunEvent::NodesCached {
+            nodes: vec![crate::CachedNode {
+                node: node.into(),
+                also: Vec::new(),
+                outputs: OutputRows::new(),
+            }],
+        };
+        let state = fold(vec![
+            RunEvent::RunStarted(Box::default()),
+            started("a", 1, 1),
+            ended("a", 1, Outcome::Succeeded(Default::default())),
+            started("b", 2, 1),
+            ended("b", 2, exit(1)),
+            RunEvent::RunStarted(Box::default()),
+            cached("a"),
+            cached("b"),
+            cached("c"),
+        ]);
+        assert_eq!(
+            state.find("a").unwrap().outcome,
+            Some(NodeOutcome::Succeeded)
+        );
+        assert_eq!((state.counts.succeeded, state.counts.cached), (1, 2));
     }
 
     #[test]

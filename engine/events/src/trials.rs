@@ -19,6 +19,8 @@ pub struct StudyRow {
     pub rows: Vec<TrialRow>,
     /// Of these, how many were told.
     pub told_now: u64,
+    /// Likewise, and in how much time.
+    pub pace: Pace,
     /// Of these, how many failed.
     pub failed_now: u64,
     /// The best trial of the study so far, with its objective.
@@ -27,6 +29,41 @@ pub struct StudyRow {
     pub best_params: Option<Value>,
     /// How it ended; none where it goes on with another run, or was cut off.
     pub end: Option<StudyEndRow>,
+}
+
+/// How many trials a study told in how much time: from when it was opened to the end of the last of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Pace {
+    /// The trials.
+    pub told: u64,
+    /// The seconds, those before a coordinator started again among them.
+    pub seconds: f64,
+    before: f64,
+    opened: f64,
+}
+
+impl Pace {
+    /// The study is opened, perhaps again.
+    pub fn open(&mut self, at: f64) {
+        (self.before, self.opened) = (self.seconds, at);
+    }
+
+    /// A trial is told.
+    pub fn tell(&mut self, at: f64) {
+        self.told += 1;
+        self.seconds = self.seconds.max(self.before + at - self.opened);
+    }
+
+    /// Trials a minute; nothing before there is a measure.
+    pub fn a_minute(&self) -> Option<f64> {
+        trials_a_minute(self.told, self.seconds)
+    }
+}
+
+/// Trials a minute, of so many that ended in so many seconds: the one definition that progress, reports and studies go by. Nothing
+/// before there is a measure.
+pub fn trials_a_minute(told: u64, seconds: f64) -> Option<f64> {
+    (told > 0 && seconds > 0.0).then(|| told as f64 * 60.0 / seconds)
 }
 
 /// How a study ended.
@@ -93,7 +130,9 @@ impl StudyRow {
             } => {
                 self.study.clone_from(study);
                 self.trials = *trials;
-                self.told_before = *told;
+                // A coordinator that started again knows what it has told in this run before.
+                self.told_before = told.saturating_sub(self.told_now);
+                self.pace.open(at);
                 self.objectives.clone_from(objectives);
             }
             RunEvent::TrialStarted { trial, params } => self.rows.push(TrialRow {
@@ -128,6 +167,7 @@ impl StudyRow {
                 row.best = best.map(|(_, value)| value);
                 let params = row.params.take();
                 self.told_now += 1;
+                self.pace.tell(at);
                 self.failed_now += u64::from(reason.is_some());
                 self.better(*best, *trial, params);
             }
@@ -212,6 +252,37 @@ mod tests {
         assert_eq!(study.best_params, Some(serde_json::json!({ "x": 5 })));
         assert_eq!(study.rows[2].reason.as_deref(), Some("exit code 1"));
         assert!(!study.has_failed());
+    }
+
+    /// A coordinator that starts again knows the trials that it has told; time is that of both.
+    #[test]
+    fn trials_are_counted_once_over_a_restart() {
+        let mut study = StudyRow::default();
+        let opened = |told| RunEvent::StudyOpened {
+            study: "s".into(),
+            trials: 9,
+            told,
+            objectives: Vec::new(),
+        };
+        let started = |trial: u64| RunEvent::TrialStarted {
+            trial,
+            params: serde_json::json!({}),
+        };
+        for (at, event) in [
+            (10.0, opened(2)),
+            (10.0, started(3)),
+            (20.0, started(4)),
+            (40.0, ended(3, Some(1.0), None)),
+            (100.0, opened(3)),
+            (100.0, started(4)),
+            (115.0, ended(4, Some(1.0), None)),
+        ] {
+            study.apply(at, &event);
+        }
+        assert_eq!((study.told_before, study.told_now, study.told()), (2, 2, 4));
+        assert_eq!((study.pace.told, study.pace.seconds), (2, 45.0));
+        assert_eq!(study.pace.a_minute(), Some(2.0 * 60.0 / 45.0));
+        assert_eq!(Pace::default().a_minute(), None);
     }
 
     #[test]

@@ -79,6 +79,23 @@ impl Plan {
         hasher.finish()
     }
 
+    /// Digests of the single objectives and constraints: what each is, its name, its expression with the values of parameters in it.
+    pub fn objective_parts(&self) -> Vec<(&'static str, String, Digest)> {
+        let Some(study) = &self.core.pipeline.study else {
+            return Vec::new();
+        };
+        let digest = |expr: &Expr| {
+            let mut hasher = ContentHasher::new("dagrun.objective-part.v1");
+            self.hash_expr(expr, &mut hasher);
+            hasher.finish()
+        };
+        let objectives = study.objectives.iter();
+        let objectives = objectives.map(|it| ("objective", it.name.to_string(), digest(&it.value)));
+        let constraints = study.constraints.iter().zip(1..);
+        let constraints = constraints.map(|(it, n)| ("constraint", n.to_string(), digest(it)));
+        objectives.chain(constraints).collect()
+    }
+
     /// A digest of the keys of [`Plan::simulation_nodes`]: where it is equal and [`Plan::objective_key`] is not, only
     /// scoring changed.
     pub fn simulation_key(&self) -> Digest {

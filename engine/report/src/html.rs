@@ -16,7 +16,7 @@ use dagrun_events::{NodeCounts, ParamRow, RunStarted, RunState};
 use dagrun_model::{Phases, format_seconds};
 
 use crate::{
-    SlotTime, Statistics, data,
+    SlotTime, Statistics, attempts_text, data,
     escape::entities,
     escape_line, escape_text, failure_groups, job_of, plural, slot_time, statistics,
     statistics::{stderr, steps},
@@ -143,7 +143,7 @@ fn tiles(out: &mut String, state: &RunState, found: &Statistics, saved: Option<f
         }
     }
     if state.executed > 0 {
-        let attempts = plural(state.executed, "attempt");
+        let attempts = attempts_text(state);
         tile(format_seconds(found.busy), &format!("in {attempts}"), "");
         let cpu = found.jobs.iter().map(|job| job.cpu).sum();
         tile(format_seconds(cpu), "of CPU", "");

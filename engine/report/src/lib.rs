@@ -39,8 +39,10 @@ pub use junit::junit;
 pub use scale::{Scale, mark_text};
 pub use show::show;
 pub use slots::{SlotCause, SlotTime, slot_time};
-pub use statistics::{JobStatistics, Statistics, failure_groups, job_of, quantile, statistics};
-pub use study::{some_trials, study_text, trial_failures, trials_ended};
+pub use statistics::{
+    JobStatistics, Statistics, attempts_text, failure_groups, job_of, quantile, statistics,
+};
+pub use study::{pace_number, pace_text, some_trials, study_text, trial_failures, trials_ended};
 pub use text::{job_table, summary};
 pub use trace::chrome_trace;
 pub use words::{first_of, plural, plural_of, rerun_command, shell_word, table};

@@ -7,6 +7,8 @@ use dagrun_model::{LogRef, Phases};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
 
+use crate::plural;
+
 /// A run in figures.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Statistics {
@@ -68,6 +70,27 @@ impl JobStatistics {
     pub fn mean(&self) -> Option<f64> {
         let n = self.seconds.len();
         (n > 0).then(|| self.seconds.iter().sum::<f64>() / n as f64)
+    }
+}
+
+/// How many attempts a run has started, and of how many of them nothing came that counts: with more of them than nodes ran, a reader
+/// sees where the others are.
+pub fn attempts_text(state: &RunState) -> String {
+    let of = |outcome: AttemptOutcome| {
+        let results = state.attempts.iter().filter_map(|it| it.result.as_ref());
+        results.filter(|result| result.outcome == outcome).count()
+    };
+    let without = [
+        (of(AttemptOutcome::Cancelled), "cancelled"),
+        (of(AttemptOutcome::Lost), "lost"),
+    ];
+    let without: Vec<String> = (without.iter().filter(|(n, _)| *n > 0))
+        .map(|(n, word)| format!("{n} {word}"))
+        .collect();
+    let attempts = plural(state.executed, "attempt");
+    match without.is_empty() {
+        true => attempts,
+        false => format!("{attempts} ({})", without.join(", ")),
     }
 }
 

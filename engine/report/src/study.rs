@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use dagrun_events::{RunState, StudyRow};
+use dagrun_events::{RunState, StudyRow, trials_a_minute};
 use dagrun_model::{format_seconds, short_float_text};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -17,8 +17,6 @@ const KINDS: usize = 5;
 /// A study in figures, as far as one run tells.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct StudyFigures {
-    /// Trials that this run told, in a minute of its wall time.
-    pub(crate) pace: Option<f64>,
     /// Nodes of the trials that this run told; how many were hits; how many an engine without deduplication would have run.
     pub(crate) nodes: u64,
     pub(crate) hits: u64,
@@ -27,13 +25,11 @@ pub(crate) struct StudyFigures {
     pub(crate) failures: Vec<(String, Vec<u64>)>,
 }
 
-pub(crate) fn figures(state: &RunState, study: &StudyRow) -> StudyFigures {
+pub(crate) fn figures(study: &StudyRow) -> StudyFigures {
     let sum = |of: fn(&dagrun_events::TrialRow) -> u64| study.rows.iter().map(of).sum();
     let failed = study.rows.iter();
     let failed = failed.filter_map(|row| Some((row.trial, row.reason.as_deref()?)));
     StudyFigures {
-        pace: (state.wall > 0.0 && study.told_now > 0)
-            .then(|| study.told_now as f64 * 60.0 / state.wall),
         nodes: sum(|row| u64::from(row.nodes)),
         hits: sum(|row| u64::from(row.hits)),
         naive: sum(|row| row.naive),
@@ -107,7 +103,7 @@ pub(crate) fn study(state: &RunState) -> Value {
     let Some(study) = &state.study else {
         return Value::Null;
     };
-    let found = figures(state, study);
+    let found = figures(study);
     json!({
         "name": study.study,
         "trials": study.trials,
@@ -119,7 +115,7 @@ pub(crate) fn study(state: &RunState) -> Value {
         "ended": study.end.as_ref().map(|end| &end.reason),
         "succeeded": study.end.as_ref().map(|end| end.succeeded),
         "failed": study.end.as_ref().map(|end| end.failed),
-        "trials_per_minute": found.pace,
+        "trials_per_minute": study.pace.a_minute(),
         "naive": found.naive,
         "nodes": found.nodes,
         "hits": found.hits,
@@ -137,7 +133,7 @@ pub fn study_text(state: &RunState) -> String {
     let Some(study) = &state.study else {
         return out;
     };
-    let found = figures(state, study);
+    let found = figures(study);
     let _ = write!(
         out,
         "study {}: {}",
@@ -163,12 +159,8 @@ pub fn study_text(state: &RunState) -> String {
             params(study.best_params.as_ref())
         );
     }
-    if let Some(pace) = found.pace {
-        let _ = writeln!(
-            out,
-            "  {pace:.1} trials a minute in {}",
-            format_seconds(state.wall)
-        );
+    if let Some(pace) = pace_text(study.pace.told, study.pace.seconds) {
+        let _ = writeln!(out, "  {pace}");
     }
     if let Some(saved) = saved(&found) {
         let _ = writeln!(out, "  {saved}");
@@ -187,6 +179,24 @@ pub fn study_text(state: &RunState) -> String {
         let _ = writeln!(out, "  ... and {}", plural(more, "more kind of failure"));
     }
     out
+}
+
+/// The pace of a study in words: trials that ended, in so many seconds. Nothing before there is a measure.
+pub fn pace_text(told: u64, seconds: f64) -> Option<String> {
+    let pace = trials_a_minute(told, seconds)?;
+    Some(format!(
+        "{} trials a minute in {}",
+        pace_number(pace),
+        format_seconds(seconds)
+    ))
+}
+
+/// A pace with as many places as say something.
+pub fn pace_number(pace: f64) -> String {
+    match pace >= 10.0 {
+        true => format!("{pace:.0}"),
+        false => format!("{pace:.1}"),
+    }
 }
 
 /// How many trials have ended, of how many there are to be, and how many of them in this run.

@@ -6,8 +6,8 @@ use dagrun_events::{NodeCounts, RunState};
 use dagrun_model::{format_bytes, format_seconds};
 
 use crate::{
-    JobStatistics, Statistics, escape_line, failure_groups, job_of, plural, slot_time, statistics,
-    study_text, table,
+    JobStatistics, Statistics, attempts_text, escape_line, failure_groups, job_of, plural,
+    slot_time, statistics, study_text, table,
 };
 
 /// Groups of failures that are listed.
@@ -206,7 +206,7 @@ fn time(out: &mut String, state: &RunState, found: &Statistics) {
     if state.attempts.is_empty() {
         return;
     }
-    let attempts = plural(state.executed, "attempt");
+    let attempts = attempts_text(state);
     let busy = format_seconds(found.busy);
     match found.utilisation {
         Some(share) => put!(
@@ -328,7 +328,7 @@ mod tests {
             "run r1 of sample on here\nended with exit code 1",
             ": 1 cached, 1 failed\n",
             "failed: a[x=\"\\u{1b}[2J\"]: exit code 3\n",
-            "2 attempts took 4.0 s",
+            "2 attempts (1 cancelled) took 4.0 s",
             "\nwhere the time of slots went (2 slots for 10.0 s)\n",
             "4.0 s   20 %  attempts that failed, were stopped or were lost\n",
             "1 hit saved about 1m 00s of work",

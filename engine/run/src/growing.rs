@@ -72,6 +72,11 @@ impl Part {
         self.global[node.index()]
     }
 
+    /// The key of one of its own nodes, by the run's index.
+    pub(crate) fn key(&self, node: NodeIx) -> NodeKey {
+        self.plan.key(self.own[(node.0 - self.first) as usize])
+    }
+
     /// Whether the nodes that objectives read need this node, and it is none of them.
     pub(crate) fn is_before_scores(&self, node: NodeIx) -> bool {
         let scores = self.plan.objective_nodes();

@@ -58,6 +58,8 @@ pub enum Cause {
     Upstream {
         /// The first such node.
         node: String,
+        /// How many others there are.
+        others: u64,
     },
     /// It says `cache: never`.
     NeverCache,
@@ -125,7 +127,9 @@ impl Cause {
                     n => format!("{what}, and {} more", n - 1),
                 }
             }
-            Self::Upstream { node } => format!("waits for `{node}`"),
+            Self::Upstream { node, others: 0 } => format!("waits for `{node}`"),
+            Self::Upstream { node, others: 1 } => format!("waits for `{node}` and another"),
+            Self::Upstream { node, others } => format!("waits for `{node}` and {others} others"),
             Self::NeverCache => "says `cache: never`".into(),
             Self::Forced => "forced".into(),
             Self::Evicted => {
@@ -196,7 +200,7 @@ pub fn preview_elsewhere<E: From<RunError>>(
     plan: &Plan,
     history: &History,
     force: &Force,
-    find: &mut dyn FnMut(&[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, E>,
+    mut find: impl FnMut(&[ActionDigest]) -> Result<Vec<Option<ActionEntry>>, E>,
 ) -> Result<Vec<NodePreview>, E> {
     let mut there = BTreeMap::new();
     let mut asked = FxHashSet::default();
@@ -403,6 +407,7 @@ impl<'a> Walk<'a> {
         let sets = slice(&self.delta.node_sets, spec.sets);
         let terminal = spec.trigger == Trigger::Terminal;
         let mut skipped = None;
+        let mut open = Vec::new();
         for set in sets {
             let set = &self.delta.sets[set.index()];
             for member in slice(&self.delta.set_members, set.members) {
@@ -414,11 +419,21 @@ impl<'a> Walk<'a> {
                         }
                     }
                     PreviewState::Run | PreviewState::Unknown => {
-                        let node = self.plan.id(*member);
-                        return Some((PreviewState::Unknown, Some(Cause::Upstream { node })));
+                        open.push(*member);
                     }
                 }
             }
+        }
+        if let Some(first) = open.first().copied() {
+            if sets.len() > 1 {
+                open.sort_unstable();
+                open.dedup();
+            }
+            let (node, others) = (self.plan.id(first), open.len() as u64 - 1);
+            return Some((
+                PreviewState::Unknown,
+                Some(Cause::Upstream { node, others }),
+            ));
         }
         let because = skipped?;
         self.board.set_end(node, Some(UpstreamEnd::Skipped));
@@ -610,6 +625,21 @@ mod tests {
                 "Skip: its `if` is false",
             ],
         );
+        // Of several needs the first is named, and each is counted once.
+        for (needs, words) in [
+            (&[0, 3][..], "Unknown: waits for `a` and another"),
+            (&[0, 1, 3], "Unknown: waits for `a` and 2 others"),
+        ] {
+            let mut many = TestPlan::new();
+            let a = many.node("a", "make a2", &[]);
+            let b = many.node("b", "make b2", &[a]);
+            let d = many.node("d", "make d2", &[]);
+            let all = [a, b, a, d];
+            let needs: Vec<_> = needs.iter().map(|at| all[*at]).collect();
+            many.node("e", "gather", &needs);
+            let changed = "Run: command changed";
+            check(&bench, &many, &[], [changed, &waits("a"), changed, words]);
+        }
         let mut skipped = plan();
         skipped.nodes[0].condition = Some(false);
         check(

@@ -258,9 +258,37 @@ pub enum StudyRecord {
         /// Seconds.
         wall: f32,
     },
+    /// What the trials from here on depend on, as one of them shows it: for saying what has changed.
+    Basis(Basis),
     /// It ended; more may come after a resume.
     Ended {
         /// Why.
         reason: EndReason,
     },
+}
+
+/// What a trial depends on, in words.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Basis {
+    /// The trial.
+    pub trial: u64,
+    /// The parts, in the order of their jobs.
+    pub parts: Vec<BasisPart>,
+}
+
+/// A part of what a trial depends on.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct BasisPart {
+    /// The job; empty for objectives and constraints.
+    #[serde(rename = "j")]
+    pub job: String,
+    /// What it is, such as `input`.
+    #[serde(rename = "k")]
+    pub kind: String,
+    /// Which one.
+    #[serde(rename = "n")]
+    pub name: String,
+    /// Its value or digest.
+    #[serde(rename = "v")]
+    pub value: String,
 }

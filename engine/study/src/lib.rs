@@ -30,8 +30,8 @@ mod view;
 pub use definition::{Definition, Goal, Order, Stop};
 pub use describe::{DefinitionText, ParameterText};
 pub use event::{
-    Answer, EndReason, FORMAT, Scores, Source, StudyAction, StudyEnd, StudyEvent, StudyRecord,
-    TrialEnd,
+    Answer, Basis, BasisPart, EndReason, FORMAT, Scores, Source, StudyAction, StudyEnd, StudyEvent,
+    StudyRecord, TrialEnd,
 };
 pub use history::{History, Told};
 pub use replay::{Kept, ReplayError};

@@ -260,6 +260,7 @@ impl Study {
             }
             StudyRecord::Rescored { objective } => self.rescored(objective),
             StudyRecord::Trials { trials } => self.recorded_trials = trials,
+            StudyRecord::Basis(basis) => self.basis = Some(basis),
             StudyRecord::Used { wall } => {
                 self.wall = self.wall.max(wall);
                 self.told_in_wall = self.told_here;

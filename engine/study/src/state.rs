@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, sync::Arc};
 use dagrun_model::{Digest, SamplerKind};
 
 use crate::{
-    Best, Definition, EndReason, FORMAT, History, Order, Source, StudyAction, StudyEnd, StudyEvent,
-    StudyRecord, Told, TrialEnd, TrialState,
+    Basis, Best, Definition, EndReason, FORMAT, History, Order, Source, StudyAction, StudyEnd,
+    StudyEvent, StudyRecord, Told, TrialEnd, TrialState,
     outside::Outside,
     rules::Progress,
     sampler::{self, Sampler},
@@ -63,6 +63,7 @@ pub struct Study {
     /// As many of them as were told when [`Study::wall`] was last said.
     pub(crate) told_in_wall: u64,
     objective: Option<Digest>,
+    pub(crate) basis: Option<Basis>,
 }
 
 impl Study {
@@ -101,6 +102,7 @@ impl Study {
             told_here: 0,
             told_in_wall: 0,
             objective: None,
+            basis: None,
             definition,
         };
         study.make_sampler();
@@ -151,6 +153,21 @@ impl Study {
     /// the time was last said, nor a second time under other objectives.
     pub fn told_in_wall(&self) -> u64 {
         self.told_in_wall
+    }
+
+    /// What its trials depend on, as the last [`StudyRecord::Basis`] says.
+    pub fn basis(&self) -> Option<&Basis> {
+        self.basis.as_ref()
+    }
+
+    /// Takes what its trials depend on from here on; the caller keeps the record.
+    pub fn set_basis(&mut self, basis: Basis) {
+        self.basis = Some(basis);
+    }
+
+    /// Whether a trial was told before, and is to be told again under other objectives.
+    pub fn is_told_again(&self, trial: u64) -> bool {
+        self.retold.contains(&trial)
     }
 
     /// What identifies the objectives since the last [`StudyRecord::Rescored`].

@@ -8,7 +8,10 @@ use dagrun_study::{EndReason, Study, StudyRecord, TrialRow};
 
 use crate::{
     args::{Coordinator, Global, StudyOf},
-    commands::{report::workspace, run_error},
+    commands::{
+        report::{no_such_file, workspace},
+        run_error,
+    },
     error::{CliError, Context},
     remote::{Afar, StudiesThere},
     say,
@@ -41,15 +44,19 @@ impl Subject {
 
     /// Where a trial of it stands.
     pub(super) fn state_of(&self, row: &TrialRow<'_>) -> &'static str {
-        state_name(row.state, self.live)
+        state_name(&self.study, row, self.live)
     }
 
-    /// How many trials run now, and how many wait for a run to go on with them.
-    pub(super) fn open_trials(&self) -> (u64, u64) {
-        match (self.study.pending().count() as u64, self.live) {
-            (open, true) => (open, 0),
-            (open, false) => (0, open),
+    /// How many trials without an end there are of each state.
+    pub(super) fn open_trials(&self) -> Vec<(&'static str, u64)> {
+        let open = self.study.pending().filter_map(|it| self.study.row(it));
+        let mut counts = ["running", "waiting", "cut off"].map(|state| (state, 0));
+        for row in open {
+            let state = self.state_of(&row);
+            let count = counts.iter_mut().find(|(name, _)| *name == state);
+            count.into_iter().for_each(|(_, n)| *n += 1);
         }
+        counts.into()
     }
 }
 
@@ -189,8 +196,10 @@ pub(super) fn find(of: &StudyOf, global: &Global, style: Style) -> Result<Subjec
         return studies.open(&studies.only_one()?, style);
     }
     if word.contains('/') || word.ends_with(".yaml") || word.ends_with(".yml") {
-        return Err(CliError::invalid(format!("there is no {word}"))
-            .hint("name the pipeline file, or a study by its name: `dagrun study list`"));
+        return Err(no_such_file(
+            path,
+            "name the pipeline file, or a study by its name: `dagrun study list`",
+        ));
     }
     let studies = studies(&of.project.path)?;
     let known = studies.names();

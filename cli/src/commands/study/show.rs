@@ -1,10 +1,13 @@
 //! `dagrun study show` and `best`: a study on one screen, and its best trial.
 
-use dagrun_model::{Map, Value, format_seconds};
+use std::collections::BTreeMap;
+
+use dagrun_events::trials_a_minute;
+use dagrun_model::{Map, Value};
 use dagrun_study::{Study, TrialState};
 use serde_json::json;
 
-use dagrun_report::trials_ended;
+use dagrun_report::{pace_text, trials_ended};
 
 use super::{
     Subject, curve,
@@ -36,7 +39,7 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
     let text = definition.text();
     let goals = definition.objectives.iter();
     let best = study.best();
-    let (running, cut_off) = subject.open_trials();
+    let open: BTreeMap<&str, u64> = subject.open_trials().into_iter().collect();
     json!({
         "study": subject.name,
         "state": subject.state(),
@@ -46,8 +49,9 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
         "told": counts.told,
         "failed": counts.failed,
         "infeasible": counts.infeasible,
-        "running": running,
-        "cut_off": cut_off,
+        "running": open["running"],
+        "waiting": open["waiting"],
+        "cut_off": open["cut off"],
         "objectives": goals.map(|goal| json!({
             "name": &*goal.name,
             "direction": match goal.direction {
@@ -59,7 +63,7 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
         "best": best.map(|best| trial_json(subject, best.trial)),
         "front": front(study).map(|front| front.iter().map(|trial| trial_json(subject, *trial)).collect::<Vec<_>>()),
         "wall": study.wall(),
-        "trials_per_minute": pace(study),
+        "trials_per_minute": trials_a_minute(study.told_in_wall(), f64::from(study.wall())),
         "trial_seconds": counts.seconds,
         "replicates": counts.replicates,
         "nodes": counts.nodes,
@@ -71,12 +75,6 @@ pub(super) fn figures(subject: &Subject) -> serde_json::Value {
 /// The trials of the Pareto front; none with one objective.
 fn front(study: &Study) -> Option<Vec<u64>> {
     (study.definition().objectives.len() > 1).then(|| study.front())
-}
-
-/// Trials that ended in a minute of the time that the study was under way; none as long as there is no measure.
-fn pace(study: &Study) -> Option<f64> {
-    let (wall, told) = (f64::from(study.wall()), study.told_in_wall());
-    (wall > 0.0 && told > 0).then(|| told as f64 * 60.0 / wall)
 }
 
 /// Reasons of failures, the most frequent first, each with its trials.
@@ -154,13 +152,8 @@ fn head(subject: &Subject, style: Style) {
         style.paint_out(ink, state)
     );
     let mut parts = vec![trials_ended(counts.told, definition.trials, counts.told)];
-    let (running, cut_off) = subject.open_trials();
-    for (n, word) in [
-        (counts.failed, "failed"),
-        (counts.infeasible, "infeasible"),
-        (running, "running"),
-        (cut_off, "cut off"),
-    ] {
+    let ended = [("failed", counts.failed), ("infeasible", counts.infeasible)];
+    for (word, n) in ended.into_iter().chain(subject.open_trials()) {
         if n > 0 {
             parts.push(format!("{n} {word}"));
         }
@@ -170,11 +163,8 @@ fn head(subject: &Subject, style: Style) {
 
 fn pace_lines(study: &Study) {
     let counts = study.counts();
-    if let Some(pace) = pace(study) {
-        put!(
-            "{pace:.1} trials a minute in {}",
-            format_seconds(f64::from(study.wall()))
-        );
+    if let Some(pace) = pace_text(study.told_in_wall(), f64::from(study.wall())) {
+        put!("{pace}");
     }
     if counts.nodes > 0 {
         let share = counts.hits as f64 / counts.nodes as f64 * 100.0;

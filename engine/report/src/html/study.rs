@@ -3,12 +3,12 @@
 use std::fmt::Write;
 
 use dagrun_events::{RunState, StudyRow, TrialRow};
-use dagrun_model::{float_text, format_seconds, short_float_text};
+use dagrun_model::{float_text, short_float_text};
 
 use super::{line, put, timeline::axis};
 use crate::{
-    Scale, mark_text, plural,
-    study::{figures, params, saved, some_trials, trials_ended},
+    Scale, mark_text, plural, plural_of,
+    study::{figures, pace_text, params, saved, some_trials, trials_ended},
 };
 
 /// About so many values stand at the curve.
@@ -22,7 +22,7 @@ pub(super) fn section(out: &mut String, state: &RunState) {
     let Some(study) = &state.study else {
         return;
     };
-    let found = figures(state, study);
+    let found = figures(study);
     put!(
         out,
         "<section id=\"study\"><h2>Study {}</h2>",
@@ -48,12 +48,7 @@ pub(super) fn section(out: &mut String, state: &RunState) {
             line(&params(study.best_params.as_ref()))
         );
     }
-    let pace = found.pace.map(|pace| {
-        format!(
-            "{pace:.1} trials a minute in {}",
-            format_seconds(state.wall)
-        )
-    });
+    let pace = pace_text(study.pace.told, study.pace.seconds);
     let figures: Vec<String> = [pace, saved(&found)].into_iter().flatten().collect();
     if !figures.is_empty() {
         put!(out, "<p class=\"dim\">{}</p>", figures.join("; "));
@@ -165,7 +160,7 @@ fn curve(out: &mut String, state: &RunState, study: &StudyRow) {
     let beyond = told.iter().filter(|(.., value)| !scale.holds(*value));
     put!(
         out,
-        "<figcaption class=\"dim\">{} of trials over time, and the best so far{}{}</figcaption></figure>",
+        "<figcaption class=\"dim\">{} of trials over time, and the best so far{}{}{}</figcaption></figure>",
         line(name),
         if scale.is_log() {
             "; logarithmic scale"
@@ -177,6 +172,13 @@ fn curve(out: &mut String, state: &RunState, study: &StudyRow) {
             n => format!(
                 "; <span class=\"warn\">{} beyond it</span>, at the edge",
                 plural(n, "trial")
+            ),
+        },
+        match study.told_before {
+            0 => String::new(),
+            n => format!(
+                "; {} not drawn",
+                plural_of(n, "trial of earlier runs is", "trials of earlier runs are")
             ),
         }
     );

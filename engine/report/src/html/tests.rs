@@ -234,6 +234,11 @@ fn a_study_is_on_the_page_with_its_curve() {
     ] {
         assert!(page.contains(text), "no {text} in {page}");
     }
+    assert!(!page.contains("earlier runs"));
+    let mut later = state.clone();
+    later.study.as_mut().unwrap().told_before = 20;
+    let page = html(&later, &BTreeMap::new());
+    assert!(page.contains("; 20 trials of earlier runs are not drawn<"));
     // A trial that failed is a value, and no failure of the run.
     assert!(!page.contains("<section id=\"failures\">"));
     assert_eq!(

@@ -314,8 +314,9 @@ fn check_results(
         1 => format!("trial {first}"),
         n => format!("{n} trials, from trial {first} on,"),
     };
-    let what = first_plan.and_then(|plan| what_changed(&plan, workspace, store));
+    let what = super::basis::what_changed(study, planner, facts);
     let what = what
+        .or_else(|| what_changed(first_plan.as_ref()?, workspace, store))
         .unwrap_or_else(|| "code, data, parameters or objectives of the trial's jobs".to_owned());
     Err(RunError::StudyChanged {
         name: name.into(),

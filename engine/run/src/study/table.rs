@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use dagrun_study::{Study, TrialState};
+use dagrun_study::{Study, TrialRow, TrialState};
 
 /// The columns that every table has; parameters, objectives and targets stand between the second and the third.
 pub const COLUMNS: [&str; 9] = [
@@ -36,7 +36,7 @@ pub fn write_csv(study: &Study, live: bool, out: &mut dyn Write) -> io::Result<(
     for row in study.rows() {
         let mut cells = vec![
             row.trial.to_string(),
-            state_name(row.state, live).to_owned(),
+            state_name(study, &row, live).to_owned(),
         ];
         let values = definition.space.values(row.point);
         cells.extend(values.values().map(|value| match value {
@@ -68,9 +68,11 @@ pub fn write_csv(study: &Study, live: bool, out: &mut dyn Write) -> io::Result<(
     Ok(())
 }
 
-/// The word that tables have for a state. A trial without an end runs only as long as the run of its study does.
-pub fn state_name(state: TrialState, live: bool) -> &'static str {
-    match state {
+/// The word that tables have for the state of a trial. One without an end runs only as long as the run of its study does; of those that
+/// a rescore tells again, most wait for their turn.
+pub fn state_name(study: &Study, row: &TrialRow<'_>, live: bool) -> &'static str {
+    match row.state {
+        TrialState::Asked if live && study.is_told_again(row.trial) => "waiting",
         TrialState::Asked if live => "running",
         TrialState::Asked => "cut off",
         TrialState::Complete => "complete",

@@ -98,6 +98,7 @@ fn told(number: u64, part: &std::rc::Rc<Part>) -> LiveTrial {
         over: true,
         replicates: None,
         hits: 0,
+        made: FxHashSet::default(),
         ran: 0,
         failed: None,
         cancelled: false,

@@ -15,7 +15,7 @@ use std::{
 };
 
 use dagrun_events::RunEvent;
-use dagrun_model::{Digest, Map, NodeIx, Value};
+use dagrun_model::{Digest, Map, NodeIx, NodeKey, Value};
 use dagrun_plan::TrialPoint;
 use dagrun_sched::Event;
 use dagrun_study::{Answer, Best, Study, StudyAction, StudyEnd, StudyEvent, StudyRecord, TrialEnd};
@@ -88,6 +88,8 @@ pub(crate) struct StudyRun<'p> {
     pub(super) failed_nodes: u64,
     /// The log has a record: before the first that opens it, nothing else may stand there.
     logged: bool,
+    /// This run has said what trials depend on.
+    has_basis: bool,
     /// The run is being stopped: trials go on with the next one.
     stopping: bool,
 }
@@ -112,6 +114,8 @@ struct LiveTrial {
     over: bool,
     replicates: Option<u32>,
     hits: u32,
+    /// Nodes that it ran itself, of a trial that may grow: its grown plan finds them again, and they are no hits.
+    made: FxHashSet<NodeKey>,
     /// Nodes that were executed.
     ran: u32,
     /// Why its first node failed.
@@ -120,6 +124,16 @@ struct LiveTrial {
 }
 
 impl LiveTrial {
+    /// Whether the result of a node that was found is one that others have made.
+    fn is_hit(&self, node: NodeIx) -> bool {
+        self.made.is_empty() || !self.made.contains(&self.part.key(node))
+    }
+
+    /// Whether it may get more replicates.
+    fn may_grow(&self) -> bool {
+        self.replicates.is_none() && self.part.plan().grow_to().is_some()
+    }
+
     /// Waits once more for a node that it reads.
     fn await_again(&mut self, node: NodeIx) {
         let reads = |local: &NodeIx| self.part.global(*local) == node;
@@ -160,6 +174,7 @@ impl<'p> StudyRun<'p> {
             growing,
             request,
             logged: study.counts().asked > 0,
+            has_basis: false,
             core: study,
             facts,
             folder,
@@ -271,7 +286,7 @@ impl<'p> StudyRun<'p> {
     pub(super) fn rewound(&mut self, node: NodeIx, was_hit: bool) {
         if let Some(trial) = self.trial_of(node) {
             trial.open += 1;
-            trial.hits -= u32::from(was_hit);
+            trial.hits -= u32::from(was_hit && trial.is_hit(node));
             trial.await_again(node);
             return;
         }
@@ -491,7 +506,8 @@ impl Driver<'_> {
 
     fn tell_time(&mut self, study: &mut StudyRun<'_>) {
         study.time_told = Instant::now();
-        if !study.logged {
+        // What is told again was asked for in time, and its pace is no pace of the study.
+        if !study.logged || matches!(study.request.mode, StudyMode::Rescore(_)) {
             return;
         }
         let wall = study.used();

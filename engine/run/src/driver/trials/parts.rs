@@ -3,14 +3,18 @@
 use std::{rc::Rc, sync::Arc, time::Instant};
 
 use dagrun_events::RunEvent;
-use dagrun_model::{Digest, Map, NodeIx, Value};
-use dagrun_plan::TrialPoint;
+use dagrun_model::{Digest, Map, NodeIx, NodeKey, Value};
+use dagrun_plan::{Plan, TrialPoint};
 use dagrun_sched::Event;
-use dagrun_study::{StudyEvent, TrialEnd};
+use dagrun_study::{StudyEvent, StudyRecord, TrialEnd};
+use rustc_hash::FxHashSet;
 
 use super::super::Driver;
 use super::{LiveTrial, StudyRun};
-use crate::study::{plan_trial, widest};
+use crate::{
+    StudyMode,
+    study::{basis, encode, plan_trial, widest},
+};
 
 impl Driver<'_> {
     pub(super) fn start_trial(&mut self, study: &mut StudyRun<'_>, trial: u64, values: Arc<Map>) {
@@ -20,8 +24,24 @@ impl Driver<'_> {
         });
         match study.standing.remove(&trial) {
             Some(end) => study.events.push(StudyEvent::Ended { trial, end }),
-            None => self.plan_part(study, trial, values, None, Instant::now()),
+            None => {
+                let made = FxHashSet::default();
+                self.plan_part(study, trial, values, None, Instant::now(), made);
+            }
         }
+    }
+
+    /// Keeps what trials depend on where the log does not have it, or a rescore changes it.
+    fn tell_basis(&mut self, study: &mut StudyRun<'_>, number: u64, plan: &Plan) {
+        let is_rescore = matches!(study.request.mode, StudyMode::Rescore(_));
+        let is_known = study.has_basis || (study.core.basis().is_some() && !is_rescore);
+        if is_known || !study.logged {
+            return;
+        }
+        study.has_basis = true;
+        let basis = basis(plan, number);
+        encode(&StudyRecord::Basis(basis.clone()), &mut self.batch.study);
+        study.core.set_basis(basis);
     }
 
     /// Plans a trial and hands its nodes to the scheduler.
@@ -32,6 +52,7 @@ impl Driver<'_> {
         values: Arc<Map>,
         replicates: Option<u32>,
         began: Instant,
+        made: FxHashSet<NodeKey>,
     ) {
         let point = TrialPoint {
             number,
@@ -64,6 +85,7 @@ impl Driver<'_> {
             study.width = widest(&plan);
             study.say_slots();
         }
+        self.tell_basis(study, number, &plan);
         study.naive.insert(number, plan.counts().naive);
         let (part, delta) = study.growing.add(Arc::new(plan), false);
         study.nodes = part.nodes().len() as u32;
@@ -85,6 +107,7 @@ impl Driver<'_> {
             over: false,
             replicates,
             hits: 0,
+            made,
             ran: 0,
             failed: None,
             cancelled: false,

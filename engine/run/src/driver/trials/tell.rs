@@ -35,7 +35,10 @@ impl Driver<'_> {
             Some(trial) => {
                 trial.open -= 1;
                 trial.awaited.remove(&node);
-                trial.hits += u32::from(outcome == NodeOutcome::Cached);
+                trial.hits += u32::from(outcome == NodeOutcome::Cached && trial.is_hit(node));
+                if outcome == NodeOutcome::Succeeded && trial.may_grow() {
+                    trial.made.insert(trial.part.key(node));
+                }
                 let ended = matches!(outcome, NodeOutcome::Succeeded | NodeOutcome::Failed);
                 trial.ran += u32::from(ended && !forbidden);
                 trial.cancelled |= outcome == NodeOutcome::Cancelled;
@@ -126,10 +129,11 @@ impl Driver<'_> {
                     return;
                 }
                 Ok(true) => {
-                    let trial = study.live.remove(&number).expect("it was just there");
+                    let mut trial = study.live.remove(&number).expect("it was just there");
                     let (values, began) = (Arc::clone(&trial.values), trial.began);
+                    let made = std::mem::take(&mut trial.made);
                     study.outgrown.push(trial);
-                    self.plan_part(study, number, values, Some(to), began);
+                    self.plan_part(study, number, values, Some(to), began, made);
                     return;
                 }
                 Err(cause) => return self.tell(study, number, Err(cause)),
