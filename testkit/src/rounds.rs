@@ -165,8 +165,9 @@ impl Rounds {
                 let id = node["id"].as_str().unwrap_or_default().to_owned();
                 if node["outcome"] == "succeeded" && !committed.insert(id) {
                     return Err(format!(
-                        "round {}: committed twice: {node}\n{}",
+                        "round {}: committed twice, the second time in run {run}: {node}\n{}\n{}",
                         self.round,
+                        self.told_of_late(),
                         cluster.logs()
                     ));
                 }
@@ -179,6 +180,22 @@ impl Rounds {
             return Err(format!("round {}: not all nodes ended: {last}", self.round));
         }
         Ok(told)
+    }
+
+    /// What the last two journals say, for people: a record a line.
+    fn told_of_late(&self) -> String {
+        let runs = self.seen.iter().rev().take(2);
+        let journals = runs.filter_map(|run| {
+            let path = self
+                .project
+                .join(".dagrun/runs")
+                .join(run)
+                .join("journal.log");
+            let bytes = fs::read(path).ok()?;
+            let text = String::from_utf8_lossy(&bytes).replace("{\"at\":", "\n{\"at\":");
+            Some(format!("== {run}{text}\n"))
+        });
+        journals.collect()
     }
 
     /// The runs whose journals came since the last call, oldest first.

@@ -390,10 +390,15 @@ impl Driver<'_> {
         let staged = inputs.into_iter().find_map(|input| {
             let same = input.path.as_str() == path;
             match &input.source {
-                InputSource::Stored(artifact) if same => Some(artifact.content_digest()),
+                InputSource::Stored(artifact) if same => Some(artifact),
                 _ => None,
             }
         });
+        // Who has it did not answer perhaps: a coordinator that was starting again. The node is lost there, once.
+        if staged.is_some_and(|it| self.is_whole(it)) && self.unreached.insert(live.node) {
+            return AttemptEnd::Lost;
+        }
+        let staged = staged.map(Artifact::content_digest);
         let needs = self.plan.producers(live.node);
         let made = |node: &NodeIx, is: &dyn Fn(&Artifact) -> bool| {
             self.board
@@ -426,6 +431,15 @@ impl Driver<'_> {
         ));
         self.rewound.extend(&producers);
         AttemptEnd::InputsMissing(producers)
+    }
+
+    /// Whether all of an artifact is here, or with a worker as far as is known. That the manifest of a folder is here says nothing of
+    /// its files.
+    fn is_whole(&self, artifact: &Artifact) -> bool {
+        artifact.blob_digest().is_some_and(|blob| match artifact {
+            Artifact::Tree { .. } => self.executor.as_ref().is_some_and(|it| it.holds(&blob)),
+            _ => self.is_had(&blob),
+        })
     }
 
     /// Whether a blob is here, or with a worker as far as is known.

@@ -234,6 +234,7 @@ pub(crate) fn drive<'p>(
         to_retire: Vec::new(),
         ended: 0,
         rewound: FxHashSet::default(),
+        unreached: FxHashSet::default(),
         ran_nodes: FxHashSet::default(),
         never_cached: FxHashSet::default(),
         settled: None,
@@ -357,6 +358,8 @@ struct Driver<'p> {
     ended: u32,
     /// Nodes that must run again because blobs of theirs are gone.
     rewound: FxHashSet<NodeIx>,
+    /// Nodes that could not have an input though it is somewhere.
+    unreached: FxHashSet<NodeIx>,
     /// Nodes whose result is of this run.
     ran_nodes: FxHashSet<NodeIx>,
     never_cached: FxHashSet<NodeIx>,

@@ -177,6 +177,28 @@ fn a_missing_blob_makes_its_producer_run_again() {
     assert_eq!(third.counts, counts(0, 3, 0, 0));
 }
 
+/// Whoever has a blob may not answer for a while: a coordinator that starts again, a worker that is being replaced.
+#[test]
+fn a_blob_that_is_here_and_could_not_be_had_is_not_made_again() {
+    let bench = Bench::new();
+    bench.does("b", Does::Lack);
+    let summary = bench.run(&chain());
+    assert_eq!((summary.exit_code, summary.executed), (0, 4));
+    assert_eq!(bench.log(), ["a", "b", "b", "c"]);
+    assert_eq!(summary.warnings, [""; 0]);
+}
+
+/// What is said to be somewhere and cannot be had twice is made again after all.
+#[test]
+fn a_blob_that_cannot_be_had_again_and_again_is_made_again() {
+    let bench = Bench::new();
+    bench.does("b", Does::Lack);
+    bench.does("b", Does::Lack);
+    let summary = bench.run(&chain());
+    assert_eq!((summary.exit_code, summary.executed), (0, 6));
+    assert_eq!(bench.log(), ["a", "b", "b", "a", "b", "c"]);
+}
+
 #[test]
 fn exports_are_laid_and_missing_ones_are_made_again() {
     let bench = Bench::new();

@@ -234,6 +234,8 @@ pub(crate) enum Does {
     Write(&'static str),
     Exit(i32),
     Vanish,
+    /// Says that its first input cannot be had.
+    Lack,
     /// Until it is cancelled.
     Hang,
 }
@@ -329,6 +331,11 @@ impl FakeExecutor {
             Some(Does::Exit(code)) => Some(Outcome::Failed(FailureCause::Exit {
                 code,
                 step: String::new(),
+            })),
+            Some(Does::Lack) => Some(Outcome::Failed(FailureCause::Staging {
+                path: spec.action.inputs[0].path.to_string(),
+                reason: "nobody answers".into(),
+                missing_blob: true,
             })),
             Some(Does::Vanish) => Some(Outcome::Lost("the worker vanished".into())),
             Some(Does::Hang) => None,
