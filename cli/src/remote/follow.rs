@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use dagrun_cluster::runs::{CallError, RunsClient};
 use dagrun_events::Record;
-use dagrun_proto::v1::RunEnd;
+use dagrun_proto::v1::{RunEnd, RunRow};
 use dagrun_run::Subscriber;
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -14,7 +14,7 @@ use crate::{
     commands::{EventFile, Later, Ready},
     error::{CliError, Done},
     say,
-    term::{Ink, Progress, Style},
+    term::{Ink, Progress, Style, escape},
 };
 
 /// Events that the screen may lag behind.
@@ -175,7 +175,7 @@ fn stream(
                 let message = tokio::select! {
                     message = stream.message() => message,
                     () = tokio::time::sleep(NO_NEWS), if !told => {
-                        told = say_if_deserted(client, address).await;
+                        told = say_why_nothing_comes(client, run, address).await;
                         continue;
                     }
                     _ = interrupt.recv() => {
@@ -207,16 +207,26 @@ fn stream(
     })
 }
 
-/// Says that nothing can go on where no worker is there; whether it was said.
-async fn say_if_deserted(client: &mut RunsClient, address: &str) -> bool {
+/// Says that nothing can go on where no worker is there, or another run goes first; whether something was said.
+async fn say_why_nothing_comes(client: &mut RunsClient, run: &str, address: &str) -> bool {
     // Whoever may not see the workers, or does not reach them, hears of it in another way.
-    let none = client.status().await.is_ok_and(|it| it.workers.is_empty());
-    if none {
+    let Ok(status) = client.status().await else {
+        return false;
+    };
+    if status.workers.is_empty() {
         say!(
             "waiting: no workers are connected; start one with `dagrun worker --connect {address}`"
         );
+        return true;
     }
-    none
+    let is_queued = |row: &RunRow| row.run == run && row.state == "queued";
+    let own = format!("run {run} for ");
+    let waits = status.waits.iter().find_map(|it| it.strip_prefix(&own));
+    match waits.filter(|_| status.runs.iter().any(is_queued)) {
+        Some(turn) => say!("waiting: {}", escape(turn)),
+        None => return false,
+    }
+    true
 }
 
 async fn stop(

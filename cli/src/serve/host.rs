@@ -305,6 +305,24 @@ impl Coordinator {
         }
     }
 
+    /// Which runs wait for another one, in words.
+    fn turns(&self) -> Vec<String> {
+        let runs = self.runs();
+        let folder_of = |entry: &Entry| self.project(&entry.submission);
+        let is_running = |entry: &Entry| matches!(entry.state, State::Running(..));
+        let queued = runs.entries.iter();
+        let queued = queued.filter(|(_, entry)| matches!(entry.state, State::Queued));
+        let told = queued.filter_map(|(number, entry)| {
+            let folder = folder_of(entry);
+            let mut others = runs.entries.iter();
+            let (first, _) = others.find(|(_, it)| is_running(it) && folder_of(it) == folder)?;
+            Some(format!(
+                "run {number} for run {first}: runs of one folder take turns"
+            ))
+        });
+        told.collect()
+    }
+
     /// The folder's name of the study that a run's pipeline has or would have; nothing before the run has begun.
     fn pipeline_of(&self, number: u64) -> Result<Option<String>, Refusal> {
         let trouble =
@@ -570,6 +588,7 @@ impl RunHost for Coordinator {
         let uptime = self.started.elapsed().unwrap_or_default();
         let mut workers = self.workers.status();
         self.name_runs(&mut workers.waits);
+        workers.waits.extend(self.turns());
         ClusterStatus {
             version: env!("CARGO_PKG_VERSION").into(),
             epoch: self.epoch,

@@ -492,6 +492,33 @@ fn lines(path: &Path) -> usize {
     std::fs::read_to_string(path).map_or(0, |text| text.lines().count())
 }
 
+/// Runs of one folder take turns, and who waits is told for whom.
+#[test]
+fn a_run_that_waits_for_its_turn_says_so() {
+    let cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    cluster.run(&project, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    // Another client of the same folder: a run that was left does not lock it.
+    let mut command = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
+    let second = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.eventually(&["cluster", "status"], |said| {
+        said.stdout
+            .contains("run 2 for run 1: runs of one folder take turns")
+    });
+    // Long enough to be asked why nothing comes.
+    std::thread::sleep(Duration::from_secs(4));
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    let told = said(second.wait_with_output().unwrap());
+    assert_eq!(told.code, 0, "{}\n{}", told.stderr, cluster.logs());
+    told.has("waiting: run 1: runs of one folder take turns");
+}
+
 /// A worker that goes in order is no reason to give a run up: it waits for the next.
 #[test]
 fn a_run_waits_when_its_last_worker_has_left_in_order() {
