@@ -73,6 +73,9 @@ pub(crate) fn foreign(table: &Table, name: &str) -> Option<&'static str> {
         "seed" | "seeds" if table.name == "job" => {
             "seeds belong to replicates: `replicates: {n: 3, seeds: {base: 7}}`"
         }
+        "export" | "exports" if table.name == "job" => {
+            "`export` is a key of the pipeline, beside `jobs`: `FILE: ${{ jobs.JOB.outputs.NAME }}` below it"
+        }
         "runs-on" | "runs_on" => {
             "a job runs where there is room; `executor:` binds it to a profile"
         }

@@ -267,7 +267,7 @@ fn inputs_and_outputs() {
 
 #[test]
 fn words_of_other_tools_are_translated() {
-    let text = "jobs:\n  a:\n    runs-on: x\n    command: y\n    run: z\n";
+    let text = "jobs:\n  a:\n    runs-on: x\n    command: y\n    export: x\n    run: z\n";
     let parsed = parse("p.yaml", text, &NoFiles);
     let help: Vec<&str> = parsed
         .diagnostics
@@ -278,7 +278,8 @@ fn words_of_other_tools_are_translated() {
         help,
         [
             "a job runs where there is room; `executor:` binds it to a profile",
-            "write `run:`"
+            "write `run:`",
+            "`export` is a key of the pipeline, beside `jobs`: `FILE: ${{ jobs.JOB.outputs.NAME }}` below it"
         ]
     );
 }
