@@ -410,6 +410,29 @@ fn explain_tls(to: &Address, folder: &Path, error: &rustls::Error) -> Error {
     }
 }
 
+/// The names that a certificate is for, of which `presented` has their debug output, as people write them. Names of roles are left out:
+/// nobody connects by one.
+fn plain_names(presented: &[String]) -> String {
+    let name = |shown: &String| {
+        let (kind, rest) = shown.split_once('(')?;
+        let name = rest.strip_suffix(')')?.trim_matches('"');
+        match kind {
+            "UniformResourceIdentifier" => None,
+            // It is shown with leading zeros and without the shortest form.
+            "IpAddress" => Some(
+                name.parse::<std::net::IpAddr>()
+                    .map_or_else(|_| name.to_owned(), |address| address.to_string()),
+            ),
+            _ => Some(name.to_owned()),
+        }
+    };
+    let names: Vec<String> = presented.iter().filter_map(name).collect();
+    match names.is_empty() {
+        true => "no host".into(),
+        false => names.join(", "),
+    }
+}
+
 fn explain_certificate(to: &Address, folder: &str, why: &CertificateError) -> Error {
     use CertificateError as Bad;
     match why {
@@ -427,7 +450,7 @@ fn explain_certificate(to: &Address, folder: &str, why: &CertificateError) -> Er
         .hint("set the clock"),
         Bad::NotValidForNameContext { presented, .. } => Error::untrusted(format!(
             "the certificate of {to} is for {}",
-            presented.join(", ")
+            plain_names(presented)
         ))
         .hint("connect by one of these names, or add this one: dagrun cluster cert server --renew --host HOST"),
         Bad::NotValidForName => Error::untrusted(format!(

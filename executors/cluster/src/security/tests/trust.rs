@@ -52,12 +52,12 @@ async fn both_sides_must_be_of_one_ca() {
 
 #[tokio::test]
 async fn a_server_is_known_by_its_name() {
-    let lab = Lab::new(&["127.0.0.1", "elsewhere.example"]);
+    let lab = Lab::new(&["127.0.0.1", "::1", "elsewhere.example"]);
     let admin = lab.client("admin", &[Role::Admin], HOUR);
     let served = Served::new(&lab.gate(Limits::default()), "127.0.0.1:0").await;
     says(
         status(&admin, &served.by("localhost")).await,
-        &["elsewhere.example", "--renew --host"],
+        &["is for 127.0.0.1, ::1, elsewhere.example", "--renew --host"],
     );
     lab.renew_server(&["127.0.0.1", "localhost"], HOUR);
     let at = served.by("localhost");
