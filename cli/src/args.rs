@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    builder::{OsStr, Resettable},
+};
 
 /// Runs simulation studies and other pipelines that are declared in one YAML file.
 ///
@@ -377,13 +380,25 @@ pub(crate) struct Coordinator {
     /// The coordinator, as HOST:PORT or unix:PATH
     #[arg(
         long,
-        env = "DAGRUN_ON",
+        env = Self::variable(),
         value_name = "HOST:PORT",
         hide_env_values = true
     )]
     pub(crate) on: Option<String>,
     #[command(flatten)]
     pub(crate) credentials: Credentials,
+}
+
+impl Coordinator {
+    pub(crate) const VARIABLE: &str = "DAGRUN_ON";
+
+    /// The variable, where it says something: one that is empty is as one that is not set.
+    fn variable() -> Resettable<OsStr> {
+        match std::env::var_os(Self::VARIABLE) {
+            Some(said) if said.is_empty() => Resettable::Reset,
+            _ => Resettable::Value(Self::VARIABLE.into()),
+        }
+    }
 }
 
 #[derive(Debug, Args)]

@@ -14,6 +14,8 @@ use crate::{
     trial,
 };
 
+/// What comes before the command that goes on with a run that was stopped.
+pub(crate) const GOES_ON: &str = "the same command goes on where it stopped: ";
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
 /// Kinds of failures of trials that are.
@@ -32,6 +34,7 @@ pub(super) struct End<'a> {
     pub(super) pipeline: &'a dagrun_model::Pipeline,
     pub(super) project: &'a Path,
     pub(super) rerun: &'a str,
+    pub(super) again: &'a str,
     pub(super) style: Style,
 }
 
@@ -67,8 +70,8 @@ impl End<'_> {
         }
         if !style.quiet {
             if summary.exit_code == i32::from(INTERRUPTED) {
-                let command = escape(self.rerun);
-                say!("the same command goes on where it stopped: {command}");
+                let command = escape(self.again);
+                say!("{GOES_ON}{command}");
             }
             self.exports();
         }

@@ -23,6 +23,7 @@ mod small;
 mod study;
 mod worker;
 
+pub(crate) use end::GOES_ON;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
 pub(crate) use run::INTERRUPTED;

@@ -126,6 +126,8 @@ pub(crate) struct Ready {
     division: Option<Division>,
     lock: Option<WorkspaceLock>,
     rerun: String,
+    /// What goes on where a stopped run left off.
+    again: String,
     style: Style,
 }
 
@@ -160,8 +162,10 @@ impl Ready {
         let division = division.transpose()?;
         let asked = division.map_or(args.jobs.unwrap_or(usual), Division::slots);
         let slots = slots(asked)?;
+        let rerun = rerun_command(&args.work.pipeline);
         Ok(Self {
-            rerun: rerun_command(&args.work.pipeline),
+            again: with_cpus(&rerun, args),
+            rerun,
             loaded,
             planned,
             mode,
@@ -257,6 +261,7 @@ impl Ready {
             pipeline: &self.loaded.pipeline,
             project: &self.loaded.project,
             rerun: &self.rerun,
+            again: &self.again,
             style: self.style,
         };
         end.conclude();
@@ -498,6 +503,17 @@ fn rerun_command(pipeline: &Pipeline) -> String {
         pipeline.params.params.iter().map(String::as_str),
         files.iter().map(String::as_str),
     )
+}
+
+/// The command with the number of CPUs and of workers that was given.
+fn with_cpus(command: &str, args: &RunArgs) -> String {
+    let mut command = command.to_owned();
+    for (flag, given) in [("-j", args.jobs), ("--workers", args.workers)] {
+        if let Some(number) = given {
+            command.push_str(&format!(" {flag} {number}"));
+        }
+    }
+    command
 }
 
 /// A signal came: what is only worth waiting for is not waited for.

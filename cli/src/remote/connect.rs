@@ -1,7 +1,7 @@
 //! A connection to a coordinator, for commands that are not asynchronous themselves.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -13,10 +13,12 @@ use tokio::runtime::Runtime;
 
 use crate::{
     args::{Coordinator, Global},
+    commands::GOES_ON,
     credentials::{connector, security_error},
     error::CliError,
     say,
     settings::Settings,
+    term::shell_word,
 };
 
 /// A coordinator and the runtime over which it is talked to.
@@ -25,6 +27,8 @@ pub(crate) struct Remote {
     pub(crate) client: RunsClient,
     /// As it was named, for messages.
     pub(crate) address: String,
+    /// The flags that name it in a command.
+    flags: String,
     connector: Connector,
 }
 
@@ -57,8 +61,17 @@ impl Remote {
             runtime,
             client: RunsClient::new(channel),
             address: address.to_owned(),
+            flags: flags(coordinator, address),
             connector,
         })
+    }
+
+    /// A line of a run's end. The coordinator does not know by what name it was reached.
+    pub(super) fn at_its_place(&self, line: &str) -> String {
+        match line.starts_with(GOES_ON) {
+            true => format!("{line}{}", self.flags),
+            false => line.to_owned(),
+        }
     }
 
     /// Whether settings name a coordinator.
@@ -71,6 +84,23 @@ impl Remote {
     pub(crate) fn connector(&self) -> Connector {
         self.connector.clone()
     }
+}
+
+fn flags(coordinator: &Coordinator, address: &str) -> String {
+    let credentials = &coordinator.credentials;
+    let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+    // What the variable says, it says the next time too.
+    let is_said = std::env::var(Coordinator::VARIABLE).is_ok_and(|said| said == address);
+    let given = [
+        ("--on", (!is_said).then(|| address.to_owned())),
+        ("--tls", path(&credentials.tls)),
+        ("--token-file", path(&credentials.token_file)),
+    ];
+    let flags = given.into_iter().filter_map(|(flag, value)| {
+        let value = value?;
+        Some(format!(" {flag} {}", shell_word(&value)))
+    });
+    flags.collect()
 }
 
 /// How long it is tried to make a connection: a coordinator may be starting again.

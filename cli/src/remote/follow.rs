@@ -101,7 +101,7 @@ fn view(mut remote: Remote, what: Watch<'_>, told: Told, style: Style) -> Done {
         return Ok(INTERRUPTED);
     };
     for line in end.summary.lines() {
-        say!("{line}");
+        say!("{}", remote.at_its_place(line));
     }
     match what {
         Watch::Other { .. } => Ok(u8::try_from(end.exit_code).unwrap_or(1)),
