@@ -748,6 +748,43 @@ fn a_run_has_no_more_cpus_than_it_asked_for() {
     assert!(begun <= 3, "{begun} trials for one slot");
 }
 
+/// What was typed for this run is in the command that goes on.
+#[test]
+fn a_stopped_run_goes_on_by_the_same_command() {
+    let cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    let at = cluster.address();
+    let stop = |told: &mut std::process::Command| {
+        let run = told.stderr(Stdio::piped()).spawn().unwrap();
+        wait_for(&scratch.path().join("began"));
+        crate::kit::signal(&run, "INT");
+        let said = said(run.wait_with_output().unwrap());
+        assert_eq!(said.code, 130, "{said:?}");
+        std::fs::remove_file(scratch.path().join("began")).unwrap();
+        said
+    };
+    let goes_on = |flags: &str| format!("where it stopped: dagrun pipeline.yaml{flags}\n");
+    let typed = ["pipeline.yaml", "--on", &at, "-j", "1"];
+    stop(&mut project.command(&typed)).has(&goes_on(&format!(" -j 1 --on {at}")));
+    let mut by_variable = project.command(&["pipeline.yaml"]);
+    stop(by_variable.env("DAGRUN_ON", &at)).has(&goes_on(""));
+    // A variable that is empty names nobody.
+    let mut here = project.command(&["pipeline.yaml", "-j", "2"]);
+    stop(here.env("DAGRUN_ON", "")).has(&goes_on(" -j 2"));
+}
+
+/// The room on its disk, as the operator is told to watch.
+#[test]
+fn workers_tell_how_much_room_they_have() {
+    let cluster = Cluster::new(1);
+    let free = |said: &Said| {
+        let status: Value = serde_json::from_str(&said.stdout).unwrap_or_default();
+        status["workers"][0]["free_bytes"].as_u64().unwrap_or(0)
+    };
+    cluster.eventually(&["cluster", "status", "--json"], |said| free(said) > 0);
+}
+
 /// Whoever keeps a cluster reads in its logs what happened when.
 #[test]
 fn coordinators_and_workers_say_what_happens() {

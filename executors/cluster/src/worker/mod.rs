@@ -6,7 +6,7 @@ mod connection;
 pub mod host;
 mod sync;
 
-use std::{sync::Arc, time::Duration};
+use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use dagrun_executor_api::{Executor, ExecutorEvent};
 use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, InputSource, WorkerIx};
@@ -30,6 +30,8 @@ pub(crate) use connection::Way;
 const BATCH: usize = 256;
 /// How often time is told while there is no connection, and while there is.
 const TICKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(200));
+/// How often the room on the store's disk is looked at.
+const LOOK: Duration = Duration::from_secs(1);
 /// How long the last words may take to get out.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -103,6 +105,9 @@ pub(crate) struct Worker<'a, W> {
     core: Core,
     /// The one that timers go by.
     clock: Instant,
+    /// Where the store is, and when the room there was looked at.
+    store: PathBuf,
+    looked: Option<Instant>,
     effects: Vec<Effect>,
     way: W,
     local: Arc<dyn Executor>,
@@ -153,6 +158,8 @@ impl<'a, W: Way> Worker<'a, W> {
         Ok(Self {
             core,
             clock: Instant::now(),
+            store: options.store.root().to_path_buf(),
+            looked: None,
             effects: Vec::new(),
             way,
             local,
@@ -203,7 +210,19 @@ impl<'a, W: Way> Worker<'a, W> {
                 Some(results) = self.synced.recv() => self.ended(results),
                 () = tokio::time::sleep(tick) => {}
             }
+            self.look_for_room();
             self.tell(Event::Tick);
+        }
+    }
+
+    /// Beats tell how much room the store's disk has.
+    fn look_for_room(&mut self) {
+        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
+            self.looked = Some(Instant::now());
+            if let Ok(disk) = rustix::fs::statvfs(&self.store) {
+                let free = disk.f_bavail.saturating_mul(disk.f_frsize);
+                self.core.set_free_bytes(free);
+            }
         }
     }
 
