@@ -24,7 +24,7 @@ use std::{ffi::OsString, process::ExitCode};
 use clap::{CommandFactory, Parser};
 
 use crate::{
-    args::Cli,
+    args::{Cli, Command},
     term::{Ink, Style},
 };
 
@@ -49,7 +49,7 @@ fn main() -> ExitCode {
         }
     };
     let style = Style::new(&cli.global);
-    log_to_stderr(style);
+    log_to_stderr(style, keeps_a_log(&cli.command));
     match commands::dispatch(cli, style) {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
@@ -129,8 +129,14 @@ fn looks_like_file(arg: &str) -> bool {
     arg.contains(['.', '/']) || std::path::Path::new(arg).exists()
 }
 
-fn log_to_stderr(style: Style) {
+/// Whether somebody reads later what it said: who was refused, and which certificate ends.
+fn keeps_a_log(command: &Command) -> bool {
+    matches!(command, Command::Serve(_) | Command::Worker(_))
+}
+
+fn log_to_stderr(style: Style, keeps_a_log: bool) {
     let level = match style.verbose {
+        0 | 1 if keeps_a_log => "error,dagrun_cluster::security=warn",
         0 | 1 => "error",
         2 => "dagrun=debug,info",
         _ => "trace",

@@ -49,7 +49,7 @@ pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: St
     } = &mut remote;
     // Its token makes a submission that is repeated the same run.
     let submit = patiently(&address, async || client.submit(submission.clone()).await);
-    let run = runtime.block_on(submit).map_err(call_error)?;
+    let run = runtime.block_on(submit).map_err(submit_error)?;
     if args.detach {
         say!(
             "submitted as run {run}; `dagrun attach {run} --on {address}` follows it, `dagrun cancel {run} --on {address}` stops it"
@@ -110,6 +110,17 @@ pub(super) fn user() -> String {
     std::env::var("USER").unwrap_or_default()
 }
 
+/// A refusal names the role of the call that was refused, which may be one of several that a submission makes.
+fn submit_error(error: CallError) -> CliError {
+    let forbidden = matches!(error, CallError::Forbidden(_));
+    let error = call_error(error);
+    match forbidden {
+        true => error
+            .hint("to submit a run takes the role `submit`, which includes all that this needs"),
+        false => error,
+    }
+}
+
 /// Sends what the coordinator lacks.
 fn upload(
     remote: &mut Remote,
@@ -123,7 +134,7 @@ fn upload(
             Err(error) => remote
                 .runtime
                 .block_on(patience.wait(&remote.address, error))
-                .map_err(call_error)?,
+                .map_err(submit_error)?,
         }
     };
     if count > 0 && !style.quiet {

@@ -258,3 +258,84 @@ fn workers_join_by_tls_and_leave_when_they_are_revoked() {
     let last = news.try_iter().last().unwrap();
     assert!(last.ends_with(" left"), "{last}");
 }
+
+/// Who is refused is told what is needed, and is in the coordinator's log.
+#[test]
+fn refusals_are_in_the_log_of_the_coordinator() {
+    let project = cluster();
+    project.write("pipeline.yaml", "jobs: {a: {run: 'true'}}\n");
+    let file = project.dir().join("serve.log");
+    let log = || std::fs::read_to_string(&file).unwrap();
+    let mut serve = project.command(&[
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--tls",
+        "lab/server",
+        "--state",
+        "state",
+    ]);
+    let serve = serve
+        .stdout(std::fs::File::create(&file).unwrap())
+        .stderr(
+            std::fs::OpenOptions::new()
+                .append(true)
+                .open(&file)
+                .unwrap(),
+        )
+        .spawn()
+        .unwrap();
+    let serve = Ends(serve);
+    let began = Instant::now();
+    let at = loop {
+        let log = log();
+        if let Some((_, rest)) = log.split_once("127.0.0.1:") {
+            let port: String = rest.chars().take_while(char::is_ascii_digit).collect();
+            if rest.len() > port.len() {
+                break format!("127.0.0.1:{port}");
+            }
+        }
+        assert!(began.elapsed() < Duration::from_secs(20), "{log}");
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    for role in ["viewer", "worker"] {
+        let tls = format!("lab/clients/{role}");
+        let said = project.fails(3, &["pipeline.yaml", "--on", &at, "--tls", &tls]);
+        assert!(said.stderr.contains("role `submit`"), "{}", said.stderr);
+    }
+    project.ok(&["cluster", "init", "other", "--name", "other", "--host", "x"]);
+    // It believes the server, and the server does not believe it.
+    let other = project.dir().join("other/clients/viewer/ca.pem");
+    std::fs::copy(project.dir().join("lab/clients/viewer/ca.pem"), other).unwrap();
+    project.fails(
+        3,
+        &[
+            "cluster",
+            "status",
+            "--on",
+            &at,
+            "--tls",
+            "other/clients/viewer",
+        ],
+    );
+    let log = log();
+    for words in [
+        "refused a call",
+        "/dagrun.cluster.v1.Blobs/",
+        "`viewer`",
+        "refused a connection",
+    ] {
+        assert!(log.contains(words), "{words}\n{log}");
+    }
+    drop(serve);
+}
+
+/// A process that ends with the test.
+struct Ends(std::process::Child);
+
+impl Drop for Ends {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
