@@ -65,7 +65,7 @@ fn in_units(text: &str) -> Option<String> {
         out.push_str(unit);
         rest = further.trim_start_matches([' ', ',']);
     }
-    Some(out)
+    (!out.is_empty()).then_some(out)
 }
 
 /// Reads `500MiB`, `2GB`, `1024`, `1.5G` into bytes. `K`, `M`, `G`, `T` and `KiB`... are powers of 1024, `kB`, `MB`... of 1000.

@@ -345,7 +345,7 @@ fn the_newest_node_gives_way_when_memory_is_used_up() {
         panic!("{lost:?}");
     };
     assert!(why.contains("the newest node of its host"), "{why}");
-    assert!(why.contains("of 1.0 GiB of memory were free"), "{why}");
+    assert!(why.contains("of 1024.0 MiB of memory were free"), "{why}");
     running.submit(vec![host.node(3, "assert os.path.exists(root + 'over')")]);
     host.make("lost");
     std::thread::sleep(Duration::from_millis(700));
@@ -377,7 +377,7 @@ fn a_node_that_the_kernel_killed_for_its_memory_is_told_as_such() {
     let Outcome::Lost(why) = &lost.outcome else {
         panic!("{lost:?}");
     };
-    assert!(why.contains("its host, 1.0 GiB, was used up"), "{why}");
+    assert!(why.contains("its host, 1024.0 MiB, was used up"), "{why}");
     host.make("go");
     assert_success(&running.end_of(1));
     match failure(&running.run(too_much(3))) {
