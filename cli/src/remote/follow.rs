@@ -219,14 +219,19 @@ async fn say_why_nothing_comes(client: &mut RunsClient, run: &str, address: &str
         );
         return true;
     }
-    let is_queued = |row: &RunRow| row.run == run && row.state == "queued";
-    let own = format!("run {run} for ");
-    let waits = status.waits.iter().find_map(|it| it.strip_prefix(&own));
-    match waits.filter(|_| status.runs.iter().any(is_queued)) {
-        Some(turn) => say!("waiting: {}", escape(turn)),
-        None => return false,
+    let mut rows = status.runs.iter();
+    let Some(own) = rows.find(|row| row.run == run && row.state == "queued") else {
+        return false;
+    };
+    let goes_first = |row: &&RunRow| {
+        (&row.project, &row.user) == (&own.project, &own.user) && row.state == "running"
+    };
+    let first = status.runs.iter().find(goes_first);
+    if let Some(first) = first {
+        let run = escape(&first.run);
+        say!("waiting: run {run}: runs of one folder take turns");
     }
-    true
+    first.is_some()
 }
 
 async fn stop(

@@ -308,14 +308,9 @@ impl Coordinator {
     /// Which runs wait for another one, in words.
     fn turns(&self) -> Vec<String> {
         let runs = self.runs();
-        let folder_of = |entry: &Entry| self.project(&entry.submission);
-        let is_running = |entry: &Entry| matches!(entry.state, State::Running(..));
-        let queued = runs.entries.iter();
-        let queued = queued.filter(|(_, entry)| matches!(entry.state, State::Queued));
-        let told = queued.filter_map(|(number, entry)| {
-            let folder = folder_of(entry);
-            let mut others = runs.entries.iter();
-            let (first, _) = others.find(|(_, it)| is_running(it) && folder_of(it) == folder)?;
+        let busy = runs.busy(|submission| self.project(submission));
+        let told = runs.queued().filter_map(|(number, entry)| {
+            let first = busy.get(&self.project(&entry.submission))?;
             Some(format!(
                 "run {number} for run {first}: runs of one folder take turns"
             ))
@@ -360,18 +355,28 @@ impl Coordinator {
 }
 
 impl Runs {
-    fn running(&self) -> impl Iterator<Item = &Entry> {
-        let entries = self.entries.values();
-        entries.filter(|entry| matches!(entry.state, State::Running(..)))
+    fn running(&self) -> impl Iterator<Item = (&u64, &Entry)> {
+        let entries = self.entries.iter();
+        entries.filter(|(_, entry)| matches!(entry.state, State::Running(..)))
+    }
+
+    fn queued(&self) -> impl Iterator<Item = (&u64, &Entry)> {
+        let entries = self.entries.iter();
+        entries.filter(|(_, entry)| matches!(entry.state, State::Queued))
+    }
+
+    /// The projects that have a run now, and which.
+    fn busy(&self, project: impl Fn(&Submission) -> PathBuf) -> BTreeMap<PathBuf, u64> {
+        self.running()
+            .map(|(number, entry)| (project(&entry.submission), *number))
+            .collect()
     }
 
     /// The run whose turn it is.
     fn next(&self, project: impl Fn(&Submission) -> PathBuf) -> Option<u64> {
-        let busy: Vec<PathBuf> = self.running().map(|it| project(&it.submission)).collect();
-        self.entries
-            .iter()
-            .filter(|(_, entry)| matches!(entry.state, State::Queued))
-            .filter(|(_, entry)| !busy.contains(&project(&entry.submission)))
+        let busy = self.busy(&project);
+        self.queued()
+            .filter(|(_, entry)| !busy.contains_key(&project(&entry.submission)))
             .min_by_key(|(number, entry)| (-i64::from(entry.submission.priority), **number))
             .map(|(number, _)| *number)
     }
