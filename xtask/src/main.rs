@@ -41,6 +41,14 @@ usage: cargo xtask COMMAND
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
+    if args.is_empty()
+        || args
+            .iter()
+            .any(|arg| ["help", "--help", "-h"].contains(arg))
+    {
+        print!("{HELP}");
+        return ExitCode::SUCCESS;
+    }
     let done = match args.as_slice() {
         ["ci"] => ci::ci(false),
         ["ci", "--quick"] => ci::ci(true),
@@ -54,10 +62,6 @@ fn main() -> ExitCode {
         ["bench-study", n] => bench::bare_study(n),
         ["bench-link", args @ ..] => bench::bench_link(args),
         ["bench-spawn", n] => bench::bare_spawn_loop(n),
-        [] | ["help" | "--help" | "-h"] => {
-            print!("{HELP}");
-            return ExitCode::SUCCESS;
-        }
         other => Err(format!("unknown command `{}`\n\n{HELP}", other.join(" "))),
     };
     match done {

@@ -64,8 +64,20 @@ pub(crate) struct Figures {
     pub(crate) runs: usize,
 }
 
+/// What may be said beside names.
+const FLAGS: [&str; 3] = ["--peers", "--quick", "--gate"];
+
 /// Runs the benches whose names are given, or all.
 pub(crate) fn bench(args: &[&str]) -> Result<(), String> {
+    if let Some(unknown) = args
+        .iter()
+        .find(|arg| arg.starts_with('-') && !FLAGS.contains(arg))
+    {
+        return Err(format!(
+            "unknown flag `{unknown}`; there are {}",
+            FLAGS.join(", ")
+        ));
+    }
     let with_peers = args.contains(&"--peers");
     let quick = args.contains(&"--quick");
     let is_gate = args.contains(&"--gate");

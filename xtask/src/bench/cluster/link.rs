@@ -14,7 +14,7 @@ const RATE: (&str, f64) = ("1gbit", 1e9);
 const CARGO: Cargo = Cargo {
     name: "one file",
     files: 1,
-    bytes: 1 << 30,
+    bytes: 4 << 30,
     goal: "goal: at least 0.9 of the link or of rsync",
 };
 
