@@ -1,6 +1,6 @@
 //! The command line, as clap sees it. Words only: no behaviour.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use clap::{
     Args, Parser, Subcommand, ValueEnum,
@@ -412,6 +412,9 @@ pub(crate) struct ServeArgs {
     /// A worker that says nothing for so long is lost, and its nodes start elsewhere
     #[arg(long, value_name = "TIME", default_value = "10s")]
     pub(crate) lease: String,
+    /// Runs that go on at the same time; further ones wait, and those of higher priority begin first
+    #[arg(long, value_name = "N", default_value = "64")]
+    pub(crate) runs: NonZeroUsize,
     #[command(flatten)]
     pub(crate) credentials: Credentials,
 }

@@ -40,6 +40,8 @@ pub struct Settings {
     pub slots: u32,
     /// The lease that the coordinator gives, such as `2s`; none for the usual one.
     pub lease: Option<String>,
+    /// Runs at the same time; none for as many as usual.
+    pub runs: Option<u32>,
     /// The library that lets wall clocks of the coordinator and the workers jump, see [`TestCluster::set_clock`].
     pub clocks: Option<PathBuf>,
 }
@@ -49,6 +51,7 @@ impl Default for Settings {
         Self {
             slots: 2,
             lease: None,
+            runs: None,
             clocks: None,
         }
     }
@@ -200,6 +203,9 @@ impl TestCluster {
             .stderr(self.log("coordinator"));
         if let Some(lease) = &self.settings.lease {
             command.args(["--lease", lease]);
+        }
+        if let Some(runs) = self.settings.runs {
+            command.args(["--runs", &runs.to_string()]);
         }
         self.with_clock(&mut command, "coordinator");
         self.with_tls(&mut command, "server");

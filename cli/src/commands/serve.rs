@@ -83,6 +83,7 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
         store.clone(),
         executors(&pool, &store),
         Box::new(PoolWorkers(Arc::clone(&pool))),
+        args.runs,
         style.quiet,
     )
     .doing(|| format!("read {}", state.display()))?;

@@ -226,12 +226,14 @@ async fn say_why_nothing_comes(client: &mut RunsClient, run: &str, address: &str
     let goes_first = |row: &&RunRow| {
         (&row.project, &row.user) == (&own.project, &own.user) && row.state == "running"
     };
-    let first = status.runs.iter().find(goes_first);
-    if let Some(first) = first {
-        let run = escape(&first.run);
-        say!("waiting: run {run}: runs of one folder take turns");
+    match status.runs.iter().find(goes_first) {
+        Some(first) => {
+            let run = escape(&first.run);
+            say!("waiting: run {run}: runs of one folder take turns");
+        }
+        None => say!("waiting: the coordinator runs as many as it takes at a time"),
     }
-    first.is_some()
+    true
 }
 
 async fn stop(

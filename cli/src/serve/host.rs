@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fmt, io,
+    num::NonZeroUsize,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -34,9 +35,6 @@ use crate::{
     error::{CliError, Done},
     term::{Style, captured, escape, log},
 };
-
-/// Runs that go on at the same time; each plans and journals by itself.
-const AT_ONCE: usize = 16;
 
 /// How a coordinator talks into a log that a client reads.
 const STYLE: Style = Style {
@@ -80,6 +78,8 @@ pub(crate) struct Coordinator {
     workers: Workers,
     epoch: u64,
     started: SystemTime,
+    /// Runs that go on at the same time; each plans and journals by itself.
+    at_once: NonZeroUsize,
     runs: Mutex<Runs>,
     quiet: bool,
 }
@@ -131,6 +131,7 @@ impl Coordinator {
         store: Store,
         executors: Executors,
         workers: Workers,
+        at_once: NonZeroUsize,
         quiet: bool,
     ) -> io::Result<Arc<Self>> {
         let registry = Registry::open(state)?;
@@ -147,6 +148,7 @@ impl Coordinator {
             workers,
             epoch,
             started: SystemTime::now(),
+            at_once,
             runs: Mutex::new(runs),
             quiet,
         }))
@@ -185,7 +187,7 @@ impl Coordinator {
     /// Starts threads for runs whose turn it is: higher priorities first, then in the order in which they came, one in each project.
     fn begin_next(self: &Arc<Self>) {
         let mut runs = self.runs();
-        while !runs.closing && runs.running().count() < AT_ONCE {
+        while !runs.closing && runs.running().count() < self.at_once.get() {
             let Some(number) = runs.next(|submission| self.project(submission)) else {
                 return;
             };
@@ -305,15 +307,21 @@ impl Coordinator {
         }
     }
 
-    /// Which runs wait for another one, in words.
+    /// Why runs that were taken do not begin yet, in words.
     fn turns(&self) -> Vec<String> {
         let runs = self.runs();
         let busy = runs.busy(|submission| self.project(submission));
+        let most = self.at_once.get();
         let told = runs.queued().filter_map(|(number, entry)| {
-            let first = busy.get(&self.project(&entry.submission))?;
-            Some(format!(
-                "run {number} for run {first}: runs of one folder take turns"
-            ))
+            match busy.get(&self.project(&entry.submission)) {
+                Some(first) => Some(format!(
+                    "run {number} for run {first}: runs of one folder take turns"
+                )),
+                None if busy.len() >= most => Some(format!(
+                    "run {number} for its turn: {most} go on, as many as `serve --runs` allows"
+                )),
+                None => None,
+            }
         });
         told.collect()
     }

@@ -519,6 +519,47 @@ fn a_run_that_waits_for_its_turn_says_so() {
     told.has("waiting: run 1: runs of one folder take turns");
 }
 
+/// No more runs than were allowed go on at a time, and those that wait are told so; a higher priority begins first.
+#[test]
+fn a_run_beyond_those_that_may_go_on_waits_and_says_so() {
+    let cluster = Cluster(TestCluster::here(
+        dagrun(),
+        1,
+        ClusterSettings {
+            runs: Some(1),
+            ..ClusterSettings::default()
+        },
+    ));
+    let scratch = tempfile::tempdir().unwrap();
+    let first = Project::new(&waiting(scratch.path()));
+    cluster.run(&first, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+    let order = scratch.path().join("order");
+    let other = |name: &str| {
+        let run = format!("echo {name} >> {}", order.display());
+        Project::new(&format!("jobs:\n  a: {{cache: never, run: '{run}'}}\n"))
+    };
+    let (late, urgent) = (other("late"), other("urgent"));
+    let mut command = late.command(&["pipeline.yaml", "--on", &cluster.address()]);
+    let waits = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    cluster.eventually(&["cluster", "status"], |said| {
+        said.stdout
+            .contains("run 2 for its turn: 1 go on, as many as `serve --runs` allows")
+    });
+    cluster.run(&urgent, 0, &["--detach", "--priority", "5"]);
+    // Long enough to be asked why nothing comes.
+    std::thread::sleep(Duration::from_secs(4));
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    let told = said(waits.wait_with_output().unwrap());
+    assert_eq!(told.code, 0, "{}\n{}", told.stderr, cluster.logs());
+    told.has("waiting: the coordinator runs as many as it takes at a time");
+    assert_eq!(std::fs::read_to_string(order).unwrap(), "urgent\nlate\n");
+}
+
 /// A worker that goes in order is no reason to give a run up: it waits for the next.
 #[test]
 fn a_run_waits_when_its_last_worker_has_left_in_order() {
