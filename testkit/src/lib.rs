@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod buckets;
 mod cluster;
 mod disk;
 mod measure;
@@ -16,13 +17,13 @@ mod proxy;
 mod pty;
 mod rights;
 mod rounds;
-mod s3;
 mod skip;
 mod subject;
 mod syscall;
 mod tcp;
 
 pub use crate::{
+    buckets::{AZURITE_ACCOUNT, BUCKET, BucketServer},
     cluster::{Settings as ClusterSettings, TestCluster},
     disk::SmallDisk,
     measure::{Measured, measure},
@@ -33,7 +34,6 @@ pub use crate::{
     pty::Pty,
     rights::{NOBODY, unprivileged},
     rounds::{Round, Rounds},
-    s3::{BUCKET, MotoServer},
     skip::{
         Unavailable, report_skipped, require_plain_copies, require_program, require_root, skipped,
     },

@@ -129,10 +129,13 @@ fn install() {
         }
     }
     install_python();
+    install_azurite();
 }
 
 /// Servers from PyPI that tests talk to, in a virtual environment of their own below `target`.
 const PYPI: &str = "moto[server,s3]==5.2.5";
+/// The server from npm that tests talk to, in the same folder.
+const NPM: &str = "azurite@3.35.0";
 
 /// Makes the environment in which the test kit looks for servers.
 fn install_python() {
@@ -149,6 +152,24 @@ fn install_python() {
     if let Err(error) = installed {
         println!(
             "SKIPPED installing {PYPI}: {error}; tests against S3 are skipped unless moto_server is in PATH"
+        );
+    }
+}
+
+fn install_azurite() {
+    let folder = root().join("target/test-peers");
+    if folder.join("node_modules/.bin/azurite-blob").exists() {
+        return;
+    }
+    let prefix = folder.display().to_string();
+    let quiet = ["--silent", "--no-audit", "--no-fund", "--prefix", &prefix];
+    let installed = match has("npm") {
+        true => run("npm", &[&["install"], &quiet[..], &[NPM]].concat()),
+        false => Err("there is no npm".into()),
+    };
+    if let Err(error) = installed {
+        println!(
+            "SKIPPED installing {NPM}: {error}; tests against Azure are skipped unless azurite-blob is in PATH"
         );
     }
 }

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use dagrun_testkit::{Asked, BUCKET, FaultProxy, Mishap, MotoServer, skip};
+use dagrun_testkit::{AZURITE_ACCOUNT, Asked, BUCKET, BucketServer, FaultProxy, Mishap, skip};
 
 use crate::kit::Project;
 
@@ -292,8 +292,37 @@ fn on_s3(endpoint: &str, args: &[&str]) -> (Project, crate::kit::Said) {
 }
 
 #[test]
+fn a_run_over_azure_finds_what_another_made() {
+    let server = skip!("Azure", BucketServer::azurite());
+    let (account, key) = AZURITE_ACCOUNT;
+    let run = |args: &[&str]| {
+        let project = Project::new(PIPELINE);
+        let mut command = project.command(&["run"]);
+        let output = command
+            .args(args)
+            .args(["--cache", &format!("az://{BUCKET}/team")])
+            .env(
+                "AZURE_STORAGE_ENDPOINT",
+                format!("{}/{account}", server.url()),
+            )
+            .env("AZURE_STORAGE_ACCOUNT_NAME", account)
+            .env("AZURE_STORAGE_ACCOUNT_KEY", key)
+            .output()
+            .unwrap();
+        (project, crate::kit::said(output))
+    };
+    let (maker, said) = run(&["--cache-mode", "read-write"]);
+    said.has("4 results uploaded").has_not("warning");
+    assert_eq!((said.code, maker.executed()), (0, 4));
+    let (reader, said) = run(&[]);
+    said.has("4 results found").has_not("warning");
+    assert_eq!((said.code, reader.executed()), (0, 0));
+    assert_eq!(reader.read("result.txt"), SUM);
+}
+
+#[test]
 fn f52_a_run_over_s3_that_fails_in_every_way_ends_well() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     let (maker, said) = on_s3(&moto.url(), &["--cache-mode", "read-write"]);
     said.has("4 results uploaded").has_not("warning");
     assert_eq!((said.code, maker.executed()), (0, 4));

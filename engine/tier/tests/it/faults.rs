@@ -3,13 +3,13 @@
 use std::time::{Duration, Instant};
 
 use dagrun_store::Tier;
-use dagrun_testkit::{Asked, FaultProxy, Mishap, MotoServer, skip};
+use dagrun_testkit::{Asked, BucketServer, FaultProxy, Mishap, skip};
 
 use crate::kit::{How, Machine, Place, action, blob, machine, reader};
 
 /// A proxy before moto, once a result was put there without it.
 fn before(
-    moto: &MotoServer,
+    moto: &BucketServer,
     rule: impl Fn(&Asked) -> Mishap + Send + Sync + 'static,
 ) -> (FaultProxy, Place) {
     let maker = machine(&Place::S3(moto.url(), "team".into()), How::default());
@@ -40,7 +40,7 @@ type Fault = (&'static str, fn(&Asked) -> Mishap);
 
 #[test]
 fn f52_throttling_resets_and_cut_bodies_are_tried_again() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     let faults: [Fault; 6] = [
         ("503", |asked| match asked.before {
             0 | 1 => Mishap::Status(503, "SlowDown"),
@@ -81,7 +81,7 @@ fn f52_throttling_resets_and_cut_bodies_are_tried_again() {
 
 #[test]
 fn f52_a_flipped_byte_is_noticed_and_the_blob_fetched_again() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     let (_proxy, place) = before(&moto, |asked| {
         match asked.path.contains("/blobs/") && asked.before == 0 {
             true => Mishap::Flip,
@@ -106,7 +106,7 @@ fn f52_a_flipped_byte_is_noticed_and_the_blob_fetched_again() {
 
 #[test]
 fn f52_a_cache_that_hangs_is_left_out_after_its_budget() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     let (proxy, place) = before(&moto, |_| Mishap::Hang);
     let how = How {
         patience: Duration::from_secs(2),
@@ -147,7 +147,7 @@ fn f52_a_cache_that_hangs_is_left_out_after_its_budget() {
 
 #[test]
 fn f52_a_cache_that_is_down_or_forbids_makes_one_warning_and_misses() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     for (rule, word) in [
         (
             (|_: &Asked| Mishap::Status(503, "SlowDown")) as fn(&Asked) -> Mishap,
@@ -181,7 +181,7 @@ fn f52_a_cache_that_is_down_or_forbids_makes_one_warning_and_misses() {
 
 #[test]
 fn f52_who_may_read_but_not_write_reads_on() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     let (_proxy, place) = before(&moto, |asked| match asked.method.as_str() {
         "GET" | "HEAD" => Mishap::None,
         _ => Mishap::Status(403, "AccessDenied"),
@@ -204,7 +204,7 @@ fn f52_who_may_read_but_not_write_reads_on() {
 
 #[test]
 fn f52_puts_whose_replies_are_lost_are_made_once() {
-    let moto = skip!("F52", MotoServer::start());
+    let moto = skip!("F52", BucketServer::moto());
     let (_proxy, place) = before(&moto, |asked| {
         match asked.method == "PUT" && asked.before == 0 {
             true => Mishap::LoseReply,

@@ -6,9 +6,11 @@ use dagrun_model::{ActionDigest, Artifact, BlobRef, Digest, LogRef, Phases, Usag
 use dagrun_store::{
     ActionEntry, CommitReport, MadeBy, Store, StoreError, StoreOptions, Tier, conformance::Backend,
 };
+use dagrun_testkit::{AZURITE_ACCOUNT, BUCKET};
 use dagrun_tier::{CacheOptions, Location, PublicKey, SharedCache, SigningKey};
 use object_store::{
-    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder, path::Path,
+    BackoffConfig, ClientOptions, ObjectStore, RetryConfig, aws::AmazonS3Builder,
+    azure::MicrosoftAzureBuilder, path::Path,
 };
 
 /// Where the cache of a test is.
@@ -17,6 +19,8 @@ pub(crate) enum Place {
     Folder(PathBuf),
     /// An endpoint of S3 with a bucket that is there, and a prefix.
     S3(String, String),
+    /// An endpoint of Azurite with a container that is there, and a prefix.
+    Azure(String, String),
 }
 
 /// How a test uses it.
@@ -80,7 +84,14 @@ pub(crate) fn open(place: &Place, how: How, store: &Store) -> SharedCache {
         Place::S3(endpoint, prefix) => SharedCache::over(
             s3(endpoint),
             Path::from(prefix.as_str()),
-            options(&format!("s3://shared/{prefix}")),
+            options(&format!("s3://{BUCKET}/{prefix}")),
+            store.clone(),
+        )
+        .unwrap(),
+        Place::Azure(endpoint, prefix) => SharedCache::over(
+            azure(endpoint),
+            Path::from(prefix.as_str()),
+            options(&format!("az://{BUCKET}/{prefix}")),
             store.clone(),
         )
         .unwrap(),
@@ -89,25 +100,46 @@ pub(crate) fn open(place: &Place, how: How, store: &Store) -> SharedCache {
 
 /// A client of a bucket.
 pub(crate) fn s3(endpoint: &str) -> Arc<dyn ObjectStore> {
-    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (options, retry) = plain_and_once();
     let client = AmazonS3Builder::new()
         .with_endpoint(endpoint)
-        .with_bucket_name(dagrun_testkit::BUCKET)
+        .with_bucket_name(BUCKET)
         .with_region("us-east-1")
         .with_access_key_id("test")
         .with_secret_access_key("test")
-        .with_client_options(
-            ClientOptions::new()
-                .with_allow_http(true)
-                .with_timeout_disabled(),
-        )
-        .with_retry(RetryConfig {
-            backoff: BackoffConfig::default(),
-            max_retries: 0,
-            retry_timeout: Duration::from_secs(1),
-        })
+        .with_client_options(options)
+        .with_retry(retry)
         .build();
     Arc::new(client.unwrap())
+}
+
+/// A client of a container.
+fn azure(endpoint: &str) -> Arc<dyn ObjectStore> {
+    let (options, retry) = plain_and_once();
+    let (account, key) = AZURITE_ACCOUNT;
+    let client = MicrosoftAzureBuilder::new()
+        .with_endpoint(format!("{endpoint}/{account}"))
+        .with_container_name(BUCKET)
+        .with_account(account)
+        .with_access_key(key)
+        .with_client_options(options)
+        .with_retry(retry)
+        .build();
+    Arc::new(client.unwrap())
+}
+
+/// Without TLS, and tried again by nobody but the shared cache itself.
+fn plain_and_once() -> (ClientOptions, RetryConfig) {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let options = ClientOptions::new()
+        .with_allow_http(true)
+        .with_timeout_disabled();
+    let retry = RetryConfig {
+        backoff: BackoffConfig::default(),
+        max_retries: 0,
+        retry_timeout: Duration::from_secs(1),
+    };
+    (options, retry)
 }
 
 impl Machine {
