@@ -215,6 +215,13 @@ impl TestCluster {
         });
     }
 
+    /// Starts one worker more, whose cache is in another place.
+    pub fn add_worker_at(&mut self, cache: &Path) {
+        let link = self.path(&worker_name(self.workers.len()));
+        std::os::unix::fs::symlink(cache, link).expect("it is not there yet");
+        self.add_worker();
+    }
+
     /// Starts one worker more.
     pub fn add_worker(&mut self) {
         self.workers.push(None);

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use dagrun_cluster::wire::decode_full;
 use dagrun_model::{format_bytes, format_seconds};
 use dagrun_proto::v1::{ClusterStatus, LostWorker, Resources, RunRow, WorkerRow};
 use serde_json::{Value, json};
@@ -107,6 +108,9 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
         put!("\n{}", worker_table(&status.workers).trim_end());
         put!("{}", together(&status.workers));
     }
+    for line in full_lines(&status.workers) {
+        put!("{} {line}", style.paint_out(Ink::Warn, "disk full:"));
+    }
     for line in lost_lines(&status.lost) {
         put!("{} {line}", style.paint_out(Ink::Warn, "lost:"));
     }
@@ -165,6 +169,19 @@ fn differ_in_speed(workers: &[WorkerRow]) -> bool {
     least
         .zip(most)
         .is_some_and(|(least, most)| most * 4 >= least * 5)
+}
+
+/// The workers whose disks have no room, a line each.
+fn full_lines(workers: &[WorkerRow]) -> Vec<String> {
+    let full = workers
+        .iter()
+        .filter_map(|row| Some((row, row.full.as_ref()?)));
+    full.map(|(row, full)| {
+        let disk = decode_full(full.clone()).to_string();
+        let (name, disk) = (escape(&row.name), escape(&disk));
+        format!("{name}: {disk}; it gets only what no other worker can take")
+    })
+    .collect()
 }
 
 /// The workers that were lost last, a line each.
@@ -299,6 +316,12 @@ fn to_json(status: &ClusterStatus, runs: &[RunRow]) -> Value {
             "labels": row.labels,
             "silent_ms": row.silent_ms,
             "free_bytes": row.free_bytes,
+            "full": row.full.as_ref().map(|full| json!({
+                "folder": full.folder,
+                "free_bytes": full.free_bytes,
+                "total_bytes": full.total_bytes,
+                "no_inodes": full.no_inodes,
+            })),
             "blobs": row.blobs,
         })).collect::<Vec<_>>(),
         "lost": status.lost.iter().map(|lost| json!({

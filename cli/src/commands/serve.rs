@@ -14,6 +14,7 @@ use dagrun_cluster::{
     pool::{Config, LostWorker, Pool, RunOptions, WorkerStatus},
     runs::{ClusterService, Refusal, RunsService},
     security::{Address, Connector, MESSAGE},
+    wire::encode_full,
     worker::host,
 };
 use dagrun_executor_api::Executor;
@@ -245,6 +246,7 @@ fn worker_row(row: &WorkerStatus) -> WorkerRow {
         silent_ms: millis(row.silent),
         free_bytes: row.free_bytes,
         blobs: identity.blobs.clone(),
+        full: row.full.as_ref().map(encode_full),
     }
 }
 

@@ -3,11 +3,12 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
 };
 
 use dagrun_testkit::{
-    Fault, Fs, Loss, PowerCut, Pty, SmallDisk, Subject, Traced, require_program, skip,
+    ClusterSettings, Fault, Fs, Loss, PowerCut, Pty, SmallDisk, Subject, TestCluster, Traced,
+    require_program, skip,
 };
 
 use crate::kit::{Project, dagrun, said};
@@ -692,4 +693,73 @@ fn a_cache_that_is_deleted_during_a_run_can_be_used_again() {
     assert_ne!(said(child.wait_with_output().unwrap()).code, 0);
     project.ok(&["run"]);
     assert_eq!(project.counts()[0], 4);
+}
+
+/// A node whose output has no room on one worker's disk runs on another, though its author wants no retries.
+#[test]
+fn what_one_disk_has_no_room_for_goes_to_another_worker() {
+    let test = "what_one_disk_has_no_room_for_goes_to_another_worker";
+    let disk = skip!(test, SmallDisk::new(4 << 20, None));
+    let mut cluster = TestCluster::here(dagrun(), 0, ClusterSettings::default());
+    cluster.add_worker_at(disk.path());
+    cluster.wait_for_workers(1);
+    let marks = tempfile::tempdir().unwrap();
+    let mark = |name: &str| marks.path().join(name);
+    let project = Project::new(&format!(
+        "name: big\njobs:\n  a:\n    outputs: {{o: o.bin}}\n    run: |\n      touch {0}/began$DAGRUN_ATTEMPT\n      \
+         until test -e {0}/go; do sleep 0.05; done\n      head -c 8000000 /dev/zero | tr '\\0' x > o.bin\n",
+        marks.path().display()
+    ));
+    let mut run = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
+    let run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    // It is where there is too little room before there is another place.
+    cluster.wait_until("the node runs", |_| mark("began1").exists());
+    cluster.add_worker();
+    cluster.wait_for_workers(2);
+    fs::write(mark("go"), "").unwrap();
+    let done = said(run.unwrap().wait_with_output().unwrap());
+    assert_eq!(done.code, 0, "{done:?}\n{}", cluster.logs());
+    done.has("worker w0 had too little room on its disk for a node: `")
+        .has(" of 4.0 MiB free; while it is short");
+    assert!(mark("began2").exists());
+    assert_eq!(project.executed(), 2);
+}
+
+/// While a disk stays full its worker is passed over, and says so; alone it is tried all the same, and the failure is clear.
+#[test]
+fn a_worker_with_a_full_disk_is_passed_over_until_it_has_room() {
+    let test = "a_worker_with_a_full_disk_is_passed_over_until_it_has_room";
+    let disk = skip!(test, SmallDisk::new(4 << 20, None));
+    let mut cluster = TestCluster::here(dagrun(), 0, ClusterSettings::default());
+    cluster.add_worker_at(disk.path());
+    cluster.wait_for_workers(1);
+    let run = |cluster: &TestCluster, n: u32| {
+        let project = Project::new(&format!(
+            "name: big\njobs: {{a: {{outputs: {{o: o.txt}}, run: 'seq {n} 20000 > o.txt'}}}}\n"
+        ));
+        let mut run = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
+        let said = said(run.output().unwrap());
+        (said, project.executed())
+    };
+    assert_eq!(run(&cluster, 1).0.code, 0);
+    let filler = disk.fill();
+    let (failed, _) = run(&cluster, 2);
+    assert_eq!(failed.code, 1, "{failed:?}");
+    failed.has("disk full");
+    let full = |cluster: &TestCluster| cluster.status()["workers"][0]["full"].clone();
+    let told = full(&cluster);
+    assert_eq!(told["total_bytes"], 4 << 20, "{told}");
+    let status = said(cluster.say(&["cluster", "status"]));
+    assert!(status.stdout.contains("disk full: w0: `"), "{status:?}");
+    // Not even tried there.
+    cluster.add_worker();
+    cluster.wait_for_workers(2);
+    for n in 3..8 {
+        let (done, attempts) = run(&cluster, n);
+        assert_eq!((done.code, attempts), (0, 1), "{done:?}");
+    }
+    fs::remove_file(filler).unwrap();
+    cluster.wait_until("there is room", |cluster| full(cluster).is_null());
+    cluster.kill_worker(1);
+    assert_eq!(run(&cluster, 9).0.code, 0);
 }

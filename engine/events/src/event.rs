@@ -564,6 +564,7 @@ impl AttemptSummary {
     /// The end in one lowercase fragment, for messages.
     pub fn describe(&self) -> String {
         match (&self.cause, self.outcome) {
+            (Some(cause), AttemptOutcome::Lost) => format!("lost: {cause}"),
             (Some(cause), _) => cause.to_string(),
             (None, AttemptOutcome::Succeeded) => "succeeded".into(),
             (None, AttemptOutcome::Cancelled) => "cancelled".into(),
@@ -572,17 +573,20 @@ impl AttemptSummary {
         }
     }
 
-    /// Whether it is charged against the node's retries: losses and cancellations are not.
+    /// Whether it is charged against the node's retries: losses and cancellations are not, nor is what a host had no room for.
     pub fn is_charged(&self) -> bool {
         matches!(
             self.outcome,
             AttemptOutcome::Failed | AttemptOutcome::TimedOut
         ) && !matches!(
             self.cause,
-            Some(FailureCause::Staging {
-                missing_blob: true,
-                ..
-            })
+            Some(
+                FailureCause::DiskFull { .. }
+                    | FailureCause::Staging {
+                        missing_blob: true,
+                        ..
+                    }
+            )
         )
     }
 }

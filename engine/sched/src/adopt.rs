@@ -8,7 +8,7 @@ use dagrun_model::{AttemptId, NodeIx, WorkerIx};
 
 use crate::{
     Action, AttemptEnd, Held, Mutant, NodeState, Notice, Scheduler, attempts::Attempt,
-    flights::short,
+    flights::short, lanes::Shape,
 };
 
 /// An attempt at a node that was not looked up yet.
@@ -78,7 +78,9 @@ impl Scheduler {
             return false;
         }
         let profile = self.graph.class(node).executor.clone();
-        let shape = self.lanes.shape(held.resources.clone(), profile);
+        let shape = self
+            .lanes
+            .shape(Shape::new(held.resources.clone(), profile));
         self.hosts.take(worker, id, &held.resources);
         let n = &mut self.graph.nodes[node.index()];
         n.attempts = n.attempts.max(held.number);
@@ -142,9 +144,9 @@ impl Scheduler {
     fn remember_growth(&mut self, node: NodeIx, shape: u32) {
         let demand = self.lanes.demand(shape).clone();
         if demand.memory > self.demand_of(node).memory {
-            let profile = self.graph.class(node).executor.clone();
-            self.lanes.grow(node, demand, profile);
-            self.graph.nodes[node.index()].grown = true;
+            let mut asked = self.lanes.shapes[self.shape_of(node) as usize].clone();
+            asked.demand = demand;
+            self.ask_for(node, asked);
         }
     }
 

@@ -156,8 +156,7 @@ impl Scheduler {
             let shape = &self.lanes.shapes[lane.shape as usize];
             let able = lane.live > 0
                 && lane.host.is_none_or(|host| host == known.host)
-                && known.serves(shape.profile.as_deref())
-                && shape.demand.fits(&known.capacity);
+                && self.hosts.may_take(known, shape);
             if able
                 && let Some(head) = self.head(ix)
                 && oldest.is_none_or(|(best, _)| head.seq < best)
@@ -268,7 +267,7 @@ impl Scheduler {
                 !attempt.started
                     && !attempt.recalled
                     && attempt.cancelled.is_none()
-                    && taker.serves(shape.profile.as_deref())
+                    && self.hosts.may_take(taker, shape)
                     && shape.demand.fits(free)
                     && self
                         .bound_host(attempt.node)

@@ -97,6 +97,7 @@ impl Scheduler {
             }
         }
         self.host_weakened(worker);
+        self.rooms_changed();
     }
 
     pub(crate) fn worker_draining(&mut self, worker: WorkerIx) {
@@ -104,6 +105,7 @@ impl Scheduler {
             self.stuck_told = false;
             self.recall_all(worker);
             self.host_weakened(worker);
+            self.rooms_changed();
         }
     }
 
@@ -129,6 +131,7 @@ impl Scheduler {
         match end {
             AttemptEnd::Succeeded { bytes } => self.succeeded(id, attempt, bytes, other),
             AttemptEnd::Failed(cause) => self.failed(node, cause, other),
+            AttemptEnd::NoRoom => self.no_room(&attempt, other),
             AttemptEnd::Cancelled if self.stop.is_some() => self.came_back(node, other),
             AttemptEnd::Lost | AttemptEnd::Cancelled if self.never_began(&attempt, &end) => {
                 self.came_back(node, other);
@@ -147,7 +150,7 @@ impl Scheduler {
         }
     }
 
-    fn run_alone(&mut self, node: NodeIx, attempt: AttemptId) {
+    pub(crate) fn run_alone(&mut self, node: NodeIx, attempt: AttemptId) {
         self.set_state(
             node,
             NodeState::Running {
@@ -177,7 +180,12 @@ impl Scheduler {
         }
     }
 
-    fn failed(&mut self, node: NodeIx, cause: Option<RetryCause>, other: Option<AttemptId>) {
+    pub(crate) fn failed(
+        &mut self,
+        node: NodeIx,
+        cause: Option<RetryCause>,
+        other: Option<AttemptId>,
+    ) {
         let n = &mut self.graph.nodes[node.index()];
         n.failures = n.failures.saturating_add(1);
         if !self.may_retry(node, cause) {
@@ -235,20 +243,19 @@ impl Scheduler {
 
     fn grow_memory(&mut self, node: NodeIx) {
         let percent = u64::from(self.graph.class(node).memory_percent);
-        let mut demand = self.lanes.demand(self.shape_of(node)).clone();
-        let profile = self.graph.class(node).executor.clone();
+        let mut shape = self.lanes.shapes[self.shape_of(node) as usize].clone();
         let group = self.bound_host(node);
+        let demand = &mut shape.demand;
         let largest = self
             .hosts
-            .largest_memory(&demand, profile.as_deref(), group);
+            .largest_memory(demand, shape.profile.as_deref(), group);
         let grown =
             (u128::from(demand.memory) * u128::from(percent) / 100).min(u128::from(u64::MAX));
         // More than any worker has would wait for ever; all that the largest has is worth a try.
         let memory = (grown as u64).min(largest.max(demand.memory));
         if memory > demand.memory {
             demand.memory = memory;
-            self.lanes.grow(node, demand, profile);
-            self.graph.nodes[node.index()].grown = true;
+            self.ask_for(node, shape);
         }
     }
 

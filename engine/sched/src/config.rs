@@ -18,6 +18,8 @@ pub struct Config {
     pub max_losses: u32,
     /// Workers that are lost within this time of each other may have died of the same, which is no node that ran on one of them alone.
     pub burst: Duration,
+    /// On how many hosts a node may find no room on the disk and be tried elsewhere.
+    pub max_full_disks: usize,
     /// How often one producer may be rewound because its outputs were gone.
     pub max_rewinds: u8,
     /// Drain after the first failure that does not say `continue_on_error`.
@@ -58,6 +60,7 @@ impl Default for Config {
             rooms: 16,
             max_losses: 3,
             burst: Duration::from_secs(10),
+            max_full_disks: 5,
             max_rewinds: 3,
             fail_fast: false,
             expected_workers: 1,

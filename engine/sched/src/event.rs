@@ -43,6 +43,8 @@ pub enum Event {
     WorkerDraining(WorkerIx),
     /// A worker is gone; its attempts are lost.
     WorkerLost(WorkerIx),
+    /// Whether the disk of a worker has room, also of one that joins next. One that has none gets no nodes that others could take.
+    WorkerHasRoom(WorkerIx, bool),
     /// Answers to [`Action::LookUp`].
     CacheAnswered(Vec<(NodeIx, CacheAnswer)>),
     /// An attempt's process runs.
@@ -159,6 +161,8 @@ pub enum AttemptEnd {
     Failed(Option<RetryCause>),
     /// Its worker or host failed it: never counted against its retries.
     Lost,
+    /// The disk of its worker had no room for it: lost there, and failed where no worker is left that may have room.
+    NoRoom,
     /// It was cancelled.
     Cancelled,
     /// Blobs of these producers are gone: they run again, and then this node.

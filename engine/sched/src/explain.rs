@@ -76,6 +76,10 @@ impl Scheduler {
         if worker.alone || self.runs_alone(node) && !worker.is_idle() {
             return Obstacle::Alone;
         }
+        let shape = &self.lanes.shapes[self.shape_of(node) as usize];
+        if self.hosts.passes_over(worker, shape) {
+            return Obstacle::DiskFull;
+        }
         match worker.reserved {
             Some(_) => Obstacle::Reserved,
             None => Obstacle::Elsewhere,

@@ -14,10 +14,23 @@ use crate::{
     queue::{Entry, Glance, Queue},
 };
 
-#[derive(Clone, Debug)]
+/// What nodes ask for.
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Shape {
     pub(crate) demand: Resources,
     pub(crate) profile: Option<String>,
+    /// Hosts that had no room on their disks for it, in order.
+    pub(crate) shuns: Vec<HostIx>,
+}
+
+impl Shape {
+    pub(crate) fn new(demand: Resources, profile: Option<String>) -> Self {
+        Self {
+            demand,
+            profile,
+            shuns: Vec::new(),
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -65,18 +78,16 @@ pub(crate) struct Lanes {
 impl Lanes {
     pub(crate) fn add_classes(&mut self, classes: &[NodeClass]) {
         for class in &classes[self.class_shapes.len()..] {
-            let shape = self.shape(class.resources.clone(), class.executor.clone());
+            let shape = Shape::new(class.resources.clone(), class.executor.clone());
+            let shape = self.shape(shape);
             self.class_shapes.push(shape);
         }
     }
 
-    pub(crate) fn shape(&mut self, demand: Resources, profile: Option<String>) -> u32 {
-        let known = self
-            .shapes
-            .iter()
-            .position(|s| s.demand == demand && s.profile == profile);
+    pub(crate) fn shape(&mut self, shape: Shape) -> u32 {
+        let known = self.shapes.iter().position(|known| *known == shape);
         known.unwrap_or_else(|| {
-            self.shapes.push(Shape { demand, profile });
+            self.shapes.push(shape);
             self.shapes.len() - 1
         }) as u32
     }
@@ -96,8 +107,8 @@ impl Lanes {
         }
     }
 
-    pub(crate) fn grow(&mut self, node: NodeIx, demand: Resources, profile: Option<String>) {
-        let shape = self.shape(demand, profile);
+    pub(crate) fn grow(&mut self, node: NodeIx, shape: Shape) {
+        let shape = self.shape(shape);
         self.grown.insert(node, shape);
     }
 

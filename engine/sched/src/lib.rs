@@ -34,6 +34,7 @@ mod needs;
 mod place;
 mod queue;
 mod replicas;
+mod roomless;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod stop;
@@ -218,10 +219,12 @@ impl Scheduler {
                     for held in held {
                         self.adopt(worker, held);
                     }
+                    self.rooms_changed();
                 }
             }
             Event::WorkerDraining(worker) => self.worker_draining(worker),
             Event::WorkerLost(worker) => self.worker_lost(worker),
+            Event::WorkerHasRoom(worker, has) => self.worker_has_room(worker, has),
             Event::CacheAnswered(answers) => {
                 for (node, answer) in answers {
                     self.cache_answered(node, answer);

@@ -85,11 +85,15 @@ pub enum Mutant {
     NeighbourBlamed,
     /// A node is blamed for the loss of a worker that died with others.
     BurstBlamed,
+    /// A node that found no room is tried again wherever that was.
+    NoRoomLoop,
+    /// Workers without room are given nodes like others.
+    FullIgnored,
 }
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 40] = [
+    pub const ALL: [Mutant; 42] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -130,5 +134,7 @@ impl Mutant {
         Self::AloneIgnored,
         Self::NeighbourBlamed,
         Self::BurstBlamed,
+        Self::NoRoomLoop,
+        Self::FullIgnored,
     ];
 }

@@ -250,6 +250,7 @@ impl Scheduler {
             || worker.alive && self.mutant(Mutant::ProfileIgnored) && !worker.draining;
         let alone = worker.alone || lane.alone && !worker.is_idle();
         fits && serves
+            && (!self.hosts.passes_over(worker, shape) || self.mutant(Mutant::FullIgnored))
             && (!alone || self.mutant(Mutant::AloneIgnored))
             && worker.reserved.is_none_or(|reserved| reserved == ix)
             && lane.host.is_none_or(|host| host == worker.host)
@@ -498,7 +499,7 @@ impl Scheduler {
                 // Rather the one that is offered than all of its host.
                 let offered = self.hosts.known(room.worker);
                 let mut classes = self.graph.group_classes(group).iter();
-                classes.all(|class| offered.could_take(self.lanes.class_shape(*class)))
+                classes.all(|class| self.hosts.may_take(offered, self.lanes.class_shape(*class)))
                     || self.group_fits(group, room.host)
             });
             *fitting = Fitting {
@@ -541,6 +542,11 @@ impl Scheduler {
                 self.graph.groups[ix].host = None;
             }
         }
+        self.free_lanes(host);
+    }
+
+    /// Moves what is bound to a host and may go elsewhere.
+    pub(crate) fn free_lanes(&mut self, host: HostIx) {
         for lane in self.lanes.of_host(host).to_vec() {
             self.free_lane(lane, host);
         }
@@ -594,8 +600,7 @@ impl Scheduler {
         }
         let shape = &self.lanes.shapes[lane.shape as usize];
         let able = self.hosts.live().filter(|(_, worker)| {
-            worker.serves(shape.profile.as_deref())
-                && shape.demand.fits(&worker.capacity)
+            self.hosts.may_take(worker, shape)
                 && lane.host.is_none_or(|host| host == worker.host)
                 && worker.reserved.is_none()
         });

@@ -210,7 +210,7 @@ impl Scheduler {
         let able = |ix: &WorkerIx| {
             let worker = self.hosts.known(*ix);
             *ix != attempt.worker
-                && worker.serves(shape.profile.as_deref())
+                && self.hosts.may_take(worker, shape)
                 && worker.reserved.is_none()
                 && !worker.alone
                 && shape.demand.fits(&worker.free)

@@ -207,6 +207,8 @@ pub enum Obstacle {
         /// What is free now.
         free: u64,
     },
+    /// The disk of the worker has no room, or had none for this node.
+    DiskFull,
     /// The worker is kept for a larger node that has waited for long.
     Reserved,
     /// The node was lost so often that its next try has a worker for itself, or another such node has this one.

@@ -40,6 +40,8 @@ pub(crate) struct Worker {
     pub(crate) queue_micros: u64,
     /// The only attempt that it has must have it for itself.
     pub(crate) alone: bool,
+    /// Its disk has no room, as it says.
+    pub(crate) full: bool,
     /// The lane that it is kept for.
     pub(crate) reserved: Option<u32>,
     pub(crate) dirty: bool,
@@ -71,6 +73,7 @@ impl Worker {
             queue: VecDeque::new(),
             queue_micros: 0,
             alone: false,
+            full: false,
             reserved: None,
             dirty: false,
             filed: (Reverse(0), Reverse(0), WorkerIx(0)),
@@ -120,6 +123,8 @@ pub(crate) struct Hosts {
     pub(crate) alive: Vec<WorkerIx>,
     /// Workers with room that they did not have before.
     pub(crate) dirty: Vec<WorkerIx>,
+    /// Workers that have no room on their disks and have yet to join.
+    roomless: BTreeSet<WorkerIx>,
     /// Workers that ever joined.
     pub(crate) joined: u32,
     /// The slowest and the fastest pace of workers that ever joined.
@@ -147,6 +152,7 @@ impl Hosts {
         if self.workers[worker.index()].is_some() {
             return false;
         }
+        joined.full = self.roomless.remove(&worker);
         self.hold_ahead |= joined.ahead > 0;
         self.take_pace(joined.pace);
         let host = joined.host.index();
@@ -163,6 +169,14 @@ impl Hosts {
         self.mark(worker);
         self.sum_up_new(graph);
         true
+    }
+
+    /// Whether a worker that joins next has room on its disk.
+    pub(crate) fn will_join(&mut self, worker: WorkerIx, has_room: bool) {
+        match has_room {
+            true => self.roomless.remove(&worker),
+            false => self.roomless.insert(worker),
+        };
     }
 
     fn take_pace(&mut self, pace: u64) {
@@ -381,10 +395,10 @@ impl Hosts {
             .unwrap_or(0)
     }
 
-    /// Whether an idle worker of a host could take this.
+    /// Whether an idle worker of a host could take this, and is not to be passed over.
     pub(crate) fn could_take(&self, host: HostIx, shape: &Shape) -> bool {
         let mut workers = self.workers_on(host).iter();
-        workers.any(|worker| self.known(*worker).could_take(shape))
+        workers.any(|worker| self.may_take(self.known(*worker), shape))
     }
 
     // --- bytes ---------------------------------------------------------------------------------

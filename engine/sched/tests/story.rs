@@ -353,6 +353,68 @@ fn losses_are_no_failures_but_the_third_is_blamed_on_the_node() {
     assert_eq!(story.scheduler.charged(a), (0, 3));
 }
 
+fn lost_again(node: NodeIx) -> Action {
+    let (at, lost) = (Time(0), true);
+    Action::Emit(Notice::WillRetry { node, at, lost })
+}
+
+#[test]
+fn what_finds_no_room_is_tried_on_each_other_host_and_then_fails() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 3, 1);
+    assert_eq!(story.miss(&[a]), [start(1, a, 1, 0)]);
+    story.expect(
+        ended(1, AttemptEnd::NoRoom),
+        &[lost_again(a), start(2, a, 2, 1)],
+    );
+    // Another worker of a host has the same disk.
+    assert_eq!(story.join(3, 0, 1, 0), []);
+    story.expect(
+        ended(2, AttemptEnd::NoRoom),
+        &[lost_again(a), start(3, a, 3, 2)],
+    );
+    assert_eq!(story.scheduler.charged(a), (0, 0));
+    story.expect(ended(3, AttemptEnd::NoRoom), &[done(a, NodeEnd::Failed)]);
+}
+
+#[test]
+fn what_finds_no_room_anywhere_is_not_tried_for_ever() {
+    let mut plan = PlanBuilder::new();
+    let a = plan.node(&[]);
+    let mut story = Story::of(Config::default(), &mut plan, 20, 1);
+    story.miss(&[a]);
+    for attempt in 1..=5 {
+        let next = start(attempt + 1, a, attempt as u32 + 1, attempt as u32);
+        story.expect(ended(attempt, AttemptEnd::NoRoom), &[lost_again(a), next]);
+    }
+    story.expect(ended(6, AttemptEnd::NoRoom), &[done(a, NodeEnd::Failed)]);
+}
+
+#[test]
+fn a_worker_without_room_is_passed_over_while_another_could_take_a_node() {
+    let mut plan = PlanBuilder::new();
+    let nodes: Vec<NodeIx> = (0..3).map(|_| plan.node(&[])).collect();
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    story.tell(Event::WorkerHasRoom(WorkerIx(0), false));
+    assert_eq!(story.miss(&nodes), [start(1, nodes[0], 1, 1)]);
+    let WhyWaiting::NoWorker(unfit) = story.scheduler.explain(nodes[1]) else {
+        panic!("it waits for no worker");
+    };
+    assert_eq!(unfit[0].obstacle, Obstacle::DiskFull);
+    // Without another it is better than nothing.
+    story.expect(
+        Event::WorkerDraining(WorkerIx(1)),
+        &[start(2, nodes[1], 1, 0)],
+    );
+    story.join(2, 2, 1, 0);
+    story.expect(ended(2, AttemptEnd::Lost), &[lost_again(nodes[1])]);
+    story.expect(
+        Event::WorkerHasRoom(WorkerIx(0), true),
+        &[start(4, nodes[1], 2, 0)],
+    );
+}
+
 #[test]
 fn late_and_stale_events_change_nothing() {
     let mut plan = PlanBuilder::new();

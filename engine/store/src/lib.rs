@@ -23,6 +23,7 @@ mod codec;
 mod commit;
 mod compact;
 pub mod conformance;
+mod disk;
 mod error;
 mod fsx;
 mod gc;
@@ -63,6 +64,7 @@ pub use crate::{
     blob::{PutMode, kind_of},
     codec::{ActionEntry, MadeBy},
     commit::{CommitReport, Differing},
+    disk::Disk,
     error::StoreError,
     gc::{Excess, GcOptions, GcReport, GcRow},
     hashes::{FileError, FileHashes},

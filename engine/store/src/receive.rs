@@ -11,7 +11,7 @@ use std::{
 use dagrun_model::Digest;
 
 use crate::{
-    Store,
+    Disk, Store,
     error::{At, StoreError},
     fsx::{TEMP_PREFIX, Temp, names, now_ms},
     lease::Use,
@@ -158,9 +158,8 @@ impl Incoming {
     /// [`StoreError::DiskFull`] where there is not.
     pub fn expect(&self, size: u64) -> Result<(), StoreError> {
         let path = self.temp.path();
-        let disk = rustix::fs::fstatvfs(&self.temp.file).at("look at the disk of", path)?;
-        let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-        if size.saturating_sub(self.size) > free {
+        let disk = Disk::of_file(&self.temp.file).at("look at the disk of", path)?;
+        if size.saturating_sub(self.size) > disk.free {
             return Err(StoreError::DiskFull {
                 op: "receive a blob in",
                 path: path.to_path_buf(),

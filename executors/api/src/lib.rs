@@ -7,10 +7,11 @@
 
 pub mod conformance;
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use dagrun_model::{
     ActionDigest, AttemptId, AttemptResult, AttemptSpec, Digest, HostIx, Resources, WorkerIx,
+    format_bytes,
 };
 use tokio::sync::mpsc::UnboundedSender;
 
@@ -78,6 +79,9 @@ pub enum ExecutorEvent {
     WorkerDraining(WorkerIx),
     /// A worker is gone; its attempts end as lost.
     WorkerLost(WorkerIx, String),
+    /// The disk of a worker had no room for an attempt; or, with `None`, it has room again. Told before that attempt's end, and of a
+    /// worker without room before it is told to be there.
+    WorkerDisk(WorkerIx, Option<FullDisk>),
     /// The process of an attempt runs.
     Started(AttemptId),
     /// These blobs were fetched for an attempt: they are on its host too from now on. Told before its end.
@@ -86,6 +90,30 @@ pub enum ExecutorEvent {
     Ended(AttemptId, Box<AttemptResult>),
     /// Something about a worker that a person should know, in a sentence without its end. No attempt has to do with it.
     Warning(String),
+}
+
+/// A disk that had no room for an attempt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FullDisk {
+    /// A folder on it.
+    pub folder: String,
+    /// Bytes free when it was looked at after that.
+    pub free: u64,
+    /// Bytes in all.
+    pub total: u64,
+    /// There was room, but not for one more file.
+    pub no_inodes: bool,
+}
+
+impl fmt::Display for FullDisk {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { folder, .. } = self;
+        if self.no_inodes {
+            return write!(f, "`{folder}` can take no more files (no inodes are free)");
+        }
+        let (free, total) = (format_bytes(self.free), format_bytes(self.total));
+        write!(f, "`{folder}` has {free} of {total} free")
+    }
 }
 
 /// A worker as it introduces itself.

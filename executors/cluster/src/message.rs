@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, fmt, sync::Arc, time::Duration};
 
+use dagrun_executor_api::FullDisk;
 use dagrun_model::{ActionDigest, AttemptId, AttemptResult, AttemptSpec, Digest, Resources};
 use prost::bytes::Bytes;
 
@@ -155,7 +156,7 @@ pub struct Held {
 }
 
 /// A sign of life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Beat {
     /// Tells questions apart.
     pub number: u64,
@@ -163,6 +164,8 @@ pub struct Beat {
     pub answer: bool,
     /// Of a worker: bytes free where its blobs are.
     pub free_bytes: u64,
+    /// Likewise: the disk that had no room for an attempt, until it has.
+    pub full: Option<FullDisk>,
 }
 
 /// What became of attempts since the last word.

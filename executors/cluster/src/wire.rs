@@ -5,6 +5,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use dagrun_executor_api::FullDisk;
 use dagrun_model::{AttemptId, Digest, Resources};
 use dagrun_proto::v1::{self, from_worker, to_worker};
 use prost::bytes::Bytes;
@@ -37,7 +38,7 @@ pub fn encode_from_worker(message: &FromWorker) -> v1::FromWorker {
     use from_worker::Message;
     let message = match message {
         FromWorker::Hello(hello) => Message::Hello(encode_hello(hello)),
-        FromWorker::Beat(beat) => Message::Beat(encode_beat(*beat)),
+        FromWorker::Beat(beat) => Message::Beat(encode_beat(beat)),
         FromWorker::Progress(progress) => Message::Progress(encode_progress(progress)),
         FromWorker::Leaving(reason) => Message::Leaving(v1::Leaving {
             reason: reason.clone(),
@@ -198,7 +199,7 @@ pub fn encode_to_worker(message: &ToWorker) -> v1::ToWorker {
             reason: refusal.reason.clone(),
             retry: refusal.retry,
         }),
-        ToWorker::Beat(beat) => Message::Beat(encode_beat(*beat)),
+        ToWorker::Beat(beat) => Message::Beat(encode_beat(beat)),
         ToWorker::Start(starts) => Message::Start(encode_start(starts)),
         ToWorker::Stop(attempts, how) => Message::Stop(v1::Stop {
             attempts: encode_refs(attempts),
@@ -391,11 +392,32 @@ fn decode_digest(bytes: &[u8]) -> Result<Digest> {
     bytes.map_err(|_| WireError("a digest is not 32 bytes long".into()))
 }
 
-fn encode_beat(beat: Beat) -> v1::Beat {
+fn encode_beat(beat: &Beat) -> v1::Beat {
     v1::Beat {
         number: beat.number,
         answer: beat.answer,
         free_bytes: beat.free_bytes,
+        full: beat.full.as_ref().map(encode_full),
+    }
+}
+
+/// A disk without room, on the wire.
+pub fn encode_full(full: &FullDisk) -> v1::FullDisk {
+    v1::FullDisk {
+        folder: full.folder.clone(),
+        free_bytes: full.free,
+        total_bytes: full.total,
+        no_inodes: full.no_inodes,
+    }
+}
+
+/// A disk without room, from the wire.
+pub fn decode_full(full: v1::FullDisk) -> FullDisk {
+    FullDisk {
+        folder: full.folder,
+        free: full.free_bytes,
+        total: full.total_bytes,
+        no_inodes: full.no_inodes,
     }
 }
 
@@ -404,6 +426,7 @@ fn decode_beat(beat: v1::Beat) -> Beat {
         number: beat.number,
         answer: beat.answer,
         free_bytes: beat.free_bytes,
+        full: beat.full.map(decode_full),
     }
 }
 

@@ -1,7 +1,7 @@
 //! From the end of an attempt's processes to its result: logs, outputs, measurements, and the folder's removal.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -9,7 +9,7 @@ use dagrun_model::{
     Artifact, AttemptResult, FailureCause, LogRef, Outcome, OutputSpec, Outputs, Phases, RelPath,
     Usage, format_bytes_alike,
 };
-use dagrun_store::{PutMode, StoreError};
+use dagrun_store::{Disk, PutMode, StoreError};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -144,7 +144,7 @@ impl Worker {
     fn failure(&self, prepared: &Prepared, how: &How) -> FailureCause {
         match how.clone() {
             // A program that meets a full disk says so in its own words; ours are clearer.
-            How::Exit { .. } | How::Signal { .. } if folder::is_full(&prepared.folder) => {
+            How::Exit { .. } | How::Signal { .. } if is_on_a_full_disk(&prepared.folder) => {
                 FailureCause::DiskFull {
                     path: prepared.folder.display().to_string(),
                 }
@@ -326,6 +326,11 @@ fn put_failure(spec: &OutputSpec, error: &StoreError) -> FailureCause {
         }
         error => store_failure(error),
     }
+}
+
+/// For telling a full disk from a node's own failure.
+fn is_on_a_full_disk(folder: &Path) -> bool {
+    Disk::of(folder).is_ok_and(|disk| disk.is_full())
 }
 
 fn measure(result: &mut AttemptResult, prepared: &Prepared, end: &End, timing: Timing) {

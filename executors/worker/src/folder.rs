@@ -195,13 +195,6 @@ pub(crate) fn list(root: &Path, inputs: &[&RelPath], most: usize) -> Vec<String>
     found
 }
 
-/// Whether the file system of `path` has no room left, for telling a full disk from a node's own failure.
-pub(crate) fn is_full(path: &Path) -> bool {
-    rustix::fs::statvfs(path).is_ok_and(|fs| {
-        fs.f_bavail.saturating_mul(fs.f_frsize) < (16 << 10) || (fs.f_files > 0 && fs.f_favail == 0)
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

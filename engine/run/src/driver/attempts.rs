@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::SystemTime, time::UNIX_EPOCH};
 
 use dagrun_events::{AttemptSummary, NodeOutcome, RunEvent};
-use dagrun_executor_api::{Executor, ExecutorEvent, WorkerInfo};
+use dagrun_executor_api::{Executor, ExecutorEvent, FullDisk, WorkerInfo};
 use dagrun_model::{
     Action, ActionDigest, Artifact, AttemptId, AttemptResult, AttemptSpec, ContentHasher, Digest,
     FailureCause, HostIx, InputSource, NodeIx, Outcome, Outputs, Resources, RetryCause, WorkerIx,
@@ -195,14 +195,15 @@ impl Driver<'_> {
                 self.count_slots();
                 self.queue.push_back(Event::WorkerDraining(worker));
             }
+            ExecutorEvent::WorkerDisk(worker, full) => self.worker_disk(worker, full),
             ExecutorEvent::WorkerLost(worker, reason) => {
                 self.record(RunEvent::WorkerLost {
                     worker: worker.0,
                     reason,
                 });
-                self.workers.retain(
-                    |e| !matches!(e, Event::WorkerJoined { worker: w, .. } if *w == worker),
-                );
+                self.workers.retain(|event| {
+                    !matches!(event, Event::WorkerJoined { worker: w, .. } | Event::WorkerHasRoom(w, _) if *w == worker)
+                });
                 self.draining.remove(&worker);
                 self.count_slots();
                 self.queue.push_back(Event::WorkerLost(worker));
@@ -228,6 +229,7 @@ impl Driver<'_> {
             process: info.process.clone(),
         });
         self.hosts.insert(info.worker, info.host_name.clone());
+        self.tell_full(info.worker);
         let held = self.take_over(&mut info);
         let joined = |held| Event::WorkerJoined {
             worker: info.worker,
@@ -243,6 +245,39 @@ impl Driver<'_> {
         self.count_slots();
         self.queue.push_back(joined(held));
         self.answer_released();
+    }
+
+    fn worker_disk(&mut self, worker: WorkerIx, full: Option<FullDisk>) {
+        let told = Event::WorkerHasRoom(worker, full.is_none());
+        self.workers
+            .retain(|event| !matches!(event, Event::WorkerHasRoom(w, _) if *w == worker));
+        match full {
+            Some(full) => {
+                self.workers.push(told.clone());
+                self.full.entry(worker).or_insert((full, false));
+                self.tell_full(worker);
+            }
+            // Once in a run is enough for people.
+            None => self.full.retain(|it, (_, told)| *it != worker || *told),
+        }
+        self.queue.push_back(told);
+    }
+
+    /// Tells people of a worker without room, when its name is known. Of workers that the run itself has the failure tells enough.
+    fn tell_full(&mut self, worker: WorkerIx) {
+        let Some(host) = self.hosts.get(&worker) else {
+            return;
+        };
+        if let Some((full, told)) = self.full.get_mut(&worker)
+            && self.config.awaits_workers
+            && !std::mem::replace(told, true)
+        {
+            let text = format!(
+                "worker {host} had too little room on its disk for a node: {full}; while it is short of room it gets only what no \
+                 other worker can take; free some there, or bound its store with `dagrun worker --cache-size`"
+            );
+            self.warn(text);
+        }
     }
 
     /// Counts the slots of the workers that are there and take something; a study follows them.
@@ -369,6 +404,7 @@ impl Driver<'_> {
                 ..
             }) => self.missing_inputs(live, &path),
             Outcome::Failed(FailureCause::Engine { .. }) => AttemptEnd::Lost,
+            Outcome::Failed(FailureCause::DiskFull { .. }) => AttemptEnd::NoRoom,
             Outcome::Failed(cause) => AttemptEnd::Failed(cause.retry_cause()),
         }
     }

@@ -24,7 +24,7 @@ use dagrun_events::{
     AttemptSummary, CachedNode, FORMAT, NodeCounts, ParamRow, PlanCounts, Record, RunEvent,
     RunStarted, StopKind,
 };
-use dagrun_executor_api::{Executor, ExecutorEvent};
+use dagrun_executor_api::{Executor, ExecutorEvent, FullDisk};
 use dagrun_model::{AttemptId, AttemptSpec, FailureCause, NodeIx, PlanDelta, RunId, WorkerIx};
 use dagrun_plan::PlannedExport;
 use dagrun_sched::{Action, Config, Event, Scheduler, Stop, Time, TimerId};
@@ -213,6 +213,7 @@ pub(crate) fn drive<'p>(
         executor_events,
         workers: Vec::new(),
         draining: FxHashSet::default(),
+        full: FxHashMap::default(),
         slots: 0,
         most_slots: u64::from(most_slots),
         hosts: FxHashMap::default(),
@@ -326,6 +327,8 @@ struct Driver<'p> {
     workers: Vec<Event>,
     /// Those of the workers that take nothing new.
     draining: FxHashSet<WorkerIx>,
+    /// Workers without room on their disks, and whether people have been told of it.
+    full: FxHashMap<WorkerIx, (FullDisk, bool)>,
     /// Slots of the others.
     slots: u64,
     /// So many of them were asked for.

@@ -56,6 +56,19 @@ pub(crate) struct KnownWorker {
     pub(crate) draining: bool,
     /// How many attempts it may hold beyond its room.
     pub(crate) ahead: u32,
+    /// Its disk has no room, as it says.
+    pub(crate) full: bool,
+}
+
+impl KnownWorker {
+    fn is_able(&self, resources: &Resources, profile: Option<&str>) -> bool {
+        let serves = profile.is_none() || self.profile.as_deref() == profile;
+        !self.draining && serves && resources.fits(&self.capacity)
+    }
+
+    fn may_have_room(&self, shuns: &[HostIx]) -> bool {
+        !self.full && !shuns.contains(&self.host)
+    }
 }
 
 #[derive(Clone, Debug, Default)]
@@ -88,6 +101,8 @@ struct NodeFacts {
     excused: u32,
     /// Of them, those that this coordinator let pass since they said little of the node.
     passed: u32,
+    /// Hosts that had no room for it.
+    shuns: Vec<HostIx>,
     /// An attempt that its worker had when it joined.
     adopted: Option<Adopted>,
 }
@@ -119,6 +134,8 @@ pub(crate) struct Model {
     pub(crate) known: usize,
     pub(crate) attempts: FxHashMap<u64, Live>,
     pub(crate) workers: Vec<Option<KnownWorker>>,
+    /// Also of those that are gone.
+    host_of: FxHashMap<WorkerIx, HostIx>,
     groups: Vec<Option<HostIx>>,
     host_count: usize,
     /// Actions whose results are durable, with whether their blobs are there.
@@ -154,6 +171,7 @@ impl Model {
             known: 0,
             attempts: FxHashMap::default(),
             workers: Vec::new(),
+            host_of: FxHashMap::default(),
             groups,
             host_count: 0,
             results: FxHashMap::default(),
@@ -373,6 +391,7 @@ impl Model {
             self.workers.resize(worker.index() + 1, None);
         }
         self.host_count = self.host_count.max(known.host.index() + 1);
+        self.host_of.insert(worker, known.host);
         self.workers[worker.index()] = Some(known);
     }
 
@@ -435,6 +454,26 @@ impl Model {
             known.draining = true;
             let host = known.host;
             self.weakened(host);
+            self.rooms_changed();
+        }
+    }
+
+    /// The disk of a worker has room, or none.
+    pub(crate) fn told_room(&mut self, worker: WorkerIx, has: bool) {
+        if let Some(Some(known)) = self.workers.get_mut(worker.index())
+            && known.full == has
+        {
+            known.full = !has;
+            self.rooms_changed();
+        }
+    }
+
+    /// Hosts with workers that are passed over may have become too weak for their groups.
+    pub(crate) fn rooms_changed(&mut self) {
+        let workers = self.workers.iter().flatten();
+        let full: Vec<HostIx> = workers.filter(|it| it.full).map(|it| it.host).collect();
+        for host in full {
+            self.weakened(host);
         }
     }
 
@@ -457,6 +496,7 @@ impl Model {
             self.told_end(AttemptId(id), &AttemptEnd::Lost);
         }
         self.weakened(known.host);
+        self.rooms_changed();
     }
 
     fn weakened(&mut self, host: HostIx) {
@@ -470,17 +510,29 @@ impl Model {
     fn group_fits(&self, group: usize, host: HostIx) -> bool {
         self.scene.groups[group].iter().all(|member| {
             let class = self.class(*member);
-            self.could_take(host, &class.resources, class.executor.as_deref())
+            self.could_take(host, &class.resources, class.executor.as_deref(), &[])
         })
     }
 
-    fn could_take(&self, host: HostIx, resources: &Resources, profile: Option<&str>) -> bool {
+    fn could_take(
+        &self,
+        host: HostIx,
+        resources: &Resources,
+        profile: Option<&str>,
+        shuns: &[HostIx],
+    ) -> bool {
+        let somewhere = self.is_room_for(resources, profile, shuns);
         self.workers.iter().flatten().any(|worker| {
             worker.host == host
-                && !worker.draining
-                && (profile.is_none() || worker.profile.as_deref() == profile)
-                && resources.fits(&worker.capacity)
+                && worker.is_able(resources, profile)
+                && (worker.may_have_room(shuns) || !somewhere)
         })
+    }
+
+    /// Whether some worker could take this, and has room on its disk as far as is known.
+    fn is_room_for(&self, resources: &Resources, profile: Option<&str>, shuns: &[HostIx]) -> bool {
+        let mut workers = self.workers.iter().flatten();
+        workers.any(|worker| worker.is_able(resources, profile) && worker.may_have_room(shuns))
     }
 
     /// Whether the scheduler has reason to act on the end of this attempt.
@@ -527,6 +579,22 @@ impl Model {
                 facts.hopeless |= hopeless || stopped;
                 if grow {
                     facts.memory = live.resources.memory;
+                }
+            }
+            AttemptEnd::NoRoom => {
+                let host = self.host_of[&live.worker];
+                let profile = self.class(node).executor.clone();
+                let facts = &mut self.nodes[node.index()];
+                facts.shuns.push(host);
+                let (shuns, beside) = (facts.shuns.clone(), !facts.running.is_empty());
+                let elsewhere =
+                    beside || self.is_room_for(&live.resources, profile.as_deref(), &shuns);
+                if stopped || !elsewhere || shuns.len() > self.config.max_full_disks {
+                    let facts = &mut self.nodes[node.index()];
+                    facts.failures += 1;
+                    facts.hopeless = true;
+                } else {
+                    self.rooms_changed();
                 }
             }
             AttemptEnd::Lost | AttemptEnd::Cancelled if never_began => {

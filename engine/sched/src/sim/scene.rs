@@ -41,6 +41,8 @@ pub(crate) struct SimNode {
     pub(crate) cursed: bool,
     /// Its worker dies of it.
     pub(crate) poison: bool,
+    /// No disk has room for it.
+    pub(crate) huge: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -86,10 +88,12 @@ pub(crate) enum Fault {
     Storm,
     /// All workers die at once.
     Burst,
+    /// Disks of workers fill up.
+    Full,
 }
 
 /// How many kinds there are.
-pub const FAULT_KINDS: u32 = Fault::Burst as u32 + 1;
+pub const FAULT_KINDS: u32 = Fault::Full as u32 + 1;
 
 /// The scene of a seed.
 #[derive(Clone, Debug)]
@@ -334,6 +338,7 @@ fn add_node(
         bytes: rng.pick(&[0, 1 << 10, 1 << 20, 1 << 30]),
         cursed: scene.has(Fault::Curse) && rng.percent(3),
         poison: scene.has(Fault::Poison) && rng.percent(3),
+        huge: scene.has(Fault::Full) && rng.percent(3),
     });
     node
 }

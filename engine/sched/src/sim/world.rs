@@ -58,6 +58,8 @@ enum What {
     Die,
     /// All workers die.
     Burst,
+    /// The disk of a worker is full, or has room again.
+    Room(WorkerIx, bool),
     /// The coordinator notices.
     Lost(WorkerIx),
     /// A worker that was cut off joins again, with what it has.
@@ -135,6 +137,8 @@ struct RealWorker {
     free: Resources,
     /// What it has and has not begun.
     waiting: VecDeque<AttemptId>,
+    /// Its disk is full.
+    full: bool,
 }
 
 /// An attempt as it really is.
@@ -397,6 +401,7 @@ impl World {
             What::Kill(attempt) => self.kill(attempt),
             What::Die => self.die(),
             What::Burst => self.burst(),
+            What::Room(worker, has) => self.room(worker, has),
             What::Lost(worker) => self.tell_lost(worker),
             What::Return(worker) => self.come_back(worker),
             What::Evict => self.evict(),
@@ -484,6 +489,7 @@ impl World {
             says: self.rng.pick(&[500, 1000, 1000, 2000]) as u32,
             ahead: self.rng.pick(&[0, 1, 3, 20]) as u32,
             waiting: VecDeque::new(),
+            full: false,
         };
         self.workers.push(worker.clone());
         self.tell_joined(worker, Vec::new());
@@ -497,6 +503,7 @@ impl World {
             profile,
             ahead,
             says,
+            full,
             ..
         } = worker;
         self.model.told_worker(
@@ -508,8 +515,13 @@ impl World {
                 profile: profile.clone(),
                 draining: false,
                 ahead,
+                full,
             },
         );
+        self.model.rooms_changed();
+        if full {
+            self.tell(Event::WorkerHasRoom(ix, false));
+        }
         for held in &held {
             let action = self.real[&held.attempt.0].action;
             self.model.told_held(ix, held, action);
@@ -523,6 +535,19 @@ impl World {
             speed: says,
             held,
         });
+    }
+
+    /// The disk of a worker is full, or has room again; it says so, where it is heard.
+    fn room(&mut self, worker: WorkerIx, has: bool) {
+        let mut workers = self.workers.iter_mut();
+        let Some(real) = workers.find(|real| real.ix == worker && real.alive) else {
+            return;
+        };
+        real.full = !has;
+        if !real.detached {
+            self.model.told_room(worker, has);
+            self.tell(Event::WorkerHasRoom(worker, has));
+        }
     }
 
     fn some_worker(&mut self) -> Option<usize> {

@@ -11,7 +11,7 @@ use std::{
 
 use dagrun_model::{Artifact, AttemptId, Digest};
 use dagrun_proto::v1::SpareBlobs;
-use dagrun_store::{Excess, Lease, Store, StoreError};
+use dagrun_store::{Disk, Excess, Lease, Store, StoreError};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
 
@@ -172,7 +172,7 @@ fn told<T>(done: Result<Result<T, StoreError>, tokio::task::JoinError>) -> Resul
 }
 
 fn is_full(store: &Store) -> bool {
-    rustix::fs::statvfs(store.root()).is_ok_and(|disk| disk.f_bavail < disk.f_blocks / FULL)
+    Disk::of(store.root()).is_ok_and(|disk| disk.free < disk.total / FULL)
 }
 
 #[cfg(test)]

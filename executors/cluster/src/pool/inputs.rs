@@ -14,7 +14,7 @@ use std::{
 use dagrun_model::{
     AttemptId, AttemptSpec, BlobRef, Digest, FailureCause, InputSource, Outcome, WorkerIx,
 };
-use dagrun_store::{PutMode, Store, StoreError};
+use dagrun_store::{PutMode, Store};
 use rustc_hash::{FxHashMap, FxHashSet};
 
 /// What becomes of an attempt whose inputs were looked after.
@@ -160,9 +160,7 @@ impl Shared {
         match self.store.put_file(&full, PutMode::Copy) {
             Ok(stored) if stored == *blob => Ok(()),
             Ok(_) => Err(changed()),
-            Err(StoreError::DiskFull { path, .. }) => Err(FailureCause::DiskFull {
-                path: path.display().to_string(),
-            }),
+            // Also where this disk is full: no other worker would help.
             Err(error) => Err(FailureCause::Staging {
                 path: path.into(),
                 reason: error.to_string(),

@@ -2,6 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use dagrun_executor_api::FullDisk;
 use dagrun_model::{AttemptId, AttemptResult, Outcome};
 
 use super::held::Holdings;
@@ -50,6 +51,8 @@ pub enum Event {
     Started(Vec<AttemptId>),
     /// Attempts ended. Blobs of successes are durable.
     Ended(Vec<(AttemptId, AttemptResult, Extra)>),
+    /// A disk had no room for an attempt whose end is told next; or it has room again.
+    Disk(Option<FullDisk>),
     /// Take nothing new, finish what began within this time, and go; why.
     Leave(Duration, String),
 }
@@ -123,6 +126,7 @@ pub struct Core {
     beat: Duration,
     beats: u64,
     free_bytes: u64,
+    full: Option<FullDisk>,
     /// Since when there is no connection that works.
     down_since: Duration,
     held: Holdings,
@@ -153,6 +157,7 @@ impl Core {
             beat: Duration::from_secs(2),
             beats: 0,
             free_bytes: 0,
+            full: None,
             down_since: Duration::ZERO,
             held: Holdings::default(),
             leaving: None,
@@ -188,6 +193,7 @@ impl Core {
             Event::Closed(conn, why) => self.closed(now, conn, &why, effects),
             Event::Started(locals) => self.started(now, &locals, effects),
             Event::Ended(ends) => self.ended(now, ends, effects),
+            Event::Disk(full) => self.disk(now, full, effects),
             Event::Leave(within, why) => self.leave(now, within, why, effects),
         }
         self.exit_if_done(now, effects);
@@ -280,6 +286,10 @@ impl Core {
 
     /// What the coordinator may not have heard.
     fn tell_all(&mut self, conn: ConnIx, effects: &mut Vec<Effect>) {
+        // Before the ends of attempts that found no room.
+        if self.full.is_some() {
+            effects.push(Effect::Send(conn, self.next_beat()));
+        }
         // What began or ended since the hello went out is in nothing that was sent.
         let progress = Progress {
             started: self.held.begun(),
@@ -378,13 +388,27 @@ impl Core {
     }
 
     fn say_beat(&mut self, now: Duration, conn: ConnIx, effects: &mut Vec<Effect>) {
+        let beat = self.next_beat();
+        self.say(now, conn, beat, effects);
+    }
+
+    fn next_beat(&mut self) -> FromWorker {
         self.beats += 1;
-        let beat = Beat {
+        FromWorker::Beat(Beat {
             number: self.beats,
             answer: false,
             free_bytes: self.free_bytes,
-        };
-        self.say(now, conn, FromWorker::Beat(beat), effects);
+            full: self.full.clone(),
+        })
+    }
+
+    /// What changes for others is told at once.
+    fn disk(&mut self, now: Duration, full: Option<FullDisk>, effects: &mut Vec<Effect>) {
+        let is_news = full.is_some() != self.full.is_some();
+        self.full = full;
+        if let (true, Link::Up { conn, .. }) = (is_news, &self.link) {
+            self.say_beat(now, *conn, effects);
+        }
     }
 
     fn say(&mut self, now: Duration, conn: ConnIx, message: FromWorker, effects: &mut Vec<Effect>) {

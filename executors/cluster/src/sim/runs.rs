@@ -297,7 +297,7 @@ impl Run {
             // Blobs are outside of both state machines.
             ExecutorEvent::Fetched(id, ..) => self.open(id).map(|_| Next::Nothing),
             ExecutorEvent::Ended(id, result) => self.ended(id, &result, made_by, is_misled),
-            ExecutorEvent::Warning(_) => Ok(Next::Nothing),
+            ExecutorEvent::Warning(_) | ExecutorEvent::WorkerDisk(..) => Ok(Next::Nothing),
         }
     }
 

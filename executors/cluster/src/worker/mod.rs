@@ -6,11 +6,17 @@ mod connection;
 pub mod host;
 mod sync;
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use dagrun_executor_api::{Executor, ExecutorEvent};
-use dagrun_model::{Action, Artifact, AttemptId, AttemptSpec, InputSource, WorkerIx};
-use dagrun_store::Store;
+use dagrun_executor_api::{Executor, ExecutorEvent, FullDisk};
+use dagrun_model::{
+    Action, Artifact, AttemptId, AttemptSpec, FailureCause, InputSource, Outcome, WorkerIx,
+};
+use dagrun_store::{Disk, Store};
 use tokio::{sync::mpsc, task::JoinHandle, time::Instant};
 
 use crate::{
@@ -108,6 +114,8 @@ pub(crate) struct Worker<'a, W> {
     /// Where the store is, and when the room there was looked at.
     store: PathBuf,
     looked: Option<Instant>,
+    /// Where an attempt found no room, until there is some.
+    full: Option<PathBuf>,
     effects: Vec<Effect>,
     way: W,
     local: Arc<dyn Executor>,
@@ -160,6 +168,7 @@ impl<'a, W: Way> Worker<'a, W> {
             clock: Instant::now(),
             store: options.store.root().to_path_buf(),
             looked: None,
+            full: None,
             effects: Vec::new(),
             way,
             local,
@@ -217,13 +226,40 @@ impl<'a, W: Way> Worker<'a, W> {
 
     /// Beats tell how much room the store's disk has.
     fn look_for_room(&mut self) {
-        if self.looked.is_none_or(|looked| looked.elapsed() >= LOOK) {
-            self.looked = Some(Instant::now());
-            if let Ok(disk) = rustix::fs::statvfs(&self.store) {
-                let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-                self.core.set_free_bytes(free);
-            }
+        if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
+            return;
         }
+        self.looked = Some(Instant::now());
+        if let Ok(disk) = Disk::of(&self.store) {
+            self.core.set_free_bytes(disk.free);
+        }
+        let has_room = |full: &PathBuf| Disk::of(full).is_ok_and(|disk| !disk.is_short());
+        if self.full.take_if(|full| has_room(full)).is_some() {
+            self.tell(Event::Disk(None));
+        }
+    }
+
+    /// Says where an attempt found no room. Whether there is some again is looked at later: what it had taken was given back perhaps.
+    fn found_full(&mut self, path: &str) {
+        let path = Path::new(path);
+        let mut above = path.ancestors();
+        let folder = match path.starts_with(&self.store) {
+            true => &self.store,
+            false => above.find(|it| it.is_dir()).unwrap_or(path),
+        };
+        let Ok(disk) = Disk::of(folder) else {
+            return;
+        };
+        self.looked = Some(Instant::now());
+        let folder = folder.to_path_buf();
+        let full = FullDisk {
+            folder: folder.display().to_string(),
+            free: disk.free,
+            total: disk.total,
+            no_inodes: disk.no_inodes,
+        };
+        self.full = Some(folder);
+        self.tell(Event::Disk(Some(full)));
     }
 
     fn tell(&mut self, event: Event) {
@@ -292,6 +328,7 @@ impl<'a, W: Way> Worker<'a, W> {
                     ExecutorEvent::WorkerJoined(_)
                     | ExecutorEvent::Rejoined
                     | ExecutorEvent::WorkerDraining(_)
+                    | ExecutorEvent::WorkerDisk(..)
                     | ExecutorEvent::Fetched(..),
                 ) => {}
             }
@@ -311,6 +348,9 @@ impl<'a, W: Way> Worker<'a, W> {
     fn ended(&mut self, mut results: Results) {
         for (_, result, extra) in &mut results {
             parts::fit_result(result, extra);
+            if let Outcome::Failed(FailureCause::DiskFull { path }) = &result.outcome {
+                self.found_full(path);
+            }
         }
         self.tell(Event::Ended(results));
     }

@@ -145,7 +145,7 @@ pub struct Held {
     pub ran_us: u64,
 }
 /// Both sides say that they are there. The answer carries the number of the question.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Beat {
     #[prost(uint64, tag = "1")]
     pub number: u64,
@@ -154,6 +154,22 @@ pub struct Beat {
     /// Of a worker: bytes free where its blobs are.
     #[prost(uint64, tag = "3")]
     pub free_bytes: u64,
+    /// Of a worker whose disk had no room for an attempt, until it has.
+    #[prost(message, optional, tag = "4")]
+    pub full: ::core::option::Option<FullDisk>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct FullDisk {
+    /// A folder on it.
+    #[prost(string, tag = "1")]
+    pub folder: ::prost::alloc::string::String,
+    #[prost(uint64, tag = "2")]
+    pub free_bytes: u64,
+    #[prost(uint64, tag = "3")]
+    pub total_bytes: u64,
+    /// There was room, but not for one more file.
+    #[prost(bool, tag = "4")]
+    pub no_inodes: bool,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Welcome {
@@ -644,6 +660,9 @@ pub struct WorkerRow {
     pub free_bytes: u64,
     #[prost(string, tag = "13")]
     pub blobs: ::prost::alloc::string::String,
+    /// As in Beat.
+    #[prost(message, optional, tag = "14")]
+    pub full: ::core::option::Option<FullDisk>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct DrainWorker {

@@ -263,6 +263,12 @@ impl Model {
         self.check(serves, "profile", || {
             format!("{node:?} starts on {worker:?}")
         });
+        let shuns = self.nodes[node.index()].shuns.clone();
+        let wise =
+            known.may_have_room(&shuns) || !self.is_room_for(resources, profile.as_deref(), &shuns);
+        self.check(wise, "room", || {
+            format!("{node:?} starts on {worker:?}, which has no room on its disk; another has")
+        });
     }
 
     fn judge_readiness(&mut self, node: NodeIx, resources: &Resources) {
@@ -367,13 +373,16 @@ impl Model {
         };
         if let Some(bound) = self.groups[group.index()] {
             let profile = self.class(node).executor.clone();
-            let must = self.could_take(bound, resources, profile.as_deref());
+            let shuns = &self.nodes[node.index()].shuns;
+            let must = self.could_take(bound, resources, profile.as_deref(), shuns);
             let together = bound == host || !must;
             self.check(together, "group", || {
                 format!("{node:?} of {group:?} starts on {host:?}, not {bound:?}")
             });
-        } else if resources.memory <= self.class(node).resources.memory {
-            // A member that has outgrown the others may go where they cannot.
+        } else if resources.memory <= self.class(node).resources.memory
+            && self.nodes[node.index()].shuns.is_empty()
+        {
+            // A member that has outgrown the others, or found no room, may go where they cannot.
             let wise = self.host_count < 2
                 || self.group_fits(group.index(), host)
                 || (0..self.host_count)

@@ -217,6 +217,9 @@ fn event_number(event: &Event) -> u64 {
         Event::ReplicaDropped { node, .. } => 13 << 40 | u64::from(node.0),
         Event::TimerFired(timer) => 14 << 40 | timer.0,
         Event::StopRequested(stop) => 15 << 40 | *stop as u64,
+        Event::WorkerHasRoom(worker, has) => {
+            (17 << 40 | u64::from(worker.0)) ^ u64::from(*has) << 39
+        }
         Event::Retire(node) => 16 << 40 | u64::from(node.0),
     }
 }

@@ -180,6 +180,9 @@ impl World {
             let nodes = self.scene.nodes.len() as u64 + 2;
             return AttemptEnd::InputsMissing(vec![NodeIx(self.rng.below(nodes) as u32)]);
         }
+        if self.scene.has(Fault::Full) && self.is_out_of_room(attempt) {
+            return AttemptEnd::NoRoom;
+        }
         let spec = &self.scene.nodes[attempt.node.index()];
         let (memory, fails, cause, bytes) = (spec.memory, spec.fails, spec.cause, spec.bytes);
         if memory > attempt.resources.memory {
@@ -194,6 +197,23 @@ impl World {
             return AttemptEnd::Lost;
         }
         AttemptEnd::Succeeded { bytes }
+    }
+
+    /// Whether there is no room for an attempt where it runs; then that worker soon says so, and later mostly that there is.
+    fn is_out_of_room(&mut self, attempt: &RealAttempt) -> bool {
+        let huge = self.scene.nodes[attempt.node.index()].huge;
+        let full = self.worker(attempt.worker).full && self.rng.percent(80);
+        if !huge && !full && !self.fault(Fault::Full, 3) {
+            return false;
+        }
+        self.report.faults += 1;
+        let delay = self.soon();
+        self.at(delay, What::Room(attempt.worker, false));
+        if self.rng.percent(70) {
+            let delay = delay + self.rng.below(500_000);
+            self.at(delay, What::Room(attempt.worker, true));
+        }
+        true
     }
 
     pub(super) fn cancel_arrives(&mut self, id: AttemptId, kill: bool) {

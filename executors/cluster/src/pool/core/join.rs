@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use dagrun_executor_api::ExecutorEvent;
+use dagrun_executor_api::{ExecutorEvent, FullDisk};
 use dagrun_model::{HostIx, Outcome, WorkerIx};
 
 use super::{
@@ -253,13 +253,29 @@ impl Core {
     ) {
         let worker = self.workers.get_mut(&ix).expect("it has a connection");
         worker.free_bytes = beat.free_bytes;
+        let had_room = worker.full.is_none();
+        worker.full.clone_from(&beat.full);
+        if had_room != worker.full.is_none() {
+            self.room_changed(ix, beat.full, effects);
+        }
         if !beat.answer {
             let answer = Beat {
+                number: beat.number,
                 answer: true,
                 free_bytes: 0,
-                ..beat
+                full: None,
             };
             effects.push(Effect::Send(conn, ToWorker::Beat(answer)));
+        }
+    }
+
+    /// All runs hear that a worker has no room on its disk, or has some again.
+    fn room_changed(&self, ix: WorkerIx, full: Option<FullDisk>, effects: &mut Vec<Effect>) {
+        let identity = Arc::clone(&self.workers[&ix].identity);
+        effects.push(Effect::News(News::Disk(identity, full.clone())));
+        for run in self.opened() {
+            let told = ExecutorEvent::WorkerDisk(ix, full.clone());
+            effects.push(Effect::Tell(run, told));
         }
     }
 }

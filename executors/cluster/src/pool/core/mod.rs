@@ -293,7 +293,14 @@ impl Core {
 
     /// Tells a run which workers there are. Of one that leaves too: it will hear of its end, and may have something of it.
     fn introduce(&mut self, now: Duration, run: RunIx, effects: &mut Vec<Effect>) {
-        for (ix, worker) in &self.workers {
+        // Those without room on their disks are the last to be given something.
+        let (full, roomy): (Vec<_>, Vec<_>) =
+            self.workers.iter().partition(|(_, it)| it.full.is_some());
+        for (ix, worker) in roomy.into_iter().chain(full) {
+            if let Some(full) = &worker.full {
+                let told = ExecutorEvent::WorkerDisk(*ix, Some(full.clone()));
+                effects.push(Effect::Tell(run, told));
+            }
             let info = self.info(now, run, *ix);
             effects.push(Effect::Tell(run, ExecutorEvent::WorkerJoined(info)));
             if worker.leaving {

@@ -2,6 +2,7 @@
 
 use std::{fmt, sync::Arc};
 
+use dagrun_executor_api::FullDisk;
 use dagrun_model::format_bytes;
 
 use crate::message::Identity;
@@ -20,6 +21,8 @@ pub enum News {
     Silent(Arc<Identity>, String),
     /// It came back with what it had.
     Back(Arc<Identity>),
+    /// Its disk had no room for an attempt; or it has room again.
+    Disk(Arc<Identity>, Option<FullDisk>),
     /// It takes nothing new and goes; why.
     Leaves(Arc<Identity>, String),
     /// It has gone in order.
@@ -56,6 +59,14 @@ impl fmt::Display for News {
             Self::Back(worker) => write!(f, "worker {} came back", worker.name),
             Self::Leaves(worker, why) => {
                 write!(f, "worker {} takes nothing new: {why}", worker.name)
+            }
+            Self::Disk(worker, Some(full)) => write!(
+                f,
+                "worker {} had too little room on its disk for a node: {full}; what another worker can take goes there",
+                worker.name
+            ),
+            Self::Disk(worker, None) => {
+                write!(f, "worker {} has room on its disk again", worker.name)
             }
             Self::Left(worker) => write!(f, "worker {} left", worker.name),
             Self::Lost(worker, why) => {

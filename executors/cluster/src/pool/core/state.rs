@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use dagrun_executor_api::{ExecutorEvent, WorkerInfo};
+use dagrun_executor_api::{ExecutorEvent, FullDisk, WorkerInfo};
 use dagrun_model::{ActionDigest, AttemptId, AttemptSpec, HostIx, Outcome, Resources, WorkerIx};
 use rustc_hash::FxHashMap;
 
@@ -41,6 +41,8 @@ pub(super) struct Worker {
     /// Attempts that were sent and did not end.
     pub(super) holds: BTreeSet<Key>,
     pub(super) free_bytes: u64,
+    /// Its disk had no room for an attempt, and has none yet.
+    pub(super) full: Option<FullDisk>,
 }
 
 /// How a worker can be reached.
@@ -71,6 +73,7 @@ impl Worker {
             shares: BTreeMap::new(),
             holds: BTreeSet::new(),
             free_bytes: 0,
+            full: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use dagrun_executor_api::FullDisk;
 use dagrun_model::{Resources, WorkerIx};
 
 use super::{
@@ -33,6 +34,8 @@ pub struct WorkerStatus {
     pub silent: Duration,
     /// Bytes free where its blobs are.
     pub free_bytes: u64,
+    /// The disk that had no room for an attempt, and has none yet.
+    pub full: Option<FullDisk>,
 }
 
 /// A worker that was lost lately.
@@ -149,6 +152,7 @@ impl Core {
             queued,
             silent: now.saturating_sub(since),
             free_bytes: worker.free_bytes,
+            full: worker.full.clone(),
         }
     }
 

@@ -81,6 +81,7 @@ impl Story {
                 number,
                 answer: true,
                 free_bytes: 0,
+                full: None,
             })));
             effects.extend(self.happens(Event::Tick));
         }
