@@ -185,6 +185,17 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
         );
     }
     and_more(failures.len(), most, "kind of failure");
+    let losses = dagrun_report::loss_groups(state);
+    for (nodes, why) in losses.iter().take(most) {
+        put!(
+            "{} {}: {}{}",
+            style.paint_out(Ink::Warn, "lost"),
+            escape(&nodes[0].id),
+            escape(why),
+            others_like(nodes)
+        );
+    }
+    and_more(losses.len(), most, "kind of loss");
     for (target, reason) in state.kept_back.iter().take(most) {
         put!(
             "{} {}: {}",

@@ -207,9 +207,12 @@ impl Progress {
                     None if *lost => "lost".into(),
                     None => "it failed".into(),
                 };
-                let in_time = format_seconds(*delay);
+                let when = match *delay < 0.001 {
+                    true => "at once".to_owned(),
+                    false => format!("in {}", format_seconds(*delay)),
+                };
                 self.line(&format!(
-                    "{} {}: {why}; again in {in_time}",
+                    "{} {}: {why}; again {when}",
                     self.ink(Ink::Warn, "retry"),
                     escape(node)
                 ));

@@ -275,12 +275,35 @@ impl RunState {
                     row.left = Some(at);
                 }
             }
-            RunEvent::Retrying { .. }
-            | RunEvent::Speculated { .. }
+            RunEvent::Retrying { node, lost, .. } => {
+                if *lost {
+                    self.was_lost(node);
+                }
+            }
+            RunEvent::Speculated { .. }
             | RunEvent::InputMissing { .. }
             | RunEvent::Leaked { .. }
             | RunEvent::Stuck { .. }
             | RunEvent::Unknown => {}
+        }
+    }
+
+    /// What ended last of a node is tried again as a loss, whatever its worker said: the host had failed it.
+    fn was_lost(&mut self, node: &str) {
+        let ix = self.node_ix(node);
+        let row = &mut self.nodes[ix];
+        let last = row.attempts.iter().copied();
+        let last = last.max_by(|a, b| {
+            let ended = |at: &usize| self.attempts[*at].ended.unwrap_or(f64::MIN);
+            ended(a).total_cmp(&ended(b))
+        });
+        let Some(result) = last.and_then(|at| self.attempts[at].result.as_mut()) else {
+            return;
+        };
+        if result.outcome == AttemptOutcome::Failed {
+            row.charged -= u32::from(result.is_charged());
+            row.cause = None;
+            result.outcome = AttemptOutcome::Lost;
         }
     }
 
@@ -563,5 +586,36 @@ mod tests {
             ended("a", 2, exit(1)),
         ]);
         assert_eq!(state.find("a").unwrap().charged, 3);
+    }
+
+    #[test]
+    fn what_its_host_failed_is_lost() {
+        let full = FailureCause::DiskFull { path: "/x".into() };
+        let trouble = FailureCause::Engine {
+            message: "no".into(),
+        };
+        let again = |lost| RunEvent::Retrying {
+            node: "a".into(),
+            delay: 0.0,
+            lost,
+        };
+        let state = fold(vec![
+            RunEvent::RunStarted(Box::default()),
+            started("a", 1, 3),
+            ended("a", 1, exit(1)),
+            again(false),
+            started("a", 2, 3),
+            ended("a", 2, Outcome::Failed(full)),
+            again(true),
+            started("a", 3, 3),
+            ended("a", 3, Outcome::Failed(trouble)),
+            again(true),
+        ]);
+        let ends = state.attempts.iter().map(|it| it.result.as_ref().unwrap());
+        let ends: Vec<String> = ends.map(AttemptSummary::describe).collect();
+        let lost = ["lost: disk full at `/x`", "lost: engine trouble: no"];
+        assert_eq!(ends, ["exit code 1", lost[0], lost[1]]);
+        let row = state.find("a").unwrap();
+        assert_eq!((row.charged, row.cause.as_ref()), (1, None));
     }
 }

@@ -40,7 +40,8 @@ pub use scale::{Scale, mark_text};
 pub use show::show;
 pub use slots::{SlotCause, SlotTime, slot_time};
 pub use statistics::{
-    JobStatistics, Statistics, attempts_text, failure_groups, job_of, quantile, statistics,
+    JobStatistics, Statistics, attempts_text, failure_groups, job_of, loss_groups, quantile,
+    statistics,
 };
 pub use study::{pace_number, pace_text, some_trials, study_text, trial_failures, trials_ended};
 pub use text::{job_table, summary};

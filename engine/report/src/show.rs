@@ -3,7 +3,7 @@
 use dagrun_events::{AttemptOutcome, AttemptSummary, NodeRow, RunState};
 use serde_json::{Map, Value, json};
 
-use crate::study::study;
+use crate::{statistics::losses_of, study::study};
 
 /// A run as JSON: `counts`, `executed`, `wall` seconds, and `nodes`, a row for each distinct node with `id`, `ids`, `outcome`,
 /// `outputs` (name -> digest, size) and `phases` in seconds.
@@ -72,6 +72,7 @@ fn row(state: &RunState, node: &NodeRow) -> Value {
         "message": message(node, last),
         "outputs": node.outputs,
         "attempts": node.attempts.len(),
+        "lost": lost(state, node),
         "host": state.last_attempt(node).and_then(|attempt| state.workers.get(&attempt.worker)).map(|worker| &worker.host),
         "phases": state.phases(node),
         "usage": state.usage(node),
@@ -79,18 +80,36 @@ fn row(state: &RunState, node: &NodeRow) -> Value {
     })
 }
 
+/// The attempts at a node that were lost: their numbers, where that was, and why.
+fn lost(state: &RunState, node: &NodeRow) -> Vec<Value> {
+    losses_of(state, node)
+        .map(|(attempt, result)| {
+            let worker = state.workers.get(&attempt.worker);
+            json!({
+                "number": attempt.number,
+                "host": worker.map(|worker| &worker.host),
+                "cause": cause_of(result),
+                "message": result.describe(),
+            })
+        })
+        .collect()
+}
+
 /// A stable short name of why the node has no result of its own: that of its failure, `timeout`, or `lost`.
 fn cause(node: &NodeRow, last: Option<&AttemptSummary>) -> Option<&'static str> {
-    let of_attempt = |result: &AttemptSummary| match (&result.cause, result.outcome) {
+    node.cause
+        .as_ref()
+        .map(|cause| cause.code())
+        .or_else(|| last.and_then(cause_of))
+}
+
+fn cause_of(result: &AttemptSummary) -> Option<&'static str> {
+    match (&result.cause, result.outcome) {
         (Some(cause), _) => Some(cause.code()),
         (None, AttemptOutcome::TimedOut) => Some("timeout"),
         (None, AttemptOutcome::Lost) => Some("lost"),
         (None, _) => None,
-    };
-    node.cause
-        .as_ref()
-        .map(|cause| cause.code())
-        .or_else(|| last.and_then(of_attempt))
+    }
 }
 
 fn message(node: &NodeRow, last: Option<&AttemptSummary>) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use dagrun_events::{AttemptOutcome, AttemptSummary, NodeOutcome, NodeRow, RunState};
+use dagrun_events::{AttemptOutcome, AttemptRow, AttemptSummary, NodeOutcome, NodeRow, RunState};
 use dagrun_model::{LogRef, Phases};
 use rustc_hash::FxHashMap;
 use serde_json::{Value, json};
@@ -280,6 +280,42 @@ pub fn failure_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
         groups[group].0.push(node);
     }
     groups
+}
+
+/// Nodes of the same job that lost an attempt on the same host for the same reason, in the order of the first of each, with both.
+pub fn loss_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
+    let mut groups: Vec<(Vec<&NodeRow>, String)> = Vec::new();
+    let mut at = BTreeMap::new();
+    for node in &state.nodes {
+        for (attempt, result) in losses_of(state, node) {
+            let host = state.workers.get(&attempt.worker).map(|it| &it.host);
+            let why = result.describe();
+            let why = why.strip_prefix("lost: ").unwrap_or(&why);
+            let on = host.map_or(String::new(), |host| format!(" on {host}"));
+            let why = format!("an attempt{on}: {why}");
+            let group = *at
+                .entry((job_of(&node.id), why.clone()))
+                .or_insert(groups.len());
+            if group == groups.len() {
+                groups.push((Vec::new(), why));
+            }
+            let nodes = &mut groups[group].0;
+            if nodes.last().is_none_or(|last| last.id != node.id) {
+                nodes.push(node);
+            }
+        }
+    }
+    groups
+}
+
+/// The attempts at a node that were lost, and how.
+pub(crate) fn losses_of<'s>(
+    state: &'s RunState,
+    node: &'s NodeRow,
+) -> impl Iterator<Item = (&'s AttemptRow, &'s AttemptSummary)> {
+    let attempts = node.attempts.iter().map(|at| &state.attempts[*at]);
+    let ended = attempts.filter_map(|attempt| Some((attempt, attempt.result.as_ref()?)));
+    ended.filter(|(_, result)| result.outcome == AttemptOutcome::Lost)
 }
 
 /// Whether a node's failure is a value of the study, and none of the run.
