@@ -121,6 +121,8 @@ pub struct Scheduler {
     plan_complete: bool,
     finished: bool,
     stuck_told: bool,
+    /// A worker was without room, or a host had none for a node.
+    roomless: bool,
 }
 
 /// An entry of the common story: a ring in which each node's entries are chained backwards.
@@ -173,6 +175,7 @@ impl Scheduler {
             plan_complete: false,
             finished: false,
             stuck_told: false,
+            roomless: false,
         }
     }
 

@@ -39,6 +39,7 @@ impl Worker {
 
 impl Scheduler {
     pub(crate) fn worker_has_room(&mut self, worker: WorkerIx, has: bool) {
+        self.roomless |= !has;
         let Some(known) = self.hosts.get_mut(worker) else {
             return self.hosts.will_join(worker, has);
         };
@@ -68,6 +69,10 @@ impl Scheduler {
 
     /// Other workers than before may be passed over.
     pub(crate) fn rooms_changed(&mut self) {
+        // Usually nothing is: thousands of workers that join would each be compared with all.
+        if !self.roomless {
+            return;
+        }
         let shapes = &self.lanes.shapes;
         let is_shunned = |worker: &Worker| shapes.iter().any(|s| s.shuns.contains(&worker.host));
         let live = self.hosts.live();
@@ -109,6 +114,7 @@ impl Scheduler {
             return self.failed(node, None, other);
         }
         self.ask_for(node, shape);
+        self.roomless = true;
         self.rooms_changed();
         match other {
             Some(other) => self.run_alone(node, other),
