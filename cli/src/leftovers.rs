@@ -1,4 +1,11 @@
-//! What runs of a workspace left that were killed is cleared when the next one begins.
+//! What runs of a workspace left that were killed is cleared when the next one begins, and what workers of a coordinator left
+//! when the next one starts with the same cache.
+
+use std::{
+    fs::{self, File},
+    io,
+    path::Path,
+};
 
 use dagrun_run::Workspace;
 use dagrun_store::Store;
@@ -32,4 +39,93 @@ pub(crate) fn clear(workspace: &Workspace, store: &Store, style: Style) -> Vec<S
         }
     }
     warnings
+}
+
+/// A worker's name in the work folder, which is its own as long as this lives.
+#[derive(Debug)]
+pub(crate) struct WorkName {
+    pub(crate) name: String,
+    /// Locked, wherever the process is that has it: process ids say nothing of other containers.
+    _lock: File,
+}
+
+impl WorkName {
+    /// Takes a name in the work folder for a worker of a coordinator, and clears what workers left there that were killed.
+    ///
+    /// # Errors
+    /// When the folder cannot be written.
+    pub(crate) fn claim(work: &Path) -> io::Result<Self> {
+        fs::create_dir_all(work)?;
+        // Nobody takes a folder that is being made for one that was left.
+        let gate = open(&work.join(GATE))?;
+        gate.lock()?;
+        for other in uncleared_runs(work) {
+            let file = work.join(&other).join(LOCK);
+            let is_dead = || open(&file).is_ok_and(|file| file.try_lock().is_ok());
+            // Those without the file are no such workers.
+            if other.starts_with(PREFIX) && file.exists() && is_dead() {
+                let killed = clear_dead_run(work, &other);
+                tracing::info!(other, killed, "cleared what a worker had left");
+            }
+        }
+        let own = format!("{PREFIX}{}", std::process::id());
+        let names = (2..).map(|n| format!("{own}-{n}"));
+        for name in std::iter::once(own.clone()).chain(names) {
+            let file = work.join(&name).join(LOCK);
+            fs::create_dir_all(file.parent().expect("it is in a folder"))?;
+            let lock = open(&file)?;
+            if lock.try_lock().is_ok() {
+                return Ok(Self { name, _lock: lock });
+            }
+        }
+        unreachable!("numbers do not end")
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(path)
+}
+
+/// What the folders of workers of a coordinator begin with.
+const PREFIX: &str = "worker-";
+/// Locked by whoever has a work folder, in it.
+const LOCK: &str = ".dagrun/lock";
+/// Locked while folders are taken or cleared.
+const GATE: &str = ".lock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_worker_clears_what_dead_ones_left_and_nothing_else() {
+        let work = tempfile::tempdir().unwrap();
+        let here = |path: &str| work.path().join(path);
+        let first = WorkName::claim(work.path()).unwrap();
+        fs::create_dir(here(&first.name).join("n1")).unwrap();
+        for path in [
+            "worker-1/.dagrun",
+            "worker-1/n1",
+            "worker-1/score-a7",
+            "run/.dagrun",
+        ] {
+            fs::create_dir_all(here(path)).unwrap();
+        }
+        fs::write(here("worker-1/.dagrun/lock"), "").unwrap();
+        // Another process with the same number, in another container.
+        let second = WorkName::claim(work.path()).unwrap();
+        assert_eq!(second.name, format!("{}-2", first.name));
+        assert!(here(&first.name).join("n1").exists() && here("run/.dagrun").exists());
+        assert!(here("worker-1/score-a7").exists() && !here("worker-1/n1").exists());
+        // The folder of the first is taken again, cleared.
+        let name = first.name.clone();
+        drop(first);
+        let third = WorkName::claim(work.path()).unwrap();
+        assert_eq!(third.name, name);
+        assert!(!here(&name).join("n1").exists());
+    }
 }

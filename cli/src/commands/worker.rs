@@ -19,6 +19,7 @@ use crate::{
     commands::run::MAX_SLOTS,
     credentials::{connector, gate, security_error},
     error::{CliError, Context, Done},
+    leftovers::WorkName,
     settings::Settings,
     shared,
     term::{Ink, Style, log},
@@ -41,7 +42,19 @@ pub(crate) fn worker(args: &WorkerArgs, global: &Global, style: Style) -> Done {
     store.check_writable().map_err(|error| {
         CliError::environment(format!("the cache does not take results: {error}"))
     })?;
-    let executor = local_executor(args, &settings, store.clone())?;
+    let own = match &args.work_name {
+        Some(_) => None,
+        None => {
+            let work = store.root().join("work");
+            Some(WorkName::claim(&work).doing(|| format!("work in {}", work.display()))?)
+        }
+    };
+    let named = own
+        .as_ref()
+        .map(|own| &own.name)
+        .or(args.work_name.as_ref());
+    let name = named.expect("one of both is there").clone();
+    let executor = local_executor(args, &settings, store.clone(), name)?;
     let blobs = match args.part_of {
         // The run that it is part of has the same store.
         Some(_) => None,
@@ -148,11 +161,10 @@ fn local_executor(
     args: &WorkerArgs,
     settings: &Settings,
     store: Store,
+    name: String,
 ) -> Result<LocalExecutor, CliError> {
     let spawner = std::env::current_exe().doing(|| "find dagrun's own program".into())?;
     let work = store.root().join("work");
-    let name = args.work_name.clone();
-    let name = name.unwrap_or_else(|| format!("worker-{}", std::process::id()));
     // Inputs come from the store alone.
     let mut options = LocalOptions::new(store, "/", work, spawner, name);
     let slots = args.slots.unwrap_or(settings.jobs.value);
