@@ -42,6 +42,7 @@ impl Core {
             Some(_) => effects.push(Effect::News(News::Back(worker))),
             None => {
                 let holds = self.workers[&ix].holds.len();
+                effects.extend(self.clash(&worker).map(Effect::News));
                 effects.push(Effect::News(News::Joined { worker, holds }));
                 self.announce(now, ix, effects);
             }
@@ -113,6 +114,15 @@ impl Core {
             .insert(ix, Worker::new(identity.clone(), host, line));
         effects.push(Effect::Joined(ix, host, identity));
         ix
+    }
+
+    /// Whether workers of different machines have the name of a new one. On one machine that is its own name mostly.
+    fn clash(&self, worker: &Identity) -> Option<News> {
+        let all = self.namesakes(&worker.name);
+        let all: Vec<_> = all.map(|(ix, it)| (ix, Arc::clone(it))).collect();
+        all.iter()
+            .any(|(_, other)| other.boot != worker.boot)
+            .then_some(News::Namesakes(all))
     }
 
     /// Tells all runs of a worker, each with what it holds for it.

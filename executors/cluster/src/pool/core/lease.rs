@@ -10,7 +10,10 @@ use super::{
     room::Key,
     state::{Conn, Line, State},
 };
-use crate::{message::ToWorker, mutant::Mutant};
+use crate::{
+    message::{Identity, ToWorker},
+    mutant::Mutant,
+};
 
 impl Core {
     /// A worker said something.
@@ -50,7 +53,7 @@ impl Core {
         let gone: Vec<_> = self
             .workers
             .iter()
-            .filter_map(|(ix, worker)| Some((*ix, self.over(now, worker)?)))
+            .filter_map(|(ix, worker)| Some((*ix, self.over(now, *ix, worker)?)))
             .collect();
         for (ix, why) in gone {
             self.lose(now, ix, &why, effects);
@@ -82,26 +85,46 @@ impl Core {
     }
 
     /// Why a worker counts as lost, if it does.
-    fn over(&self, now: Duration, worker: &super::Worker) -> Option<String> {
-        let name = &worker.identity.name;
+    fn over(&self, now: Duration, ix: WorkerIx, worker: &super::Worker) -> Option<String> {
+        let name = || self.label(ix, worker);
         match worker.line {
             Line::Open { heard, .. } if now - heard >= self.config.lease => Some(format!(
-                "worker {name} said nothing for {}",
+                "worker {} said nothing for {}",
+                name(),
                 seconds(now - heard)
             )),
             Line::Broken { .. } if worker.leaving && worker.holds.is_empty() => {
-                Some(format!("worker {name} left"))
+                Some(format!("worker {} left", name()))
             }
             Line::Broken { since }
                 if now - since >= self.config.grace && now >= self.forgive_until =>
             {
                 Some(format!(
-                    "the connection to worker {name} broke, and it did not come back within {}",
+                    "the connection to worker {} broke, and it did not come back within {}",
+                    name(),
                     seconds(self.config.grace)
                 ))
             }
             _ => None,
         }
+    }
+
+    /// The name of a worker, with its number where others have the same name.
+    fn label(&self, ix: WorkerIx, worker: &super::Worker) -> String {
+        let name = &worker.identity.name;
+        match self.namesakes(name).count() {
+            0 | 1 => name.clone(),
+            _ => format!("{name} (number {})", ix.0),
+        }
+    }
+
+    /// Workers of a name, by number.
+    pub(super) fn namesakes<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (WorkerIx, &'a Arc<Identity>)> {
+        let all = self.workers.iter().map(|(ix, it)| (*ix, &it.identity));
+        all.filter(move |(_, identity)| identity.name == name)
     }
 
     /// Counts a worker as lost: whatever it says from now on is of somebody new.

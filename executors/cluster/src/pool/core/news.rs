@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc};
 
 use dagrun_executor_api::FullDisk;
-use dagrun_model::format_bytes;
+use dagrun_model::{WorkerIx, format_bytes};
 
 use crate::message::Identity;
 
@@ -17,6 +17,8 @@ pub enum News {
         /// Attempts that it has already, of an earlier coordinator.
         holds: usize,
     },
+    /// These on different machines have one name.
+    Namesakes(Vec<(WorkerIx, Arc<Identity>)>),
     /// Its connection broke; why. It has a while to come back.
     Silent(Arc<Identity>, String),
     /// It came back with what it had.
@@ -50,6 +52,19 @@ impl fmt::Display for News {
                     1 => write!(f, "; it has 1 attempt"),
                     more => write!(f, "; it has {more} attempts"),
                 }
+            }
+            Self::Namesakes(workers) => {
+                let name = workers.first().map_or("", |(_, worker)| &worker.name);
+                let each = workers.iter().map(|(ix, worker)| match &*worker.blobs {
+                    "" => format!("number {} (process {})", ix.0, worker.pid),
+                    blobs => format!("number {} (blobs at {blobs})", ix.0),
+                });
+                write!(
+                    f,
+                    "{} workers on different machines are called {name}: {}; `dagrun worker --name` tells them apart",
+                    workers.len(),
+                    each.collect::<Vec<_>>().join(", ")
+                )
             }
             Self::Silent(worker, why) => write!(
                 f,

@@ -228,3 +228,54 @@ fn who_has_left_is_not_lost() {
     let status = story.core.status(story.now);
     assert_eq!((status.workers.len(), status.lost), (0, Vec::new()));
 }
+
+/// Nobody is refused for a name, which often is that of the machine; but people can tell which is meant.
+#[test]
+fn workers_of_one_name_are_told_apart() {
+    let mut core = Core::new(Config::new("1", 1));
+    let mut effects = Vec::new();
+    let mut join = |number: u8, boot: &str| {
+        let conn = ConnIx(number.into());
+        core.handle(Duration::ZERO, Event::Opened(conn), &mut effects);
+        let identity = Identity {
+            boot: boot.into(),
+            blobs: format!("10.0.0.{number}:4000"),
+            ..Identity::named("w", boot, Incarnation([number; 16]))
+        };
+        let hello = FromWorker::Hello(Box::new(Hello {
+            worker: Arc::new(identity),
+            epoch: 0,
+            held: Vec::new(),
+        }));
+        core.handle(Duration::ZERO, Event::Message(conn, hello), &mut effects);
+        let news = effects.drain(..).filter_map(|effect| match effect {
+            Effect::News(news @ News::Namesakes(_)) => Some(news.to_string()),
+            _ => None,
+        });
+        news.collect::<Vec<_>>()
+    };
+    assert_eq!(join(1, "a"), [""; 0]);
+    assert_eq!(join(2, "a"), [""; 0], "several on one machine");
+    assert_eq!(
+        join(3, "b"),
+        [
+            "3 workers on different machines are called w: number 0 (blobs at 10.0.0.1:4000), \
+          number 1 (blobs at 10.0.0.2:4000), number 2 (blobs at 10.0.0.3:4000); `dagrun worker --name` tells them apart"
+        ]
+    );
+    core.handle(Duration::ZERO, Event::Tick, &mut effects);
+    for second in 1..30 {
+        core.handle(Duration::from_secs(second), Event::Tick, &mut effects);
+    }
+    let lost = core.status(Duration::from_secs(30)).lost;
+    let whys: Vec<&str> = lost.iter().map(|lost| &*lost.why).collect();
+    assert_eq!(whys.len(), 3);
+    assert!(
+        whys[0].starts_with("worker w (number 0) said nothing"),
+        "{whys:?}"
+    );
+    assert!(
+        whys[1].starts_with("worker w (number 1) said nothing"),
+        "{whys:?}"
+    );
+}
