@@ -11,7 +11,7 @@ use std::{
 use dagrun_cluster::{
     blobs::{CoordinatorBlobs, WriteLimits},
     net::Routes,
-    pool::{Config, LostWorker, Pool, RunOptions, WorkerStatus},
+    pool::{Config, LostWorker, News, Pool, RunOptions, WorkerStatus},
     runs::{ClusterService, Refusal, RunsService},
     security::{Address, Connector, MESSAGE},
     wire::encode_full,
@@ -31,7 +31,7 @@ use crate::{
     error::{CliError, Context, Done},
     load::open_store,
     say,
-    serve::{Coordinator, RunFor, WorkersOfHost, next_epoch},
+    serve::{Coordinator, FormerLosses, RunFor, WorkersOfHost, losses, next_epoch},
     settings::Settings,
     signals,
     term::{Ink, Style, escape, log, plural_of},
@@ -75,15 +75,24 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
     let blobs = start_blobs(&store, connector(&args.credentials, &settings)?)?;
     let pool = Pool::start(config, Some(blobs.witness())).doing(|| "start the pool".into())?;
     let pool = Arc::new(pool);
-    if !style.quiet {
-        pool.watch(|news| log(escape(&news.to_string())));
-    }
+    let former = FormerLosses::load(&state).doing(|| format!("read {}", state.display()))?;
+    pool.watch({
+        let (state, quiet) = (state.clone(), style.quiet);
+        move |news| {
+            if let News::Lost(ix, worker, why) = news {
+                losses::note(&state, ix.0, &worker.name, why);
+            }
+            if !quiet {
+                log(escape(&news.to_string()));
+            }
+        }
+    });
     let coordinator = Coordinator::open(
         &state,
         epoch,
         store.clone(),
         executors(&pool, &store),
-        Box::new(PoolWorkers(Arc::clone(&pool))),
+        Box::new(PoolWorkers(Arc::clone(&pool), former)),
         args.runs,
         style.quiet,
     )
@@ -183,14 +192,17 @@ fn executors(pool: &Arc<Pool>, store: &Store) -> crate::serve::Executors {
     })
 }
 
-struct PoolWorkers(Arc<Pool>);
+/// The workers of a pool, and those that earlier ones had lost.
+struct PoolWorkers(Arc<Pool>, FormerLosses);
 
 impl WorkersOfHost for PoolWorkers {
     fn status(&self) -> ClusterStatus {
         let status = self.0.status();
+        let mut lost = self.1.rows();
+        lost.extend(status.lost.iter().map(lost_row));
         ClusterStatus {
             workers: status.workers.iter().map(worker_row).collect(),
-            lost: status.lost.iter().map(lost_row).collect(),
+            lost,
             waits: status.waits,
             ..ClusterStatus::default()
         }

@@ -5,8 +5,10 @@
 
 mod host;
 mod journals;
+pub(crate) mod losses;
 mod project;
 mod registry;
 
 pub(crate) use host::{Coordinator, Executors, RunFor, WorkersOfHost};
+pub(crate) use losses::FormerLosses;
 pub(crate) use registry::next_epoch;

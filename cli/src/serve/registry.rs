@@ -3,6 +3,7 @@
 //! ```text
 //! epoch                grows with every start
 //! lock                 one coordinator at a time
+//! lost                 the workers that were lost lately, see `losses`
 //! runs/7/submission    what the client sent
 //! runs/7/began         the newest run of the project before this one began
 //! runs/7/cancel        it is to be stopped

@@ -874,6 +874,11 @@ fn coordinators_and_workers_say_what_happens() {
     let status = cluster.say(&["cluster", "status"]).stdout;
     assert!(status.contains("lost: w1 "), "{status}");
     assert!(!status.contains("lost: w0"), "{status}");
+    // Also where the coordinator was killed meanwhile.
+    cluster.kill_coordinator();
+    cluster.start_coordinator();
+    let lost = cluster.status()["lost"].clone();
+    assert_eq!((&lost[0]["name"], &lost[1]), (&"w1".into(), &Value::Null));
     let worker = std::fs::read_to_string(cluster.path("w0.log")).unwrap();
     assert!(worker.contains("leaving: it was told to leave"), "{worker}");
     assert!(worker.ends_with("w0 left\n"), "{worker}");

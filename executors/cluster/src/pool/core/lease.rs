@@ -144,7 +144,7 @@ impl Core {
             effects.push(Effect::News(News::Left(identity)));
         } else {
             self.losses.add(now, ix, Arc::clone(&identity), why);
-            effects.push(Effect::News(News::Lost(identity, why.to_owned())));
+            effects.push(Effect::News(News::Lost(ix, identity, why.to_owned())));
         }
         if let Some(conn) = worker.conn() {
             self.hang_up(conn, why, effects);

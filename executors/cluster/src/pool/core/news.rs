@@ -30,7 +30,7 @@ pub enum News {
     /// It has gone in order.
     Left(Arc<Identity>),
     /// It counts as lost; why. What it had starts elsewhere.
-    Lost(Arc<Identity>, String),
+    Lost(WorkerIx, Arc<Identity>, String),
 }
 
 impl fmt::Display for News {
@@ -84,7 +84,7 @@ impl fmt::Display for News {
                 write!(f, "worker {} has room on its disk again", worker.name)
             }
             Self::Left(worker) => write!(f, "worker {} left", worker.name),
-            Self::Lost(worker, why) => {
+            Self::Lost(_, worker, why) => {
                 write!(
                     f,
                     "worker {} is lost: {why}; what it had starts elsewhere",

@@ -1,0 +1,135 @@
+//! The workers that were lost lately, on disk: a coordinator that starts again still tells of them.
+//!
+//! A line each, appended without a sync: what is lost of it with the power is no harm.
+
+use std::{
+    collections::VecDeque,
+    fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use dagrun_proto::v1::LostWorker;
+use serde::{Deserialize, Serialize};
+
+/// How long a loss is told of, and of how many at most; as by the pool.
+const KEPT: (Duration, usize) = (Duration::from_secs(3600), 50);
+
+/// A worker that an earlier coordinator had lost.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Loss {
+    worker: u32,
+    name: String,
+    why: String,
+    at_ms: u64,
+}
+
+/// Those of earlier coordinators with the same state, the oldest first.
+#[derive(Debug)]
+pub(crate) struct FormerLosses(VecDeque<Loss>);
+
+impl FormerLosses {
+    /// Reads them, and lets the file hold no others.
+    ///
+    /// # Errors
+    /// When the file cannot be read or written.
+    pub(crate) fn load(state: &Path) -> io::Result<Self> {
+        let path = path(state);
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => return Err(error),
+        };
+        // The last line may have been cut off.
+        let lines = text
+            .lines()
+            .filter_map(|line| serde_json::from_str(line).ok());
+        let mut losses: VecDeque<Loss> = lines.filter(is_recent).collect();
+        losses.drain(..losses.len().saturating_sub(KEPT.1));
+        let lines: String = losses.iter().map(line).collect();
+        if lines != text {
+            fs::write(&path, lines)?;
+        }
+        Ok(Self(losses))
+    }
+
+    /// Those that are still told of.
+    pub(crate) fn rows(&self) -> Vec<LostWorker> {
+        let recent = self.0.iter().filter(|loss| is_recent(loss));
+        recent
+            .map(|loss| LostWorker {
+                worker: loss.worker,
+                name: loss.name.clone(),
+                ago_ms: now_ms().saturating_sub(loss.at_ms),
+                why: loss.why.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Notes that a worker was lost now. Where that cannot be, the next coordinator does not know of it.
+pub(crate) fn note(state: &Path, worker: u32, name: &str, why: &str) {
+    let loss = Loss {
+        worker,
+        name: name.into(),
+        why: why.into(),
+        at_ms: now_ms(),
+    };
+    let mut options = fs::File::options();
+    let file = options.create(true).append(true).open(path(state));
+    if let Err(error) = file.and_then(|mut file| file.write_all(line(&loss).as_bytes())) {
+        tracing::warn!("cannot note that worker {name} was lost: {error}");
+    }
+}
+
+fn path(state: &Path) -> PathBuf {
+    state.join("lost")
+}
+
+fn line(loss: &Loss) -> String {
+    let json = serde_json::to_string(loss).expect("a loss is plain data");
+    format!("{json}\n")
+}
+
+fn is_recent(loss: &Loss) -> bool {
+    u128::from(now_ms().saturating_sub(loss.at_ms)) < KEPT.0.as_millis()
+}
+
+fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn losses_of_the_last_hour_are_kept() {
+        let state = tempfile::tempdir().unwrap();
+        let names = |losses: &FormerLosses| -> Vec<String> {
+            losses.rows().into_iter().map(|row| row.name).collect()
+        };
+        assert_eq!(names(&FormerLosses::load(state.path()).unwrap()), [""; 0]);
+        let old = Loss {
+            worker: 1,
+            name: "old".into(),
+            why: String::new(),
+            at_ms: now_ms() - 3_600_001,
+        };
+        fs::write(path(state.path()), line(&old)).unwrap();
+        for number in 0..52 {
+            note(state.path(), number, &format!("w{number}"), "it is gone");
+        }
+        // A line that was cut off, which the next one would be glued to.
+        let cut = fs::read_to_string(path(state.path())).unwrap() + "{\"worker\":9";
+        fs::write(path(state.path()), cut).unwrap();
+        let losses = FormerLosses::load(state.path()).unwrap();
+        let expected: Vec<String> = (2..52).map(|n| format!("w{n}")).collect();
+        assert_eq!(names(&losses), expected);
+        note(state.path(), 7, "last", "it is gone");
+        let losses = FormerLosses::load(state.path()).unwrap();
+        assert_eq!(names(&losses)[48..], ["w51", "last"]);
+    }
+}
