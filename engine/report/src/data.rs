@@ -68,6 +68,7 @@ fn job(job: &JobStatistics) -> Value {
         "running": job.running,
         "cached": job.cached,
         "unsuccessful": job.unsuccessful,
+        "lost": job.lost,
         "cancelled": job.cancelled,
         "failed_nodes": job.failed_nodes,
         "skipped": job.skipped,

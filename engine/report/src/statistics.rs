@@ -38,8 +38,10 @@ pub struct JobStatistics {
     pub running: u64,
     /// Nodes taken from the cache.
     pub cached: u64,
-    /// Attempts that failed, timed out or were lost.
+    /// Attempts that failed or timed out.
     pub unsuccessful: u64,
+    /// Attempts that their worker or host failed.
+    pub lost: u64,
     /// Attempts that were told to stop: they did not fail.
     pub cancelled: u64,
     /// Nodes that failed.
@@ -157,9 +159,8 @@ pub fn statistics(state: &RunState) -> Statistics {
         match result.outcome {
             AttemptOutcome::Succeeded => {}
             AttemptOutcome::Cancelled => job.cancelled += 1,
-            AttemptOutcome::Failed | AttemptOutcome::TimedOut | AttemptOutcome::Lost => {
-                job.unsuccessful += 1;
-            }
+            AttemptOutcome::Failed | AttemptOutcome::TimedOut => job.unsuccessful += 1,
+            AttemptOutcome::Lost => job.lost += 1,
         }
         job.seconds.push(seconds);
         job.cpu += result.usage.cpu;
@@ -362,9 +363,10 @@ pub fn job_of(id: &str) -> &str {
 #[cfg(test)]
 mod tests {
     use dagrun_events::{NodeOutcome, RunEvent};
+    use dagrun_model::{AttemptResult, FailureCause, Outcome};
 
     use super::*;
-    use crate::kit::{done, fold, start};
+    use crate::kit::{done, ended, fold, start};
 
     #[test]
     fn the_critical_path_is_the_chain_that_ended_last() {
@@ -441,6 +443,49 @@ mod tests {
         assert_eq!(names(figures.jobs_by_concern()), ["b", "z", "a"]);
         assert_eq!(figures.saved(&BTreeMap::new()), None);
         assert_eq!(figures.saved(&[("z".to_string(), 1.5)].into()), Some(3.0));
+    }
+
+    #[test]
+    fn attempts_that_were_lost_are_told_apart_with_why() {
+        let joined = RunEvent::WorkerJoined {
+            worker: 0,
+            host: "h".into(),
+            slots: 4.0,
+            memory: 0,
+            process: String::new(),
+        };
+        let full = Outcome::Failed(FailureCause::DiskFull { path: "/x".into() });
+        let full = AttemptResult::bare(full);
+        let again = |node: &str| RunEvent::Retrying {
+            node: node.into(),
+            delay: 0.0,
+            lost: true,
+        };
+        let state = fold(
+            [
+                joined,
+                start("a[n=1]", 1, None),
+                start("a[n=2]", 2, None),
+                ended("a[n=1]", 1, &full),
+                again("a[n=1]"),
+                ended("a[n=2]", 2, &full),
+                again("a[n=2]"),
+            ]
+            .map(|event| (1.0, event)),
+        );
+        let groups = loss_groups(&state);
+        let [(nodes, why)] = &groups[..] else {
+            panic!("{groups:?}")
+        };
+        assert_eq!(nodes.len(), 2);
+        assert_eq!(why, "an attempt on h: disk full at `/x`");
+        let job = &statistics(&state).jobs[0];
+        assert_eq!((job.attempts, job.unsuccessful, job.lost), (2, 0, 2));
+        let shown = crate::show(&state);
+        assert_eq!(
+            shown["nodes"][0]["lost"],
+            json!([{"number": 1, "host": "h", "cause": "disk_full", "message": "lost: disk full at `/x`"}])
+        );
     }
 
     #[test]
