@@ -148,6 +148,9 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
         counts.cancelled,
         dagrun_report::attempts_text(state)
     );
+    if let Some(why) = &state.gave_up {
+        put!("{} {}", style.paint_out(Ink::Bad, "gave up:"), escape(why));
+    }
     let study = dagrun_report::study_text(state);
     if !study.is_empty() {
         put!("{}", study.trim_end());

@@ -239,8 +239,16 @@ impl Progress {
                     escape(message)
                 ));
             }
+            RunEvent::Stuck { why, patience, .. } if *patience > 0.0 => {
+                self.line(&format!(
+                    "{} {}; the run gives up after {}",
+                    self.ink(Ink::Warn, "waiting:"),
+                    escape(why),
+                    format_seconds(*patience)
+                ));
+            }
             // The error at the end says what is asked for and what there is.
-            RunEvent::Stuck { nodes } if self.style.verbose > 0 => {
+            RunEvent::Stuck { nodes, .. } if self.style.verbose > 0 => {
                 self.line(&format!(
                     "{} {}",
                     self.ink(Ink::Bad, "stuck"),

@@ -976,7 +976,17 @@ fn a_node_that_is_too_large_says_what_to_do() {
     cluster
         .run(&project, 3, &["--force", "-j", "1"])
         .has("asks for 2 CPUs, and the largest worker has 1 CPU")
+        .has("waiting: `a` asks for 2 CPUs")
+        .has("; the run gives up after 1.0 s")
         .has("give the run more with `-j`, or join a worker that has so much");
+    // It did not break off: it has an end, and a reason.
+    let last = project.last_run();
+    assert_eq!(last["exit_code"], 3);
+    project.ok(&["runs"]).has("exit 3").has_not("not finished");
+    project
+        .ok(&["show"])
+        .has("failed in 1.0 s")
+        .has("gave up: `a` asks for 2 CPUs");
     project.write(
         "pipeline.yaml",
         "name: large\njobs: {a: {resources: {cpus: 3}, run: 'true'}}\n",

@@ -170,6 +170,12 @@ pub enum RunEvent {
     Stuck {
         /// Some of them.
         nodes: Vec<String>,
+        /// What they ask for, what there is, and the remedy.
+        #[serde(default, skip_serializing_if = "String::is_empty")]
+        why: String,
+        /// Seconds after which the run gives up, if no worker joins that can take them.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        patience: f64,
     },
     /// An output was laid into the working folder.
     Exported {
@@ -269,6 +275,11 @@ pub enum RunEvent {
         plan: Option<PlanCounts>,
         /// Wall seconds.
         wall: f64,
+    },
+    /// The last record of a run that could not go on. The next one of its pipeline goes on where it stopped.
+    GaveUp {
+        /// Why, and the remedy where there is one.
+        why: String,
     },
     /// An event of a later version.
     #[serde(other)]

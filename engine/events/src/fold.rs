@@ -10,6 +10,9 @@ use crate::{
     RunEvent, RunStarted, StopKind, StudyRow, trial_of,
 };
 
+/// The exit code of a run that could not go on.
+const GAVE_UP: i32 = 3;
+
 /// A run, as far as its events tell.
 #[derive(Clone, Debug, Default)]
 pub struct RunState {
@@ -47,8 +50,10 @@ pub struct RunState {
     pub non_determinism: Vec<(String, String)>,
     /// How it was told to stop.
     pub stop: Option<StopKind>,
-    /// Its exit code; none where it did not end by itself.
+    /// Its exit code; none where it was cut off.
     pub exit_code: Option<i32>,
+    /// Why it could not go on.
+    pub gave_up: Option<String>,
     /// Wall seconds; to the last event where it did not end by itself.
     pub wall: f64,
     by_id: FxHashMap<String, usize>,
@@ -139,6 +144,8 @@ impl RunState {
             RunEvent::RunStarted(started) => {
                 self.started_at = at;
                 self.started = Some((**started).clone());
+                // A run of a coordinator goes on in another journal.
+                (self.exit_code, self.gave_up) = (None, None);
             }
             RunEvent::Planned {
                 counts,
@@ -263,6 +270,10 @@ impl RunState {
                 self.exit_code = Some(*exit_code);
                 self.plan = plan.unwrap_or(self.plan);
                 self.wall = *wall;
+            }
+            RunEvent::GaveUp { why } => {
+                self.exit_code = Some(GAVE_UP);
+                self.gave_up = Some(why.clone());
             }
             event @ (RunEvent::StudyOpened { .. }
             | RunEvent::TrialStarted { .. }

@@ -105,10 +105,13 @@ fn header(out: &mut String, state: &RunState, started: &RunStarted) {
         line(&started.host),
         date(state.started_at)
     );
+    if let Some(why) = &state.gave_up {
+        put!(out, "<p>It could not go on: {}</p>", line(why));
+    }
     if let Some(resumes) = &started.resumes {
         put!(
             out,
-            "<p class=\"dim\">It went on with run {}, which was cut off.</p>",
+            "<p class=\"dim\">It went on with run {}, which was cut off or gave up.</p>",
             line(resumes)
         );
     }

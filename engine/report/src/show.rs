@@ -30,6 +30,7 @@ pub(crate) fn about(state: &RunState) -> Map<String, Value> {
         "wall": state.wall,
         "finished": state.exit_code.is_some(),
         "exit_code": state.exit_code,
+        "gave_up": state.gave_up,
         "plan": state.plan,
         "counts": state.counts,
         "study": study(state),

@@ -117,6 +117,7 @@ fn row(job: &JobStatistics) -> Vec<String> {
 /// How a run ended, in a few words.
 pub(crate) fn ending(state: &RunState) -> String {
     match state.exit_code {
+        _ if state.gave_up.is_some() => "gave up".into(),
         Some(0) => "succeeded".into(),
         Some(130) => "was interrupted".into(),
         Some(code) => format!("ended with exit code {code}"),
@@ -140,8 +141,14 @@ fn head(out: &mut String, state: &RunState) {
         format_seconds(state.wall),
         counts(&state.counts)
     );
+    if let Some(why) = &state.gave_up {
+        put!(out, "it could not go on: {}", escape_line(why));
+    }
     if let Some(resumes) = &started.resumes {
-        put!(out, "it went on with run {resumes}, which was cut off");
+        put!(
+            out,
+            "it went on with run {resumes}, which was cut off or gave up"
+        );
     }
     for warning in &state.warnings {
         put!(out, "warning: {}", escape_line(warning));

@@ -126,14 +126,16 @@ impl Driver<'_> {
         }
         let wall = self.clock.elapsed().as_secs_f64();
         let mut exit_code = self.exit_code();
-        if self.fatal.is_none() {
-            self.record(RunEvent::RunEnded {
+        let last = match &self.fatal {
+            Some(why) => RunEvent::GaveUp { why: why.clone() },
+            None => RunEvent::RunEnded {
                 exit_code,
                 counts: self.counts,
                 plan: self.plan.grown(),
                 wall,
-            });
-        }
+            },
+        };
+        self.record(last);
         self.flush_batch();
         self.progress.set(&self.counts, 0, self.executed);
         if let Err(error) = self.journal.close() {

@@ -1,6 +1,9 @@
 //! What the scheduler tells people.
 
-use std::{sync::Arc, time::Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use dagrun_events::{CachedNode, NodeOutcome, OutputRows, RunEvent, output_rows};
 use dagrun_model::NodeIx;
@@ -55,9 +58,24 @@ impl Driver<'_> {
     fn stuck(&mut self, nodes: &[NodeIx]) {
         let patience = self.executor.as_ref().map(|it| it.patience());
         match patience.filter(|patience| !patience.is_zero()) {
-            Some(patience) => self.stuck = Some((Instant::now() + patience, nodes.to_vec())),
-            None => self.give_up(nodes),
+            Some(patience) => {
+                self.tell_stuck(nodes, patience);
+                self.stuck = Some((Instant::now() + patience, nodes.to_vec()));
+            }
+            None => {
+                self.tell_stuck(nodes, Duration::ZERO);
+                self.give_up(nodes);
+            }
         }
+    }
+
+    fn tell_stuck(&mut self, nodes: &[NodeIx], patience: Duration) {
+        let stuck = RunEvent::Stuck {
+            nodes: nodes.iter().map(|node| self.plan.id(*node)).collect(),
+            why: self.why_stuck(nodes),
+            patience: patience.as_secs_f64(),
+        };
+        self.record(stuck);
     }
 
     /// Gives up where no worker came in time.
@@ -71,18 +89,21 @@ impl Driver<'_> {
     }
 
     fn give_up(&mut self, nodes: &[NodeIx]) {
-        let ids: Vec<String> = nodes.iter().map(|node| self.plan.id(*node)).collect();
-        let first = ids.first().cloned().unwrap_or_default();
-        self.record(RunEvent::Stuck { nodes: ids });
+        self.fatal = Some(self.why_stuck(nodes));
+    }
+
+    /// What nodes ask for that no worker has, and the remedy.
+    fn why_stuck(&self, nodes: &[NodeIx]) -> String {
+        let first = nodes.first().map(|node| self.plan.id(*node));
+        let first = first.unwrap_or_default();
         let others = match nodes.len() {
             0 | 1 => String::new(),
             n => format!(" (and {} more)", n - 1),
         };
         if !self.sched.has_a_worker() {
-            self.fatal = Some(format!(
+            return format!(
                 "no worker is left for `{first}`{others}; the same command goes on where this run stopped"
-            ));
-            return;
+            );
         }
         let what = nodes
             .first()
@@ -96,9 +117,7 @@ impl Driver<'_> {
             (true, true) => "give the run more with `-j`, or join a worker that has so much",
             (true, false) => "join a worker that has so much",
         };
-        self.fatal = Some(format!(
-            "`{first}`{others} asks for {what}; lower its `resources`, or {more}"
-        ));
+        format!("`{first}`{others} asks for {what}; lower its `resources`, or {more}")
     }
 
     /// What a node asks for and the worker that has most of it has.

@@ -408,7 +408,14 @@ fn a_node_that_fits_nowhere_is_named() {
     plan.needs_cpus("b", 64_000);
     let summary = bench.run(&plan);
     assert_eq!(summary.exit_code, 3);
-    assert!(summary.fatal.unwrap().contains("`b` asks for "));
+    let why = summary.fatal.clone().unwrap();
+    assert!(why.contains("`b` asks for "), "{why}");
+    let state = bench.fold(&summary);
+    assert_eq!((state.exit_code, state.gave_up), (Some(3), Some(why)));
+    // The next run goes on where it stopped.
+    let next = bench.run(&plan);
+    let started = bench.fold(&next).started.unwrap();
+    assert_eq!(started.resumes.as_deref(), Some(summary.run.0.as_str()));
 }
 
 #[test]
