@@ -116,7 +116,8 @@ pub(crate) enum Command {
     /// Run a pipeline (also `dagrun FILE`)
     ///
     /// Ctrl-C (also SIGTERM, SIGHUP) starts nothing new and sends TERM to running nodes, and KILL after the grace time; a second one
-    /// sends KILL at once. What was done is done: the same command goes on from there.
+    /// sends KILL at once. What was done is done: the same command goes on from there. With `--on`, a terminal that is closed leaves
+    /// the run to the coordinator.
     Run(RunArgs),
     /// Tell the trials of a study again after a change of its objectives or scoring jobs
     ///
@@ -165,7 +166,8 @@ pub(crate) enum Command {
     Serve(ServeArgs),
     /// Follow a run on a coordinator
     ///
-    /// With the pipeline's file its exports are laid out here at the end, as by the command that submitted it.
+    /// With the pipeline's file its exports are laid out here at the end, as by the command that submitted it. Ctrl-C (also SIGTERM)
+    /// leaves the run running; `dagrun cancel` stops it.
     Attach(AttachArgs),
     /// Stop a run on a coordinator
     Cancel(CancelArgs),

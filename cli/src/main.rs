@@ -17,6 +17,7 @@ mod shared;
 mod signals;
 mod term;
 mod trial;
+mod typed;
 mod workers;
 
 use std::{ffi::OsString, process::ExitCode};

@@ -54,9 +54,10 @@ pub(crate) fn attach(args: &AttachArgs, global: &Global, style: Style) -> Done {
     // The same arguments that a run of the file without any would have.
     let words = ["dagrun".into(), "run".into(), file.as_os_str().to_owned()];
     let cli = Cli::try_parse_from(words).map_err(CliError::invalid)?;
-    let Command::Run(run) = cli.command else {
+    let Command::Run(mut run) = cli.command else {
         return Err(CliError::invalid("`--file` names a pipeline"));
     };
+    run.coordinator = args.coordinator.clone();
     remote::attach(remote, &args.run, Some((&run, global)), style)
 }
 

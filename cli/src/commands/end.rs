@@ -10,12 +10,11 @@ use super::{exports, remedy::remedy};
 use crate::{
     args::INTERRUPTED,
     say,
-    term::{Ink, Style, escape, job_of, plural, shell_word, short_text, some_trials},
+    term::{Ink, Style, escape, job_of, plural, short_text, some_trials},
     trial,
+    typed::Typed,
 };
 
-/// What comes before the command that goes on with a run that was stopped.
-pub(crate) const GOES_ON: &str = "the same command goes on where it stopped: ";
 /// Failures that are listed at the end.
 const LISTED: usize = 10;
 /// Kinds of failures of trials that are.
@@ -33,8 +32,9 @@ pub(super) struct End<'a> {
     pub(super) summary: &'a RunSummary,
     pub(super) pipeline: &'a dagrun_model::Pipeline,
     pub(super) project: &'a Path,
-    pub(super) rerun: &'a str,
-    pub(super) again: &'a str,
+    pub(super) typed: &'a Typed,
+    /// The command that goes on with a run that was stopped.
+    pub(super) again: String,
     pub(super) style: Style,
 }
 
@@ -66,12 +66,11 @@ impl End<'_> {
         say!("{}", totals(summary, style));
         if let Some(study) = study {
             let again = in_trials.first().map(|failure| failure.id.as_str());
-            say!("{}", study_lines(study, again, self.rerun, style));
+            say!("{}", study_lines(study, again, self.typed, style));
         }
         if !style.quiet {
             if summary.exit_code == i32::from(INTERRUPTED) {
-                let command = escape(self.again);
-                say!("{GOES_ON}{command}");
+                say!("the same command goes on where it stopped: {}", self.again);
             }
             self.exports();
         }
@@ -89,7 +88,7 @@ impl End<'_> {
                 .and_then(|failure| remedy(failure, self.project));
             say!(
                 "{}",
-                describe(group, remedy.as_deref(), self.rerun, self.style)
+                describe(group, remedy.as_deref(), self.typed, self.style)
             );
         }
         let told: usize = groups.iter().take(LISTED).map(Vec::len).sum();
@@ -100,8 +99,9 @@ impl End<'_> {
         let failed = self.summary.counts.failed.saturating_sub(values);
         if failed > told as u64 {
             say!(
-                "... and {}; `dagrun show` lists them",
-                plural(failed - told as u64, "more failed node")
+                "... and {}; `{}` lists them",
+                plural(failed - told as u64, "more failed node"),
+                self.typed.show()
             );
         }
     }
@@ -131,7 +131,7 @@ fn groups<'f>(failures: &[&'f Failure]) -> Vec<Vec<&'f Failure>> {
 }
 
 /// How a study stands, in a few lines; `again` is a node of a trial that failed.
-fn study_lines(study: &StudySummary, again: Option<&str>, rerun: &str, style: Style) -> String {
+fn study_lines(study: &StudySummary, again: Option<&str>, typed: &Typed, style: Style) -> String {
     let counts = &study.counts;
     let mut text = format!(
         "study {}: {}",
@@ -169,9 +169,8 @@ fn study_lines(study: &StudySummary, again: Option<&str>, rerun: &str, style: St
             text.push_str(&format!("\n    {} ({some})", escape(reason)));
         }
         if let Some(node) = again {
-            let node = shell_word(node);
-            text.push_str(&format!("\n    log: dagrun log {node}"));
-            text.push_str(&format!("\n    rerun one: {rerun} --only {node}"));
+            text.push_str(&format!("\n    log: {}", typed.log(node)));
+            text.push_str(&format!("\n    rerun one: {}", typed.only(node)));
         }
     }
     text
@@ -234,7 +233,7 @@ fn shortened(text: &str, most: usize) -> String {
 
 /// A failed node: what it is, how it ended, its command, the end of its stderr, how to run it again, what it blocks; and
 /// which others failed like it.
-fn describe(group: &[&Failure], remedy: Option<&str>, rerun: &str, style: Style) -> String {
+fn describe(group: &[&Failure], remedy: Option<&str>, typed: &Typed, style: Style) -> String {
     let Some((failure, others)) = group.split_first() else {
         return String::new();
     };
@@ -289,20 +288,19 @@ fn describe(group: &[&Failure], remedy: Option<&str>, rerun: &str, style: Style)
     if let Some(remedy) = remedy {
         row("help", &escape(remedy));
     }
-    let id = shell_word(&failure.id);
     let said = |it: &AttemptSummary| it.stdout.is_some() || it.stderr.is_some();
     if failure.attempt.as_ref().is_some_and(|it| !said(it)) {
         row(
             "log",
-            &format!("empty; `dagrun shell {id}` is in its folder, with its environment"),
+            &format!(
+                "empty; `{}` is in its folder, with its environment",
+                typed.shell(&failure.id)
+            ),
         );
     } else {
-        row("log", &format!("dagrun log {id}"));
+        row("log", &typed.log(&failure.id));
     }
-    row(
-        "rerun",
-        &format!("{rerun} --only {}", shell_word(&failure.id)),
-    );
+    row("rerun", &typed.only(&failure.id));
     if !others.is_empty() {
         let ids: Vec<String> = others
             .iter()

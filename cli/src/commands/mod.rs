@@ -23,7 +23,6 @@ mod small;
 mod study;
 mod worker;
 
-pub(crate) use end::GOES_ON;
 pub(crate) use later::Later;
 pub(crate) use plan_study::StudyPlan;
 pub(crate) use run::INTERRUPTED;
@@ -36,7 +35,7 @@ use dagrun_plan::JobPhase;
 use crate::{
     args::{CacheCommand, Cli, Command, JournalCommand},
     error::{CliError, Done, Kind},
-    term::Style,
+    term::{Style, shell_word},
     trial,
 };
 
@@ -110,7 +109,18 @@ pub(crate) fn project_of(path: &Path) -> PathBuf {
 
 /// A trouble of the run crate as a command's error.
 pub(crate) fn run_error(error: dagrun_run::RunError) -> CliError {
-    use dagrun_run::{Rescore, RunError};
+    use dagrun_run::{Followed, Rescore, RunError};
+    if let RunError::Locked(holder) = &error
+        && let Some(Followed { run, on }) = &holder.follows
+    {
+        let on = shell_word(on);
+        return CliError::environment(format!(
+            "run {run} on {on} goes on in this folder; {holder}, follows it"
+        ))
+        .hint(format!(
+            "`dagrun attach {run} --on {on}` follows it too, `dagrun cancel {run} --on {on}` stops it"
+        ));
+    }
     let rescore = match &error {
         RunError::StudyChanged { rescore, .. } => *rescore,
         RunError::StudySimulations { .. } => {

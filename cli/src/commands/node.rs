@@ -17,11 +17,12 @@ use crate::{
     error::{CliError, Context, Done},
     load::{Loaded, Planned},
     put,
-    remote::Afar,
+    remote::{self, Afar},
     resolve::{Elsewhere, Resolved},
     say, shared,
     term::{Ink, Style, escape, shell_word},
     trial::{phase_of, trial_of},
+    typed::Typed,
 };
 
 /// A pipeline, its plan, and the node that was named.
@@ -29,6 +30,8 @@ pub(crate) struct Found {
     pub(crate) loaded: Loaded,
     pub(crate) planned: Planned,
     pub(crate) node: NodeIx,
+    /// For what messages tell people to type.
+    typed: Typed,
 }
 
 impl Found {
@@ -61,7 +64,15 @@ impl Found {
             loaded,
             planned,
             node,
+            typed: Typed::here(&args.of.file, &args.of.params),
         })
+    }
+
+    /// Likewise, where this coordinator was named.
+    fn on(mut self, coordinator: &Coordinator) -> Self {
+        let flags = remote::flags(coordinator, coordinator.on.as_deref());
+        self.typed = self.typed.on(&flags);
+        self
     }
 
     /// Resolves the node by the cache here. Where that is not `enough`, also by the coordinator that has run it: what is given
@@ -108,9 +119,8 @@ impl Found {
             escape(&id)
         ))
         .hint(format!(
-            "run it first: dagrun {} --until {}",
-            shell_word(&self.loaded.file.display().to_string()),
-            shell_word(&self.planned.plan.id(self.node))
+            "run it first: {}",
+            self.typed.until(&self.planned.plan.id(self.node))
         ))
     }
 }
@@ -121,7 +131,7 @@ pub(crate) fn get(args: &GetArgs, global: &Global, style: Style) -> Done {
         node: node.into(),
         of: args.of.clone(),
     };
-    let found = Found::new(&of, global, style)?;
+    let found = Found::new(&of, global, style)?.on(&args.coordinator);
     let (resolved, _afar) = found.resolve(&args.coordinator, global, |it| found.has(it))?;
     let entry = resolved
         .entry(found.node)
@@ -217,7 +227,7 @@ pub(crate) fn shell(args: &ShellArgs, global: &Global, style: Style) -> Done {
         command.current_dir(&folder);
         return run_command(command);
     }
-    let found = Found::new(&args.node, global, style)?;
+    let found = Found::new(&args.node, global, style)?.on(&args.coordinator);
     let has_inputs = |it: &Resolved| it.missing.is_none_or(|missing| missing == found.node);
     let (resolved, _afar) = found.resolve(&args.coordinator, global, has_inputs)?;
     let action: Action = match resolved.missing.filter(|missing| *missing != found.node) {

@@ -16,9 +16,9 @@ use dagrun_local::{LocalExecutor, LocalOptions};
 use dagrun_model::NodeIx;
 use dagrun_plan::Plan;
 use dagrun_run::{
-    ExecutorFactory, Force, Notification, RescoreOptions, RunOptions, RunRequest, RunSummary,
-    StopHandle, StopReceiver, StudyMode, StudyRequest, Subscriber, Subscription, Without,
-    WorkspaceLock, stop_channel, subscribe,
+    ExecutorFactory, Followed, Force, Notification, RescoreOptions, RunOptions, RunRequest,
+    RunSummary, StopHandle, StopReceiver, StudyMode, StudyRequest, Subscriber, Subscription,
+    Without, WorkspaceLock, stop_channel, subscribe,
 };
 use dagrun_sched::Stop;
 use dagrun_store::Tier;
@@ -35,6 +35,7 @@ use crate::{
     shared,
     term::{Ink, Progress, Style, plural, shell_word},
     trial,
+    typed::Typed,
     workers::{self, Division},
 };
 
@@ -125,9 +126,8 @@ pub(crate) struct Ready {
     slots: usize,
     division: Option<Division>,
     lock: Option<WorkspaceLock>,
-    rerun: String,
-    /// What goes on where a stopped run left off.
-    again: String,
+    /// For what its end tells people to type.
+    pub(crate) typed: Typed,
     style: Style,
 }
 
@@ -162,10 +162,9 @@ impl Ready {
         let division = division.transpose()?;
         let asked = division.map_or(args.jobs.unwrap_or(usual), Division::slots);
         let slots = slots(asked)?;
-        let rerun = rerun_command(&args.work.pipeline);
+        let Pipeline { file, params } = &args.work.pipeline;
         Ok(Self {
-            again: with_cpus(&rerun, args),
-            rerun,
+            typed: Typed::here(file, params),
             loaded,
             planned,
             mode,
@@ -191,6 +190,13 @@ impl Ready {
     pub(crate) fn jobs_of_trials(&self) -> Option<BTreeSet<String>> {
         let study = self.planned.study.as_ref();
         study.map(|_| trial::jobs_of_trials(&self.loaded.pipeline))
+    }
+
+    /// Tells others in this folder which run on a coordinator is followed here.
+    pub(crate) fn follow(&mut self, run: Followed) {
+        if let Some(lock) = &mut self.lock {
+            lock.follow(run);
+        }
     }
 
     /// The lock of the workspace, for whoever writes there.
@@ -260,8 +266,8 @@ impl Ready {
             summary,
             pipeline: &self.loaded.pipeline,
             project: &self.loaded.project,
-            rerun: &self.rerun,
-            again: &self.again,
+            typed: &self.typed,
+            again: self.typed.again(args),
             style: self.style,
         };
         end.conclude();
@@ -491,29 +497,6 @@ fn announce(planned: &Planned, slots: usize, style: Style) {
         ));
     }
     say!("{text}");
-}
-
-/// The command that runs this pipeline again in the same way, to which a node can be added.
-fn rerun_command(pipeline: &Pipeline) -> String {
-    let files: Vec<String> = (pipeline.params.params_file.iter())
-        .map(|file| file.display().to_string())
-        .collect();
-    dagrun_report::rerun_command(
-        &pipeline.file.display().to_string(),
-        pipeline.params.params.iter().map(String::as_str),
-        files.iter().map(String::as_str),
-    )
-}
-
-/// The command with the number of CPUs and of workers that was given.
-fn with_cpus(command: &str, args: &RunArgs) -> String {
-    let mut command = command.to_owned();
-    for (flag, given) in [("-j", args.jobs), ("--workers", args.workers)] {
-        if let Some(number) = given {
-            command.push_str(&format!(" {flag} {number}"));
-        }
-    }
-    command
 }
 
 /// A signal came: what is only worth waiting for is not waited for.

@@ -9,11 +9,11 @@ use dagrun_cluster::{
     runs::{CallError, RunsClient},
     security::{Address, Channel, Connector, Error, Expect, Kind},
 };
+use dagrun_run::Followed;
 use tokio::runtime::Runtime;
 
 use crate::{
     args::{Coordinator, Global},
-    commands::GOES_ON,
     credentials::{connector, security_error},
     error::CliError,
     say,
@@ -28,7 +28,7 @@ pub(crate) struct Remote {
     /// As it was named, for messages.
     pub(crate) address: String,
     /// The flags that name it in a command.
-    flags: String,
+    pub(super) flags: String,
     connector: Connector,
 }
 
@@ -61,16 +61,21 @@ impl Remote {
             runtime,
             client: RunsClient::new(channel),
             address: address.to_owned(),
-            flags: flags(coordinator, address),
+            flags: flags(coordinator, Some(address)),
             connector,
         })
     }
 
-    /// A line of a run's end. The coordinator does not know by what name it was reached.
-    pub(super) fn at_its_place(&self, line: &str) -> String {
-        match line.starts_with(GOES_ON) {
-            true => format!("{line}{}", self.flags),
-            false => line.to_owned(),
+    /// A command for the same coordinator, as it is typed.
+    pub(super) fn typed(&self, words: &str) -> String {
+        format!("dagrun {words}{}", self.flags)
+    }
+
+    /// A run there, for the lock of a folder.
+    pub(super) fn followed(&self, run: &str) -> Followed {
+        Followed {
+            run: run.to_owned(),
+            on: self.address.clone(),
         }
     }
 
@@ -86,13 +91,15 @@ impl Remote {
     }
 }
 
-fn flags(coordinator: &Coordinator, address: &str) -> String {
+/// The flags that name a coordinator, with a space before each.
+pub(crate) fn flags(coordinator: &Coordinator, address: Option<&str>) -> String {
     let credentials = &coordinator.credentials;
     let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
     // What the variable says, it says the next time too.
-    let is_said = std::env::var(Coordinator::VARIABLE).is_ok_and(|said| said == address);
+    let said = std::env::var(Coordinator::VARIABLE).ok();
+    let address = address.filter(|address| said.as_deref() != Some(address));
     let given = [
-        ("--on", (!is_said).then(|| address.to_owned())),
+        ("--on", address.map(str::to_owned)),
         ("--tls", path(&credentials.tls)),
         ("--token-file", path(&credentials.token_file)),
     ];

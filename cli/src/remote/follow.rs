@@ -1,17 +1,21 @@
 //! Following a run: records come, progress is shown, and what ends it is laid out here.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
+};
 
 use dagrun_cluster::runs::{CallError, RunsClient};
 use dagrun_events::Record;
+use dagrun_model::format_seconds;
 use dagrun_proto::v1::{RunEnd, RunRow};
-use dagrun_run::Subscriber;
-use tokio::signal::unix::{SignalKind, signal};
+use dagrun_run::{Subscriber, Workspace};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::{Remote, call_error, connect::patiently, end};
 use crate::{
     args::{Global, INTERRUPTED, RunArgs},
-    commands::{EventFile, Later, Ready},
+    commands::{EventFile, Later, Ready, project_of, run_error},
     error::{CliError, Done},
     say,
     term::{Ink, Progress, Style, escape},
@@ -21,6 +25,9 @@ use crate::{
 const QUEUE: usize = 65_536;
 /// After so long without news it is asked whether there are workers at all.
 const NO_NEWS: Duration = Duration::from_secs(3);
+
+/// A run begins within so long, unless it has to wait for another.
+const ITS_TURN: Duration = Duration::from_millis(300);
 
 /// What is followed.
 pub(super) enum Watch<'a> {
@@ -50,26 +57,44 @@ pub(crate) fn attach(
     style: Style,
 ) -> Done {
     let run = run.to_owned();
-    match project {
-        Some((args, global)) => {
-            let ready = Ready::new(dagrun_run::StudyMode::Continue, args, global, style)?;
-            ready.planned.keep_to_the_end();
-            let ready = Box::new(ready);
-            view(
-                remote,
-                Watch::Own { run, ready, args },
-                Told::ToLeave,
-                style,
-            )
-        }
-        None => view(remote, Watch::Other { run }, Told::ToLeave, style),
+    if !style.quiet {
+        say!(
+            "run {run} on {}; Ctrl-C leaves it running, `{}` stops it",
+            remote.address,
+            escape(&remote.typed(&format!("cancel {run}")))
+        );
     }
+    let what = match project {
+        None => Watch::Other { run },
+        Some((args, global)) => match follower(&remote, &run, args)? {
+            Some(other) => {
+                say!("process {other} follows it too, and lays out what it makes");
+                Watch::Other { run }
+            }
+            None => {
+                let ready = Ready::new(dagrun_run::StudyMode::Continue, args, global, style)?;
+                ready.planned.keep_to_the_end();
+                let ready = Box::new(ready);
+                Watch::Own { run, ready, args }
+            }
+        },
+    };
+    view(remote, what, Told::ToLeave, style)
 }
 
-/// What SIGTERM means to who follows a run.
+/// The process that follows the same run for the same folder already.
+fn follower(remote: &Remote, run: &str, args: &RunArgs) -> Result<Option<u32>, CliError> {
+    let project = project_of(&args.work.pipeline.file);
+    let workspace = Workspace::existing(&project).map_err(run_error)?;
+    let holder = workspace.and_then(|workspace| workspace.holder());
+    let same = holder.filter(|it| it.follows.as_ref() == Some(&remote.followed(run)));
+    Ok(same.map(|it| it.pid))
+}
+
+/// What a signal means to who follows a run, be it Ctrl-C or SIGTERM.
 #[derive(Clone, Copy, PartialEq)]
 enum Told {
-    /// The run is to stop: its client started it.
+    /// The run is to stop: its client started it, and it would have stopped here.
     ToStop,
     /// Nobody looks any more: the run goes on.
     ToLeave,
@@ -80,7 +105,7 @@ pub(super) fn watch(remote: Remote, what: Watch<'_>, style: Style) -> Done {
     view(remote, what, Told::ToStop, style)
 }
 
-fn view(mut remote: Remote, what: Watch<'_>, told: Told, style: Style) -> Done {
+fn view(mut remote: Remote, mut what: Watch<'_>, told: Told, style: Style) -> Done {
     let (mut subscriber, progress) = progress(&what, style);
     progress.begin().map_err(CliError::environment)?;
     let mut heard = Heard {
@@ -91,17 +116,23 @@ fn view(mut remote: Remote, what: Watch<'_>, told: Told, style: Style) -> Done {
         },
         subscriber: &mut subscriber,
     };
+    if let Watch::Own { run, ready, .. } = &mut what {
+        ready.follow(remote.followed(run));
+    }
     let run = what.run().to_owned();
     let end = stream(&mut remote, &run, &mut heard, told, style)?;
     let records = heard.records;
     drop(subscriber);
     progress.join()?;
     let Some(end) = end else {
-        say!("left; run {run} goes on");
+        say!(
+            "left; run {run} goes on: `{}` follows it again",
+            escape(&remote.typed(&format!("attach {run}")))
+        );
         return Ok(INTERRUPTED);
     };
     for line in end.summary.lines() {
-        say!("{}", remote.at_its_place(line));
+        say!("{line}");
     }
     match what {
         Watch::Other { .. } => Ok(u8::try_from(end.exit_code).unwrap_or(1)),
@@ -155,36 +186,34 @@ fn stream(
     remote: &mut Remote,
     run: &str,
     heard: &mut Heard<'_>,
-    on_terminate: Told,
+    on_signal: Told,
     style: Style,
 ) -> Result<Option<RunEnd>, CliError> {
     let Remote {
         runtime,
         client,
         address,
+        flags,
         ..
     } = remote;
     runtime.block_on(async {
         let mut interrupt = signal(SignalKind::interrupt()).map_err(CliError::environment)?;
         let mut terminate = signal(SignalKind::terminate()).map_err(CliError::environment)?;
-        let (mut from, mut asked, mut told) = (0, 0_u32, false);
+        let (mut from, mut asked) = (0, 0_u32);
+        let (mut silence, mut told) = (ITS_TURN, false);
         loop {
             let follow = patiently(address, async || client.follow(run, from).await);
             let mut stream = follow.await.map_err(call_error)?;
             loop {
                 let message = tokio::select! {
                     message = stream.message() => message,
-                    () = tokio::time::sleep(NO_NEWS), if !told => {
-                        told = say_why_nothing_comes(client, run, address).await;
+                    () = tokio::time::sleep(silence), if !told => {
+                        told = say_why_nothing_comes(client, run, address, flags, silence).await;
+                        silence = NO_NEWS;
                         continue;
                     }
-                    _ = interrupt.recv() => {
-                        asked += 1;
-                        stop(client, run, asked > 1, style).await?;
-                        continue;
-                    }
-                    _ = terminate.recv() => {
-                        if on_terminate == Told::ToLeave {
+                    () = either(&mut interrupt, &mut terminate) => {
+                        if on_signal == Told::ToLeave {
                             return Ok(None);
                         }
                         asked += 1;
@@ -207,33 +236,61 @@ fn stream(
     })
 }
 
-/// Says that nothing can go on where no worker is there, or another run goes first; whether something was said.
-async fn say_why_nothing_comes(client: &mut RunsClient, run: &str, address: &str) -> bool {
+async fn either(one: &mut Signal, other: &mut Signal) {
+    tokio::select! {
+        _ = one.recv() => {}
+        _ = other.recv() => {}
+    }
+}
+
+/// Says that nothing can go on where another run goes first, or no worker is there; whether something was said.
+async fn say_why_nothing_comes(
+    client: &mut RunsClient,
+    run: &str,
+    address: &str,
+    flags: &str,
+    silence: Duration,
+) -> bool {
     // Whoever may not see the workers, or does not reach them, hears of it in another way.
     let Ok(status) = client.status().await else {
         return false;
     };
-    if status.workers.is_empty() {
+    if let Some(why) = why_queued(&status.runs, run, flags) {
+        say!("{why}");
+        return true;
+    }
+    // Those of a coordinator that has just started are on their way.
+    if status.workers.is_empty() && silence >= NO_NEWS {
         say!(
             "waiting: no workers are connected; start one with `dagrun worker --connect {address}`"
         );
         return true;
     }
-    let mut rows = status.runs.iter();
-    let Some(own) = rows.find(|row| row.run == run && row.state == "queued") else {
-        return false;
-    };
-    let goes_first = |row: &&RunRow| {
+    false
+}
+
+/// Why a run has not begun: another one of its folder goes first, or as many go on as the coordinator takes. Nothing where it has.
+pub(super) fn why_queued(runs: &[RunRow], run: &str, flags: &str) -> Option<String> {
+    let mut rows = runs.iter();
+    let own = rows.find(|row| row.run == run && row.state == "queued")?;
+    let first = runs.iter().find(|row| {
         (&row.project, &row.user) == (&own.project, &own.user) && row.state == "running"
+    });
+    let Some(first) = first else {
+        return Some("waiting: the coordinator runs as many as it takes at a time".into());
     };
-    match status.runs.iter().find(goes_first) {
-        Some(first) => {
-            let run = escape(&first.run);
-            say!("waiting: run {run}: runs of one folder take turns");
-        }
-        None => say!("waiting: the coordinator runs as many as it takes at a time"),
-    }
-    true
+    let run = escape(&first.run);
+    let of = match first.user.as_str() {
+        "" => String::new(),
+        user => format!(" of {}", escape(user)),
+    };
+    let submitted = UNIX_EPOCH + Duration::from_millis(first.submitted_ms);
+    let ago = submitted.elapsed().unwrap_or_default().as_secs_f64();
+    Some(format!(
+        "waiting: run {run}{of}, submitted {} ago, goes first: runs of one folder take turns\n  \
+         `dagrun attach {run}{flags}` follows it, `dagrun cancel {run}{flags}` stops it",
+        format_seconds(ago)
+    ))
 }
 
 async fn stop(

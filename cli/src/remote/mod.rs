@@ -11,6 +11,6 @@ mod follow;
 mod submit;
 
 pub(crate) use afar::{Afar, RunThere, StudiesThere};
-pub(crate) use connect::{Remote, call_error};
+pub(crate) use connect::{Remote, call_error, flags};
 pub(crate) use follow::{attach, cancel};
 pub(crate) use submit::run_on;

@@ -13,7 +13,7 @@ use super::{
     Remote, call_error,
     collect::{Collected, collect},
     connect::{Patience, patiently},
-    follow::{Watch, watch},
+    follow::{Watch, watch, why_queued},
 };
 use crate::{
     args::{Global, RunArgs},
@@ -42,7 +42,9 @@ pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: St
     submission.token = token();
     submission.user = user();
     let mut remote = Remote::connect(&args.coordinator, global)?;
-    let address = remote.address.clone();
+    let typed = ready.typed.clone().on(&remote.flags);
+    submission.typed = Some(typed.to_wire());
+    let (address, flags) = (remote.address.clone(), remote.flags.clone());
     upload(&mut remote, &sources, style)?;
     let Remote {
         runtime, client, ..
@@ -52,13 +54,20 @@ pub(crate) fn run_on(mode: StudyMode, args: &RunArgs, global: &Global, style: St
     let run = runtime.block_on(submit).map_err(submit_error)?;
     if args.detach {
         say!(
-            "submitted as run {run}; `dagrun attach {run} --on {address}` follows it, `dagrun cancel {run} --on {address}` stops it"
+            "submitted as run {run}; `dagrun attach {run}{flags}` follows it, `dagrun cancel {run}{flags}` stops it"
         );
+        // Whoever may not see other runs does not hear of them.
+        let status = runtime.block_on(client.status());
+        if let Ok(status) = status
+            && let Some(why) = why_queued(&status.runs, &run, &flags)
+        {
+            say!("{why}");
+        }
         return Ok(0);
     }
     if !style.quiet {
         say!(
-            "{} on {address} as run {run}",
+            "{} on {address} as run {run}; Ctrl-C stops it, and it goes on where the terminal is closed",
             style.paint(Ink::Bold, &ready.planned.plan.pipeline().name.value)
         );
     }

@@ -34,6 +34,7 @@ use crate::{
     commands::{Ready, run_error},
     error::{CliError, Done},
     term::{Style, captured, escape, log},
+    typed::Typed,
 };
 
 /// How a coordinator talks into a log that a client reads.
@@ -692,6 +693,9 @@ impl Job<'_> {
             (Ready::new(mode, &args, &global, STYLE), refreshed.join())
         });
         let mut ready = ready?;
+        if let Some(typed) = &submission.typed {
+            ready.typed = Typed::of_submitter(typed, &args.work.pipeline);
+        }
         refreshed
             .map_err(|_| CliError::environment("the action cache could not be read"))?
             .map_err(CliError::environment)?;

@@ -500,7 +500,10 @@ fn a_run_that_waits_for_its_turn_says_so() {
     let project = Project::new(&waiting(scratch.path()));
     cluster.run(&project, 0, &["--detach"]);
     wait_for(&scratch.path().join("began"));
-    // Another client of the same folder: a run that was left does not lock it.
+    // Other clients of the same folder: a run that was left does not lock it.
+    let left = cluster.run(&project, 0, &["--detach"]);
+    left.has("submitted as run 2").has("waiting: run 1");
+    assert_eq!(cluster.say(&["cancel", "2"]).code, 0);
     let mut command = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
     let second = command
         .stdout(Stdio::piped())
@@ -509,14 +512,77 @@ fn a_run_that_waits_for_its_turn_says_so() {
         .unwrap();
     cluster.eventually(&["cluster", "status"], |said| {
         said.stdout
-            .contains("run 2 for run 1: runs of one folder take turns")
+            .contains("run 3 for run 1: runs of one folder take turns")
     });
-    // Long enough to be asked why nothing comes.
-    std::thread::sleep(Duration::from_secs(4));
+    std::thread::sleep(Duration::from_secs(1));
     std::fs::write(scratch.path().join("go"), "").unwrap();
     let told = said(second.wait_with_output().unwrap());
     assert_eq!(told.code, 0, "{}\n{}", told.stderr, cluster.logs());
-    told.has("waiting: run 1: runs of one folder take turns");
+    let on = cluster.address();
+    told.has("waiting: run 1")
+        .has("goes first: runs of one folder take turns")
+        .has(&format!("`dagrun attach 1 --on {on}` follows it"))
+        .has(&format!("`dagrun cancel 1 --on {on}` stops it"));
+}
+
+/// Who comes to a folder whose run is followed hears which run that is, and can follow it too.
+#[test]
+fn a_second_client_of_a_folder_is_told_of_the_run_and_follows_it_too() {
+    let cluster = Cluster::new(1);
+    let scratch = tempfile::tempdir().unwrap();
+    let project = Project::new(&waiting(scratch.path()));
+    let on = cluster.address();
+    let first = project.start(&["pipeline.yaml", "--on", &on]);
+    wait_for(&scratch.path().join("began"));
+    for words in [&["pipeline.yaml"][..], &["pipeline.yaml", "--on", &on]] {
+        project
+            .fails(3, words)
+            .has(&format!("run 1 on {on} goes on in this folder"))
+            .has(&format!("`dagrun attach 1 --on {on}` follows it too"))
+            .has(&format!("`dagrun cancel 1 --on {on}` stops it"));
+    }
+    let pid = first.id();
+    let second = project.start(&["attach", "1", "--on", &on, "-f", "pipeline.yaml"]);
+    // It has to be there before the run is over.
+    std::thread::sleep(Duration::from_secs(1));
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+    let (first, second) = (first.wait_with_output(), second.wait_with_output());
+    let (first, second) = (said(first.unwrap()), said(second.unwrap()));
+    assert_eq!((first.code, second.code), (0, 0), "{first:?}\n{second:?}");
+    second
+        .has(&format!("process {pid} follows it too"))
+        .has("2 ran");
+    assert_eq!(project.read("result"), "1\n");
+}
+
+/// What the end of a run tells people to type works where they are.
+#[test]
+fn commands_at_the_end_of_a_run_there_can_be_typed_as_they_stand() {
+    let cluster = Cluster::new(1);
+    let project = Project::new("name: none\njobs: {}\n");
+    project.write(
+        "sub/fails.yaml",
+        "name: fails\nparams: {n: 1, m: 1}\njobs: {a: {run: 'echo ${{ params.n }} ${{ params.m }}; exit 3'}}\n",
+    );
+    project.write("params.json", "{\"m\": 4}");
+    let on = cluster.address();
+    let words = "sub/fails.yaml -p n=7 --params-file params.json";
+    let words: Vec<&str> = words.split(' ').chain(["--on", &on]).collect();
+    let failed = project.fails(1, &words);
+    let said = |row: &str| -> Vec<String> {
+        let line = failed
+            .stderr
+            .lines()
+            .find_map(|line| line.trim().strip_prefix(row));
+        let line = line.unwrap_or_else(|| panic!("{}", failed.stderr)).trim();
+        let words = line.strip_prefix("dagrun ").unwrap_or(line);
+        words.split(' ').map(str::to_owned).collect()
+    };
+    let type_it = |code, words: Vec<String>| {
+        project.fails(code, &words.iter().map(String::as_str).collect::<Vec<_>>())
+    };
+    assert_eq!(type_it(0, said("log")).stdout, "7 4\n");
+    type_it(1, said("rerun")).has("failed: a").has("7 4");
 }
 
 /// No more runs than were allowed go on at a time, and those that wait are told so; a higher priority begins first.
@@ -584,7 +650,7 @@ fn a_run_waits_when_its_last_worker_has_left_in_order() {
     assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
 }
 
-/// SIGTERM to a command that only looks ends the look.
+/// A signal to a command that only looks ends the look.
 #[test]
 fn who_is_told_to_leave_a_run_does_not_stop_it() {
     let cluster = Cluster::new(1);
@@ -592,13 +658,16 @@ fn who_is_told_to_leave_a_run_does_not_stop_it() {
     let project = Project::new(&waiting(scratch.path()));
     cluster.run(&project, 0, &["--detach"]);
     wait_for(&scratch.path().join("began"));
-    let mut attach = cluster.client(scratch.path(), &["attach", "1"]);
-    let attach = attach.stderr(Stdio::piped()).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(500));
-    crate::kit::signal(&attach, "TERM");
-    let left = said(attach.wait_with_output().unwrap());
-    assert_eq!(left.code, 130, "{left:?}");
-    assert!(left.stderr.contains("run 1 goes on"), "{}", left.stderr);
+    for name in ["TERM", "INT"] {
+        let mut attach = cluster.client(scratch.path(), &["attach", "1"]);
+        let attach = attach.stderr(Stdio::piped()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(500));
+        crate::kit::signal(&attach, name);
+        let left = said(attach.wait_with_output().unwrap());
+        assert_eq!(left.code, 130, "{left:?}");
+        left.has("Ctrl-C leaves it running")
+            .has("run 1 goes on: `dagrun attach 1 --on");
+    }
     std::fs::write(scratch.path().join("go"), "").unwrap();
     assert_eq!(cluster.say(&["attach", "1"]).code, 0, "{}", cluster.logs());
 }

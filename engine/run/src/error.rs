@@ -30,7 +30,7 @@ pub enum RunError {
     },
     /// Another run has the workspace.
     #[error("another run has this folder: {0}; wait for it or stop it")]
-    Locked(Holder),
+    Locked(Box<Holder>),
     /// Anybody could write into the workspace.
     #[error("`{}` can be written by everybody; run `chmod 700 {}`", .0.display(), .0.display())]
     WorldWritable(PathBuf),

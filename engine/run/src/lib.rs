@@ -42,7 +42,7 @@ pub use exports::Export;
 pub use given::GivenFacts;
 pub use history::{History, KeyRow, PastEnd, PastRun};
 pub use journal::{Loaded, load as load_journal, repair as repair_journal};
-pub use lock::{Holder, WorkspaceLock};
+pub use lock::{Followed, Holder, WorkspaceLock};
 pub use preview::{
     Cause, Difference, Explanation, NodePreview, PreviewState, bring_entries, explain, preview,
     preview_elsewhere,

@@ -7,7 +7,7 @@
 use std::{
     fmt,
     fs::{self, File, OpenOptions, TryLockError},
-    io::{Read, Write},
+    io::{Read, Seek, Write},
     os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
     sync::OnceLock,
@@ -22,7 +22,8 @@ use crate::{RunError, own};
 #[derive(Debug)]
 pub struct WorkspaceLock {
     /// Open, so that its inode is nobody else's.
-    _file: File,
+    file: File,
+    holder: Holder,
 }
 
 /// How often a run looks at its lock.
@@ -90,6 +91,18 @@ pub struct Holder {
     pub since: u64,
     /// Its command line.
     pub command: Vec<String>,
+    /// The run elsewhere that it follows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub follows: Option<Followed>,
+}
+
+/// A run on a coordinator that a process here follows, to lay out what it makes.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Followed {
+    /// Its number there.
+    pub run: String,
+    /// The coordinator, as it was named.
+    pub on: String,
 }
 
 impl fmt::Display for Holder {
@@ -124,12 +137,12 @@ pub(crate) fn now_seconds() -> u64 {
 
 impl WorkspaceLock {
     pub(crate) fn take(path: &Path, command: &[String]) -> Result<Self, RunError> {
-        let mut file = loop {
+        let file = loop {
             let mut file = open(path)?;
             match file.try_lock() {
                 Ok(()) => {}
                 Err(TryLockError::WouldBlock) => {
-                    return Err(RunError::Locked(read_holder(&mut file)));
+                    return Err(RunError::Locked(Box::new(read_holder(&mut file))));
                 }
                 Err(TryLockError::Error(error)) => return Err(RunError::io("lock", path)(error)),
             }
@@ -145,11 +158,27 @@ impl WorkspaceLock {
             boot: boot_id(),
             since: now_seconds(),
             command: command.to_vec(),
+            follows: None,
         };
-        let text = serde_json::to_vec(&holder).expect("a holder is plain data");
+        let mut lock = Self { file, holder };
+        lock.tell();
+        Ok(lock)
+    }
+
+    /// Tells others which run elsewhere is followed meanwhile.
+    pub fn follow(&mut self, run: Followed) {
+        self.holder.follows = Some(run);
+        self.tell();
+    }
+
+    fn tell(&mut self) {
+        let text = serde_json::to_vec(&self.holder).expect("a holder is plain data");
+        let file = &mut self.file;
         // Only the message of a refused run depends on it: a full disk must not keep this one from starting.
-        let _ = file.set_len(0).and_then(|()| file.write_all(&text));
-        Ok(Self { _file: file })
+        let _ = file
+            .set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(&text));
     }
 
     /// Who holds the lock now, if anybody does.
@@ -202,13 +231,23 @@ mod tests {
     fn a_second_owner_is_told_of_the_first_and_death_frees_the_lock() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("lock");
-        let lock = WorkspaceLock::take(&path, &["dagrun".into()]).unwrap();
+        let mut lock = WorkspaceLock::take(&path, &["dagrun".into()]).unwrap();
         let Err(RunError::Locked(holder)) = WorkspaceLock::take(&path, &[]) else {
             panic!("the lock was taken twice");
         };
         assert_eq!(holder.pid, std::process::id());
         assert_eq!(holder.command, ["dagrun"]);
-        assert_eq!(WorkspaceLock::holder(&path), Some(holder));
+        assert_eq!(WorkspaceLock::holder(&path), Some(*holder));
+        let run = Followed {
+            run: "7".into(),
+            on: "host:1".into(),
+        };
+        lock.follow(run.clone());
+        let told = WorkspaceLock::holder(&path).unwrap();
+        assert_eq!(
+            (told.follows, told.command),
+            (Some(run), vec!["dagrun".into()])
+        );
         drop(lock);
         // A child that another test starts has the file for a moment, until it becomes another program.
         let freed = (0..500).any(|_| {

@@ -446,6 +446,20 @@ pub struct Submission {
     /// What the client found out of its own surroundings for the plan: output of toolchain commands, variables, git. As JSON.
     #[prost(bytes = "bytes", tag = "9")]
     pub given: ::prost::bytes::Bytes,
+    #[prost(message, optional, tag = "10")]
+    pub typed: ::core::option::Option<Typed>,
+}
+/// What has another name here than for who submits it, for the commands that the end of the run tells people to type.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Typed {
+    /// The pipeline's file.
+    #[prost(string, tag = "1")]
+    pub file: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "2")]
+    pub params_files: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The flags that name the coordinator.
+    #[prost(string, tag = "3")]
+    pub coordinator: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ProjectFile {
