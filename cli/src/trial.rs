@@ -3,6 +3,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
+use dagrun_events::RunState;
 use dagrun_model::{Digest, Pipeline};
 use dagrun_plan::{Expansion, JobPhase, Plan, StudyPlanner, TrialPoint, job_phases};
 use dagrun_run::{Workspace, load_study, state_name};
@@ -66,6 +67,13 @@ pub(crate) fn trial_of(pipeline: &Pipeline, name: &str) -> Result<Option<u64>, C
                 .hint("trials are numbered from 1: `job[trial=1]`"),
         ),
     }
+}
+
+/// The trials of which nodes run, by the journal of the run that goes on with their study.
+pub(crate) fn running(state: &RunState) -> BTreeSet<u64> {
+    let open = state.attempts.iter().filter(|it| it.ended.is_none());
+    let nodes = open.map(|attempt| &state.nodes[attempt.node].id);
+    nodes.filter_map(|id| dagrun_events::trial_of(id)).collect()
 }
 
 /// The part of the pipeline that a job or node is of.

@@ -27,7 +27,7 @@ use crate::{
     commands::run_error,
     error::{CliError, Context},
     resolve::{Elsewhere, Resolved},
-    say,
+    say, trial,
 };
 
 /// Runs of a project that are looked at, at most.
@@ -71,6 +71,8 @@ pub(crate) struct StudiesThere {
     logs: BTreeMap<String, Vec<u8>>,
     /// The pipeline of the run that goes on there.
     live: Option<String>,
+    /// The trials of which nodes run there.
+    running: BTreeSet<u64>,
 }
 
 impl StudiesThere {
@@ -84,6 +86,11 @@ impl StudiesThere {
         let read = |log: &Vec<u8>| read_study(log, Path::new(folder)).map_err(run_error);
         let log = self.logs.get(folder).map(read).transpose()?;
         Ok(log.map(|log| log.records))
+    }
+
+    /// The trials of which nodes run there.
+    pub(crate) fn running(&self) -> BTreeSet<u64> {
+        self.running.clone()
     }
 
     /// Whether a run goes on with one now.
@@ -238,8 +245,10 @@ impl Afar {
             return Ok(None);
         };
         let mut going_on = begun().filter(|run| !run.is_over);
-        let started = going_on.next().and_then(|run| run.state.started.as_ref());
+        let going_on = going_on.next().map(|run| &run.state);
+        let started = going_on.and_then(|state| state.started.as_ref());
         let live = started.map(|started| started.pipeline.clone());
+        let running = going_on.map(trial::running).unwrap_or_default();
         let Remote {
             runtime, client, ..
         } = &mut self.0;
@@ -255,6 +264,7 @@ impl Afar {
             origin: format!("run {} on {}", newest.number, self.address()),
             logs,
             live,
+            running,
         }))
     }
 

@@ -798,6 +798,10 @@ fn a_stopped_rescore_goes_on() {
         let project = rescored(true);
         let child = project.start(&["rescore", "-j", "3"]);
         project.wait_for("waits");
+        // Trials of which nodes run are told from those that wait, though the log says the same of both.
+        let shown = project.json(&["study", "show", "--json"]);
+        let [runs, waits] = ["running", "waiting"].map(|state| shown[state].as_u64().unwrap());
+        assert!((1..=3).contains(&runs) && waits > 0, "{shown}");
         signal(&child, name);
         let stopped = said(child.wait_with_output().unwrap());
         assert_eq!(stopped.code, code, "{name}: {stopped:?}");

@@ -9,7 +9,7 @@ use dagrun_study::{EndReason, Study, StudyRecord, TrialRow};
 use crate::{
     args::{Coordinator, Global, StudyOf},
     commands::{
-        report::{no_such_file, workspace},
+        report::{fold, no_such_file, workspace},
         run_error,
     },
     error::{CliError, Context},
@@ -26,6 +26,8 @@ pub(super) struct Subject {
     pub(super) study: Study,
     /// A run goes on in its workspace now.
     pub(super) live: bool,
+    /// The trials of which nodes run. Only looked for where trials are told again: of others a log says it.
+    running: BTreeSet<u64>,
 }
 
 impl Subject {
@@ -44,7 +46,15 @@ impl Subject {
 
     /// Where a trial of it stands.
     pub(super) fn state_of(&self, row: &TrialRow<'_>) -> &'static str {
-        state_name(&self.study, row, self.live)
+        match state_name(&self.study, row, self.live) {
+            "waiting" if self.running.contains(&row.trial) => "running",
+            state => state,
+        }
+    }
+
+    fn tells_again(&self) -> bool {
+        let mut open = self.study.pending();
+        self.live && open.any(|trial| self.study.is_told_again(trial))
     }
 
     /// How many trials without an end there are of each state.
@@ -108,14 +118,24 @@ impl Studies {
             if !style.quiet {
                 say!("study `{}` is from {}", escape(folder), there.origin);
             }
-            return subject(folder, records, there.is_live(folder));
+            let mut subject = subject(folder, records, there.is_live(folder))?;
+            if let Some(subject) = subject.as_mut().filter(|it| it.tells_again()) {
+                subject.running = there.running();
+            }
+            return Ok(subject);
         }
         let path = self.workspace.root().join("studies").join(folder);
         let log = load_study_at(&path).map_err(run_error)?;
         let records = log.map(|log| log.records).unwrap_or_default();
         // One that was put aside is written by nobody.
         let live = !folder.contains('@') && self.workspace.holder().is_some();
-        subject(folder, records, live)
+        let mut subject = subject(folder, records, live)?;
+        if let Some(subject) = subject.as_mut().filter(|it| it.tells_again())
+            && let Some(run) = self.workspace.journaled_runs().last()
+        {
+            subject.running = trial::running(&fold(&self.workspace, run)?);
+        }
+        Ok(subject)
     }
 
     fn only_one(&self) -> Result<String, CliError> {
@@ -170,6 +190,7 @@ fn subject(
         name: folder.to_owned(),
         study,
         live,
+        running: BTreeSet::new(),
     }))
 }
 
