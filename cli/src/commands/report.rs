@@ -9,6 +9,7 @@ use std::{
 use dagrun_events::{AttemptSummary, NodeOutcome, NodeRow, RunState, StudyRow, trial_of};
 use dagrun_model::{LogRef, RunId, format_bytes, format_seconds};
 use dagrun_plan::Plan;
+use dagrun_report::EarlierTrial;
 use dagrun_run::Workspace;
 use dagrun_store::Store;
 use serde_json::json;
@@ -215,7 +216,7 @@ pub(crate) fn report(args: &ReportArgs) -> Done {
     let (run, state) = load(&workspace, run)?;
     let paces = paces(&workspace, &run, &state);
     if let Some(path) = &args.html {
-        let page = dagrun_report::html(&state, &paces);
+        let page = dagrun_report::html(&state, &paces, &earlier_trials(&workspace, &state));
         if path.as_os_str() == "-" {
             put!("{page}");
         } else {
@@ -273,6 +274,42 @@ fn paces(workspace: &Workspace, run: &RunId, state: &RunState) -> BTreeMap<Strin
     let earlier = runs.iter().rev().skip_while(|other| *other != run).skip(1);
     let pipeline = state.started.as_ref().map_or("", |it| it.pipeline.as_str());
     mean_seconds(workspace, pipeline, wanted, earlier.take(RUNS_BACK))
+}
+
+/// The trials that runs before have told, by the log of the study. None where it has told this run's trials again meanwhile: those are
+/// values of another kind.
+fn earlier_trials(workspace: &Workspace, state: &RunState) -> Vec<EarlierTrial> {
+    let own = state.study.as_deref().filter(|study| study.told_before > 0);
+    let Some(own) = own else {
+        return Vec::new();
+    };
+    // A study that cannot be read has no word in the report of a run.
+    let Some(study) = trial::past(workspace, &own.study).ok().flatten() else {
+        return Vec::new();
+    };
+    let own: BTreeMap<u64, Option<f64>> = own
+        .rows
+        .iter()
+        .filter(|row| row.ended.is_some())
+        .map(|row| (row.trial, row.values.first().copied()))
+        .collect();
+    let later = own.keys().next_back().copied().unwrap_or(u64::MAX);
+    let mut earlier = Vec::new();
+    for row in study.rows() {
+        let value = row.values.as_ref().and_then(|it| it.first().copied());
+        match (own.get(&row.trial), value) {
+            (Some(own), value) if *own != value => return Vec::new(),
+            (None, Some(value)) if row.trial < later && value.is_finite() => {
+                earlier.push(EarlierTrial {
+                    trial: row.trial,
+                    value,
+                    feasible: row.violation <= 0.0,
+                });
+            }
+            _ => {}
+        }
+    }
+    earlier
 }
 
 /// Mean seconds of jobs of a pipeline, each from the first of some runs in which nodes of it ran.

@@ -321,6 +321,34 @@ fn the_pace_of_a_study_is_the_same_everywhere() {
     assert_eq!(again, Some(own));
 }
 
+/// A page shows the whole study, and not only what its run has told; values of another objective are no part of it.
+#[test]
+fn the_page_of_a_run_draws_what_runs_before_have_told() {
+    let project = Project::new(
+        "name: p\nparams: {trials: 4}\nstudy:\n  space: {x: {int: [1, 6]}}\n  sampler: grid\n  trials: ${{ params.trials }}\n  minimize: ${{ jobs.score.outputs.n }}\n\
+         jobs:\n  score:\n    outputs: {n: {json: n.json}}\n    run: echo ${{ trial.x }} > n.json\n",
+    );
+    let pale = |run: &str| {
+        let page = project.ok(&["report", run, "--html", "-"]).stdout;
+        (
+            page.matches("class=\"trial earlier\"").count(),
+            page.contains("4 trials of earlier runs are not drawn"),
+        )
+    };
+    project.ok(&["run"]);
+    assert_eq!(pale("latest"), (0, false));
+    project.ok(&["run", "-p", "trials=6"]);
+    assert_eq!(pale("latest"), (4, false));
+    let second = project.last_run()["run"].as_str().unwrap().to_owned();
+    let text = project.read("pipeline.yaml");
+    project.write(
+        "pipeline.yaml",
+        &text.replace("outputs.n }}", "outputs.n + 10 }}"),
+    );
+    project.ok(&["rescore", "-p", "trials=6"]);
+    assert_eq!(pale(&second), (0, true));
+}
+
 /// A trial that grows finds its own first replicates again: they are no hits.
 #[test]
 fn a_trial_that_grows_has_made_its_first_replicates_itself() {

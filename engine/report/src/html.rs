@@ -43,8 +43,19 @@ macro_rules! put {
 }
 use put;
 
-/// The page. `paces` as in [`summary`](crate::summary).
-pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
+/// A trial that a run before has told.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct EarlierTrial {
+    /// Its number.
+    pub trial: u64,
+    /// Its objective.
+    pub value: f64,
+    /// Whether it may be the best: it breaks no constraint.
+    pub feasible: bool,
+}
+
+/// The page. `paces` as in [`summary`](crate::summary); `earlier`: the trials of the study that are not of this run, where they are known.
+pub fn html(state: &RunState, paces: &BTreeMap<String, f64>, earlier: &[EarlierTrial]) -> String {
     let (found, slot_time) = (statistics(state), slot_time(state));
     let default = RunStarted::default();
     let started = state.started.as_ref().unwrap_or(&default);
@@ -63,7 +74,7 @@ pub fn html(state: &RunState, paces: &BTreeMap<String, f64>) -> String {
     put!(out, "<main>");
     tiles(&mut out, state, &found, found.saved(paces));
     failures(&mut out, state);
-    study::section(&mut out, state);
+    study::section(&mut out, state, earlier);
     timeline::section(&mut out, state, &found);
     slots(&mut out, state, &slot_time);
     jobs(&mut out, &found);

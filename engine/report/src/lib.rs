@@ -34,7 +34,7 @@ pub use compare::{Figures, Rate, comparison, comparison_text, figures, unlike};
 pub use data::report;
 pub use escape::{escape_line, escape_text};
 pub use forecast::{Forecast, JobWork, forecast};
-pub use html::html;
+pub use html::{EarlierTrial, html};
 pub use junit::junit;
 pub use scale::{Scale, mark_text};
 pub use show::show;

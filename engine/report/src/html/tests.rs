@@ -98,6 +98,7 @@ fn the_page_is_well_formed_whatever_nodes_print() {
     let page = html(
         &state("</script><script>alert(1)</script>\n</pre><!-- \u{1b}[31m & \u{202e}"),
         &BTreeMap::new(),
+        &[],
     );
     let all = elements(&page);
     for name in ["h1", "svg", "rect", "table", "details", "pre", "title"] {
@@ -122,7 +123,7 @@ fn the_page_is_well_formed_whatever_nodes_print() {
 #[test]
 fn the_data_of_the_page_are_those_of_the_report() {
     let state = state("</script>");
-    let page = html(&state, &BTreeMap::new());
+    let page = html(&state, &BTreeMap::new(), &[]);
     let begin = "id=\"data\">";
     let at = page.find(begin).expect("there is data") + begin.len();
     let end = at + page[at..].find("</script>").expect("it ends");
@@ -140,7 +141,7 @@ fn the_data_of_the_page_are_those_of_the_report() {
 
 #[test]
 fn a_run_that_never_began_has_a_page() {
-    elements(&html(&RunState::default(), &BTreeMap::new()));
+    elements(&html(&RunState::default(), &BTreeMap::new(), &[]));
 }
 
 #[test]
@@ -166,7 +167,7 @@ fn the_page_of_a_long_run_stays_small() {
         }
     }
     events.sort_by(|a, b| a.0.total_cmp(&b.0));
-    let page = html(&fold(events), &BTreeMap::new());
+    let page = html(&fold(events), &BTreeMap::new(), &[]);
     assert!(page.len() < 3_000_000, "{} bytes", page.len());
 }
 
@@ -217,7 +218,7 @@ fn studied(succeeded: bool) -> RunState {
 #[test]
 fn a_study_is_on_the_page_with_its_curve() {
     let state = studied(true);
-    let page = html(&state, &BTreeMap::new());
+    let page = html(&state, &BTreeMap::new(), &[]);
     let all = elements(&page);
     assert!(all.iter().any(|name| name == "path"), "no curve");
     // Dots are round at any width, and values have marks.
@@ -237,8 +238,24 @@ fn a_study_is_on_the_page_with_its_curve() {
     assert!(!page.contains("earlier runs"));
     let mut later = state.clone();
     later.study.as_mut().unwrap().told_before = 20;
-    let page = html(&later, &BTreeMap::new());
+    let page = html(&later, &BTreeMap::new(), &[]);
     assert!(page.contains("; 20 trials of earlier runs are not drawn<"));
+    // Where they are known they stand before those of this run.
+    let trials: Vec<EarlierTrial> = (1..=20)
+        .map(|trial| EarlierTrial {
+            trial,
+            value: 30.0 - trial as f64,
+            feasible: true,
+        })
+        .collect();
+    let page = html(&later, &BTreeMap::new(), &trials);
+    elements(&page);
+    assert!(
+        page.contains("; 20 trials of earlier runs are pale, and before the time of this one<")
+    );
+    assert_eq!(page.matches("class=\"trial earlier\"").count(), 20);
+    assert!(page.contains("<title>trial 20: 10.0</title>"), "{page}");
+    assert!(page.contains("<line class=\"now\" x1=\"50.00%\""), "{page}");
     // A trial that failed is a value, and no failure of the run.
     assert!(!page.contains("<section id=\"failures\">"));
     assert_eq!(
@@ -288,6 +305,7 @@ fn chain(seconds: f64, exports: usize) -> String {
     html(
         &fold(times.into_iter().chain(ends).zip(events)),
         &BTreeMap::new(),
+        &[],
     )
 }
 
