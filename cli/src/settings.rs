@@ -228,6 +228,16 @@ impl Settings {
                     .as_table()
                     .ok_or("`resources` must be a table of amounts")?;
                 let amounts = table.iter().map(|(name, amount)| {
+                    let meant = match dagrun_model::meant_resource(name) {
+                        Some("memory") => Some("memory"),
+                        Some(_) => Some("jobs"),
+                        None => None,
+                    };
+                    if let Some(meant) = meant {
+                        return Err(format!(
+                            "`{name}` is no name for a resource of its own: write `{meant}` at the top of the file"
+                        ));
+                    }
                     let amount = amount
                         .as_float()
                         .or_else(|| amount.as_integer().map(|n| n as f64));

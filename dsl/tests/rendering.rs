@@ -73,17 +73,18 @@ help: put the whole value in quotes
 #[test]
 fn errors_and_warnings_in_the_order_of_the_file() {
     check(
-        "jobs:\n  a:\n    run: x\n    resources: {cpu: 2}\n    timeout: soon\n",
-        r#"warning[near-name]: `cpu` is a resource of its own, not `cpus`
+        "jobs:\n  a:\n    run: x\n    resources: {cpuss: 2}\n    timeout: soon\n",
+        r#"warning[near-name]: `cpuss` is a resource of its own, not `cpus`
  --> flow.yaml:4:17
   |
-4 |     resources: {cpu: 2}
-  |                 ^^^
+4 |     resources: {cpuss: 2}
+  |                 ^^^^^
   |
 help: did you mean `cpus`?
   |
-4 |     resources: {cpus: 2}
-  |                    +
+4 -     resources: {cpuss: 2}
+4 +     resources: {cpus: 2}
+  |
 
 error[bad-duration]: `soon` is not a duration; write a number with ms, s, m, h or d, such as `90s` or `1h30m`
  --> flow.yaml:5:14

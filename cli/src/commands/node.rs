@@ -43,7 +43,11 @@ impl Found {
                 quiet: true,
                 ..style
             },
-        )?;
+        )
+        .map_err(|error| match args.of.file.exists() {
+            true => error,
+            false => error.hint("`-f FILE` names the pipeline where it is another file"),
+        })?;
         let mut planned = loaded.plan(&args.of.params, &Selection::default())?;
         if let Some(study) = &planned.study {
             if let Some(number) = trial_of(&loaded.pipeline, &args.node)? {

@@ -10,7 +10,7 @@ use dagrun_cluster::{
     worker::{self, Notice, Order, WorkerOptions, host},
 };
 use dagrun_local::{LocalExecutor, LocalOptions};
-use dagrun_model::{parse_bytes, parse_duration};
+use dagrun_model::{meant_resource, parse_bytes, parse_duration};
 use dagrun_store::{Store, StoreOptions};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
@@ -22,7 +22,7 @@ use crate::{
     leftovers::WorkName,
     settings::Settings,
     shared,
-    term::{Ink, Style, log},
+    term::{Ink, Style, log, shell_word},
 };
 
 /// How long a worker that is part of a run looks for it after the connection broke.
@@ -231,11 +231,25 @@ fn pairs(flag: &str, texts: &[String]) -> Result<BTreeMap<String, String>, CliEr
 
 /// Amounts of named resources, in thousandths.
 fn amounts(texts: &[String]) -> Result<BTreeMap<String, u64>, CliError> {
-    let amount = |(name, text): (String, String)| match text.parse::<f64>() {
-        Ok(amount) if amount >= 0.0 => Ok((name, (amount * 1000.0).round() as u64)),
-        _ => Err(CliError::invalid(format!(
-            "`--resource {name}={text}` is no amount: write a number, such as {name}=1"
-        ))),
+    let amount = |(name, text): (String, String)| {
+        let flag = match meant_resource(&name) {
+            Some("memory") => Some("--memory"),
+            Some(_) => Some("--slots"),
+            None => None,
+        };
+        if let Some(flag) = flag {
+            let error = format!("`{name}` is no name for a resource of its own");
+            return Err(CliError::invalid(error).hint(format!(
+                "write `{flag} {}` in the place of `--resource {name}={text}`",
+                shell_word(&text)
+            )));
+        }
+        match text.parse::<f64>() {
+            Ok(amount) if amount >= 0.0 => Ok((name, (amount * 1000.0).round() as u64)),
+            _ => Err(CliError::invalid(format!(
+                "`--resource {name}={text}` is no amount: write a number, such as {name}=1"
+            ))),
+        }
     };
     pairs("--resource", texts)?
         .into_iter()

@@ -125,7 +125,7 @@ fn submit_error(error: CallError) -> CliError {
     let error = call_error(error);
     match forbidden {
         true => error
-            .hint("to submit a run takes the role `submit`, which includes all that this needs"),
+            .hint("a submission takes the role `submit`, which includes all that its calls take: `--role submit`"),
         false => error,
     }
 }

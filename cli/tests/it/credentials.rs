@@ -228,6 +228,10 @@ fn workers_join_by_tls_and_leave_when_they_are_revoked() {
         viewer.contains("may not call Workers/Join, which needs the role worker"),
         "{viewer}"
     );
+    assert!(
+        viewer.contains("`dagrun cluster cert NAME --role worker` makes one with it"),
+        "{viewer}"
+    );
     let plain = project.fails(3, &["worker", "--connect", &at, "--reach-within", "1s"]);
     assert!(
         plain.stderr.contains("speaks TLS alone"),

@@ -39,10 +39,23 @@ impl Decoder<'_, '_> {
                     resources.memory = Some(value);
                 }
                 name => {
+                    if let Some(meant) = dagrun_model::meant_resource(name) {
+                        let diagnostic = Diagnostic::error(
+                            "near-name",
+                            entry.name_span,
+                            format!(
+                                "`{name}` is no name for a resource of its own: write `{meant}`"
+                            ),
+                        )
+                        .fix(entry.name_span, meant);
+                        self.push(diagnostic);
+                        continue;
+                    }
                     self.check_name("a resource", name, entry.name_span);
-                    if let Some(near @ ("cpus" | "memory")) =
-                        dagrun_model::did_you_mean(name, ["cpus", "memory"])
-                    {
+                    // `gpus` is no slip.
+                    let same_start = |near: &&str| near.chars().next() == name.chars().next();
+                    let near = dagrun_model::did_you_mean(name, ["cpus", "memory"]);
+                    if let Some(near) = near.filter(same_start) {
                         let diagnostic = Diagnostic::warning(
                             "near-name",
                             entry.name_span,

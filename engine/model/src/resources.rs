@@ -15,6 +15,15 @@ pub struct Resources {
     pub named: BTreeMap<String, u64>,
 }
 
+/// Which of `cpus` and `memory` people mean by a name that would be a resource of its own.
+pub fn meant_resource(name: &str) -> Option<&'static str> {
+    match name.to_lowercase().as_str() {
+        "cpu" | "cpus" | "core" | "cores" | "vcpu" | "vcpus" => Some("cpus"),
+        "mem" | "memory" | "ram" => Some("memory"),
+        _ => None,
+    }
+}
+
 impl Default for Resources {
     /// One CPU.
     fn default() -> Self {

@@ -347,9 +347,13 @@ impl Gate {
 fn authorize(identity: &Identity, call: &Call) -> Result<(), Status> {
     if !identity.roles.allow(call.role) {
         let name = call.path.rsplit('.').next().unwrap_or(call.path);
+        let role = call.role;
         return Err(Status::permission_denied(format!(
-            "{identity} may not call {name}, which needs the role {}; ask who runs the cluster for a certificate or token with it",
-            call.role
+            "{identity} may not call {name}, which needs the role {role}; where the CA is, {} makes one with it",
+            match identity.by {
+                Proof::Certificate => format!("`dagrun cluster cert NAME --role {role}`"),
+                _ => format!("`dagrun cluster token add NAME --role {role}`"),
+            }
         )));
     }
     match (&identity.run, call.about) {

@@ -304,7 +304,7 @@ fn no_pair(folder: &Path, name: &str) -> Error {
     if inside.is_dir() {
         error.hint(format!("did you mean --tls {}?", inside.display()))
     } else {
-        error.hint("`dagrun cluster init DIR` makes them")
+        error.hint("`dagrun cluster init DIR` makes those of a new cluster, `dagrun cluster cert NAME --role ROLE` makes one more")
     }
 }
 

@@ -57,6 +57,7 @@ async fn every_role_may_make_its_calls_and_no_others() {
                     let status = answer.unwrap_err();
                     assert_eq!(status.code(), Code::PermissionDenied, "{who} {path}");
                     assert!(status.message().contains("needs the role"), "{status}");
+                    assert!(status.message().contains(" --role "), "{status}");
                     assert_eq!(reached, 0, "{who} {path}");
                 }
                 None => {
