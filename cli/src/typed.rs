@@ -53,10 +53,15 @@ impl Typed {
     pub(crate) fn to_wire(&self) -> v1::Typed {
         let files = self.params.params_file.iter();
         v1::Typed {
-            file: self.file.display().to_string(),
+            file: self.file(),
             params_files: files.map(|file| file.display().to_string()).collect(),
             coordinator: self.on.clone(),
         }
+    }
+
+    /// The pipeline's file.
+    pub(crate) fn file(&self) -> String {
+        self.file.display().to_string()
     }
 
     /// Runs the pipeline again, as it was run.
@@ -105,14 +110,13 @@ impl Typed {
     }
 
     fn run(&self) -> String {
-        let file = self.file.display().to_string();
-        format!("dagrun {}{}", shell_word(&file), self.with_params())
+        format!("dagrun {}{}", shell_word(&self.file()), self.with_params())
     }
 
     fn with_file(&self) -> String {
         match self.file.to_str() {
             Some(USUAL) => String::new(),
-            _ => format!(" -f {}", shell_word(&self.file.display().to_string())),
+            _ => format!(" -f {}", shell_word(&self.file())),
         }
     }
 

@@ -550,11 +550,13 @@ fn log_of_hit(
         return None;
     }
     let started = state.started.as_ref()?;
+    // It stands in the project folder, from wherever it was named.
+    let file = Path::new(&started.path).file_name()?;
     let given = started.params.iter().filter(|it| it.origin != "default");
     let of = NodeOf {
         node: node.id.clone(),
         of: PipelineFlag {
-            file: workspace.project().join(&started.path),
+            file: workspace.project().join(file),
             params: Params {
                 params: given
                     .map(|it| format!("{}={}", it.name, as_scalar(&it.value)))

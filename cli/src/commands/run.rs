@@ -245,7 +245,7 @@ impl Ready {
                 overwrite_exports: args.overwrite,
                 command: super::command_line(),
                 version: env!("CARGO_PKG_VERSION").into(),
-                pipeline_path: args.work.pipeline.file.display().to_string(),
+                pipeline_path: self.typed.file(),
                 settings: setting_rows(settings, args.jobs),
                 slots: u32::try_from(self.slots).unwrap_or(u32::MAX),
                 seed: 0,

@@ -72,6 +72,17 @@ fn the_log_of_a_hit_is_that_of_the_run_that_made_it() {
     );
     log.has("`times[factor=2]` was a hit in run")
         .has("made its result on");
+    // Also of a run that was named from another folder.
+    let above = |args: &[&str]| {
+        let mut command = other.command(args);
+        command.env("DAGRUN_CACHE", &cache);
+        command.current_dir(other.folder.path());
+        crate::kit::said(command.output().unwrap())
+    };
+    let run = above(&["p/pipeline.yaml", "-p", "scale=3"]);
+    assert_eq!(run.code, 0, "{run:?}");
+    let log = above(&["log", "times[factor=2]", "-f", "p/pipeline.yaml"]);
+    assert_eq!((log.code, &*log.stdout), (0, "said\n"), "{log:?}");
     // Of another pipeline nothing is known of it any more.
     other.write("pipeline.yaml", &text.replace("echo said", "echo more"));
     let gone = with_cache(&["log", "times[factor=2]"]);

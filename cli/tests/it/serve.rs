@@ -583,6 +583,12 @@ fn commands_at_the_end_of_a_run_there_can_be_typed_as_they_stand() {
     };
     assert_eq!(type_it(0, said("log")).stdout, "7 4\n");
     type_it(1, said("rerun")).has("failed: a").has("7 4");
+    let report = project.json(&["report", "--json", "-f", "sub/fails.yaml"]);
+    let rerun = report["failures"][0]["rerun"].as_str().unwrap();
+    assert!(
+        rerun.starts_with("dagrun sub/fails.yaml -p n=7 "),
+        "{rerun}"
+    );
 }
 
 /// No more runs than were allowed go on at a time, and those that wait are told so; a higher priority begins first.
