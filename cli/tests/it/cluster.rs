@@ -512,3 +512,25 @@ fn what_does_not_fit_into_a_message_fails_its_node() {
         .has_not("disconnected");
     assert_eq!(project.counts(), [1, 0, 2, 0, 0]);
 }
+
+/// What people mean by a name that is no resource is said where they write it.
+#[test]
+fn names_that_mean_cpus_or_memory_are_no_resources() {
+    let project = Project::new("name: r\njobs: {a: {resources: {mem: 1GiB}, run: 'true'}}\n");
+    project
+        .fails(2, &["plan"])
+        .has("`mem` is no name for a resource of its own: write `memory`");
+    for (given, meant) in [("cpu=4", "`--slots 4`"), ("ram=4GiB", "`--memory 4GiB`")] {
+        let words = ["worker", "--connect", "127.0.0.1:1", "--resource", given];
+        project.fails(2, &words).has(meant);
+    }
+    project.write("dagrun.toml", "[resources]\ncores = 3\n");
+    project
+        .fails(3, &["settings"])
+        .has("write `jobs` at the top");
+    std::fs::remove_file(project.dir().join("pipeline.yaml")).unwrap();
+    std::fs::remove_file(project.dir().join("dagrun.toml")).unwrap();
+    project
+        .fails(2, &["get", "a"])
+        .has("`-f FILE` names the pipeline");
+}
