@@ -298,6 +298,10 @@ impl Executor for Workers {
         self.executor.recall(attempts);
     }
 
+    fn withdraw(&self, attempts: &[AttemptId]) {
+        self.executor.withdraw(attempts);
+    }
+
     fn settled(&self, attempts: &[AttemptId]) {
         self.executor.settled(attempts);
     }

@@ -59,6 +59,10 @@ impl Executor for Shared {
         self.0.recall(attempts);
     }
 
+    fn withdraw(&self, attempts: &[AttemptId]) {
+        self.0.withdraw(attempts);
+    }
+
     fn shutdown(&self) {
         self.0.shutdown();
     }

@@ -890,6 +890,44 @@ fn a_stopped_run_goes_on_by_the_same_command() {
     stop(here.env("DAGRUN_ON", "")).has(&goes_on(" -j 2"));
 }
 
+/// Two runs and two workers of one slot: one run holds the worker that has the input of the other one's second node. The first
+/// one has run beside it, and so does the second, though much has to move there.
+#[test]
+fn a_node_does_not_wait_behind_another_run_while_a_worker_idles() {
+    let settings = ClusterSettings {
+        slots: 1,
+        ..ClusterSettings::default()
+    };
+    let cluster = Cluster(TestCluster::here(dagrun(), 2, settings));
+    let scratch = tempfile::tempdir().unwrap();
+    let folder = scratch.path().display();
+    let make = "  make: {outputs: {out: o}, run: head -c 80000000 /dev/zero > o}\n";
+    let input = "inputs: {i: '${{ needs.make.outputs.out }}'}";
+    let hold = Project::new(&format!(
+        "name: hold\njobs:\n{make}  hold:\n    needs: make\n    {input}\n    run: |\n      \
+         echo x >> {folder}/began; while [ ! -e {folder}/go ]; do sleep 0.02; done\n"
+    ));
+    cluster.run(&hold, 0, &["--detach"]);
+    wait_for(&scratch.path().join("began"));
+
+    let read = Project::new(&format!(
+        "name: read\njobs:\n{make}  first: {{run: 'true'}}\n  read:\n    needs: [make, first]\n    {input}\n    \
+         outputs: {{out: o}}\n    run: wc -c < ${{{{ inputs.i }}}} > o\nexport:\n  size: ${{{{ jobs.read.outputs.out }}}}\n"
+    ));
+    let mut command = read.command(&["pipeline.yaml", "--on", &cluster.address()]);
+    let mut client = command.spawn().unwrap();
+    let began = Instant::now();
+    while client.try_wait().unwrap().is_none() {
+        if began.elapsed() > Duration::from_secs(60) {
+            client.kill().unwrap();
+            panic!("it waits behind the other run\n{}", cluster.logs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    assert_eq!(read.read("size").trim(), "80000000");
+    std::fs::write(scratch.path().join("go"), "").unwrap();
+}
+
 /// The room on its disk, as the operator is told to watch.
 #[test]
 fn workers_tell_how_much_room_they_have() {

@@ -217,7 +217,7 @@ impl<'a> Cluster<'a> {
             }
             Action::SetTimer { id, at } => self.plan_for(at.0, Due::Timer(id)),
             Action::Finish => self.finished = true,
-            Action::Emit(_) | Action::Recall { .. } => {}
+            Action::Emit(_) | Action::Recall { .. } | Action::Withdraw { .. } => {}
         }
     }
 }

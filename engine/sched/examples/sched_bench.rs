@@ -180,6 +180,7 @@ fn answer(action: Action, queue: &mut VecDeque<Event>) {
         Action::Commit { node, .. } => queue.push_back(Event::Committed(node)),
         Action::Cancel { .. }
         | Action::Recall { .. }
+        | Action::Withdraw { .. }
         | Action::SetTimer { .. }
         | Action::Emit(_)
         | Action::Finish => {}

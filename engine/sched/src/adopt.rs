@@ -96,6 +96,7 @@ impl Scheduler {
             cancelled: None,
             queued: false,
             recalled: false,
+            withdrawn: false,
             expected: 0,
         };
         self.attempt_begins(id, attempt);

@@ -247,7 +247,7 @@ impl Scheduler {
             {
                 continue;
             }
-            let mut free = known.free.clone();
+            let mut free = known.clear_room();
             while let Some(id) = self.last_for(idle, &free, some) {
                 let Some(attempt) = self.attempts.get(&id.0) else {
                     break;

@@ -30,6 +30,8 @@ pub(crate) struct Attempt {
     pub(crate) queued: bool,
     /// It was asked back.
     pub(crate) recalled: bool,
+    /// It was asked back where no worker knows of it.
+    pub(crate) withdrawn: bool,
     /// How long it was expected to run when it was given ahead, in microseconds.
     pub(crate) expected: u64,
 }
@@ -41,6 +43,7 @@ pub(crate) enum Timer {
     Straggler(AttemptId),
     Held(u32),
     Rescue,
+    Spread,
 }
 
 impl Scheduler {
@@ -132,20 +135,23 @@ impl Scheduler {
             AttemptEnd::Succeeded { bytes } => self.succeeded(id, attempt, bytes, other),
             AttemptEnd::Failed(cause) => self.failed(node, cause, other),
             AttemptEnd::NoRoom => self.no_room(&attempt, other),
-            AttemptEnd::Cancelled if self.stop.is_some() => self.came_back(node, other),
+            AttemptEnd::Cancelled if self.stop.is_some() => self.came_back(&attempt, other),
             AttemptEnd::Lost | AttemptEnd::Cancelled if self.never_began(&attempt, &end) => {
-                self.came_back(node, other);
+                self.came_back(&attempt, other);
             }
             AttemptEnd::Lost | AttemptEnd::Cancelled => self.lost(&attempt, other),
-            AttemptEnd::InputsMissing(producers) => self.inputs_missing(node, producers, other),
+            AttemptEnd::InputsMissing(producers) => self.inputs_missing(&attempt, producers, other),
         }
     }
 
     /// An attempt is over as if it had never been.
-    fn came_back(&mut self, node: NodeIx, other: Option<AttemptId>) {
+    fn came_back(&mut self, attempt: &Attempt, other: Option<AttemptId>) {
+        let node = attempt.node;
         match other {
             Some(other) => self.run_alone(node, other),
             None if self.stop.is_some() => self.end(node, NodeEnd::Cancelled),
+            // It has waited for a better host already.
+            None if attempt.withdrawn => self.queue_again_since(node, attempt.since),
             None => self.queue_again(node),
         }
     }
@@ -294,9 +300,13 @@ impl Scheduler {
     /// Queues a node that ran and must run again, unless its needs are no longer there, or were made anew: then it may
     /// have become another action.
     pub(crate) fn queue_again(&mut self, node: NodeIx) {
+        self.queue_again_since(node, self.now);
+    }
+
+    fn queue_again_since(&mut self, node: NodeIx, since: Time) {
         let out_of_date = std::mem::take(&mut self.graph.nodes[node.index()].ask_again);
         if self.graph.node(node).open == 0 && !out_of_date {
-            self.enqueue(node);
+            self.enqueue(node, since);
         } else {
             self.set_state(node, NodeState::Waiting);
             self.hand_over(node);
@@ -304,10 +314,16 @@ impl Scheduler {
         }
     }
 
-    fn inputs_missing(&mut self, node: NodeIx, producers: Vec<NodeIx>, other: Option<AttemptId>) {
+    fn inputs_missing(
+        &mut self,
+        attempt: &Attempt,
+        producers: Vec<NodeIx>,
+        other: Option<AttemptId>,
+    ) {
         if self.stop.is_some() {
-            return self.came_back(node, other);
+            return self.came_back(attempt, other);
         }
+        let node = attempt.node;
         let bounded = !self.mutant(Mutant::RewindLoop);
         let max = self.config.max_rewinds;
         let rewindable: Vec<NodeIx> = producers
@@ -428,6 +444,7 @@ impl Scheduler {
             Some(Timer::Straggler(attempt)) => self.maybe_straggling(attempt),
             Some(Timer::Held(lane)) => self.lanes.release_held(lane),
             Some(Timer::Rescue) => self.rescue_slow(),
+            Some(Timer::Spread) => self.may_spread_again(),
             None => {}
         }
     }

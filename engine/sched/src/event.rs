@@ -39,6 +39,9 @@ pub enum Event {
         /// What it has begun for an earlier coordinator of this run, or before it was taken for lost.
         held: Vec<Held>,
     },
+    /// What others than this run have of workers now; of those that are not named it has not changed since they were, and is
+    /// nothing at first. What is started there all the same waits for its turn.
+    TakenByOthers(Vec<(WorkerIx, Resources)>),
     /// A worker takes nothing new and finishes what it has.
     WorkerDraining(WorkerIx),
     /// A worker is gone; its attempts are lost.
@@ -195,6 +198,12 @@ pub enum Action {
     },
     /// Give back an attempt if it has not begun: it then ends as [`AttemptEnd::Cancelled`]. One that has begun goes on.
     Recall {
+        /// The attempt.
+        attempt: AttemptId,
+    },
+    /// Give back an attempt if its worker has not been told of it, since others have the room that it waits for: it then ends as
+    /// [`AttemptEnd::Cancelled`]. One that its worker knows of goes on.
+    Withdraw {
         /// The attempt.
         attempt: AttemptId,
     },

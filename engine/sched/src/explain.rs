@@ -14,7 +14,10 @@ impl Scheduler {
             Some(NodeState::Sharing) => WhyWaiting::SharesWith(self.leader(node).unwrap_or(node)),
             Some(NodeState::BackingOff { until, .. }) => WhyWaiting::BackingOff { until },
             Some(NodeState::Ready { .. }) => WhyWaiting::NoWorker(self.obstacles(node)),
-            Some(state) => WhyWaiting::NotWaiting(state),
+            Some(state) => match self.waits_for_others(node) {
+                Some(worker) => WhyWaiting::Crowded(worker),
+                None => WhyWaiting::NotWaiting(state),
+            },
         }
     }
 
@@ -68,6 +71,13 @@ impl Scheduler {
         }
         if let Some((resource, needed, free)) = short(demand, &worker.free) {
             return Obstacle::Busy {
+                resource,
+                needed,
+                free,
+            };
+        }
+        if let Some((resource, needed, free)) = short(demand, &worker.clear_room()) {
+            return Obstacle::Taken {
                 resource,
                 needed,
                 free,

@@ -89,7 +89,7 @@ impl Scheduler {
     /// Runs a node that was a miss as the attempt that it has already, or makes it ready.
     fn begin(&mut self, node: NodeIx, action: u128) {
         if !self.run_adopted(node, action) {
-            self.enqueue(node);
+            self.enqueue(node, self.now);
         }
     }
 
@@ -162,7 +162,7 @@ impl Scheduler {
                 ..flight
             },
         );
-        self.enqueue(NodeIx(first));
+        self.enqueue(NodeIx(first), self.now);
     }
 
     pub(crate) fn leave_waiters(&mut self, node: NodeIx) {
@@ -184,8 +184,8 @@ impl Scheduler {
         }
     }
 
-    /// Makes a node ready, or lets it rest first where its last failure was too short ago.
-    pub(crate) fn enqueue(&mut self, node: NodeIx) {
+    /// Makes a node ready, as it was since a time, or lets it rest first where its last failure was too short ago.
+    pub(crate) fn enqueue(&mut self, node: NodeIx, since: Time) {
         if let Some(until) = self.resting.remove(&node)
             && until > self.now
         {
@@ -194,13 +194,7 @@ impl Scheduler {
         }
         let seq = self.next_seq;
         self.next_seq += 1;
-        self.set_state(
-            node,
-            NodeState::Ready {
-                since: self.now,
-                seq,
-            },
-        );
+        self.set_state(node, NodeState::Ready { since, seq });
     }
 
     fn rest(&mut self, node: NodeIx, until: Time) {

@@ -24,6 +24,7 @@ mod blame;
 mod check;
 mod chunks;
 mod config;
+mod crowd;
 mod event;
 mod explain;
 mod flights;
@@ -56,6 +57,7 @@ use adopt::Adopted;
 use ahead::Recent;
 use attempts::{Attempt, Timer};
 use blame::Deaths;
+use crowd::Crowd;
 use flights::Flight;
 use graph::Graph;
 use lanes::Lanes;
@@ -114,6 +116,7 @@ pub struct Scheduler {
     recent: Recent,
     /// Live attempts that were asked back.
     recalled: u32,
+    crowd: Crowd,
     story: Vec<Entry>,
     story_len: u64,
     stop: Option<Stop>,
@@ -168,6 +171,7 @@ impl Scheduler {
             rescue_due: false,
             recent: Recent::default(),
             recalled: 0,
+            crowd: Crowd::default(),
             story: Vec::new(),
             story_len: 0,
             stop: None,
@@ -225,6 +229,7 @@ impl Scheduler {
                     self.rooms_changed();
                 }
             }
+            Event::TakenByOthers(taken) => self.taken_by_others(taken),
             Event::WorkerDraining(worker) => self.worker_draining(worker),
             Event::WorkerLost(worker) => self.worker_lost(worker),
             Event::WorkerHasRoom(worker, has) => self.worker_has_room(worker, has),

@@ -81,6 +81,10 @@ pub enum Mutant {
     EarlyEndForgotten,
     /// The last try of a node that was lost often shares its worker.
     AloneIgnored,
+    /// What others have of workers is not looked at.
+    OthersIgnored,
+    /// What waits for others stays where it is.
+    NeverSpread,
     /// A node is blamed for the loss of a worker that it shared.
     NeighbourBlamed,
     /// A node is blamed for the loss of a worker that died with others.
@@ -93,7 +97,7 @@ pub enum Mutant {
 
 impl Mutant {
     /// All of them.
-    pub const ALL: [Mutant; 42] = [
+    pub const ALL: [Mutant; 44] = [
         Self::DupCommit,
         Self::LeakSlot,
         Self::RetryReset,
@@ -132,6 +136,8 @@ impl Mutant {
         Self::AdoptAnyAction,
         Self::EarlyEndForgotten,
         Self::AloneIgnored,
+        Self::OthersIgnored,
+        Self::NeverSpread,
         Self::NeighbourBlamed,
         Self::BurstBlamed,
         Self::NoRoomLoop,

@@ -77,6 +77,7 @@ impl Scheduler {
         self.lanes.clear_marks();
         self.seconds_due |= !self.hosts.dirty.is_empty();
         let freed = self.hosts.clear_marks();
+        self.spread(&freed);
         self.start_ahead(freed);
         self.start_seconds();
     }
@@ -131,7 +132,12 @@ impl Scheduler {
     }
 
     fn place_one(&mut self, lane: u32) -> bool {
-        let rooms = self.rooms(lane);
+        let mut rooms = self.rooms(lane, true);
+        let known = &self.lanes.lanes[lane as usize];
+        if rooms.is_empty() && self.hosts.any_shared() && known.held.is_none() {
+            // Where nobody has left room, its nodes wait for their run's turn.
+            rooms = self.rooms(lane, false);
+        }
         if rooms.is_empty() {
             return false;
         }
@@ -156,8 +162,9 @@ impl Scheduler {
         true
     }
 
-    /// For each host the best worker that can take a node of this lane: the fastest, and of those the roomiest, first.
-    fn rooms(&mut self, ix: u32) -> Vec<Room> {
+    /// For each host the best worker that can take a node of this lane: the fastest, and of those the roomiest, first. Where they are
+    /// to be `clear`, others leave as much of them.
+    fn rooms(&mut self, ix: u32, clear: bool) -> Vec<Room> {
         let lane = &self.lanes.lanes[ix as usize];
         if lane.dirty && lane.host.is_none() {
             self.hosts.file_moved();
@@ -165,25 +172,25 @@ impl Scheduler {
         let mut rooms: Vec<Room> = Vec::new();
         if !lane.dirty {
             for worker in &self.hosts.dirty {
-                self.add_room(ix, *worker, &mut rooms);
+                self.add_room(ix, *worker, clear, &mut rooms);
             }
         } else if let Some(host) = lane.host {
             for worker in self.hosts.workers_on(host) {
-                self.add_room(ix, *worker, &mut rooms);
+                self.add_room(ix, *worker, clear, &mut rooms);
             }
         } else {
-            self.find_rooms(ix, &mut rooms);
+            self.find_rooms(ix, clear, &mut rooms);
         }
         rooms.sort_unstable_by_key(|room| (Reverse(room.pace), Reverse(room.free), room.host));
         rooms
     }
 
     /// The best rooms of all, and those on hosts that have inputs of the oldest nodes.
-    fn find_rooms(&self, ix: u32, rooms: &mut Vec<Room>) {
+    fn find_rooms(&self, ix: u32, clear: bool, rooms: &mut Vec<Room>) {
         let lane = &self.lanes.lanes[ix as usize];
         let needed = self.lanes.shapes[lane.shape as usize].demand.cpu_milli;
-        for worker in self.hosts.with_room(needed) {
-            self.add_room(ix, worker, rooms);
+        for worker in self.hosts.with_room(needed, clear) {
+            self.add_room(ix, worker, clear, rooms);
             if rooms.len() >= self.config.rooms {
                 break;
             }
@@ -195,7 +202,7 @@ impl Scheduler {
         for entry in oldest.filter(|entry| self.entry_counts(ix, *entry)) {
             for host in self.holders(entry.node) {
                 for worker in self.hosts.workers_on(host) {
-                    self.add_room(ix, *worker, rooms);
+                    self.add_room(ix, *worker, clear, rooms);
                 }
             }
         }
@@ -213,16 +220,19 @@ impl Scheduler {
         sets.flat_map(|set| self.hosts.holders(*set)).chain(home)
     }
 
-    fn add_room(&self, lane: u32, worker: WorkerIx, rooms: &mut Vec<Room>) {
+    fn add_room(&self, lane: u32, worker: WorkerIx, clear: bool, rooms: &mut Vec<Room>) {
         let known = self.hosts.known(worker);
-        if !self.takes(known, lane) {
+        if !self.takes(known, lane) || clear && !self.is_clear(known, lane) {
             return;
         }
         let room = Room {
             host: known.host,
             worker,
             pace: known.pace,
-            free: known.free.cpu_milli,
+            free: match clear {
+                true => known.clear_cpu(),
+                false => known.free.cpu_milli,
+            },
         };
         match rooms.iter_mut().find(|other| other.host == room.host) {
             Some(other)
@@ -254,6 +264,14 @@ impl Scheduler {
             && (!alone || self.mutant(Mutant::AloneIgnored))
             && worker.reserved.is_none_or(|reserved| reserved == ix)
             && lane.host.is_none_or(|host| host == worker.host)
+    }
+
+    /// Whether others leave room on a worker for a node of a lane.
+    fn is_clear(&self, worker: &Worker, lane: u32) -> bool {
+        let shape = self.lanes.lanes[lane as usize].shape;
+        worker.others.is_none()
+            || worker.is_clear_for(self.lanes.demand(shape))
+            || self.mutant(Mutant::OthersIgnored)
     }
 
     /// The node that has to move least, of those in the window of the lane and of those that wait for one of the hosts in lanes of
@@ -695,6 +713,7 @@ impl Scheduler {
                 cancelled: None,
                 queued: ahead.is_some(),
                 recalled: false,
+                withdrawn: false,
                 expected: ahead.unwrap_or(0),
             },
         );

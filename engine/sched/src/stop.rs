@@ -18,6 +18,9 @@ impl Scheduler {
                     self.recall_all(worker);
                 }
             }
+            if stop == Stop::Drain {
+                self.withdraw_all();
+            }
         }
         if stop > Stop::Drain {
             for attempt in self.hosts.live_attempts() {

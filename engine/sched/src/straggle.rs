@@ -213,9 +213,12 @@ impl Scheduler {
                 && self.hosts.may_take(worker, shape)
                 && worker.reserved.is_none()
                 && !worker.alone
-                && shape.demand.fits(&worker.free)
+                && worker.is_clear_for(&shape.demand)
         };
-        let mut able = self.hosts.with_room(shape.demand.cpu_milli).filter(able);
+        let mut able = self
+            .hosts
+            .with_room(shape.demand.cpu_milli, true)
+            .filter(able);
         let first = able.next()?;
         let elsewhere = |ix: &WorkerIx| self.hosts.host_of(*ix) != host;
         let other = std::iter::once(first).chain(able).find(elsewhere);

@@ -152,6 +152,8 @@ pub enum WhyWaiting {
         /// Until when.
         until: Time,
     },
+    /// A worker was given it, and has no room for it yet: others have that.
+    Crowded(WorkerIx),
     /// It is ready, and no worker takes it.
     NoWorker(Vec<Unfit>),
 }
@@ -205,6 +207,15 @@ pub enum Obstacle {
         /// What the node asks for: thousandths, or bytes of memory.
         needed: u64,
         /// What is free now.
+        free: u64,
+    },
+    /// Others than this run have the worker's resource.
+    Taken {
+        /// `cpu`, `memory` or a resource's name.
+        resource: String,
+        /// What the node asks for: thousandths, or bytes of memory.
+        needed: u64,
+        /// What nobody has now.
         free: u64,
     },
     /// The disk of the worker has no room, or had none for this node.

@@ -27,7 +27,10 @@ pub(crate) struct Worker {
     /// looks at it.
     slowness: Box<Recent>,
     pub(crate) capacity: Resources,
+    /// What this run leaves of it.
     pub(crate) free: Resources,
+    /// What others have of it, where they have something.
+    pub(crate) others: Option<Box<Resources>>,
     pub(crate) profile: Option<String>,
     pub(crate) alive: bool,
     pub(crate) draining: bool,
@@ -45,8 +48,9 @@ pub(crate) struct Worker {
     /// The lane that it is kept for.
     pub(crate) reserved: Option<u32>,
     pub(crate) dirty: bool,
-    /// Its place in the order of rooms, and whether that is out of date.
+    /// Its places in the orders of rooms, and whether they are out of date.
     filed: RoomKey,
+    filed_clear: RoomKey,
     moved: bool,
 }
 
@@ -64,6 +68,7 @@ impl Worker {
             pace: 0,
             slowness: Box::default(),
             free: capacity.clone(),
+            others: None,
             capacity,
             profile,
             alive: true,
@@ -77,6 +82,7 @@ impl Worker {
             reserved: None,
             dirty: false,
             filed: (Reverse(0), Reverse(0), WorkerIx(0)),
+            filed_clear: (Reverse(0), Reverse(0), WorkerIx(0)),
             moved: false,
         };
         worker.learn_pace();
@@ -95,6 +101,43 @@ impl Worker {
 
     fn room_key(&self, worker: WorkerIx) -> RoomKey {
         (Reverse(self.pace), Reverse(self.free.cpu_milli), worker)
+    }
+
+    fn clear_key(&self, worker: WorkerIx) -> RoomKey {
+        (Reverse(self.pace), Reverse(self.clear_cpu()), worker)
+    }
+
+    /// CPU that nobody has, at most.
+    pub(crate) fn clear_cpu(&self) -> u64 {
+        let others = self.others.as_ref().map_or(0, |others| others.cpu_milli);
+        self.free.cpu_milli.saturating_sub(others)
+    }
+
+    /// What nobody has: nothing where something waits for others.
+    pub(crate) fn clear_room(&self) -> Resources {
+        let mut room = self.free.clone();
+        match &self.others {
+            None => room,
+            Some(others) if others.fits(&room) => {
+                room.take(others);
+                room
+            }
+            Some(_) => Resources::none(),
+        }
+    }
+
+    /// Whether this could begin there at once, as far as is known.
+    pub(crate) fn is_clear_for(&self, demand: &Resources) -> bool {
+        match &self.others {
+            None => demand.fits(&self.free),
+            Some(_) => !self.is_crowded() && demand.fits(&self.clear_room()),
+        }
+    }
+
+    /// Whether it was given more than others leave of it: some of that waits.
+    fn is_crowded(&self) -> bool {
+        let fits = |others: &Resources| others.fits(&self.free);
+        self.others.as_ref().is_some_and(|others| !fits(others))
     }
 
     /// Whether nothing runs or waits there.
@@ -137,6 +180,12 @@ pub(crate) struct Hosts {
     on: Vec<Vec<WorkerIx>>,
     /// Live workers: the fastest, and of those the roomiest, first. Where each stood when all were filed last.
     by_room: BTreeSet<RoomKey>,
+    /// The same order by what nobody has, while others have something of some worker.
+    by_clear: BTreeSet<RoomKey>,
+    /// How many those are.
+    shared: usize,
+    /// Workers that were given more than others leave of them.
+    pub(crate) crowded: BTreeSet<WorkerIx>,
     /// Workers that have changed since. A slot that is freed and taken in one event costs no place in the order.
     moved: Vec<WorkerIx>,
     /// By set: its bytes by host. Empty while there is only one host.
@@ -162,6 +211,10 @@ impl Hosts {
         self.on[host].insert(at, worker);
         joined.filed = joined.room_key(worker);
         self.by_room.insert(joined.filed);
+        joined.filed_clear = joined.clear_key(worker);
+        if self.any_shared() {
+            self.by_clear.insert(joined.filed_clear);
+        }
         self.workers[worker.index()] = Some(joined);
         let at = self.alive.partition_point(|other| *other < worker);
         self.alive.insert(at, worker);
@@ -270,13 +323,60 @@ impl Hosts {
             return;
         };
         change(known);
+        if known.others.is_some() {
+            match known.is_crowded() {
+                true => self.crowded.insert(worker),
+                false => self.crowded.remove(&worker),
+            };
+        }
         if !std::mem::replace(&mut known.moved, true) {
             self.moved.push(worker);
         }
     }
 
-    /// Brings the order of rooms up to date.
+    /// Whether others have something of any worker.
+    pub(crate) fn any_shared(&self) -> bool {
+        self.shared > 0
+    }
+
+    /// Takes what others have of a worker.
+    pub(crate) fn share(&mut self, worker: WorkerIx, others: Resources) {
+        let Some(known) = self.get(worker).filter(|known| known.alive) else {
+            return;
+        };
+        let is_less = known.others.as_ref().is_some_and(|it| !it.fits(&others));
+        let was_shared = known.others.is_some();
+        let others = (others != Resources::none()).then(|| Box::new(others));
+        let is_shared = others.is_some();
+        self.crowded.remove(&worker);
+        self.change_room(worker, |known| known.others = others);
+        if is_less {
+            self.mark(worker);
+        }
+        self.count_shared(was_shared, is_shared);
+    }
+
+    /// Keeps the order by what nobody has only while there is a difference.
+    fn count_shared(&mut self, was: bool, is: bool) {
+        let before = self.any_shared();
+        self.shared = self.shared + usize::from(is) - usize::from(was);
+        if before == self.any_shared() {
+            return;
+        }
+        self.by_clear.clear();
+        if !before {
+            for ix in self.alive.clone() {
+                let known = self.get_mut(ix).expect("it is alive");
+                known.filed_clear = known.clear_key(ix);
+                let key = known.filed_clear;
+                self.by_clear.insert(key);
+            }
+        }
+    }
+
+    /// Brings the orders of rooms up to date.
     pub(crate) fn file_moved(&mut self) {
+        let any_shared = self.any_shared();
         for worker in self.moved.drain(..) {
             let Some(Some(known)) = self.workers.get_mut(worker.index()) else {
                 continue;
@@ -287,14 +387,24 @@ impl Hosts {
             if key != before && self.by_room.remove(&before) {
                 self.by_room.insert(key);
             }
+            if any_shared {
+                let key = known.clear_key(worker);
+                let before = std::mem::replace(&mut known.filed_clear, key);
+                if key != before && self.by_clear.remove(&before) {
+                    self.by_clear.insert(key);
+                }
+            }
         }
     }
 
-    /// Live workers with so much CPU free, when all are filed: the fastest, and of those the roomiest, first.
-    pub(crate) fn with_room(&self, cpu_milli: u64) -> WithRoom<'_> {
+    /// Live workers with so much CPU free, or `clear`, when all are filed: the fastest, and of those the roomiest, first.
+    pub(crate) fn with_room(&self, cpu_milli: u64, clear: bool) -> WithRoom<'_> {
         debug_assert!(self.moved.is_empty(), "the order of rooms is out of date");
         WithRoom {
-            hosts: self,
+            order: match clear && self.any_shared() {
+                true => &self.by_clear,
+                false => &self.by_room,
+            },
             least: cpu_milli,
             next: Some((Reverse(u64::MAX), Reverse(u64::MAX), WorkerIx(0))),
         }
@@ -348,10 +458,14 @@ impl Hosts {
         let mut attempts = std::mem::take(&mut known.attempts);
         attempts.extend(known.queue.drain(..));
         known.queue_micros = 0;
-        let (host, key) = (known.host.index(), known.filed);
+        let was_shared = known.others.take().is_some();
+        let (host, key, clear_key) = (known.host.index(), known.filed, known.filed_clear);
         self.by_room.remove(&key);
+        self.by_clear.remove(&clear_key);
+        self.crowded.remove(&worker);
         self.on[host].retain(|other| *other != worker);
         self.alive.retain(|other| *other != worker);
+        self.count_shared(was_shared, false);
         Some(sorted(attempts))
     }
 
@@ -468,7 +582,7 @@ impl Hosts {
 
 /// Walks over workers with room; those of a pace that have too little are passed over together.
 pub(crate) struct WithRoom<'a> {
-    hosts: &'a Hosts,
+    order: &'a BTreeSet<RoomKey>,
     least: u64,
     next: Option<RoomKey>,
 }
@@ -478,7 +592,7 @@ impl Iterator for WithRoom<'_> {
 
     fn next(&mut self) -> Option<WorkerIx> {
         loop {
-            let key = *self.hosts.by_room.range(self.next?..).next()?;
+            let key = *self.order.range(self.next?..).next()?;
             let (Reverse(pace), Reverse(free), worker) = key;
             if free >= self.least {
                 self.next = Some((Reverse(pace), Reverse(free), WorkerIx(worker.0 + 1)));

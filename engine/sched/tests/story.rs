@@ -1632,6 +1632,118 @@ fn benches_may_place_without_looking_at_bytes_and_take_groups_apart() {
     }
 }
 
+// --- workers that are shared with others ----------------------------------------------------------
+
+fn taken(of: &[(u32, u64)]) -> Event {
+    let others = |cpus: u64| Resources {
+        cpu_milli: cpus * 1000,
+        ..Resources::none()
+    };
+    let taken = of
+        .iter()
+        .map(|(worker, cpus)| (WorkerIx(*worker), others(*cpus)));
+    Event::TakenByOthers(taken.collect())
+}
+
+fn withdraw(attempt: u64) -> Action {
+    Action::Withdraw {
+        attempt: AttemptId(attempt),
+    }
+}
+
+/// Two hosts with one slot each; a node has made so much on the first, and another one reads it.
+fn reader_of(bytes: u64) -> (Story, NodeIx) {
+    let mut plan = PlanBuilder::new();
+    let maker = plan.node(&[]);
+    let need = plan.one(maker);
+    let reader = plan.node(&[need]);
+    let mut story = Story::of(Config::default(), &mut plan, 2, 1);
+    assert_eq!(starts(&story.miss(&[maker])), [(maker, 0)]);
+    story.succeed(1, maker, bytes);
+    (story, reader)
+}
+
+#[test]
+fn a_node_goes_where_others_have_left_room() {
+    let (mut story, reader) = reader_of(60 << 20);
+    story.expect(taken(&[(0, 1)]), &[]);
+    assert_eq!(starts(&story.miss(&[reader])), [(reader, 1)]);
+}
+
+#[test]
+fn a_node_waits_for_others_no_longer_than_a_moment() {
+    let (mut story, reader) = reader_of(1 << 30);
+    story.tell(taken(&[(0, 1)]));
+    // It is worth a moment, though not more.
+    let actions = story.miss(&[reader]);
+    let [Action::SetTimer { id, at }] = actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(at, Time(100_000));
+    let WhyWaiting::NoWorker(unfit) = story.scheduler.explain(reader) else {
+        panic!("it waits for a worker");
+    };
+    let is_taken = Obstacle::Taken {
+        resource: "cpu".into(),
+        needed: 1000,
+        free: 0,
+    };
+    assert_eq!(
+        (&unfit[0].obstacle, &unfit[1].obstacle),
+        (&is_taken, &Obstacle::Elsewhere)
+    );
+    story.now = 100_000;
+    let actions = story.tell(Event::TimerFired(id));
+    assert_eq!(starts(&actions), [(reader, 1)]);
+}
+
+#[test]
+fn a_node_that_waits_behind_others_is_moved_to_where_room_is() {
+    let (mut story, reader) = reader_of(1 << 30);
+    assert_eq!(starts(&story.miss(&[reader])), [(reader, 0)]);
+    // Others were faster; the other host is free, and much would have to move.
+    story.now = 10_000;
+    let actions = story.tell(taken(&[(0, 1)]));
+    let [.., Action::SetTimer { id, at }] = actions[..] else {
+        panic!("{actions:?}");
+    };
+    assert_eq!(at, Time(100_000), "since it was submitted");
+    let behind = WhyWaiting::Crowded(WorkerIx(0));
+    assert_eq!(story.scheduler.explain(reader), behind);
+    story.now = 100_000;
+    let actions = story.tell(Event::TimerFired(id));
+    assert_eq!(actions[0], withdraw(2));
+    // It has waited already, and nobody is to blame.
+    let back = story.tell(ended(2, AttemptEnd::Cancelled));
+    assert_eq!(back, [start(3, reader, 2, 1)]);
+    assert_eq!(story.scheduler.charged(reader), (0, 0));
+}
+
+#[test]
+fn where_nobody_has_left_room_a_node_waits_for_its_runs_turn() {
+    let (mut story, reader) = reader_of(60 << 20);
+    story.tell(taken(&[(0, 1), (1, 1)]));
+    // With its inputs, so that it is given room as soon as others leave it.
+    assert_eq!(starts(&story.miss(&[reader])), [(reader, 0)]);
+    story.expect(taken(&[(1, 1)]), &[]);
+    let actions = story.tell(taken(&[(1, 0)]));
+    assert_eq!(actions[0], withdraw(2));
+    // It was on its way by then: all goes on as before.
+    story.tell(Event::AttemptStarted(AttemptId(2)));
+    story.expect(taken(&[(0, 0)]), &[]);
+    story.succeed(2, reader, 0);
+}
+
+#[test]
+fn a_stop_asks_for_what_waits_behind_others() {
+    let (mut story, reader) = reader_of(60 << 20);
+    story.miss(&[reader]);
+    story.tell(taken(&[(0, 1), (1, 1)]));
+    story.expect(Event::StopRequested(Stop::Drain), &[withdraw(2)]);
+    let actions = story.tell(ended(2, AttemptEnd::Cancelled));
+    assert_eq!(actions[0], done(reader, NodeEnd::Cancelled));
+}
+
 // --- many hosts -------------------------------------------------------------------------------
 
 #[test]

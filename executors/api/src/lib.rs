@@ -34,6 +34,10 @@ pub trait Executor: Send + Sync {
     /// [`ExecutorEvent::Started`]. Those that have begun go on. An executor that holds none ahead need not do anything.
     fn recall(&self, _attempts: &[AttemptId]) {}
 
+    /// Gives attempts back whose workers have not been told of them, since others have the room that they wait for: each ends as
+    /// [`Cancelled`](dagrun_model::Outcome::Cancelled). The rest goes on. An executor that nobody else uses need not do anything.
+    fn withdraw(&self, _attempts: &[AttemptId]) {}
+
     /// The results of these attempts are durable, or will never be wanted: whoever keeps them may forget them. Unknown attempts are
     /// ignored. Told once for each attempt that ended, some time after [`ExecutorEvent::Ended`].
     fn settled(&self, _attempts: &[AttemptId]) {}
@@ -75,6 +79,9 @@ pub enum ExecutorEvent {
     WorkerJoined(WorkerInfo),
     /// Workers that former drivers of the run had given something have had their time to come back: whoever has not is lost.
     Rejoined,
+    /// What others than this run have of workers from now on; nothing of those that were never named. What is submitted there all the
+    /// same waits until it is the run's turn.
+    TakenByOthers(Vec<(WorkerIx, Resources)>),
     /// A worker takes nothing new.
     WorkerDraining(WorkerIx),
     /// A worker is gone; its attempts end as lost.

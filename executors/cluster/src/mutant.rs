@@ -35,6 +35,10 @@ pub(crate) enum Mutant {
     LeavingIgnored,
     /// What waits in the pool for a worker that is lost stays there.
     QueueForgotten,
+    /// What a worker was told of already is withdrawn.
+    SentWithdrawn,
+    /// Runs do not hear what others have of workers.
+    OthersUntold,
     /// What waits in the pool for a worker that is lost is lost with it.
     QueueLost,
     /// What workers hold of an earlier coordinator is dropped at once.
@@ -50,7 +54,7 @@ pub(crate) enum Mutant {
 #[cfg(test)]
 impl Mutant {
     /// All of them.
-    pub(crate) const ALL: [Self; 21] = [
+    pub(crate) const ALL: [Self; 23] = [
         Self::NoFence,
         Self::NoResend,
         Self::ForgetUnsettled,
@@ -67,6 +71,8 @@ impl Mutant {
         Self::RoomIgnored,
         Self::LeavingIgnored,
         Self::QueueForgotten,
+        Self::SentWithdrawn,
+        Self::OthersUntold,
         Self::QueueLost,
         Self::HeldForgotten,
         Self::AdoptedRenamed,

@@ -190,6 +190,10 @@ impl Driver<'_> {
                 self.rejoined();
                 self.answer_released();
             }
+            ExecutorEvent::TakenByOthers(taken) => {
+                self.taken.extend(taken.iter().cloned());
+                self.queue.push_back(Event::TakenByOthers(taken));
+            }
             ExecutorEvent::WorkerDraining(worker) => {
                 self.draining.insert(worker);
                 self.count_slots();
@@ -205,6 +209,7 @@ impl Driver<'_> {
                     !matches!(event, Event::WorkerJoined { worker: w, .. } | Event::WorkerHasRoom(w, _) if *w == worker)
                 });
                 self.draining.remove(&worker);
+                self.taken.remove(&worker);
                 self.count_slots();
                 self.queue.push_back(Event::WorkerLost(worker));
             }

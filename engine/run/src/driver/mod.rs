@@ -25,7 +25,9 @@ use dagrun_events::{
     RunStarted, StopKind,
 };
 use dagrun_executor_api::{Executor, ExecutorEvent, FullDisk};
-use dagrun_model::{AttemptId, AttemptSpec, FailureCause, NodeIx, PlanDelta, RunId, WorkerIx};
+use dagrun_model::{
+    AttemptId, AttemptSpec, FailureCause, NodeIx, PlanDelta, Resources, RunId, WorkerIx,
+};
 use dagrun_plan::PlannedExport;
 use dagrun_sched::{Action, Config, Event, Scheduler, Stop, Time, TimerId};
 use dagrun_store::{Store, Tier};
@@ -212,6 +214,7 @@ pub(crate) fn drive<'p>(
         executor_sender,
         executor_events,
         workers: Vec::new(),
+        taken: BTreeMap::new(),
         draining: FxHashSet::default(),
         full: FxHashMap::default(),
         slots: 0,
@@ -220,6 +223,7 @@ pub(crate) fn drive<'p>(
         submits: BTreeMap::new(),
         cancels: [Vec::new(), Vec::new()],
         recalls: Vec::new(),
+        withdrawals: Vec::new(),
         fresh: Vec::new(),
         live: FxHashMap::default(),
         succeeded: FxHashMap::default(),
@@ -325,6 +329,8 @@ struct Driver<'p> {
     executor_sender: UnboundedSender<ExecutorEvent>,
     executor_events: UnboundedReceiver<ExecutorEvent>,
     workers: Vec<Event>,
+    /// What others have of workers.
+    taken: BTreeMap<WorkerIx, Resources>,
     /// Those of the workers that take nothing new.
     draining: FxHashSet<WorkerIx>,
     /// Workers without room on their disks, and whether people have been told of it.
@@ -340,6 +346,8 @@ struct Driver<'p> {
     cancels: [Vec<AttemptId>; 2],
     /// Attempts to give back if they have not begun.
     recalls: Vec<AttemptId>,
+    /// Attempts to give back if their workers have not been told of them.
+    withdrawals: Vec<AttemptId>,
     /// Nodes that were started since the last flush, whose keys history has to hear of.
     fresh: Vec<NodeIx>,
 
@@ -571,6 +579,8 @@ impl Driver<'_> {
         self.finished = false;
         self.queue.push_back(Event::PlanExtended(plan));
         self.queue.extend(self.workers.iter().cloned());
+        let taken = self.taken.clone().into_iter().collect();
+        self.queue.push_back(Event::TakenByOthers(taken));
         self.queue.push_back(Event::PlanComplete);
     }
 
@@ -652,6 +662,7 @@ impl Driver<'_> {
                 ahead: _,
             } => self.start(attempt, node, number, worker, resources),
             Action::Recall { attempt } => self.recalls.push(attempt),
+            Action::Withdraw { attempt } => self.withdrawals.push(attempt),
             Action::Cancel { attempt, kill } => self.cancels[usize::from(kill)].push(attempt),
             Action::Commit { node, attempt } => self.commit(node, attempt),
             Action::SetTimer { id, at } => self.timers.push(Reverse((at, id))),
@@ -684,6 +695,10 @@ impl Driver<'_> {
             if !self.recalls.is_empty() {
                 executor.recall(&self.recalls);
                 self.recalls.clear();
+            }
+            if !self.withdrawals.is_empty() {
+                executor.withdraw(&self.withdrawals);
+                self.withdrawals.clear();
             }
             for (kill, attempts) in self.cancels.iter_mut().enumerate() {
                 if !attempts.is_empty() {

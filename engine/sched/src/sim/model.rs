@@ -42,6 +42,9 @@ pub(crate) struct Live {
     queued: bool,
     started: bool,
     recalled: bool,
+    withdrawn: bool,
+    /// Since when it waits for others while another worker idles, as far as the scheduler was told.
+    waits_in_vain: Option<u64>,
     cancelled: bool,
     /// Nothing else may be where it is.
     alone: bool,
@@ -53,6 +56,7 @@ pub(crate) struct KnownWorker {
     pub(crate) capacity: Resources,
     pub(crate) free: Resources,
     pub(crate) profile: Option<String>,
+    pub(crate) others: Resources,
     pub(crate) draining: bool,
     /// How many attempts it may hold beyond its room.
     pub(crate) ahead: u32,
@@ -438,10 +442,18 @@ impl Model {
             queued: false,
             started: true,
             recalled: false,
+            withdrawn: false,
+            waits_in_vain: None,
             cancelled: false,
             alone: false,
         };
         self.attempts.insert(id.0, live);
+    }
+
+    pub(crate) fn told_others(&mut self, worker: WorkerIx, others: Resources) {
+        if let Some(Some(known)) = self.workers.get_mut(worker.index()) {
+            known.others = others;
+        }
     }
 
     /// A delta was forgotten.

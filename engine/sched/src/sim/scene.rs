@@ -90,10 +90,12 @@ pub(crate) enum Fault {
     Burst,
     /// Disks of workers fill up.
     Full,
+    /// Others have some of the workers, now and then.
+    Others,
 }
 
 /// How many kinds there are.
-pub const FAULT_KINDS: u32 = Fault::Full as u32 + 1;
+pub const FAULT_KINDS: u32 = Fault::Others as u32 + 1;
 
 /// The scene of a seed.
 #[derive(Clone, Debug)]

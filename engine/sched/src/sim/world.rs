@@ -34,6 +34,7 @@ enum What {
         kill: bool,
     },
     RecallArrives(AttemptId),
+    WithdrawArrives(AttemptId),
     /// An attempt is over, and its worker has room for the next.
     Over {
         attempt: AttemptId,
@@ -66,6 +67,12 @@ enum What {
     Return(WorkerIx),
     Evict,
     Replica,
+    /// Others take something of a worker, or leave it.
+    Others,
+    /// The scheduler hears what others have of a worker.
+    TellOthers(WorkerIx),
+    /// A look at what waits for others.
+    Look,
     Stop(Stop),
     Crash,
     Heal,
@@ -135,6 +142,8 @@ struct RealWorker {
     /// How many attempts it holds beyond its room.
     ahead: u32,
     free: Resources,
+    /// What others have.
+    others: Resources,
     /// What it has and has not begun.
     waiting: VecDeque<AttemptId>,
     /// Its disk is full.
@@ -335,6 +344,13 @@ impl World {
                 self.at(at, What::Burst);
             }
         }
+        if self.scene.has(Fault::Others) {
+            for _ in 0..self.rng.range(4, 40) {
+                let at = self.rng.below(end);
+                self.at(at, What::Others);
+            }
+            self.at(0, What::Look);
+        }
         self.at(end, What::Heal);
     }
 
@@ -382,6 +398,7 @@ impl World {
             What::Submit(attempt) => self.submitted(attempt),
             What::CancelArrives { attempt, kill } => self.cancel_arrives(attempt, kill),
             What::RecallArrives(attempt) => self.recall_arrives(attempt),
+            What::WithdrawArrives(attempt) => self.withdraw_arrives(attempt),
             What::Over { attempt, end } => self.over(attempt, end),
             What::Answer(nodes) => self.answer(nodes),
             What::Durable(node) => self.become_durable(node),
@@ -406,6 +423,14 @@ impl World {
             What::Return(worker) => self.come_back(worker),
             What::Evict => self.evict(),
             What::Replica => self.replica(),
+            What::Others => self.others(),
+            What::TellOthers(worker) => self.tell_others(worker),
+            What::Look => {
+                self.model.look_at_the_crowd();
+                if !self.healed {
+                    self.at(50_000, What::Look);
+                }
+            }
             What::Stop(stop) => {
                 if !self.healed && !self.model.finished {
                     self.report.faults += 1;
@@ -481,6 +506,7 @@ impl World {
             ix,
             host,
             free: capacity.clone(),
+            others: Resources::none(),
             capacity,
             profile,
             alive: true,
@@ -513,6 +539,7 @@ impl World {
                 capacity: capacity.clone(),
                 free: capacity.clone(),
                 profile: profile.clone(),
+                others: Resources::none(),
                 draining: false,
                 ahead,
                 full,
@@ -535,6 +562,51 @@ impl World {
             speed: says,
             held,
         });
+        if self.scene.has(Fault::Others) {
+            self.tell_others(ix);
+        }
+    }
+
+    /// Others have what they want of a worker and what is free of it, and leave the rest.
+    fn others(&mut self) {
+        let Some(at) = self.some_worker().filter(|_| !self.healed) else {
+            return;
+        };
+        self.report.faults += 1;
+        let capacity = &self.workers[at].capacity;
+        let (cpu_milli, memory) = (capacity.cpu_milli, capacity.memory);
+        let wanted = match self.rng.percent(70) {
+            true => Resources {
+                cpu_milli: self.rng.range(1, cpu_milli / 500 + 1) * 500,
+                memory: self.rng.below(memory + 1),
+                ..Resources::none()
+            },
+            false => Resources::none(),
+        };
+        self.others_take(self.workers[at].ix, wanted);
+    }
+
+    fn others_take(&mut self, worker: WorkerIx, mut wanted: Resources) {
+        let real = self.worker(worker);
+        real.free.give(&real.others);
+        wanted.cpu_milli = wanted.cpu_milli.min(real.free.cpu_milli);
+        wanted.memory = wanted.memory.min(real.free.memory);
+        real.free.take(&wanted);
+        real.others = wanted;
+        if self.is_alive(worker) {
+            self.begin_next(worker);
+        }
+        let delay = self.soon();
+        self.at(delay, What::TellOthers(worker));
+    }
+
+    fn tell_others(&mut self, worker: WorkerIx) {
+        let mut workers = self.workers.iter();
+        let known = workers.find(|it| it.ix == worker && it.alive && !it.detached);
+        if let Some(others) = known.map(|it| it.others.clone()) {
+            self.model.told_others(worker, others.clone());
+            self.tell(Event::TakenByOthers(vec![(worker, others)]));
+        }
     }
 
     /// The disk of a worker is full, or has room again; it says so, where it is heard.
@@ -701,6 +773,9 @@ impl World {
 
     fn heal(&mut self) {
         self.healed = true;
+        for ix in self.workers.iter().map(|it| it.ix).collect::<Vec<_>>() {
+            self.others_take(ix, Resources::none());
+        }
         for (host, profile) in [(3, false), (4, true)] {
             self.join(host, profile, true);
         }

@@ -147,6 +147,12 @@ impl Executor for RunExecutor {
         });
     }
 
+    fn withdraw(&self, attempts: &[AttemptId]) {
+        self.inputs.cancel(attempts, |rest| {
+            self.tell(Event::Withdraw(self.run, rest));
+        });
+    }
+
     fn settled(&self, attempts: &[AttemptId]) {
         self.tell(Event::Settled(self.run, attempts.to_vec()));
     }

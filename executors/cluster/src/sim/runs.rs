@@ -60,6 +60,8 @@ pub(super) struct Known {
     pub(super) draining: bool,
     pub(super) lost: bool,
     pub(super) given: u64,
+    /// CPUs that others have, as it was told.
+    pub(super) taken: u64,
     pub(super) process: String,
 }
 
@@ -150,13 +152,13 @@ impl Run {
     }
 
     /// What its driver says in its turn: it submits what it can, and now and then wants something back.
-    pub(super) fn turn(&mut self, rng: &mut Rng) -> Vec<Event> {
+    pub(super) fn turn(&mut self, rng: &mut Rng, withdraws: bool) -> Vec<Event> {
         let run = self.ix;
         let submits = self.place(rng).into_iter();
         let mut words: Vec<Event> = submits
             .map(|(worker, specs)| Event::Submit(run, worker, specs))
             .collect();
-        let (mut stops, mut recalls) = (Vec::new(), Vec::new());
+        let (mut stops, mut recalls, mut withdrawals) = (Vec::new(), Vec::new(), Vec::new());
         for (id, attempt) in self.attempts.iter_mut().filter(|(_, a)| !a.ended) {
             let endless = self.jobs[attempt.job].micros.is_none();
             if endless && !attempt.stopped && attempt.began && rng.percent(10) {
@@ -164,6 +166,8 @@ impl Run {
                 stops.push(*id);
             } else if !endless && rng.percent(2) {
                 recalls.push(*id);
+            } else if withdraws && rng.percent(10) {
+                withdrawals.push(*id);
             }
         }
         if !stops.is_empty() {
@@ -172,6 +176,9 @@ impl Run {
         }
         if !recalls.is_empty() {
             words.push(Event::Recall(run, recalls));
+        }
+        if !withdrawals.is_empty() {
+            words.push(Event::Withdraw(run, withdrawals));
         }
         words
     }
@@ -276,6 +283,18 @@ impl Run {
                 self.inherited.clear();
                 Ok(Next::Nothing)
             }
+            ExecutorEvent::TakenByOthers(taken) => {
+                for (worker, others) in taken {
+                    let known = self.known(worker)?;
+                    if known.lost {
+                        return Err(format!(
+                            "others have something of {worker:?}, which is lost"
+                        ));
+                    }
+                    known.taken = others.cpu_milli / 1000;
+                }
+                Ok(Next::Nothing)
+            }
             ExecutorEvent::WorkerDraining(worker) => {
                 self.known(worker)?.draining = true;
                 Ok(Next::Nothing)
@@ -308,6 +327,7 @@ impl Run {
             draining: false,
             lost: false,
             given: 0,
+            taken: 0,
             process: info.process.clone(),
         };
         let is_its = |it: &Inherited| it.process == info.process;

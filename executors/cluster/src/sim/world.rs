@@ -38,6 +38,8 @@ const HEALED: u64 = 5_000_000;
 const DEADLINE: u64 = 40_000_000;
 /// The bit of a seed's kinds of trouble by which what drivers say takes its time.
 const SLOW_DRIVERS: u64 = 1 << 10;
+/// That by which drivers want back what no worker was told of.
+const WITHDRAWS: u64 = 1 << 32;
 
 /// Something that happens.
 #[derive(Clone, Debug)]
@@ -68,10 +70,20 @@ enum What {
     Fault,
 }
 
+/// Of what runs are told of each other.
+#[derive(Debug)]
+enum Told {
+    Nothing,
+    All,
+    WhoWaits(RunIx, WorkerIx, Vec<AttemptId>),
+    WhoEnded,
+}
+
 struct Coordinator {
     core: pool::Core,
     epoch: u64,
     began: u64,
+    ticked: u64,
     /// What workers said last that they hold.
     told: BTreeMap<Incarnation, Vec<Held>>,
     paused: u64,
@@ -794,6 +806,7 @@ impl World {
             core: pool::Core::with_mutant(config, self.options.mutant),
             epoch,
             began: self.now,
+            ticked: self.now,
             told: BTreeMap::new(),
             paused: 0,
             replaced: false,
@@ -918,11 +931,18 @@ impl World {
             return;
         }
         let mut effects = Vec::new();
+        let asked = self.what_is_told_after(ix, &event);
         self.coordinators[ix].core.handle(now, event, &mut effects);
+        let ends = effects.iter().filter_map(|effect| match effect {
+            pool::Effect::Tell(run, ExecutorEvent::Ended(id, _)) => Some((*run, *id)),
+            _ => None,
+        });
+        let ends: Vec<_> = ends.collect();
         for effect in effects {
             self.note(|| format!("    c{ix}: {effect:?}"));
             self.coordinator_does(ix, effect);
         }
+        self.check_told(ix, asked, ends);
     }
 
     fn coordinator_does(&mut self, ix: usize, effect: pool::Effect) {
@@ -965,6 +985,73 @@ impl World {
                         self.violation(why);
                     }
                 }
+            }
+        }
+    }
+
+    /// Of what runs are told of each other after an event.
+    fn what_is_told_after(&mut self, ix: usize, event: &pool::Event) -> Told {
+        match event {
+            pool::Event::Tick => {
+                let last = std::mem::replace(&mut self.coordinators[ix].ticked, self.now);
+                // One that was away itself does nothing else.
+                match self.now - last > BEAT {
+                    true => Told::Nothing,
+                    false => Told::All,
+                }
+            }
+            pool::Event::Submit(run, worker, specs) => {
+                let ids = specs.iter().map(|spec| spec.attempt).collect();
+                Told::WhoWaits(*run, *worker, ids)
+            }
+            pool::Event::Message(_, FromWorker::Progress(_)) => Told::WhoEnded,
+            _ => Told::Nothing,
+        }
+    }
+
+    /// A run knows what others have of a worker where it waits, where an attempt of it has just ended, and now and then of all.
+    fn check_told(&mut self, ix: usize, told: Told, ends: Vec<(RunIx, AttemptId)>) {
+        // What workers hold of runs that nobody has opened yet is not known here.
+        if !self.drives(ix) || self.coordinators[ix].epoch > 1 {
+            return;
+        }
+        for at in 0..self.runs.len() {
+            let run = &self.runs[at];
+            let is_asked = |worker: &WorkerIx| match &told {
+                Told::Nothing => false,
+                Told::All => true,
+                Told::WhoWaits(who, given, ids) => {
+                    let mut attempts = ids.iter().filter_map(|id| run.attempts.get(id));
+                    let waits = attempts.any(|it| !it.sent && !it.ended);
+                    run.ix == *who && worker == given && waits
+                }
+                Told::WhoEnded => ends.iter().any(|(who, id)| {
+                    let attempt = run.attempts.get(id).filter(|_| run.ix == *who);
+                    attempt.is_some_and(|attempt| attempt.worker == *worker)
+                }),
+            };
+            let known = run.workers.iter().filter(|(_, known)| !known.lost);
+            let asked = known.filter(|(worker, _)| is_asked(worker) && !run.over && run.opened);
+            let wrong = asked.map(|(worker, known)| {
+                let others = self.runs.iter().filter(|other| other.ix != run.ix);
+                let theirs =
+                    others.flat_map(|other| other.attempts.values().map(move |it| (other, it)));
+                let theirs = theirs.filter(|(_, it)| it.sent && !it.ended && it.worker == *worker);
+                let used: u64 = theirs.map(|(other, it)| other.jobs[it.job].cpus).sum();
+                let place = self.coordinators[ix].workers.get(worker);
+                let slots = place.map_or(known.slots, |it| self.places[it.1].slots);
+                (
+                    *worker,
+                    used.saturating_sub(slots - known.slots),
+                    known.taken,
+                )
+            });
+            let mut wrong = wrong.filter(|(_, others, told)| others != told);
+            if let Some((worker, others, told)) = wrong.next() {
+                let why = format!(
+                    "others than run {at} have {others} CPUs of {worker:?}, and it was told {told}"
+                );
+                return self.violation(why);
             }
         }
     }
@@ -1082,7 +1169,8 @@ impl World {
             self.runs[at].closed = true;
             return self.say(ix, at, pool::Event::RunClosed(run));
         }
-        for word in self.runs[at].turn(&mut self.rng) {
+        let withdraws = self.kinds & WITHDRAWS != 0;
+        for word in self.runs[at].turn(&mut self.rng, withdraws) {
             self.say(ix, at, word);
         }
     }

@@ -327,6 +327,7 @@ impl<'a, W: Way> Worker<'a, W> {
                 Some(
                     ExecutorEvent::WorkerJoined(_)
                     | ExecutorEvent::Rejoined
+                    | ExecutorEvent::TakenByOthers(_)
                     | ExecutorEvent::WorkerDraining(_)
                     | ExecutorEvent::WorkerDisk(..)
                     | ExecutorEvent::Fetched(..),

@@ -411,7 +411,10 @@ impl World<'_> {
             Action::SetTimer { id, at } => self.plan_for(at.0, Due::Timer(id)),
             Action::Emit(Notice::NodeDone { node, end }) => self.node_done(node, end),
             Action::Finish => self.out.finished = true,
-            Action::Emit(_) | Action::Cancel { .. } | Action::Recall { .. } => {}
+            Action::Emit(_)
+            | Action::Cancel { .. }
+            | Action::Recall { .. }
+            | Action::Withdraw { .. } => {}
         }
     }
 

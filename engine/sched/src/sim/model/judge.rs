@@ -2,7 +2,7 @@
 
 use dagrun_model::{AttemptId, GroupIx, HostIx, NodeIx, Resources, Trigger, WorkerIx};
 
-use super::{Adopted, Answered, Fate, Live, Model};
+use super::{Adopted, Answered, Fate, KnownWorker, Live, Model};
 use crate::{Action, NodeEnd, Notice, Stop, sim::scene::Fault};
 
 impl Model {
@@ -23,6 +23,7 @@ impl Model {
                 ahead,
             } => {
                 self.judge_worker(*node, *worker, resources, *ahead);
+                self.judge_crowd(*node, *worker, resources, *ahead);
                 self.judge_start(*attempt, *node, *worker, resources, *group, *number);
                 self.take(*attempt, *worker, *ahead);
             }
@@ -53,6 +54,7 @@ impl Model {
                     format!("{attempt} is asked back, but was not given ahead")
                 });
             }
+            Action::Withdraw { attempt } => self.judge_withdrawal(*attempt),
             Action::Commit { node, attempt } => {
                 let expected = self.nodes[node.index()].committing == Some(*attempt);
                 self.check(expected, "I16", || {
@@ -198,6 +200,8 @@ impl Model {
                 queued: false,
                 started: false,
                 recalled: false,
+                withdrawn: false,
+                waits_in_vain: None,
                 cancelled: false,
                 alone,
             },
@@ -215,6 +219,92 @@ impl Model {
             && live.resources.fits(&known.free)
         {
             known.free.take(&live.resources);
+        }
+    }
+
+    fn judge_withdrawal(&mut self, id: AttemptId) {
+        let live = self.attempts.get_mut(&id.0);
+        let crowded = live.is_some_and(|live| {
+            let once = !std::mem::replace(&mut live.withdrawn, true);
+            let known = self.workers[live.worker.index()].as_ref();
+            let crowded = known.is_some_and(|known| !known.others.fits(&known.free));
+            once && crowded && !(live.started || live.queued || live.cancelled)
+        });
+        self.check(crowded, "crowd", || {
+            format!("{id} is asked back, and does not wait for others")
+        });
+    }
+
+    /// A worker that has nothing to do, for anybody, and could run a node.
+    fn idle_for(&self, node: NodeIx, resources: &Resources) -> Option<WorkerIx> {
+        let class = self.class(node);
+        let idle = |known: &KnownWorker| {
+            !known.draining
+                && known.free == known.capacity
+                && known.others == Resources::none()
+                && known.may_have_room(&self.nodes[node.index()].shuns)
+                && (class.executor.is_none() || known.profile == class.executor)
+                && resources.fits(&known.capacity)
+        };
+        let workers = (0..self.workers.len()).map(WorkerIx::from_index);
+        let mut idle = workers.filter(|ix| self.workers[ix.index()].as_ref().is_some_and(idle));
+        idle.find(|ix| self.attempts.values().all(|live| live.worker != *ix))
+    }
+
+    /// A node is not given to a worker that others fill while another one idles.
+    fn judge_crowd(&mut self, node: NodeIx, worker: WorkerIx, resources: &Resources, ahead: bool) {
+        let Some(known) = self.workers[worker.index()].as_ref() else {
+            return;
+        };
+        let mut both = known.others.clone();
+        both.give(resources);
+        let is_crowded = known.others != Resources::none() && !both.fits(&known.free);
+        let grouped = self.scene.nodes[node.index()].group.is_some();
+        if !is_crowded || ahead || grouped {
+            return;
+        }
+        let idle = self.idle_for(node, resources);
+        self.check(idle.is_none(), "crowd", || {
+            format!("{node:?} starts on {worker:?}, which others have, and {idle:?} idles")
+        });
+    }
+
+    /// Whether others leave room on its worker for an attempt and those before it.
+    fn is_left_for(&self, id: AttemptId, known: &KnownWorker) -> bool {
+        let worker = self.attempts[&id.0].worker;
+        let mut all = known.others.clone();
+        for (other, live) in &self.attempts {
+            if live.worker == worker && !live.queued && (live.started || *other <= id.0) {
+                all.give(&live.resources);
+            }
+        }
+        all.fits(&known.capacity)
+    }
+
+    /// What waits for others does not do so for long while another worker idles.
+    pub(crate) fn look_at_the_crowd(&mut self) {
+        let mut ids: Vec<u64> = self.attempts.keys().copied().collect();
+        ids.sort_unstable();
+        for id in ids {
+            let live = &self.attempts[&id];
+            let known = self.workers[live.worker.index()].as_ref();
+            let waits = known.is_some_and(|known| !self.is_left_for(AttemptId(id), known))
+                && !(live.started || live.queued || live.withdrawn || live.cancelled || live.moot)
+                && self.scene.nodes[live.node.index()].group.is_none()
+                && self.nodes[live.node.index()].running.len() == 1
+                && self.stop.is_none();
+            let idle = match waits {
+                true => self.idle_for(live.node, &live.resources),
+                false => None,
+            };
+            let since = idle.map(|_| live.waits_in_vain.unwrap_or(self.now));
+            let late = since.is_some_and(|since| self.now - since > 500_000);
+            if let Some(live) = self.attempts.get_mut(&id) {
+                live.waits_in_vain = since;
+            }
+            self.check(!late, "crowd", || {
+                format!("attempt {id} waits for others, and {idle:?} idles")
+            });
         }
     }
 

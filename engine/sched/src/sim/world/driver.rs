@@ -165,6 +165,10 @@ impl World {
                 let delay = self.soon();
                 self.at(delay, What::RecallArrives(attempt));
             }
+            Action::Withdraw { attempt } => {
+                let delay = self.soon();
+                self.at(delay, What::WithdrawArrives(attempt));
+            }
             Action::Commit { node, .. } => {
                 let delay = self.rng.range(1_000, 15_000);
                 self.at(delay, What::Durable(node));
@@ -221,6 +225,9 @@ fn event_number(event: &Event) -> u64 {
             (17 << 40 | u64::from(worker.0)) ^ u64::from(*has) << 39
         }
         Event::Retire(node) => 16 << 40 | u64::from(node.0),
+        Event::TakenByOthers(taken) => taken.iter().fold(17 << 40, |hash, (worker, others)| {
+            hash2(hash, u64::from(worker.0) << 32 ^ others.cpu_milli)
+        }),
     }
 }
 
@@ -241,6 +248,7 @@ fn action_number(action: &Action) -> u64 {
         ),
         Action::Cancel { attempt, kill } => hash2(22 << 40 | attempt.0, u64::from(*kill)),
         Action::Recall { attempt } => 31 << 40 | attempt.0,
+        Action::Withdraw { attempt } => 33 << 40 | attempt.0,
         Action::Commit { node, attempt } => hash2(23 << 40 | attempt.0, u64::from(node.0)),
         Action::SetTimer { id, at } => hash2(24 << 40 | id.0, at.0),
         Action::Emit(Notice::NodeDone { node, end }) => hash2(

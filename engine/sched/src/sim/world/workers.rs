@@ -18,14 +18,14 @@ impl World {
         self.begin_next(worker);
     }
 
-    fn worker(&mut self, worker: WorkerIx) -> &mut RealWorker {
+    pub(super) fn worker(&mut self, worker: WorkerIx) -> &mut RealWorker {
         let mut workers = self.workers.iter_mut();
         workers
             .find(|real| real.ix == worker)
             .expect("workers are kept for the whole run")
     }
 
-    fn begin_next(&mut self, worker: WorkerIx) {
+    pub(super) fn begin_next(&mut self, worker: WorkerIx) {
         while let Some(id) = self.worker(worker).waiting.front().copied() {
             let demand = self.real[&id.0].resources.clone();
             let real = self.worker(worker);
@@ -165,7 +165,7 @@ impl World {
         }
     }
 
-    fn is_alive(&self, worker: WorkerIx) -> bool {
+    pub(super) fn is_alive(&self, worker: WorkerIx) -> bool {
         self.workers
             .iter()
             .any(|real| real.ix == worker && real.alive)
@@ -234,6 +234,13 @@ impl World {
     pub(super) fn recall_arrives(&mut self, id: AttemptId) {
         if self.real[&id.0].began.is_none() {
             self.over(id, AttemptEnd::Cancelled);
+        }
+    }
+
+    /// What has not begun goes back, unless its worker has it already.
+    pub(super) fn withdraw_arrives(&mut self, id: AttemptId) {
+        if !self.rng.percent(10) {
+            self.recall_arrives(id);
         }
     }
 

@@ -1,6 +1,9 @@
 //! Attempts: submitted, stopped, ended, settled.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use dagrun_executor_api::ExecutorEvent;
 use dagrun_model::{AttemptId, AttemptResult, AttemptSpec, Outcome, Resources, WorkerIx};
@@ -33,6 +36,7 @@ impl Core {
             self.enqueue(run, worker, spec);
         }
         self.dispatch(worker, effects);
+        self.tell_whom_others_keep_waiting(run, worker, effects);
     }
 
     /// How attempts end at once that cannot be taken.
@@ -59,6 +63,7 @@ impl Core {
             stop: None,
         };
         known.attempts.insert(id, attempt);
+        known.queued += 1;
         let worker = self.workers.get_mut(&worker).expect("it was looked at");
         worker.share(run).queue.push_back(id);
     }
@@ -115,6 +120,35 @@ impl Core {
         }
     }
 
+    /// Gives back what waits here.
+    pub(super) fn withdraw(
+        &mut self,
+        run: RunIx,
+        attempts: &[AttemptId],
+        effects: &mut Vec<Effect>,
+    ) {
+        let Some(known) = self.runs.get(&run) else {
+            return;
+        };
+        let mut queued = Vec::new();
+        for id in attempts {
+            let attempt = known.attempts.get(id);
+            let waits =
+                |it: &&Attempt| it.state == State::Queued || self.has(Mutant::SentWithdrawn);
+            if let Some(attempt) = attempt.filter(waits) {
+                queued.push((*id, attempt.worker));
+            }
+        }
+        for (id, _) in &queued {
+            self.end_here(run, *id, Outcome::Cancelled, effects);
+        }
+        // Others may have waited behind it.
+        let workers: BTreeSet<WorkerIx> = queued.into_iter().map(|(_, worker)| worker).collect();
+        for worker in workers {
+            self.dispatch(worker, effects);
+        }
+    }
+
     /// What a worker says of attempts.
     pub(super) fn progress(
         &mut self,
@@ -126,6 +160,7 @@ impl Core {
             self.started(worker, &started, effects);
         }
         let mut unwanted = Vec::new();
+        let before = effects.len();
         for ended in progress.ended {
             if let Some(attempt) = self.ended(worker, ended, effects) {
                 unwanted.push(attempt);
@@ -135,6 +170,7 @@ impl Core {
             effects.push(Effect::Send(conn, ToWorker::Settled(unwanted)));
         }
         self.dispatch_after(worker, effects);
+        self.tell_who_has_the_room(worker, before, effects);
     }
 
     fn started(&mut self, worker: WorkerIx, attempt: &AttemptRef, effects: &mut Vec<Effect>) {
@@ -215,6 +251,8 @@ impl Core {
             for (name, amount) in &attempt.limited {
                 *self.limits.entry(name.clone()).or_default() += amount;
             }
+        } else {
+            known.queued -= 1;
         }
         let leaks = self.has(Mutant::LeakSlot);
         let Some(worker) = self.workers.get_mut(&attempt.worker) else {

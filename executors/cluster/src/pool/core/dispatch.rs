@@ -45,6 +45,7 @@ impl Core {
     /// Room came free on a worker, and perhaps something that is limited over all, or CPUs of a run that may have so many.
     pub(super) fn dispatch_after(&mut self, ix: WorkerIx, effects: &mut Vec<Effect>) {
         self.dispatch(ix, effects);
+        self.offer_room(ix, effects);
         let is_limited = |run: &Run| run.most.is_some();
         if self.config.limits.is_empty() && !self.runs.values().any(is_limited) {
             return;
@@ -59,15 +60,8 @@ impl Core {
     fn next_for(&self, ix: WorkerIx) -> Option<(RunIx, AttemptId)> {
         let worker = &self.workers[&ix];
         let waiting = worker.shares.iter().filter(|(_, s)| !s.queue.is_empty());
-        let mut turns: Vec<_> = waiting
-            .map(|(run, share)| {
-                let known = &self.runs[run];
-                (Reverse(known.priority), known.used, *run, share)
-            })
-            .collect();
-        turns.sort_unstable_by_key(|(priority, used, run, _)| (*priority, *used, *run));
-        for (_, _, run, share) in turns {
-            let known = &self.runs[&run];
+        for run in self.in_turn(waiting.map(|(run, _)| *run)) {
+            let (known, share) = (&self.runs[&run], &worker.shares[&run]);
             let mut queue = share.queue.iter();
             // What waits for a limit keeps nobody waiting who does not.
             let next = queue.find(|id| self.within_limits(&known.attempts[id]));
@@ -78,6 +72,16 @@ impl Core {
             }
         }
         None
+    }
+
+    /// Runs in the order in which it is their turn.
+    pub(super) fn in_turn(&self, runs: impl Iterator<Item = RunIx>) -> Vec<RunIx> {
+        let mut runs: Vec<RunIx> = runs.collect();
+        runs.sort_unstable_by_key(|run| {
+            let known = &self.runs[run];
+            (Reverse(known.priority), known.used, *run)
+        });
+        runs
     }
 
     fn within_limits(&self, attempt: &Attempt) -> bool {
@@ -109,6 +113,7 @@ impl Core {
         let attempt = known.attempts.get_mut(&id).expect("it is in a queue");
         attempt.state = State::Sent { began: false };
         known.used += attempt.demand.cpu_milli;
+        known.queued -= 1;
         for (name, amount) in &attempt.limited {
             let left = self.limits.entry(name.clone()).or_default();
             *left = left.saturating_sub(*amount);

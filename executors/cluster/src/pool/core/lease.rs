@@ -58,6 +58,7 @@ impl Core {
         for (ix, why) in gone {
             self.lose(now, ix, &why, effects);
         }
+        self.survey_some(effects);
     }
 
     fn give_all_another_lease(&mut self, now: Duration) {
@@ -159,6 +160,7 @@ impl Core {
             }
         }
         for run in self.runs.values_mut() {
+            run.taken.remove(&ix);
             run.forget_results_of(ix);
         }
         self.dispatch_after(ix, effects);

@@ -3,7 +3,8 @@
 //! What it promises, whatever is lost, late or told twice:
 //! - every attempt that a run submits ends towards it exactly once;
 //! - only the worker that an attempt was given to can end it, and only while it is not counted as lost;
-//! - a worker is given no more than it has room for, besides what a run itself gave it ahead.
+//! - a worker is given no more than it has room for, besides what a run itself gave it ahead;
+//! - a run is told what others have of each worker, so that it need not wait where they are.
 
 mod adopt;
 mod attempts;
@@ -12,6 +13,7 @@ mod join;
 mod lease;
 mod news;
 mod room;
+mod share;
 mod state;
 mod status;
 #[cfg(test)]
@@ -27,6 +29,7 @@ use crate::{
     message::{Ended, FromWorker, Identity, Incarnation, Platform, ToWorker},
     mutant::{Mutant, Mutants},
 };
+use share::Looks;
 use state::{Conn, Run, Worker};
 use status::Losses;
 
@@ -115,6 +118,8 @@ pub enum Event {
     Cancel(RunIx, Vec<AttemptId>, bool),
     /// A run wants back what has not begun.
     Recall(RunIx, Vec<AttemptId>),
+    /// A run wants back what no worker was told of.
+    Withdraw(RunIx, Vec<AttemptId>),
     /// Results of these are durable or not wanted.
     Settled(RunIx, Vec<AttemptId>),
     /// A worker is to take nothing new and go; why.
@@ -168,6 +173,7 @@ pub struct Core {
     /// Nobody is lost for a broken connection until then: this side was away.
     forgive_until: Duration,
     losses: Losses,
+    looks: Looks,
     /// Why all have to go.
     dismissed: Option<String>,
     mutants: Mutants,
@@ -193,6 +199,7 @@ impl Core {
             last_tick: None,
             forgive_until: Duration::ZERO,
             losses: Losses::default(),
+            looks: Looks::default(),
             dismissed: None,
             mutants: Mutants::default(),
         }
@@ -245,6 +252,7 @@ impl Core {
             Event::Submit(run, worker, specs) => self.submit(run, worker, specs, effects),
             Event::Cancel(run, attempts, kill) => self.cancel(run, &attempts, kill, effects),
             Event::Recall(run, attempts) => self.recall(run, &attempts, effects),
+            Event::Withdraw(run, attempts) => self.withdraw(run, &attempts, effects),
             Event::Settled(run, attempts) => self.settle(run, &attempts, effects),
             Event::Drain(worker, why) => self.drain(worker, &why, effects),
             Event::Dismiss(why) => self.dismiss(&why, effects),
@@ -293,10 +301,11 @@ impl Core {
 
     /// Tells a run which workers there are. Of one that leaves too: it will hear of its end, and may have something of it.
     fn introduce(&mut self, now: Duration, run: RunIx, effects: &mut Vec<Effect>) {
-        // Those without room on their disks are the last to be given something.
-        let (full, roomy): (Vec<_>, Vec<_>) =
-            self.workers.iter().partition(|(_, it)| it.full.is_some());
-        for (ix, worker) in roomy.into_iter().chain(full) {
+        // Those without room on their disks are the last to be given something, and before them those that somebody uses: what is
+        // ready goes to the first that come.
+        let mut workers: Vec<_> = self.workers.iter().collect();
+        workers.sort_by_key(|(_, it)| (it.full.is_some(), !it.holds.is_empty()));
+        for (ix, worker) in workers {
             if let Some(full) = &worker.full {
                 let told = ExecutorEvent::WorkerDisk(*ix, Some(full.clone()));
                 effects.push(Effect::Tell(run, told));
@@ -307,6 +316,7 @@ impl Core {
                 effects.push(Effect::Tell(run, ExecutorEvent::WorkerDraining(*ix)));
             }
         }
+        self.survey(run, effects);
         self.tell_rejoined(effects);
     }
 

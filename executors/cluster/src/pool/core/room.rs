@@ -13,6 +13,8 @@ pub(super) type Key = (RunIx, AttemptId);
 #[derive(Clone, Debug)]
 pub(super) struct Room {
     free: Resources,
+    /// All that was given, whether it has begun to take its room or not.
+    given: Resources,
     /// Given beyond what is free; begun in this order.
     ahead: VecDeque<(Key, Resources)>,
 }
@@ -21,6 +23,7 @@ impl Room {
     pub(super) fn new(capacity: &Resources) -> Self {
         Self {
             free: capacity.clone(),
+            given: Resources::none(),
             ahead: VecDeque::new(),
         }
     }
@@ -37,12 +40,23 @@ impl Room {
         used
     }
 
+    /// All that was given.
+    pub(super) fn given(&self) -> &Resources {
+        &self.given
+    }
+
+    /// Whether something could begin at once.
+    pub(super) fn is_left(&self) -> bool {
+        self.ahead.is_empty() && self.free.cpu_milli > 0
+    }
+
     /// How many wait.
     pub(super) fn ahead(&self) -> usize {
         self.ahead.len()
     }
 
     pub(super) fn take(&mut self, key: Key, demand: &Resources) {
+        self.given.give(demand);
         if self.fits(demand) {
             self.free.take(demand);
         } else {
@@ -59,6 +73,7 @@ impl Room {
 
     /// Gives back what an attempt has or waits for.
     pub(super) fn release(&mut self, key: Key, demand: &Resources) {
+        self.given.take(demand);
         match self.ahead.iter().position(|(other, _)| *other == key) {
             Some(at) => {
                 self.ahead.remove(at);

@@ -143,6 +143,10 @@ pub(super) struct Run {
     pub(super) attempts: FxHashMap<AttemptId, Attempt>,
     /// Attempts that ended and whose results workers still keep.
     pub(super) unsettled: FxHashMap<AttemptId, Unsettled>,
+    /// How many of its attempts wait here.
+    pub(super) queued: usize,
+    /// What it was told that others have, of each worker.
+    pub(super) taken: FxHashMap<WorkerIx, Resources>,
     pub(super) closing: bool,
     /// It wants to hear when no more workers of an earlier coordinator come.
     pub(super) waits: bool,
@@ -187,6 +191,8 @@ impl Run {
             most: cpus.map(|cpus| cpus.saturating_mul(1000)),
             attempts: FxHashMap::default(),
             unsettled: FxHashMap::default(),
+            queued: 0,
+            taken: FxHashMap::default(),
             closing: false,
             waits: !resumes.is_empty(),
             former: None,

@@ -1,7 +1,7 @@
 //! What a person may want to know of the workers, and of what waits for them.
 
 use std::{
-    collections::{BTreeMap, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     sync::Arc,
     time::Duration,
 };
@@ -10,8 +10,8 @@ use dagrun_executor_api::FullDisk;
 use dagrun_model::{Resources, WorkerIx};
 
 use super::{
-    Core,
-    state::{Line, State, Worker},
+    Core, RunIx,
+    state::{Line, Run, State, Worker},
 };
 use crate::message::Identity;
 
@@ -156,9 +156,39 @@ impl Core {
         }
     }
 
+    /// The room that attempts of a run wait for, and who has it.
+    fn room_that_is_lacking(&self, ix: RunIx, run: &Run) -> String {
+        let queued = run.attempts.values().filter(|it| it.state == State::Queued);
+        let at: BTreeSet<WorkerIx> = queued.map(|it| it.worker).collect();
+        let workers = at.iter().filter_map(|worker| self.workers.get(worker));
+        let holders = workers.clone().flat_map(|worker| &worker.holds);
+        let holders: BTreeSet<RunIx> = holders
+            .map(|(run, _)| *run)
+            .filter(|it| *it != ix)
+            .collect();
+        if holders.is_empty() {
+            return "room on their workers".to_owned();
+        }
+        let workers = workers.map(|worker| worker.identity.name.clone());
+        let holders = holders
+            .iter()
+            .map(|run| format!("run {}", self.runs[run].id));
+        let (workers, has) = (
+            some_of(workers.collect()),
+            match holders.len() {
+                1 => "has",
+                _ => "have",
+            },
+        );
+        format!(
+            "room on {workers}, which {} {has}",
+            some_of(holders.collect())
+        )
+    }
+
     fn waits(&self) -> Vec<String> {
         let mut waits = Vec::new();
-        for run in self.runs.values() {
+        for (ix, run) in &self.runs {
             let queued = run.attempts.values().filter(|it| it.state == State::Queued);
             let queued = queued.count();
             if queued > 0 {
@@ -166,7 +196,7 @@ impl Core {
                     Some(most) if run.used + 1000 > most => {
                         format!("one of the {} CPUs that it may have", most / 1000)
                     }
-                    _ => "room on their workers".to_owned(),
+                    _ => self.room_that_is_lacking(*ix, run),
                 };
                 waits.push(format!("{queued} of run {} for {what}", run.id));
             }
@@ -184,5 +214,15 @@ impl Core {
             }
         }
         waits
+    }
+}
+
+/// Some names, and how many more there are.
+fn some_of(names: Vec<String>) -> String {
+    match &names[..] {
+        [first, second, third, more @ ..] if !more.is_empty() => {
+            format!("{first}, {second}, {third} and {} more", more.len())
+        }
+        _ => names.join(", "),
     }
 }

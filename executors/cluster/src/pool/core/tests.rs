@@ -1,5 +1,6 @@
-//! Stories of a coordinator that started again, and of a worker that has something of the former one.
+//! Stories of a coordinator that started again and of a worker that has something of the former one; and of runs that share workers.
 
+use dagrun_executor_api::conformance::shell;
 use dagrun_model::{AttemptResult, Digest, Outcome, Outputs, Resources};
 
 use super::*;
@@ -278,4 +279,149 @@ fn workers_of_one_name_are_told_apart() {
         whys[1].starts_with("worker w (number 1) said nothing"),
         "{whys:?}"
     );
+}
+
+/// Two workers with one slot each, and two runs.
+struct Shared {
+    core: Core,
+    now: Duration,
+}
+
+const OTHER: RunIx = RunIx(1);
+
+impl Shared {
+    fn new() -> Self {
+        let mut shared = Self {
+            core: Core::new(Config::new("1", 1)),
+            now: Duration::ZERO,
+        };
+        for n in 0..2 {
+            shared.happens(Event::Opened(ConnIx(n)));
+            let identity = Identity {
+                capacity: Resources::default(),
+                ..Identity::named(
+                    &format!("w{n}"),
+                    &format!("h{n}"),
+                    Incarnation([n as u8; 16]),
+                )
+            };
+            let hello = FromWorker::Hello(Box::new(Hello {
+                worker: Arc::new(identity),
+                epoch: 1,
+                held: Vec::new(),
+            }));
+            shared.happens(Event::Message(ConnIx(n), hello));
+        }
+        shared
+    }
+
+    fn happens(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        self.core.handle(self.now, event, &mut effects);
+        effects
+    }
+
+    fn open(&mut self, run: RunIx, id: &str) -> Vec<Effect> {
+        self.happens(Event::RunOpened {
+            run,
+            id: id.into(),
+            priority: 0,
+            cpus: None,
+            resumes: Vec::new(),
+        })
+    }
+
+    fn submit(&mut self, run: RunIx, worker: u32, attempt: u64) -> Vec<Effect> {
+        let spec = shell(attempt, "true", |_| {});
+        self.happens(Event::Submit(run, WorkerIx(worker), vec![spec]))
+    }
+
+    fn ends(&mut self, worker: u64, run: &str, id: u64) -> Vec<Effect> {
+        let ended = Ended {
+            attempt: AttemptRef {
+                run: run.into(),
+                attempt: AttemptId(id),
+            },
+            result: Arc::new(AttemptResult::bare(Outcome::Succeeded(Outputs::new()))),
+            extra: Arc::new(Extra::default()),
+        };
+        self.happens(Event::Message(
+            ConnIx(worker),
+            FromWorker::Progress(Progress {
+                started: Vec::new(),
+                ended: vec![ended],
+            }),
+        ))
+    }
+}
+
+/// What a run hears that others have, by worker.
+fn hears(effects: &[Effect], who: RunIx) -> Vec<(u32, u64)> {
+    let told = effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(run, ExecutorEvent::TakenByOthers(taken)) if *run == who => Some(taken),
+        _ => None,
+    });
+    let told = told.flatten();
+    told.map(|(worker, others)| (worker.0, others.cpu_milli))
+        .collect()
+}
+
+#[test]
+fn a_run_hears_what_others_have_and_where_room_comes_up() {
+    let mut shared = Shared::new();
+    let effects = shared.open(RUN, "one");
+    assert_eq!(hears(&effects, RUN), [], "it is alone");
+    shared.submit(RUN, 0, 1);
+    let effects = shared.open(OTHER, "two");
+    let joined = effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(OTHER, ExecutorEvent::WorkerJoined(info)) => Some(info.worker.0),
+        _ => None,
+    });
+    assert_eq!(joined.collect::<Vec<_>>(), [1, 0], "who idles comes first");
+    assert_eq!(hears(&effects, OTHER), [(0, 1000)]);
+    // Its own room may be taken while it does not look.
+    shared.submit(RUN, 1, 2);
+    let effects = shared.submit(OTHER, 1, 1);
+    assert_eq!(hears(&effects, OTHER), [(1, 1000)]);
+    let waits = shared.core.status(shared.now).waits;
+    assert_eq!(waits, ["1 of run two for room on w1, which run one has"]);
+    // It waits for one worker, and hears that the other one is free now.
+    let effects = shared.ends(0, "one", 1);
+    assert_eq!(
+        (hears(&effects, RUN), hears(&effects, OTHER)),
+        (vec![], vec![(0, 0)])
+    );
+    let effects = shared.happens(Event::Withdraw(OTHER, vec![AttemptId(1)]));
+    let cancelled = end_of(OTHER, 1, Outcome::Cancelled);
+    assert_eq!(effects, [cancelled]);
+    // What its worker was told of is not withdrawn.
+    let effects = shared.happens(Event::Withdraw(RUN, vec![AttemptId(2)]));
+    assert_eq!(effects, []);
+}
+
+fn end_of(run: RunIx, id: u64, outcome: Outcome) -> Effect {
+    let result = Box::new(AttemptResult::bare(outcome));
+    Effect::Tell(run, ExecutorEvent::Ended(AttemptId(id), result))
+}
+
+#[test]
+fn a_run_hears_that_others_have_its_room_before_it_can_take_it() {
+    let mut shared = Shared::new();
+    shared.open(RUN, "one");
+    shared.open(OTHER, "two");
+    shared.submit(RUN, 0, 1);
+    shared.submit(OTHER, 0, 1);
+    let effects = shared.ends(0, "one", 1);
+    let told = effects.iter().filter_map(|effect| match effect {
+        Effect::Tell(RUN, ExecutorEvent::TakenByOthers(_)) => Some("taken"),
+        Effect::Tell(RUN, ExecutorEvent::Ended(..)) => Some("ended"),
+        _ => None,
+    });
+    assert_eq!(told.collect::<Vec<_>>(), ["taken", "ended"]);
+    assert_eq!(hears(&effects, RUN), [(0, 1000)]);
+    // All else it hears with the next tick.
+    shared.submit(OTHER, 1, 2);
+    let effects = shared.happens(Event::Tick);
+    assert_eq!(hears(&effects, RUN), [(1, 1000)]);
+    assert_eq!(hears(&shared.happens(Event::Tick), RUN), []);
 }

@@ -141,7 +141,7 @@ impl Driver {
     fn turn(&mut self) {
         let words = {
             let truth = &mut *self.truth.borrow_mut();
-            truth.run.turn(&mut truth.rng)
+            truth.run.turn(&mut truth.rng, true)
         };
         for word in words {
             note(&self.truth, &format!("driver: {word:?}"));
