@@ -67,6 +67,8 @@ impl Scheduler {
         }
         let delay = u64::try_from(self.config.locality_delay.as_micros()).unwrap_or(u64::MAX);
         let (found, later) = self.who_could_begin(waiting, delay);
+        // Those that their workers know of go on there: then the room is for others that wait.
+        self.crowd.due |= !found.is_empty();
         for id in found {
             self.withdraw(id);
         }
@@ -81,7 +83,8 @@ impl Scheduler {
         }
     }
 
-    /// Attempts that wait for others, as far as can be known here: the last that a worker was given, of more than others leave of it.
+    /// Attempts that wait for others, as far as can be known here: the last that a worker was given and has not begun, of more than others
+    /// leave of it.
     fn waiting(&self) -> Vec<AttemptId> {
         let mut waiting = Vec::new();
         for worker in &self.hosts.crowded {
@@ -96,8 +99,11 @@ impl Scheduler {
                 && !others.fits(&free)
                 && let Some(attempt) = self.attempts.get(&id.0)
             {
+                if attempt.started {
+                    continue;
+                }
                 free.give(self.lanes.demand(attempt.shape));
-                if !attempt.started && !attempt.withdrawn && attempt.cancelled.is_none() {
+                if !attempt.withdrawn && attempt.cancelled.is_none() {
                     waiting.push(id);
                 }
             }

@@ -236,6 +236,11 @@ impl Scheduler {
             Event::CacheAnswered(answers) => {
                 for (node, answer) in answers {
                     self.cache_answered(node, answer);
+                    // An attempt that has ended is in nobody's way: what is under way for the same work is not given up for it.
+                    if !self.late_ends.is_empty() {
+                        self.settle();
+                        self.act_on_late_ends();
+                    }
                 }
             }
             Event::AttemptStarted(attempt) => self.attempt_started(attempt),

@@ -107,7 +107,12 @@ impl Scheduler {
         let shape = self.shape_of(node);
         let mut shape = self.lanes.shapes[shape as usize].clone();
         shape.shuns.push(self.hosts.host_of(attempt.worker));
-        let elsewhere = other.is_some() || self.hosts.is_room_for(&shape);
+        // As it was tried: beside it another attempt may have been killed for memory, and the next one asks for more.
+        let tried = Shape {
+            demand: self.lanes.demand(attempt.shape).clone(),
+            ..shape.clone()
+        };
+        let elsewhere = other.is_some() || self.hosts.is_room_for(&tried);
         let bounded = !self.mutant(Mutant::NoRoomLoop);
         let worn_out = bounded && shape.shuns.len() > self.config.max_full_disks;
         if self.stop.is_some() || worn_out || !elsewhere && bounded {

@@ -406,12 +406,10 @@ impl Model {
             return;
         }
         self.last_attempt = self.last_attempt.max(id.0);
+        let is_forgotten = self.is_forgotten(held.node);
         let known = self.workers[worker.index()].as_mut();
         let free = &mut known.expect("it was told of just now").free;
-        if is_in(&self.retired, held.node)
-            || held.node.index() >= self.known
-            || !held.resources.fits(free)
-        {
+        if is_forgotten || held.node.index() >= self.known || !held.resources.fits(free) {
             self.strangers.insert(id.0);
             return;
         }
@@ -456,14 +454,25 @@ impl Model {
         }
     }
 
-    /// A delta was forgotten.
+    /// Whether a node is there no more: a delta that is to be forgotten stays until the last attempt at one of its nodes has ended.
+    fn is_forgotten(&self, node: NodeIx) -> bool {
+        let mut retired = self.retired.iter();
+        let range = retired.find(|(first, end)| (*first..*end).contains(&node.0));
+        range.is_some_and(|(first, end)| {
+            let mut live = self.attempts.values();
+            !live.any(|live| (*first..*end).contains(&live.node.0))
+        })
+    }
+
+    /// A delta is to be forgotten.
     pub(crate) fn told_retired(&mut self, first: u32, end: u32) {
         self.retired.push((first, end));
     }
 
     pub(crate) fn told_draining(&mut self, worker: WorkerIx) {
-        if let Some(Some(known)) = self.workers.get_mut(worker.index()) {
-            known.draining = true;
+        if let Some(Some(known)) = self.workers.get_mut(worker.index())
+            && !std::mem::replace(&mut known.draining, true)
+        {
             let host = known.host;
             self.weakened(host);
             self.rooms_changed();

@@ -83,11 +83,18 @@ impl Model {
         })
     }
 
-    /// An attempt that ended before its node was looked up is forgotten where it was of no use then.
-    pub(crate) fn drop_useless(&mut self, node: NodeIx) {
+    /// The attempt of a node that ended before the node was looked up.
+    pub(crate) fn ended_early(&self, node: NodeIx) -> Option<AttemptId> {
         let adopted = self.nodes[node.index()].adopted.as_ref();
-        let ended = adopted.filter(|it| it.end.is_some()).map(|it| it.attempt);
-        if ended.is_some_and(|id| self.useless(node, id)) {
+        adopted.filter(|it| it.end.is_some()).map(|it| it.attempt)
+    }
+
+    /// Such an attempt is forgotten where it was of no use then.
+    pub(crate) fn drop_useless(&mut self, node: NodeIx) {
+        if self
+            .ended_early(node)
+            .is_some_and(|id| self.useless(node, id))
+        {
             self.nodes[node.index()].adopted = None;
         }
     }

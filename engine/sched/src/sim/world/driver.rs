@@ -33,8 +33,11 @@ impl World {
         let asked: Vec<NodeIx> = answers.iter().map(|(node, _)| *node).collect();
         self.tell(Event::CacheAnswered(answers));
         for node in asked {
-            // An answer that is out of date decides nothing.
-            if self.core.state(node) == Some(NodeState::Sharing) {
+            // An answer that is out of date decides nothing; after one that counts, another of the same event may have made the node wait.
+            let ended = self.model.ended_early(node);
+            if self.core.state(node) == Some(NodeState::Sharing)
+                || ended.is_some_and(|attempt| !self.core.keeps(node, attempt))
+            {
                 self.model.drop_useless(node);
             }
         }
