@@ -33,7 +33,8 @@ use crate::{
     args::{CacheFlags, CacheMode, Cli, Command, Global, RunArgs, StudyChoice, When},
     commands::{Ready, run_error},
     error::{CliError, Done},
-    term::{Style, captured, escape, log},
+    say,
+    term::{Style, captured, escape, log, plural},
     typed::Typed,
 };
 
@@ -718,7 +719,23 @@ impl Job<'_> {
         summary.exported.clear();
         summary.removed.clear();
         let code: Done = ready.conclude(&summary, &args);
+        self.say_since_when();
         Ok((code?, laid))
+    }
+
+    /// A run that went on with a new coordinator counts anew: said where its end is read.
+    fn say_since_when(&self) {
+        let runs = self.host.runs();
+        let Ok(entry) = runs.entry(self.number) else {
+            return;
+        };
+        let before = self.host.own_journals(entry).len().saturating_sub(1);
+        if before > 0 {
+            say!(
+                "the coordinator was started again {} meanwhile: time and counts are since then, and what ran before is cached",
+                plural(before as u64, "time")
+            );
+        }
     }
 
     /// Keeps which run came before, so that the journals of this one can be told from those of others.

@@ -727,6 +727,7 @@ fn runs_go_on_after_the_coordinator_was_killed() {
     let said = said(client.wait_with_output().unwrap());
     assert_eq!(said.code, 0, "{}\n{}", said.stderr, cluster.logs());
     assert_eq!(project.read("result"), "1\n");
+    said.has("the coordinator was started again 1 time meanwhile");
     // The first node's result was durable, and the second one went on.
     assert_eq!(lines(&scratch.path().join("first")), 1);
     assert_eq!(lines(&scratch.path().join("began")), 1);

@@ -123,6 +123,18 @@ pub struct AttemptRow {
     pub result: Option<AttemptSummary>,
 }
 
+impl AttemptRow {
+    /// Which part of its time fell into this run: all of it, but for one that was taken over from an earlier one.
+    pub fn part_in_run(&self) -> f64 {
+        let (Some(_), Some(result), Some(ended)) = (&self.adopted, &self.result, self.ended) else {
+            return 1.0;
+        };
+        let busy = result.phases.busy();
+        let here = (ended - self.started).max(0.0);
+        if here < busy { here / busy } else { 1.0 }
+    }
+}
+
 impl RunState {
     /// Folds records in order.
     pub fn fold<'a>(records: impl IntoIterator<Item = &'a Record>) -> Self {

@@ -6,7 +6,7 @@ use dagrun_events::{AttemptOutcome, RunState};
 use dagrun_model::format_seconds;
 use rustc_hash::FxHashMap;
 
-use crate::{job_of, plural, statistics::add, timeline::bars};
+use crate::{job_of, plural, statistics::add_part, timeline::bars};
 
 /// What a slot did, or why it did nothing.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -191,14 +191,18 @@ type Causes = BTreeMap<SlotCause, f64>;
 /// Charges what attempts did.
 fn work(state: &RunState, causes: &mut Causes) {
     let (mut useful, mut throttled, mut useless) = (dagrun_model::Phases::default(), 0.0, 0.0);
-    for result in state.attempts.iter().filter_map(|it| it.result.as_ref()) {
+    for attempt in &state.attempts {
+        let Some(result) = &attempt.result else {
+            continue;
+        };
+        let part = attempt.part_in_run();
         match result.outcome {
             AttemptOutcome::Succeeded => {
-                add(&mut useful, &result.phases);
+                add_part(&mut useful, &result.phases, part);
                 // Threads that were held back at the same time count each, and a slot no more than once.
-                throttled += result.pressure.throttled.min(result.phases.compute);
+                throttled += result.pressure.throttled.min(result.phases.compute) * part;
             }
-            _ => useless += result.phases.busy(),
+            _ => useless += result.phases.busy() * part,
         }
     }
     causes.extend([
@@ -426,6 +430,42 @@ mod tests {
             "{advice:?}"
         );
         assert_eq!(found.total(), 20.0);
+    }
+
+    /// What an attempt did before it was taken over was in a slot of the run before.
+    #[test]
+    fn of_what_was_taken_over_this_run_has_its_part() {
+        let mut taken_over = start("a", 1, None);
+        if let RunEvent::AttemptStarted { adopted, .. } = &mut taken_over {
+            *adopted = Some("the run before".into());
+        }
+        let phases = Phases {
+            start: 10.0,
+            compute: 30.0,
+            ..Phases::default()
+        };
+        let state = fold([
+            started(),
+            (0.0, worker(0, 1.0)),
+            (0.0, taken_over),
+            (
+                8.0,
+                ended(
+                    "a",
+                    1,
+                    &took(Outcome::Succeeded(Default::default()), phases),
+                ),
+            ),
+            (10.0, over()),
+        ]);
+        let expected = [
+            (SlotCause::Computing, 6.0),
+            (SlotCause::Starting, 2.0),
+            (SlotCause::Closing, 2.0),
+        ];
+        assert_eq!(slot_time(&state).causes, expected);
+        let figures = crate::statistics(&state);
+        assert_eq!((figures.busy, figures.utilisation), (40.0, Some(0.8)));
     }
 
     #[test]

@@ -18,7 +18,8 @@ pub struct Statistics {
     pub busy: f64,
     /// Seconds in each phase, of all attempts.
     pub phases: Phases,
-    /// `busy` over the seconds that slots were there; none where nothing ran.
+    /// `busy`, without what attempts did before they were taken over from an earlier run, over the seconds that slots were there; none
+    /// where nothing ran.
     pub utilisation: Option<f64>,
     /// The attempts that took longest: node and seconds, at most ten.
     pub slowest: Vec<(String, f64)>,
@@ -147,6 +148,7 @@ pub fn statistics(state: &RunState) -> Statistics {
         let ix = job_at(&mut figures, &mut at, job_of(id));
         figures.jobs[ix].skipped += 1;
     }
+    let mut here = 0.0;
     for attempt in &state.attempts {
         let id = &state.nodes[attempt.node].id;
         let job = &mut figures.jobs[at[job_of(id)]];
@@ -170,6 +172,7 @@ pub fn statistics(state: &RunState) -> Statistics {
         add(&mut job.phases, &result.phases);
         add(&mut figures.phases, &result.phases);
         figures.busy += seconds;
+        here += seconds * attempt.part_in_run();
         figures.slowest.push((id.clone(), seconds));
     }
     for job in &mut figures.jobs {
@@ -181,7 +184,7 @@ pub fn statistics(state: &RunState) -> Statistics {
     figures.slowest.truncate(10);
     let there = state.slot_seconds();
     if there > 0.0 && figures.busy > 0.0 {
-        figures.utilisation = Some(figures.busy / there);
+        figures.utilisation = Some(here / there);
     }
     figures.critical_path = critical_path(state);
     figures
@@ -242,13 +245,18 @@ pub(crate) fn stderr<'s>(state: &'s RunState, node: &NodeRow) -> Option<&'s LogR
 }
 
 pub(crate) fn add(sum: &mut Phases, phases: &Phases) {
-    sum.queue += phases.queue;
-    sum.start += phases.start;
-    sum.fetch += phases.fetch;
-    sum.decode += phases.decode;
-    sum.compute += phases.compute;
-    sum.encode += phases.encode;
-    sum.store += phases.store;
+    add_part(sum, phases, 1.0);
+}
+
+/// Adds a part of each phase.
+pub(crate) fn add_part(sum: &mut Phases, phases: &Phases, part: f64) {
+    sum.queue += phases.queue * part;
+    sum.start += phases.start * part;
+    sum.fetch += phases.fetch * part;
+    sum.decode += phases.decode * part;
+    sum.compute += phases.compute * part;
+    sum.encode += phases.encode * part;
+    sum.store += phases.store * part;
 }
 
 /// The phases in which something happens, in the order in which they do.
