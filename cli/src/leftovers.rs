@@ -5,6 +5,7 @@ use std::{
     fs::{self, File},
     io,
     path::Path,
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use dagrun_run::Workspace;
@@ -68,17 +69,18 @@ impl WorkName {
                 tracing::info!(other, killed, "cleared what a worker had left");
             }
         }
-        let own = format!("{PREFIX}{}", std::process::id());
-        let names = (2..).map(|n| format!("{own}-{n}"));
-        for name in std::iter::once(own.clone()).chain(names) {
-            let file = work.join(&name).join(LOCK);
-            fs::create_dir_all(file.parent().expect("it is in a folder"))?;
-            let lock = open(&file)?;
-            if lock.try_lock().is_ok() {
-                return Ok(Self { name, _lock: lock });
-            }
-        }
-        unreachable!("numbers do not end")
+        // Whoever clears what is left of it kills the processes that have its name, whatever cache they are of: no other worker may get
+        // it, be it one with the same number after a restart of the machine.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH);
+        let now = since.unwrap_or_default().as_nanos();
+        let own = |n: u128| format!("{PREFIX}{}-{:x}", std::process::id(), now + n);
+        let name = (0..).map(own).find(|name| !work.join(name).exists());
+        let name = name.expect("numbers do not end");
+        let file = work.join(&name).join(LOCK);
+        fs::create_dir_all(file.parent().expect("it is in a folder"))?;
+        let lock = open(&file)?;
+        lock.lock()?;
+        Ok(Self { name, _lock: lock })
     }
 }
 
@@ -118,14 +120,16 @@ mod tests {
         fs::write(here("worker-1/.dagrun/lock"), "").unwrap();
         // Another process with the same number, in another container.
         let second = WorkName::claim(work.path()).unwrap();
-        assert_eq!(second.name, format!("{}-2", first.name));
+        assert_ne!(second.name, first.name);
         assert!(here(&first.name).join("n1").exists() && here("run/.dagrun").exists());
         assert!(here("worker-1/score-a7").exists() && !here("worker-1/n1").exists());
-        // The folder of the first is taken again, cleared.
+        // Another one with another cache, later.
         let name = first.name.clone();
         drop(first);
-        let third = WorkName::claim(work.path()).unwrap();
-        assert_eq!(third.name, name);
-        assert!(!here(&name).join("n1").exists());
+        let elsewhere = tempfile::tempdir().unwrap();
+        let third = WorkName::claim(elsewhere.path()).unwrap();
+        assert_ne!(third.name, name);
+        let _fourth = WorkName::claim(work.path()).unwrap();
+        assert!(!here(&name).exists() && here(&second.name).exists());
     }
 }

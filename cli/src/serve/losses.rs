@@ -36,19 +36,20 @@ impl FormerLosses {
     /// When the file cannot be read or written.
     pub(crate) fn load(state: &Path) -> io::Result<Self> {
         let path = path(state);
-        let text = match fs::read_to_string(&path) {
-            Ok(text) => text,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(error) => return Err(error),
         };
-        // The last line may have been cut off.
+        // The last line may have been cut off, and what lost its power leaves anything.
+        let text = String::from_utf8_lossy(&bytes);
         let lines = text
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
         let mut losses: VecDeque<Loss> = lines.filter(is_recent).collect();
         losses.drain(..losses.len().saturating_sub(KEPT.1));
         let lines: String = losses.iter().map(line).collect();
-        if lines != text {
+        if lines.as_bytes() != bytes {
             fs::write(&path, lines)?;
         }
         Ok(Self(losses))
@@ -124,6 +125,8 @@ mod tests {
         }
         // A line that was cut off, which the next one would be glued to.
         let cut = fs::read_to_string(path(state.path())).unwrap() + "{\"worker\":9";
+        // Not even text, as the power may leave it.
+        let cut = [b"\xff\n", cut.as_bytes(), b"\xf0\x9f"].concat();
         fs::write(path(state.path()), cut).unwrap();
         let losses = FormerLosses::load(state.path()).unwrap();
         let expected: Vec<String> = (2..52).map(|n| format!("w{n}")).collect();
