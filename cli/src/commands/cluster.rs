@@ -18,7 +18,7 @@ use crate::{
     put,
     remote::{self, Remote, call_error},
     say,
-    term::{Ink, Style, escape, plural, table},
+    term::{Ink, Style, escape_line, plural, table},
 };
 
 use clap::Parser;
@@ -99,7 +99,7 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
     put!(
         "coordinator {} (dagrun {}, epoch {}), up {}",
         style.paint_out(Ink::Bold, address),
-        escape(&status.version),
+        escape_line(&status.version),
         status.epoch,
         format_seconds(status.uptime_ms as f64 / 1000.0)
     );
@@ -121,7 +121,11 @@ fn print(address: &str, status: &ClusterStatus, runs: &[RunRow], style: Style) {
         put!("\n{}", run_table(runs, SystemTime::now()).trim_end());
     }
     for wait in &status.waits {
-        put!("{} {}", style.paint_out(Ink::Warn, "waits:"), escape(wait));
+        put!(
+            "{} {}",
+            style.paint_out(Ink::Warn, "waits:"),
+            escape_line(wait)
+        );
     }
 }
 
@@ -146,7 +150,7 @@ fn together(workers: &[WorkerRow]) -> String {
     }
     let states: Vec<String> = states
         .iter()
-        .map(|(state, n)| format!("{n} {}", escape(state)))
+        .map(|(state, n)| format!("{n} {}", escape_line(state)))
         .collect();
     format!(
         "{}: {}; {} of {} slots taken, {} running, {} queued",
@@ -179,7 +183,7 @@ fn full_lines(workers: &[WorkerRow]) -> Vec<String> {
         .filter_map(|row| Some((row, row.full.as_ref()?)));
     full.map(|(row, full)| {
         let disk = decode_full(full.clone()).to_string();
-        let (name, disk) = (escape(&row.name), escape(&disk));
+        let (name, disk) = (escape_line(&row.name), escape_line(&disk));
         format!("{name}: {disk}; it gets only what no other worker can take")
     })
     .collect()
@@ -191,7 +195,11 @@ fn lost_lines(lost: &[LostWorker]) -> Vec<String> {
     let before = (more > 0).then(|| format!("{more} more before them"));
     let last = lost[more..].iter().rev().map(|lost| {
         let ago = format_seconds(lost.ago_ms as f64 / 1000.0);
-        format!("{} {ago} ago: {}", escape(&lost.name), escape(&lost.why))
+        format!(
+            "{} {ago} ago: {}",
+            escape_line(&lost.name),
+            escape_line(&lost.why)
+        )
     });
     last.chain(before).collect()
 }
@@ -219,9 +227,9 @@ fn worker_row(row: &WorkerRow, store: String, with_speed: bool) -> Vec<String> {
     let memory = row.capacity.as_ref().map_or(0, |it| it.memory);
     vec![
         row.worker.to_string(),
-        escape(&row.name),
+        escape_line(&row.name),
         store,
-        escape(&row.state),
+        escape_line(&row.state),
         format!(
             "{}/{}",
             slots(row.used.as_ref()),
@@ -280,9 +288,9 @@ fn run_row(row: &RunRow, now: SystemTime) -> Vec<String> {
     };
     vec![
         row.run.clone(),
-        project.map_or(String::new(), |name| escape(&name.to_string_lossy())),
-        escape(&row.pipeline),
-        escape(&row.user),
+        project.map_or(String::new(), |name| escape_line(&name.to_string_lossy())),
+        escape_line(&row.pipeline),
+        escape_line(&row.user),
         row.state.clone(),
         format!("{} ago", format_seconds(ago.as_secs_f64())),
         if row.priority == 0 {
@@ -370,6 +378,19 @@ mod tests {
             "run  project  pipeline       state     submitted  done\n\
              1    sir      pipeline.yaml  running  1m 00s ago\n\
              2    sir      pipeline.yaml  running  1m 00s ago  3/76\n"
+        );
+    }
+
+    #[test]
+    fn a_name_is_on_one_line() {
+        let lost = LostWorker {
+            name: "a\nrun 7 succeeded\u{1b}[2J".into(),
+            ..LostWorker::default()
+        };
+        let lines = lost_lines(&[lost]);
+        assert!(
+            lines[0].starts_with(r"a\nrun 7 succeeded\u{1b}[2J "),
+            "{lines:?}"
         );
     }
 

@@ -34,7 +34,7 @@ use crate::{
     serve::{Coordinator, FormerLosses, RunFor, WorkersOfHost, losses, next_epoch},
     settings::Settings,
     signals,
-    term::{Ink, Style, escape, log, plural_of},
+    term::{Ink, Style, escape_line, log, plural_of},
 };
 
 /// How long a run may take after a restart of the coordinator until it takes over what workers still run of it.
@@ -83,7 +83,7 @@ pub(crate) fn serve(args: &ServeArgs, global: &Global, style: Style) -> Done {
                 losses::note(&state, ix.0, &worker.name, why);
             }
             if !quiet {
-                log(escape(&news.to_string()));
+                log(escape_line(&news.to_string()));
             }
         }
     });

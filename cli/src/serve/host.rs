@@ -34,7 +34,7 @@ use crate::{
     commands::{Ready, run_error},
     error::{CliError, Done},
     say,
-    term::{Style, captured, escape, log, plural},
+    term::{Style, captured, escape_line, log, plural},
     typed::Typed,
 };
 
@@ -413,7 +413,7 @@ fn described(submission: &Submission) -> String {
         "" => String::new(),
         user => format!(" of {user}"),
     };
-    escape(&format!("{project}{}{user}", submission.pipeline))
+    escape_line(&format!("{project}{}{user}", submission.pipeline))
 }
 
 fn number_of(run: &str) -> Result<u64, Refusal> {

@@ -13,7 +13,8 @@ use std::{
 
 use dagrun_model::Value;
 pub(crate) use dagrun_report::{
-    escape_text as escape, first_of, job_of, plural, plural_of, shell_word, some_trials, table,
+    escape_line, escape_text as escape, first_of, job_of, plural, plural_of, shell_word,
+    some_trials, table,
 };
 pub(crate) use progress::{Progress, columns};
 
