@@ -3,6 +3,7 @@
 //! Owns: the connection, the clock, and the bridge to any [`Executor`] that it is given. Adds nothing to how nodes run.
 
 mod connection;
+mod full;
 pub mod host;
 mod sync;
 
@@ -28,6 +29,7 @@ use crate::{
     session::{Config, Core, Effect, Event, Exit, Link},
 };
 use connection::{ByAddress, Connection, Word};
+use full::Full;
 use sync::{Results, Syncer};
 
 pub(crate) use connection::Way;
@@ -114,8 +116,7 @@ pub(crate) struct Worker<'a, W> {
     /// Where the store is, and when the room there was looked at.
     store: PathBuf,
     looked: Option<Instant>,
-    /// Where an attempt found no room, until there is some.
-    full: Option<PathBuf>,
+    full: Full,
     effects: Vec<Effect>,
     way: W,
     local: Arc<dyn Executor>,
@@ -168,7 +169,7 @@ impl<'a, W: Way> Worker<'a, W> {
             clock: Instant::now(),
             store: options.store.root().to_path_buf(),
             looked: None,
-            full: None,
+            full: Full::default(),
             effects: Vec::new(),
             way,
             local,
@@ -229,12 +230,13 @@ impl<'a, W: Way> Worker<'a, W> {
         if self.looked.is_some_and(|looked| looked.elapsed() < LOOK) {
             return;
         }
-        self.looked = Some(Instant::now());
+        let now = Instant::now();
+        self.looked = Some(now);
         if let Ok(disk) = Disk::of(&self.store) {
             self.core.set_free_bytes(disk.free);
         }
         let has_room = |full: &PathBuf| Disk::of(full).is_ok_and(|disk| !disk.is_short());
-        if self.full.take_if(|full| has_room(full)).is_some() {
+        if self.full.clears(now, has_room) {
             self.tell(Event::Disk(None));
         }
     }
@@ -250,7 +252,6 @@ impl<'a, W: Way> Worker<'a, W> {
         let Ok(disk) = Disk::of(folder) else {
             return;
         };
-        self.looked = Some(Instant::now());
         let folder = folder.to_path_buf();
         let full = FullDisk {
             folder: folder.display().to_string(),
@@ -258,7 +259,7 @@ impl<'a, W: Way> Worker<'a, W> {
             total: disk.total,
             no_inodes: disk.no_inodes,
         };
-        self.full = Some(folder);
+        self.full.find(folder, Instant::now());
         self.tell(Event::Disk(Some(full)));
     }
 
