@@ -657,7 +657,18 @@ fn a_full_disk_is_said_to_be_full() {
         matches!(failure(&result), FailureCause::DiskFull { .. }),
         "{result:?}"
     );
-    assert_success(&running.run(shell(10, "echo x > file; cat file", |_| {})));
+    // One that met it beside another, which was cleared away before this one was looked at.
+    let beside = running.run(shell(10, "exit 3", |_| {}));
+    assert!(
+        matches!(failure(&beside), FailureCause::DiskFull { .. }),
+        "{beside:?}"
+    );
+    assert_success(&running.run(shell(11, "echo x > file; cat file; sleep 1.1", |_| {})));
+    let own = running.run(shell(12, "exit 3", |_| {}));
+    assert!(
+        matches!(failure(&own), FailureCause::Exit { code: 3, .. }),
+        "{own:?}"
+    );
     running.shutdown();
 }
 

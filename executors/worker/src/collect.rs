@@ -2,6 +2,7 @@
 
 use std::{
     path::{Path, PathBuf},
+    sync::PoisonError,
     time::{Duration, Instant},
 };
 
@@ -22,6 +23,8 @@ use crate::{
 
 /// Files that are named where an output is missing.
 const FOUND: usize = 20;
+/// How long what was cleared away of an attempt that met a full disk explains the failure of another.
+const JUST_NOW: Duration = Duration::from_secs(1);
 
 /// When an attempt came and went, as its executor saw it.
 #[derive(Clone, Copy, Debug)]
@@ -68,6 +71,9 @@ impl Worker {
             Some(cause) => Outcome::Failed(cause),
             None => self.outcome(&prepared, how),
         };
+        if let Outcome::Failed(FailureCause::DiskFull { .. }) = outcome {
+            *self.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
         let (kept_folder, mut leftover) = self.leave(&prepared, &outcome, finished.0.leaked);
         let mut result = AttemptResult {
             stdout: out,
@@ -144,7 +150,7 @@ impl Worker {
     fn failure(&self, prepared: &Prepared, how: &How) -> FailureCause {
         match how.clone() {
             // A program that meets a full disk says so in its own words; ours are clearer.
-            How::Exit { .. } | How::Signal { .. } if is_on_a_full_disk(&prepared.folder) => {
+            How::Exit { .. } | How::Signal { .. } if self.was_full(&prepared.folder) => {
                 FailureCause::DiskFull {
                     path: prepared.folder.display().to_string(),
                 }
@@ -167,6 +173,13 @@ impl Worker {
                 message: "an end that is no failure was taken for one".into(),
             },
         }
+    }
+
+    /// Whether a program that ends now may have met a full disk. Another one that met it beside this may have been cleared away.
+    fn was_full(&self, folder: &Path) -> bool {
+        let found = *self.full.lock().unwrap_or_else(PoisonError::into_inner);
+        found.is_some_and(|found| found.elapsed() < JUST_NOW)
+            || Disk::of(folder).is_ok_and(|disk| disk.is_full())
     }
 
     fn outputs(&self, prepared: &Prepared) -> Result<Outputs, FailureCause> {
@@ -326,11 +339,6 @@ fn put_failure(spec: &OutputSpec, error: &StoreError) -> FailureCause {
         }
         error => store_failure(error),
     }
-}
-
-/// For telling a full disk from a node's own failure.
-fn is_on_a_full_disk(folder: &Path) -> bool {
-    Disk::of(folder).is_ok_and(|disk| disk.is_full())
 }
 
 fn measure(result: &mut AttemptResult, prepared: &Prepared, end: &End, timing: Timing) {

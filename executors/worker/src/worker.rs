@@ -5,7 +5,7 @@ use std::{
     fmt, io,
     path::{Path, PathBuf},
     sync::Mutex,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use dagrun_model::{Digest, FailureCause};
@@ -64,6 +64,8 @@ pub struct Worker {
     pub(crate) compared: Mutex<FxHashMap<PathBuf, (Stat, Digest)>>,
     /// Scripts that were written.
     pub(crate) scripts: Mutex<FxHashSet<Digest>>,
+    /// When an attempt met a full disk last.
+    pub(crate) full: Mutex<Option<Instant>>,
 }
 
 impl Worker {
@@ -101,6 +103,7 @@ impl Worker {
             inherited: env::inherited(std::env::vars_os()),
             compared: Mutex::default(),
             scripts: Mutex::default(),
+            full: Mutex::default(),
             options,
         })
     }
