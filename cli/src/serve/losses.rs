@@ -15,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 /// How long a loss is told of, and of how many at most; as by the pool.
 const KEPT: (Duration, usize) = (Duration::from_secs(3600), 50);
+/// Bytes after which the file is cleared of what is told of no more.
+const LARGE: u64 = 64 << 10;
 
 /// A worker that an earlier coordinator had lost.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -77,6 +79,10 @@ pub(crate) fn note(state: &Path, worker: u32, name: &str, why: &str) {
         why: why.into(),
         at_ms: now_ms(),
     };
+    if fs::metadata(path(state)).is_ok_and(|file| file.len() > LARGE) {
+        // Where that cannot be, the next line cannot either.
+        let _ = FormerLosses::load(state);
+    }
     let mut options = fs::File::options();
     let file = options.create(true).append(true).open(path(state));
     if let Err(error) = file.and_then(|mut file| file.write_all(line(&loss).as_bytes())) {
@@ -134,5 +140,17 @@ mod tests {
         note(state.path(), 7, "last", "it is gone");
         let losses = FormerLosses::load(state.path()).unwrap();
         assert_eq!(names(&losses)[48..], ["w51", "last"]);
+    }
+
+    #[test]
+    fn a_worker_that_comes_and_goes_for_years_takes_no_room() {
+        let state = tempfile::tempdir().unwrap();
+        for number in 0..2_000 {
+            note(state.path(), number, "flaps", "the connection to it broke");
+        }
+        let size = fs::metadata(path(state.path())).unwrap().len();
+        assert!(size < LARGE + 1000, "{size}");
+        let losses = FormerLosses::load(state.path()).unwrap();
+        assert_eq!(losses.rows().last().unwrap().worker, 1_999);
     }
 }
