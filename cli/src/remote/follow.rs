@@ -18,7 +18,7 @@ use crate::{
     commands::{EventFile, Later, Ready, project_of, run_error},
     error::{CliError, Done},
     say,
-    term::{Ink, Progress, Style, escape},
+    term::{Ink, Progress, Style, escape, plural},
 };
 
 /// Events that the screen may lag behind.
@@ -277,7 +277,11 @@ pub(super) fn why_queued(runs: &[RunRow], run: &str, flags: &str) -> Option<Stri
         (&row.project, &row.user) == (&own.project, &own.user) && row.state == "running"
     });
     let Some(first) = first else {
-        return Some("waiting: the coordinator runs as many as it takes at a time".into());
+        let go_on = runs.iter().filter(|row| row.state == "running").count();
+        return Some(format!(
+            "waiting: {go_on} of {} go on, as many as the coordinator takes at a time (`dagrun serve --runs N`)",
+            plural(runs.len() as u64, "run"),
+        ));
     };
     let run = escape(&first.run);
     let of = match first.user.as_str() {

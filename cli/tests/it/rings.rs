@@ -242,7 +242,8 @@ fn fifty_workers_come_back_at_once() {
         ..impatient(1)
     };
     let mut cluster = TestCluster::here(dagrun(), WORKERS, settings);
-    let mut rounds = Rounds::new(&cluster, 30);
+    // Fewer would be over before anybody has looked.
+    let mut rounds = Rounds::new(&cluster, 150);
     let client = rounds.start(&cluster);
     wait_for_nodes(&cluster);
     cluster.kill_coordinator();

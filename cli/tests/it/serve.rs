@@ -628,7 +628,7 @@ fn a_run_beyond_those_that_may_go_on_waits_and_says_so() {
     std::fs::write(scratch.path().join("go"), "").unwrap();
     let told = said(waits.wait_with_output().unwrap());
     assert_eq!(told.code, 0, "{}\n{}", told.stderr, cluster.logs());
-    told.has("waiting: the coordinator runs as many as it takes at a time");
+    told.has("runs go on, as many as the coordinator takes at a time (`dagrun serve --runs N`)");
     assert_eq!(std::fs::read_to_string(order).unwrap(), "urgent\nlate\n");
 }
 
