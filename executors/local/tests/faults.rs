@@ -663,6 +663,13 @@ fn a_full_disk_is_said_to_be_full() {
         matches!(failure(&beside), FailureCause::DiskFull { .. }),
         "{beside:?}"
     );
+    // What was explained by it explains nothing more: the second of these comes too late.
+    running.run(shell(13, "sleep 0.7; exit 3", |_| {}));
+    let late = running.run(shell(14, "sleep 0.7; exit 3", |_| {}));
+    assert!(
+        matches!(failure(&late), FailureCause::Exit { code: 3, .. }),
+        "{late:?}"
+    );
     assert_success(&running.run(shell(11, "echo x > file; cat file; sleep 1.1", |_| {})));
     let own = running.run(shell(12, "exit 3", |_| {}));
     assert!(

@@ -1,7 +1,7 @@
 //! From the end of an attempt's processes to its result: logs, outputs, measurements, and the folder's removal.
 
 use std::{
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::PoisonError,
     time::{Duration, Instant},
 };
@@ -68,12 +68,9 @@ impl Worker {
         let (out, out_error) = self.log(stdout);
         let (err, err_error) = self.log(stderr);
         let outcome = match out_error.or(err_error) {
-            Some(cause) => Outcome::Failed(cause),
+            Some(cause) => Outcome::Failed(self.noted(cause)),
             None => self.outcome(&prepared, how),
         };
-        if let Outcome::Failed(FailureCause::DiskFull { .. }) = outcome {
-            *self.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
-        }
         let (kept_folder, mut leftover) = self.leave(&prepared, &outcome, finished.0.leaked);
         let mut result = AttemptResult {
             stdout: out,
@@ -120,7 +117,7 @@ impl Worker {
         match how {
             How::Exit { code: 0, .. } => match self.outputs(prepared) {
                 Ok(outputs) => Outcome::Succeeded(outputs),
-                Err(cause) => Outcome::Failed(cause),
+                Err(cause) => Outcome::Failed(self.noted(cause)),
             },
             How::Cancelled => Outcome::Cancelled,
             How::Displaced { free, limit, peak } => {
@@ -148,13 +145,18 @@ impl Worker {
     }
 
     fn failure(&self, prepared: &Prepared, how: &How) -> FailureCause {
+        let full = || FailureCause::DiskFull {
+            path: prepared.folder.display().to_string(),
+        };
         match how.clone() {
             // A program that meets a full disk says so in its own words; ours are clearer.
-            How::Exit { .. } | How::Signal { .. } if self.was_full(&prepared.folder) => {
-                FailureCause::DiskFull {
-                    path: prepared.folder.display().to_string(),
-                }
+            How::Exit { .. } | How::Signal { .. }
+                if Disk::of(&prepared.folder).is_ok_and(|disk| disk.is_full()) =>
+            {
+                self.noted(full())
             }
+            // Another one that met it beside this was cleared away perhaps.
+            How::Exit { .. } | How::Signal { .. } if self.was_full_just_now() => full(),
             How::Exit { code, step } => FailureCause::Exit { code, step },
             How::Signal { signal, core, step } => FailureCause::Signal { signal, core, step },
             How::OutOfMemory { limit, peak } => FailureCause::OutOfMemory { limit, peak },
@@ -167,7 +169,7 @@ impl Worker {
                 errno,
                 reason,
             },
-            How::DiskFull(path) => FailureCause::DiskFull { path },
+            How::DiskFull(path) => self.noted(FailureCause::DiskFull { path }),
             How::Trouble(message) => FailureCause::Engine { message },
             How::TimedOut(_) | How::Cancelled | How::Displaced { .. } => FailureCause::Engine {
                 message: "an end that is no failure was taken for one".into(),
@@ -175,11 +177,17 @@ impl Worker {
         }
     }
 
-    /// Whether a program that ends now may have met a full disk. Another one that met it beside this may have been cleared away.
-    fn was_full(&self, folder: &Path) -> bool {
+    /// A cause that was found. What is only explained by an earlier one is not noted, or each would explain the next.
+    fn noted(&self, cause: FailureCause) -> FailureCause {
+        if matches!(cause, FailureCause::DiskFull { .. }) {
+            *self.full.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+        cause
+    }
+
+    fn was_full_just_now(&self) -> bool {
         let found = *self.full.lock().unwrap_or_else(PoisonError::into_inner);
         found.is_some_and(|found| found.elapsed() < JUST_NOW)
-            || Disk::of(folder).is_ok_and(|disk| disk.is_full())
     }
 
     fn outputs(&self, prepared: &Prepared) -> Result<Outputs, FailureCause> {

@@ -64,7 +64,7 @@ pub struct Worker {
     pub(crate) compared: Mutex<FxHashMap<PathBuf, (Stat, Digest)>>,
     /// Scripts that were written.
     pub(crate) scripts: Mutex<FxHashSet<Digest>>,
-    /// When an attempt met a full disk last.
+    /// When an attempt found a full disk last.
     pub(crate) full: Mutex<Option<Instant>>,
 }
 
