@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use dagrun_proto::v1;
+use dagrun_report::{params_flags, rerun_command};
 
 use crate::{
     args::{Params, Pipeline, RunArgs},
@@ -16,7 +17,9 @@ const USUAL: &str = "pipeline.yaml";
 #[derive(Clone)]
 pub(crate) struct Typed {
     file: PathBuf,
-    params: Params,
+    params: Vec<String>,
+    /// The files of parameters.
+    files: Vec<String>,
     /// The flags that name the coordinator, with a space before; empty for a run here.
     on: String,
 }
@@ -26,7 +29,10 @@ impl Typed {
     pub(crate) fn here(file: &Path, params: &Params) -> Self {
         Self {
             file: file.to_path_buf(),
-            params: params.clone(),
+            params: params.params.clone(),
+            files: (params.params_file.iter())
+                .map(|file| file.display().to_string())
+                .collect(),
             on: String::new(),
         }
     }
@@ -41,20 +47,17 @@ impl Typed {
     pub(crate) fn of_submitter(typed: &v1::Typed, pipeline: &Pipeline) -> Self {
         Self {
             file: PathBuf::from(&typed.file),
-            params: Params {
-                params: pipeline.params.params.clone(),
-                params_file: typed.params_files.iter().map(PathBuf::from).collect(),
-            },
+            params: pipeline.params.params.clone(),
+            files: typed.params_files.clone(),
             on: typed.coordinator.clone(),
         }
     }
 
     /// For the coordinator.
     pub(crate) fn to_wire(&self) -> v1::Typed {
-        let files = self.params.params_file.iter();
         v1::Typed {
             file: self.file(),
-            params_files: files.map(|file| file.display().to_string()).collect(),
+            params_files: self.files.clone(),
             coordinator: self.on.clone(),
         }
     }
@@ -96,11 +99,12 @@ impl Typed {
 
     /// Opens a shell in the place of a node.
     pub(crate) fn shell(&self, node: &str) -> String {
+        let (params, files) = self.params();
         self.done(format!(
             "dagrun shell {}{}{}",
             shell_word(node),
             self.with_file(),
-            self.with_params()
+            params_flags(params, files)
         ))
     }
 
@@ -110,7 +114,8 @@ impl Typed {
     }
 
     fn run(&self) -> String {
-        format!("dagrun {}{}", shell_word(&self.file()), self.with_params())
+        let (params, files) = self.params();
+        rerun_command(&self.file(), params, files)
     }
 
     fn with_file(&self) -> String {
@@ -120,16 +125,10 @@ impl Typed {
         }
     }
 
-    fn with_params(&self) -> String {
-        let Params {
-            params,
-            params_file,
-        } = &self.params;
-        let params = params.iter().map(|it| format!(" -p {}", shell_word(it)));
-        let files = params_file
-            .iter()
-            .map(|file| format!(" --params-file {}", shell_word(&file.display().to_string())));
-        params.chain(files).collect()
+    /// The parameters that were given, and the files of such.
+    fn params(&self) -> (impl Iterator<Item = &str>, impl Iterator<Item = &str>) {
+        let (params, files) = (self.params.iter(), self.files.iter());
+        (params.map(String::as_str), files.map(String::as_str))
     }
 
     /// Whoever attaches to a run reads what somebody else has typed.

@@ -179,27 +179,22 @@ fn print(state: &RunState, shown: Option<usize>, style: Style) {
         put!("slowest: {}", slowest.join(", "));
     }
     let failures = dagrun_report::failure_groups(state);
-    for (nodes, why) in failures.iter().take(most) {
-        put!(
-            "{} {}: {}{}",
-            style.paint_out(Ink::Bad, "failed"),
-            escape(&nodes[0].id),
-            escape(why),
-            others_like(nodes)
-        );
-    }
-    and_more(failures.len(), most, "kind of failure");
     let losses = dagrun_report::loss_groups(state);
-    for (nodes, why) in losses.iter().take(most) {
-        put!(
-            "{} {}: {}{}",
-            style.paint_out(Ink::Warn, "lost"),
-            escape(&nodes[0].id),
-            escape(why),
-            others_like(nodes)
-        );
+    for (groups, ink, word, kind) in [
+        (failures, Ink::Bad, "failed", "kind of failure"),
+        (losses, Ink::Warn, "lost", "kind of loss"),
+    ] {
+        for (nodes, why) in groups.iter().take(most) {
+            put!(
+                "{} {}: {}{}",
+                style.paint_out(ink, word),
+                escape(&nodes[0].id),
+                escape(why),
+                others_like(nodes)
+            );
+        }
+        and_more(groups.len(), most, kind);
     }
-    and_more(losses.len(), most, "kind of loss");
     for (target, reason) in state.kept_back.iter().take(most) {
         put!(
             "{} {}: {}",

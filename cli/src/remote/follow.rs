@@ -18,7 +18,7 @@ use crate::{
     commands::{EventFile, Later, Ready, project_of, run_error},
     error::{CliError, Done},
     say,
-    term::{Ink, Progress, Style, escape, plural},
+    term::{Ink, Progress, Style, escape, escape_line, plural},
 };
 
 /// Events that the screen may lag behind.
@@ -283,10 +283,10 @@ pub(super) fn why_queued(runs: &[RunRow], run: &str, flags: &str) -> Option<Stri
             plural(runs.len() as u64, "run"),
         ));
     };
-    let run = escape(&first.run);
+    let run = escape_line(&first.run);
     let of = match first.user.as_str() {
         "" => String::new(),
-        user => format!(" of {}", escape(user)),
+        user => format!(" of {}", escape_line(user)),
     };
     let submitted = UNIX_EPOCH + Duration::from_millis(first.submitted_ms);
     let ago = submitted.elapsed().unwrap_or_default().as_secs_f64();

@@ -7,14 +7,15 @@ use std::{
     fs,
     io::{self, Write},
     path::{Path, PathBuf},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
+use dagrun_cluster::pool::KEPT_LOSSES;
 use dagrun_proto::v1::LostWorker;
 use serde::{Deserialize, Serialize};
 
-/// How long a loss is told of, and of how many at most; as by the pool.
-const KEPT: (Duration, usize) = (Duration::from_secs(3600), 50);
+use super::registry::millis;
+
 /// Bytes after which the file is cleared of what is told of no more.
 const LARGE: u64 = 64 << 10;
 
@@ -49,7 +50,7 @@ impl FormerLosses {
             .lines()
             .filter_map(|line| serde_json::from_str(line).ok());
         let mut losses: VecDeque<Loss> = lines.filter(is_recent).collect();
-        losses.drain(..losses.len().saturating_sub(KEPT.1));
+        losses.drain(..losses.len().saturating_sub(KEPT_LOSSES.1));
         let lines: String = losses.iter().map(line).collect();
         if lines.as_bytes() != bytes {
             fs::write(&path, lines)?;
@@ -100,12 +101,11 @@ fn line(loss: &Loss) -> String {
 }
 
 fn is_recent(loss: &Loss) -> bool {
-    u128::from(now_ms().saturating_sub(loss.at_ms)) < KEPT.0.as_millis()
+    u128::from(now_ms().saturating_sub(loss.at_ms)) < KEPT_LOSSES.0.as_millis()
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
+    millis(SystemTime::now())
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, Stdio},
+    process::Command,
 };
 
 use dagrun_testkit::{
@@ -710,14 +710,13 @@ fn what_one_disk_has_no_room_for_goes_to_another_worker() {
          until test -e {0}/go; do sleep 0.05; done\n      head -c 8000000 /dev/zero | tr '\\0' x > o.bin\n",
         marks.path().display()
     ));
-    let mut run = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
-    let run = run.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
+    let run = project.start(&["pipeline.yaml", "--on", &cluster.address()]);
     // It is where there is too little room before there is another place.
     cluster.wait_until("the node runs", |_| mark("began1").exists());
     cluster.add_worker();
     cluster.wait_for_workers(2);
     fs::write(mark("go"), "").unwrap();
-    let done = said(run.unwrap().wait_with_output().unwrap());
+    let done = said(run.wait_with_output().unwrap());
     assert_eq!(done.code, 0, "{done:?}\n{}", cluster.logs());
     done.has("worker w0 had too little room on its disk for a node: `")
         .has(" of 4.0 MiB free; while it is short");

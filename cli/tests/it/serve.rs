@@ -197,12 +197,7 @@ fn a_client_waits_for_a_coordinator_and_for_workers_and_says_so() {
     let mut cluster = Cluster::new(0);
     let project = sweep();
     cluster.kill_coordinator();
-    let mut command = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
-    let client = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let client = project.start(&["pipeline.yaml", "--on", &cluster.address()]);
     std::thread::sleep(Duration::from_millis(500));
     cluster.start_coordinator();
     // Long enough to be asked whether there are workers.
@@ -504,12 +499,7 @@ fn a_run_that_waits_for_its_turn_says_so() {
     let left = cluster.run(&project, 0, &["--detach"]);
     left.has("submitted as run 2").has("waiting: run 1");
     assert_eq!(cluster.say(&["cancel", "2"]).code, 0);
-    let mut command = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
-    let second = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let second = project.start(&["pipeline.yaml", "--on", &cluster.address()]);
     cluster.eventually(&["cluster", "status"], |said| {
         said.stdout
             .contains("run 3 for run 1: runs of one folder take turns")
@@ -612,12 +602,7 @@ fn a_run_beyond_those_that_may_go_on_waits_and_says_so() {
         Project::new(&format!("jobs:\n  a: {{cache: never, run: '{run}'}}\n"))
     };
     let (late, urgent) = (other("late"), other("urgent"));
-    let mut command = late.command(&["pipeline.yaml", "--on", &cluster.address()]);
-    let waits = command
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let waits = late.start(&["pipeline.yaml", "--on", &cluster.address()]);
     cluster.eventually(&["cluster", "status"], |said| {
         said.stdout
             .contains("run 2 for its turn: 1 go on, as many as `serve --runs` allows")
@@ -712,12 +697,7 @@ fn runs_go_on_after_the_coordinator_was_killed() {
     let mut cluster = Cluster::new(1);
     let scratch = tempfile::tempdir().unwrap();
     let project = Project::new(&waiting(scratch.path()));
-    let mut client = project.command(&["pipeline.yaml", "--on", &cluster.address()]);
-    let client = client
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
+    let client = project.start(&["pipeline.yaml", "--on", &cluster.address()]);
     wait_for(&scratch.path().join("began"));
     cluster.wait_for_start_of("wait");
     cluster.kill_coordinator();

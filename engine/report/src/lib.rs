@@ -46,4 +46,4 @@ pub use statistics::{
 pub use study::{pace_number, pace_text, some_trials, study_text, trial_failures, trials_ended};
 pub use text::{job_table, summary};
 pub use trace::chrome_trace;
-pub use words::{first_of, plural, plural_of, rerun_command, shell_word, table};
+pub use words::{first_of, params_flags, plural, plural_of, rerun_command, shell_word, table};

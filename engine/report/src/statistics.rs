@@ -274,44 +274,41 @@ pub(crate) fn steps(phases: &Phases) -> [(&'static str, f64); 6] {
 /// Failed nodes of the same job for the same reason, in the order of the first of each, with that reason. Nodes of trials are
 /// not among them, unless their study has failed: a trial that failed is a value.
 pub fn failure_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
-    let mut groups: Vec<(Vec<&NodeRow>, String)> = Vec::new();
-    let mut at = BTreeMap::new();
-    for node in &state.nodes {
-        let Some(why) = why_failed(state, node).filter(|_| !is_value(state, node)) else {
-            continue;
-        };
-        let group = *at
-            .entry((job_of(&node.id), why.clone()))
-            .or_insert(groups.len());
-        if group == groups.len() {
-            groups.push((Vec::new(), why));
-        }
-        groups[group].0.push(node);
-    }
-    groups
+    grouped(state.nodes.iter().filter_map(|node| {
+        let why = why_failed(state, node).filter(|_| !is_value(state, node))?;
+        Some((node, why))
+    }))
 }
 
 /// Nodes of the same job that lost an attempt on the same host for the same reason, in the order of the first of each, with both.
 pub fn loss_groups(state: &RunState) -> Vec<(Vec<&NodeRow>, String)> {
+    grouped(state.nodes.iter().flat_map(|node| {
+        losses_of(state, node).map(move |(attempt, result)| {
+            let host = state.workers.get(&attempt.worker).map(|it| &it.host);
+            let on = host.map_or(String::new(), |host| format!(" on {host}"));
+            let cause = result.cause.as_ref();
+            let why = cause.map_or("lost".to_owned(), ToString::to_string);
+            (node, format!("an attempt{on}: {why}"))
+        })
+    }))
+}
+
+/// Nodes of the same job with the same words, each once, in the order of the first of each.
+fn grouped<'s>(
+    rows: impl Iterator<Item = (&'s NodeRow, String)>,
+) -> Vec<(Vec<&'s NodeRow>, String)> {
     let mut groups: Vec<(Vec<&NodeRow>, String)> = Vec::new();
     let mut at = BTreeMap::new();
-    for node in &state.nodes {
-        for (attempt, result) in losses_of(state, node) {
-            let host = state.workers.get(&attempt.worker).map(|it| &it.host);
-            let why = result.describe();
-            let why = why.strip_prefix("lost: ").unwrap_or(&why);
-            let on = host.map_or(String::new(), |host| format!(" on {host}"));
-            let why = format!("an attempt{on}: {why}");
-            let group = *at
-                .entry((job_of(&node.id), why.clone()))
-                .or_insert(groups.len());
-            if group == groups.len() {
-                groups.push((Vec::new(), why));
-            }
-            let nodes = &mut groups[group].0;
-            if nodes.last().is_none_or(|last| last.id != node.id) {
-                nodes.push(node);
-            }
+    for (node, words) in rows {
+        let group = *at
+            .entry((job_of(&node.id), words.clone()))
+            .or_insert(groups.len());
+        if group == groups.len() {
+            groups.push((Vec::new(), words));
+        }
+        let nodes = &mut groups[group].0;
+        if nodes.last().is_none_or(|last| last.id != node.id) {
+            nodes.push(node);
         }
     }
     groups

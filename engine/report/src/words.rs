@@ -33,14 +33,20 @@ pub fn rerun_command<'a>(
     params: impl IntoIterator<Item = &'a str>,
     files: impl IntoIterator<Item = &'a str>,
 ) -> String {
-    let mut words = vec!["dagrun".to_string(), shell_word(file)];
-    for param in params {
-        words.push(format!("-p {}", shell_word(param)));
-    }
-    for file in files {
-        words.push(format!("--params-file {}", shell_word(file)));
-    }
-    words.join(" ")
+    let params = params_flags(params, files);
+    format!("dagrun {}{params}", shell_word(file))
+}
+
+/// The flags that give parameters, with a space before each.
+pub fn params_flags<'a>(
+    params: impl IntoIterator<Item = &'a str>,
+    files: impl IntoIterator<Item = &'a str>,
+) -> String {
+    let flag = |flag| move |value: &str| format!(" {flag} {}", shell_word(value));
+    let params = params.into_iter().map(flag("-p"));
+    params
+        .chain(files.into_iter().map(flag("--params-file")))
+        .collect()
 }
 
 /// The first of some texts, and how many more there are.

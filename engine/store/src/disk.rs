@@ -3,7 +3,6 @@
 use std::{io, os::fd::AsFd, path::Path};
 
 use rustix::fs::StatVfs;
-use serde::{Deserialize, Serialize};
 
 /// Less than this is no room at all: a program that met a full disk has mostly left a few blocks of it.
 const NOTHING: u64 = 16 << 10;
@@ -11,7 +10,7 @@ const NOTHING: u64 = 16 << 10;
 const SHORT: (u64, u64) = (50, 1 << 30);
 
 /// What a file system has left for this user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Disk {
     /// Bytes free.
     pub free: u64,

@@ -40,7 +40,8 @@ pub(crate) use actor::{Actor, Input};
 
 pub use self::{
     core::{
-        Config, ConnIx, Core, Effect, Event, LostWorker, News, PoolStatus, RunIx, WorkerStatus,
+        Config, ConnIx, Core, Effect, Event, KEPT_LOSSES, LostWorker, News, PoolStatus, RunIx,
+        WorkerStatus,
     },
     executor::{RunExecutor, RunOptions},
 };

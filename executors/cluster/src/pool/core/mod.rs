@@ -34,7 +34,7 @@ use state::{Conn, Run, Worker};
 use status::Losses;
 
 pub use news::News;
-pub use status::{LostWorker, PoolStatus, WorkerStatus};
+pub use status::{KEPT_LOSSES, LostWorker, PoolStatus, WorkerStatus};
 
 /// A connection of a worker, never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -52,7 +52,7 @@ pub struct LostWorker {
 }
 
 /// How long a lost worker is told of, and of how many at most.
-const KEPT: (Duration, usize) = (Duration::from_secs(3600), 50);
+pub const KEPT_LOSSES: (Duration, usize) = (Duration::from_secs(3600), 50);
 
 /// The workers that were lost lately, and when, in order.
 #[derive(Debug, Default)]
@@ -66,7 +66,7 @@ impl Losses {
         identity: Arc<Identity>,
         why: &str,
     ) {
-        if self.0.len() == KEPT.1 {
+        if self.0.len() == KEPT_LOSSES.1 {
             self.0.pop_front();
         }
         let lost = LostWorker {
@@ -83,7 +83,7 @@ impl Losses {
             ago: now.saturating_sub(*at),
             ..lost.clone()
         });
-        all.filter(|lost| lost.ago < KEPT.0).collect()
+        all.filter(|lost| lost.ago < KEPT_LOSSES.0).collect()
     }
 }
 
